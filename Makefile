@@ -1,0 +1,44 @@
+# Two commands: `make demo` and `make test`. Both make .venv once.
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+DURATION ?= 60
+TRACE  := $(firstword $(wildcard ../shared/data/channel-traces/download_driving_2019*.csv.gz))
+
+.PHONY: install demo test lint stubs check-stubs bench clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found (set PYTHON=...)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(BIN)/python -m agents.emulator.warmup
+	@touch $@
+
+demo: install
+	$(BIN)/prbandit up --duration $(DURATION) $(if $(TRACE),--channel-trace $(TRACE))
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+stubs: install
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. wire/*.proto
+
+check-stubs: install
+	@tmp=$$(mktemp -d) && trap 'rm -rf '$$tmp EXIT && \
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=$$tmp --pyi_out=$$tmp --grpc_python_out=$$tmp wire/*.proto && \
+	for f in $$tmp/wire/*; do cmp -s $$f wire/$$(basename $$f) || { echo "stale: wire/$$(basename $$f); run make stubs" >&2; exit 1; }; done && \
+	echo "stubs are fresh"
+
+bench: install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	$(BIN)/python -m tests.bench
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,8 @@
+"""Every message that crosses a process boundary, and the version that both ends must speak.
+
+The ``*_pb2*.py`` stubs are generated from the ``*.proto`` beside them by ``make stubs`` and committed;
+``make check-stubs`` fails where they are stale.
+"""
+
+PROTOCOL_VERSION = 1
+"""Sent in the first message of every link; a peer with another version is refused."""

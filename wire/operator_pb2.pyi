@@ -1,0 +1,133 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class OperatorHello(_message.Message):
+    __slots__ = ("protocol_version", "client")
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_FIELD_NUMBER: _ClassVar[int]
+    protocol_version: int
+    client: str
+    def __init__(self, protocol_version: _Optional[int] = ..., client: _Optional[str] = ...) -> None: ...
+
+class OperatorWelcome(_message.Message):
+    __slots__ = ("protocol_version", "controller_version")
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    CONTROLLER_VERSION_FIELD_NUMBER: _ClassVar[int]
+    protocol_version: int
+    controller_version: str
+    def __init__(self, protocol_version: _Optional[int] = ..., controller_version: _Optional[str] = ...) -> None: ...
+
+class GetStateRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class CellState(_message.Message):
+    __slots__ = ("cell_id", "connected", "session", "control_slots", "prb", "mode", "last", "reports", "edge_connected", "sm_mhz", "active_flows")
+    CELL_ID_FIELD_NUMBER: _ClassVar[int]
+    CONNECTED_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    CONTROL_SLOTS_FIELD_NUMBER: _ClassVar[int]
+    PRB_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    REPORTS_FIELD_NUMBER: _ClassVar[int]
+    EDGE_CONNECTED_FIELD_NUMBER: _ClassVar[int]
+    SM_MHZ_FIELD_NUMBER: _ClassVar[int]
+    ACTIVE_FLOWS_FIELD_NUMBER: _ClassVar[int]
+    cell_id: str
+    connected: bool
+    session: int
+    control_slots: int
+    prb: int
+    mode: str
+    last: DecisionRecord
+    reports: int
+    edge_connected: bool
+    sm_mhz: int
+    active_flows: int
+    def __init__(self, cell_id: _Optional[str] = ..., connected: _Optional[bool] = ..., session: _Optional[int] = ..., control_slots: _Optional[int] = ..., prb: _Optional[int] = ..., mode: _Optional[str] = ..., last: _Optional[_Union[DecisionRecord, _Mapping]] = ..., reports: _Optional[int] = ..., edge_connected: _Optional[bool] = ..., sm_mhz: _Optional[int] = ..., active_flows: _Optional[int] = ...) -> None: ...
+
+class ControllerState(_message.Message):
+    __slots__ = ("version", "config_path", "run_dir", "control_slot_s", "cells")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_PATH_FIELD_NUMBER: _ClassVar[int]
+    RUN_DIR_FIELD_NUMBER: _ClassVar[int]
+    CONTROL_SLOT_S_FIELD_NUMBER: _ClassVar[int]
+    CELLS_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    config_path: str
+    run_dir: str
+    control_slot_s: float
+    cells: _containers.RepeatedCompositeFieldContainer[CellState]
+    def __init__(self, version: _Optional[str] = ..., config_path: _Optional[str] = ..., run_dir: _Optional[str] = ..., control_slot_s: _Optional[float] = ..., cells: _Optional[_Iterable[_Union[CellState, _Mapping]]] = ...) -> None: ...
+
+class WatchDecisionsRequest(_message.Message):
+    __slots__ = ("cell_id",)
+    CELL_ID_FIELD_NUMBER: _ClassVar[int]
+    cell_id: str
+    def __init__(self, cell_id: _Optional[str] = ...) -> None: ...
+
+class DecisionRecord(_message.Message):
+    __slots__ = ("cell_id", "control_slot", "time_ns", "json")
+    CELL_ID_FIELD_NUMBER: _ClassVar[int]
+    CONTROL_SLOT_FIELD_NUMBER: _ClassVar[int]
+    TIME_NS_FIELD_NUMBER: _ClassVar[int]
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    cell_id: str
+    control_slot: int
+    time_ns: int
+    json: str
+    def __init__(self, cell_id: _Optional[str] = ..., control_slot: _Optional[int] = ..., time_ns: _Optional[int] = ..., json: _Optional[str] = ...) -> None: ...
+
+class SetModeRequest(_message.Message):
+    __slots__ = ("cell_id", "mode")
+    CELL_ID_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    cell_id: str
+    mode: str
+    def __init__(self, cell_id: _Optional[str] = ..., mode: _Optional[str] = ...) -> None: ...
+
+class SwitchPolicyRequest(_message.Message):
+    __slots__ = ("cell_id", "slice", "policy")
+    CELL_ID_FIELD_NUMBER: _ClassVar[int]
+    SLICE_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    cell_id: str
+    slice: str
+    policy: str
+    def __init__(self, cell_id: _Optional[str] = ..., slice: _Optional[str] = ..., policy: _Optional[str] = ...) -> None: ...
+
+class SetBudgetsRequest(_message.Message):
+    __slots__ = ("cell_id", "slice", "ul_ms", "edge_ms", "dl_ms")
+    CELL_ID_FIELD_NUMBER: _ClassVar[int]
+    SLICE_FIELD_NUMBER: _ClassVar[int]
+    UL_MS_FIELD_NUMBER: _ClassVar[int]
+    EDGE_MS_FIELD_NUMBER: _ClassVar[int]
+    DL_MS_FIELD_NUMBER: _ClassVar[int]
+    cell_id: str
+    slice: str
+    ul_ms: float
+    edge_ms: float
+    dl_ms: float
+    def __init__(self, cell_id: _Optional[str] = ..., slice: _Optional[str] = ..., ul_ms: _Optional[float] = ..., edge_ms: _Optional[float] = ..., dl_ms: _Optional[float] = ...) -> None: ...
+
+class ReloadRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class CheckpointRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class CommandResult(_message.Message):
+    __slots__ = ("ok", "message")
+    OK_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    ok: bool
+    message: str
+    def __init__(self, ok: _Optional[bool] = ..., message: _Optional[str] = ...) -> None: ...
