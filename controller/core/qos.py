@@ -1,0 +1,315 @@
+"""QoS of a control slot from frame timestamps (MUCB1 paper, eq. 1, 2, 8 and 9)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from controller.core.budgets import Budgets
+from controller.core.observation import HOPS, Hop, Observation
+
+_MS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """The statistic of a flow's frame delays that is held against a budget.
+
+    ``percentile`` None is the mean; otherwise a percentile, linear between the two nearest delays.
+
+    >>> Metric.parse("mean"), str(Metric.parse("p90"))
+    (Metric(percentile=None), 'p90')
+    """
+
+    percentile: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.percentile is not None and not 0 < self.percentile <= 100:
+            raise ValueError(f"percentile {self.percentile!r} is outside 0..100")
+
+    @classmethod
+    def parse(cls, text: str) -> Metric:
+        """``mean``, or ``p`` and a percentile such as ``p90``. ValueError for anything else."""
+        if text == "mean":
+            return cls()
+        try:
+            if not text.startswith("p"):
+                raise ValueError
+            return cls(float(text[1:]))
+        except ValueError:
+            raise ValueError(f"delay metric {text!r} is neither 'mean' nor a percentile like 'p90'") from None
+
+    def __str__(self) -> str:
+        return "mean" if self.percentile is None else f"p{self.percentile:g}"
+
+
+MEAN = Metric()
+
+
+@dataclass(frozen=True, slots=True)
+class DelayQos:
+    """One hop's QoS, or the round trip's.
+
+    ``q`` is 1 where every judged flow's metric is within ``budget_ms``, 0 where one is known not to be, and
+    None where that cannot be told: nothing can be learned from it. ``delays_ms`` holds a value for each of
+    :attr:`SlotQos.flows`, None where the flow has no delay. ``frames`` counts the delays behind them.
+    """
+
+    q: int | None
+    budget_ms: float
+    delays_ms: tuple[float | None, ...]
+    frames: int
+
+
+@dataclass(frozen=True, slots=True)
+class SlotQos:
+    """QoS of one slice in one control slot.
+
+    ``flows`` are the flows that were judged; ``busy`` tells whether there was one. ``late_frames``
+    were not back at the close and counted at their age, ``unsynchronised_frames`` counted for the round
+    trip alone, ``negative_delays`` were not used.
+    """
+
+    hops: Mapping[Hop, DelayQos]
+    round_trip: DelayQos
+    flows: tuple[str, ...]
+    busy: bool
+    late_frames: int
+    unsynchronised_frames: int
+    negative_delays: int
+
+    def hop(self, hop: Hop) -> DelayQos:
+        """The QoS of one hop."""
+        return self.hops[hop]
+
+    def to_record(self) -> dict[str, Any]:
+        """As plain JSON values; ``flows`` is the number of judged flows, delays are in ms."""
+        record: dict[str, Any] = {
+            "busy": self.busy,
+            "flows": len(self.flows),
+            "round_trip": self._leg(self.round_trip),
+        }
+        record.update((hop.value, self._leg(qos)) for hop, qos in self.hops.items())
+        record["late_frames"] = self.late_frames
+        record["unsynchronised_frames"] = self.unsynchronised_frames
+        record["negative_delays"] = self.negative_delays
+        return record
+
+    def _leg(self, qos: DelayQos) -> dict[str, Any]:
+        delays: dict[str, float] = {}
+        for flow, ms in zip(self.flows, qos.delays_ms, strict=True):
+            if ms is not None:  # a flow that stopped and began again has two: the worse one stands
+                delays[flow] = max(ms, delays.get(flow, ms))
+        return {"q": qos.q, "ms": delays, "frames": qos.frames}
+
+
+def slot_qos(
+    observation: Observation,
+    slice_id: str,
+    budgets: Budgets,
+    *,
+    metric: Metric = MEAN,
+    guard_ms: float = 200.0,
+) -> SlotQos:
+    """Judge a slice's frames of one control slot (eq. 1 for the round trip, eq. 8 for the hops).
+
+    Frames of the slot were sent in [opened + guard, closed). Here closed is the time until which frames are
+    known (``known_ns``): what the hosts had not told yet cannot be held against anybody. A frame that is not
+    back at the close counts at its age once that exceeds the round-trip budget, and is left out of everything
+    before. It counts at its measured delay in the hops behind it, at its age in the hop that it is in, and
+    not in later ones.
+
+    A flow active in that window without a frame to count makes q 0, unless it was active for less than the
+    round-trip budget: then it is not judged. No judged flow makes q 1. A hop's q is None where
+    a flow has frames but no usable delay over the hop, because they are unsynchronised, lack a time that
+    a later one follows, or show a negative delay, and no other flow is known to violate the budget. All are
+    None where flows were active but the guard leaves no window.
+
+    ValueError for a frame whose flow is not one of the observation's, and for a negative guard.
+    """
+    if not (isfinite(guard_ms) and guard_ms >= 0):
+        raise ValueError(f"guard {guard_ms!r} ms is not a number from 0")
+    closed = observation.known_ns or observation.closed_ns
+    begin = observation.opened_ns + round(guard_ms * _MS)
+    if begin >= closed:
+        return _no_window(observation, slice_id, budgets)
+
+    # Active flows of the slice, numbered 0, 1, ...; -1 for the others.
+    flows = observation.flows
+    number = np.full(len(flows), -1, np.intp)
+    names: list[str] = []
+    active_ns: list[int] = []
+    for i, f in enumerate(flows):
+        if f.slice == slice_id:
+            active = min(closed, f.stop_ns or closed) - max(begin, f.start_ns)
+            if active > 0:
+                number[i] = len(names)
+                names.append(f.flow)
+                active_ns.append(active)
+
+    frames = observation.frames
+    n = len(names)
+    if n == 0 and len(frames) == 0:
+        return _idle(budgets)
+    if len(frames) and not (frames.flow.min() >= 0 and frames.flow.max() < len(flows)):
+        raise ValueError(
+            f"control slot {observation.control_slot}: frames of flows "
+            f"{frames.flow.min()}..{frames.flow.max()}, the observation has {len(flows)} flows"
+        )
+    flow = number[frames.flow] if len(frames) else np.empty(0, np.intp)
+    sent = frames.ue_sent
+    back = frames.ue_received != 0
+    age = closed - sent
+    chosen = np.flatnonzero(
+        (flow >= 0) & (sent >= begin) & (age > 0) & (back | (age > budgets.round_trip_ms * _MS))
+    )
+    flow, sent, back, age = flow[chosen], sent[chosen], back[chosen], age[chosen]
+    counted = np.bincount(flow, minlength=n)
+
+    judged = [i for i in range(n) if counted[i] or active_ns[i] >= budgets.round_trip_ms * _MS]
+    if not judged:
+        return _idle(budgets)
+
+    received = frames.ue_received[chosen]
+    arrived, left = frames.edge_received[chosen], frames.edge_sent[chosen]
+    known_arrived, known_left = arrived != 0, left != 0
+    synchronised = frames.synchronised[chosen]
+
+    delay = np.where(back, received - sent, age)
+    usable = delay >= 0
+    negative = int(len(usable) - np.count_nonzero(usable))
+    round_trip = _judge(delay, usable, ~usable, flow, judged, n, budgets.round_trip_ms, metric)
+
+    # A hop's start and end times, whether they are known, and whether a time after the hop is known.
+    legs = (
+        (sent, None, arrived, known_arrived, known_left | back),
+        (arrived, known_arrived, left, known_left, back),
+        (left, known_left, received, back, None),
+    )
+    hops: dict[Hop, DelayQos] = {}
+    for hop, (start, known_start, end, known_end, beyond) in zip(HOPS, legs, strict=True):
+        inside = ~known_end if beyond is None else ~(known_end | beyond)
+        usable = known_end | (inside & (start < closed))
+        if known_start is not None:
+            usable &= known_start
+        usable &= synchronised
+        delay = np.where(known_end, end, closed) - start
+        below = usable & (delay < 0)
+        negative += int(np.count_nonzero(below))
+        usable &= ~below
+        # A synchronised frame that is still before the hop tells nothing against it; any other does.
+        passed = known_end if beyond is None else known_end | beyond
+        unknown = ~usable & (passed | ~synchronised)
+        hops[hop] = _judge(delay, usable, unknown, flow, judged, n, budgets.of(hop), metric)
+    return SlotQos(
+        hops=hops,
+        round_trip=round_trip,
+        flows=tuple(names[i] for i in judged),
+        busy=True,
+        late_frames=int(len(back) - np.count_nonzero(back)),
+        unsynchronised_frames=int(len(synchronised) - np.count_nonzero(synchronised)),
+        negative_delays=negative,
+    )
+
+
+def delivery_ratio(bits: Iterable[int]) -> float | None:
+    """QoS delivery ratio: the mean of the slots' q (eq. 2 for the round trip, eq. 9 for a hop).
+
+    None where there is no slot. ValueError for a q that is neither 0 nor 1.
+
+    >>> delivery_ratio([1, 0, 1, 1])
+    0.75
+    """
+    slots = met = 0
+    for q in bits:
+        if q not in (0, 1):
+            raise ValueError(f"q of slot {slots} is {q!r}, neither 0 nor 1")
+        slots += 1
+        met += int(q)
+    return met / slots if slots else None
+
+
+def _judge(
+    delay: NDArray[np.int64],
+    usable: NDArray[np.bool_],
+    unknown: NDArray[np.bool_],
+    flow: NDArray[np.intp],
+    judged: list[int],
+    n_flows: int,
+    budget_ms: float,
+    metric: Metric,
+) -> DelayQos:
+    """Hold each judged flow's metric of its usable delays (ns) against a budget."""
+    delay, its_flow = delay[usable], flow[usable]
+    counts = np.bincount(its_flow, minlength=n_flows)
+    if metric.percentile is None:
+        sums = np.bincount(its_flow, weights=delay, minlength=n_flows)
+        values = (sums / (np.maximum(counts, 1) * _MS)).tolist()
+    else:
+        values = _percentiles(delay, its_flow, counts, metric.percentile)
+    has_delay = (counts > 0).tolist()
+    violated = missing = False
+    out: list[float | None] = []
+    for i in judged:
+        if has_delay[i]:
+            out.append(values[i])
+            violated = violated or values[i] > budget_ms
+        else:
+            out.append(None)
+            if (unknown & (flow == i)).any():
+                missing = True
+            else:
+                violated = True
+    q = 0 if violated else None if missing else 1
+    return DelayQos(q, budget_ms, tuple(out), len(delay))
+
+
+def _percentiles(
+    delay: NDArray[np.int64], flow: NDArray[np.intp], counts: NDArray[np.intp], percentile: float
+) -> list[float]:
+    """Percentile of each flow's delays (ns) in ms; 0 for a flow without one."""
+    if not len(delay):
+        return [0.0] * len(counts)
+    ordered = delay[np.lexsort((delay, flow))]
+    first = np.cumsum(counts) - counts
+    rank = np.maximum(counts - 1, 0) * (percentile / 100)
+    below = np.floor(rank).astype(np.intp)
+    above = np.minimum(below + 1, np.maximum(counts - 1, 0))
+    last = len(ordered) - 1
+    low = ordered[np.minimum(first + below, last)]
+    high = ordered[np.minimum(first + above, last)]
+    values: list[float] = ((low + (high - low) * (rank - below)) / _MS).tolist()
+    return values
+
+
+def _idle(budgets: Budgets) -> SlotQos:
+    return _without_frames(budgets, 1, (), busy=False)
+
+
+def _no_window(observation: Observation, slice_id: str, budgets: Budgets) -> SlotQos:
+    names = tuple(
+        f.flow
+        for f in observation.flows
+        if f.slice == slice_id
+        and f.start_ns < observation.closed_ns
+        and (f.stop_ns == 0 or f.stop_ns > observation.opened_ns)
+    )
+    return _without_frames(budgets, None, names, busy=True) if names else _idle(budgets)
+
+
+def _without_frames(budgets: Budgets, q: int | None, names: tuple[str, ...], *, busy: bool) -> SlotQos:
+    none = (None,) * len(names)
+    return SlotQos(
+        hops={hop: DelayQos(q, budgets.of(hop), none, 0) for hop in HOPS},
+        round_trip=DelayQos(q, budgets.round_trip_ms, none, 0),
+        flows=names,
+        busy=busy,
+        late_frames=0,
+        unsynchronised_frames=0,
+        negative_delays=0,
+    )

@@ -1,0 +1,367 @@
+"""QoS of a control slot from frame timestamps."""
+
+from __future__ import annotations
+
+import doctest
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from controller.core import qos
+from controller.core.budgets import Budgets
+from controller.core.observation import HOPS, Flow, Frames, Hop, Observation
+from controller.core.qos import Metric, SlotQos, delivery_ratio, slot_qos
+
+MS = 1_000_000
+T0 = 1_700_000_000_000_000_000
+SLOT_MS = 5000.0
+BUDGETS = Budgets(70, 20, 60)
+
+Row = tuple[
+    Any, ...
+]  # flow index, sent, edge received, edge sent, received (ms of the slot, None unknown) [, sync]
+
+
+def frames(rows: Sequence[Row]) -> Frames:
+    def at(column: int) -> Any:
+        return np.array([0 if r[column] is None else T0 + round(r[column] * MS) for r in rows], np.int64)
+
+    return Frames(
+        np.array([r[0] for r in rows], np.int64),
+        np.arange(len(rows), dtype=np.int64),
+        at(1),
+        at(2),
+        at(3),
+        at(4),
+        np.array([r[5] if len(r) > 5 else True for r in rows], np.bool_),
+    )
+
+
+def flow(name: str, start_ms: float = -60_000, stop_ms: float | None = None, slice_id: str = "ar") -> Flow:
+    stop = 0 if stop_ms is None else T0 + round(stop_ms * MS)
+    return Flow(name, "ue1", slice_id, 3e6, 1e6, T0 + round(start_ms * MS), stop)
+
+
+def judge(rows: Sequence[Row], flows: Sequence[Flow] | None = None, **options: Any) -> SlotQos:
+    observation = Observation(
+        7,
+        T0,
+        T0 + round(SLOT_MS * MS),
+        flows=tuple(flows if flows is not None else [flow("a")]),
+        frames=frames(rows),
+    )
+    return slot_qos(observation, "ar", options.pop("budgets", BUDGETS), **options)
+
+
+def good(flow_index: int = 0, sent: float = 1000.0, ul: float = 40, edge: float = 15, dl: float = 30) -> Row:
+    return (flow_index, sent, sent + ul, sent + ul + edge, sent + ul + edge + dl)
+
+
+def bits(result: SlotQos) -> list[int | None]:
+    """q of ul, edge, dl and the round trip."""
+    return [result.hops[hop].q for hop in HOPS] + [result.round_trip.q]
+
+
+def test_examples_in_docstrings() -> None:
+    assert doctest.testmod(qos).failed == 0
+
+
+def test_delays_of_each_hop_and_the_round_trip() -> None:
+    got = judge([good(ul=40, edge=15, dl=30), good(sent=2000, ul=60, edge=5, dl=50)])
+    assert bits(got) == [1, 1, 1, 1]
+    assert [got.hop(hop).delays_ms for hop in HOPS] == [(50.0,), (10.0,), (40.0,)]
+    assert got.round_trip.delays_ms == (100.0,)
+    assert got.round_trip.frames == got.hop(Hop.UL).frames == 2
+    assert (got.busy, got.flows, got.late_frames, got.negative_delays) == (True, ("a",), 0, 0)
+    assert [got.hop(hop).budget_ms for hop in HOPS] == [70, 20, 60]
+
+
+def test_a_budget_is_met_at_equality() -> None:
+    assert bits(judge([good(ul=70, edge=20, dl=60)])) == [1, 1, 1, 1]
+    assert bits(judge([good(ul=70.1, edge=20, dl=59.9)])) == [0, 1, 1, 1]
+    assert bits(judge([good(ul=10, edge=20.1, dl=10)])) == [1, 0, 1, 1]
+    assert bits(judge([good(ul=70, edge=20, dl=60.1)])) == [1, 1, 0, 0]
+
+
+def test_the_round_trip_budget_may_differ_from_the_sum() -> None:
+    rows = [good(ul=60, edge=15, dl=50)]
+    assert judge(rows, budgets=Budgets(70, 20, 60, 120)).round_trip.q == 0
+    assert judge(rows, budgets=Budgets(70, 20, 60, 130)).round_trip.q == 1
+
+
+def test_every_active_flow_must_meet_the_budget() -> None:
+    flows = [flow("a"), flow("b")]
+    slow = good(1, ul=100, edge=10, dl=20)
+    got = judge([good(0), slow], flows)
+    assert bits(got) == [0, 1, 1, 1]
+    assert got.hop(Hop.UL).delays_ms == (40.0, 100.0)
+    assert bits(judge([good(0), good(1)], flows)) == [1, 1, 1, 1]
+
+
+def test_flows_of_another_slice_do_not_count() -> None:
+    flows = [flow("other", slice_id="vr"), flow("a")]
+    got = judge([good(0, ul=400), good(1)], flows)
+    assert bits(got) == [1, 1, 1, 1]
+    assert got.flows == ("a",)
+    assert got.round_trip.frames == 1
+
+
+def test_no_active_flow_is_met_but_not_busy() -> None:
+    for flows in ([], [flow("a", slice_id="vr")], [flow("a", stop_ms=-10)], [flow("a", stop_ms=150)]):
+        got = judge([], flows)
+        assert bits(got) == [1, 1, 1, 1]
+        assert not got.busy
+        assert got.flows == ()
+
+
+def test_an_active_flow_without_frames_violates() -> None:
+    got = judge([good(0)], [flow("a"), flow("silent")])
+    assert bits(got) == [0, 0, 0, 0]
+    assert got.round_trip.delays_ms == (85.0, None)
+
+
+def test_a_flow_that_was_hardly_active_is_not_judged_without_frames() -> None:
+    # The round-trip budget is 150 ms: 149 ms of activity prove nothing, 150 ms do.
+    just_started = [flow("a"), flow("new", start_ms=SLOT_MS - 149)]
+    got = judge([good(0)], just_started)
+    assert bits(got) == [1, 1, 1, 1]
+    assert got.flows == ("a",)
+    assert bits(judge([good(0)], [flow("a"), flow("new", start_ms=SLOT_MS - 150)])) == [0, 0, 0, 0]
+    # The guard is not activity.
+    assert bits(judge([good(0)], [flow("a"), flow("old", stop_ms=200 + 149)])) == [1, 1, 1, 1]
+    assert bits(judge([good(0)], [flow("a"), flow("old", stop_ms=200 + 150)])) == [0, 0, 0, 0]
+    # With a frame it is judged however short.
+    late = good(1, sent=SLOT_MS - 140, ul=100, edge=10, dl=20)
+    assert bits(judge([good(0), late], just_started)) == [0, 1, 1, 1]
+    # Alone, it leaves the slot idle.
+    alone = judge([], [flow("new", start_ms=SLOT_MS - 100)])
+    assert (bits(alone), alone.busy) == ([1, 1, 1, 1], False)
+
+
+def test_frames_outside_the_window_do_not_count() -> None:
+    early, last, after = good(sent=199.9, ul=400), good(sent=4999, ul=1), good(sent=5000, ul=400)
+    got = judge([early, good(sent=200), last, after])
+    assert bits(got) == [1, 1, 1, 1]
+    assert got.round_trip.frames == 2
+    assert judge([early, good()], guard_ms=100).round_trip.frames == 2
+    assert judge([early, good()], guard_ms=100).round_trip.q == 0
+
+
+def test_a_frame_that_never_returns_counts_at_its_age() -> None:
+    got = judge([(0, 1000, None, None, None)])
+    assert got.round_trip.delays_ms == (4000.0,)
+    assert got.hop(Hop.UL).delays_ms == (4000.0,)
+    assert [got.hop(hop).frames for hop in HOPS] == [1, 0, 0]
+    assert bits(got) == [0, 0, 0, 0]
+    assert got.late_frames == 1
+
+
+def test_a_late_frame_counts_at_its_age_in_the_hop_that_it_is_in() -> None:
+    in_edge = judge([good(), (0, 4000, 4030, None, None)])
+    assert in_edge.hop(Hop.UL).delays_ms == (35.0,)
+    assert in_edge.hop(Hop.EDGE).delays_ms == ((15 + 970) / 2,)
+    assert in_edge.hop(Hop.DL).delays_ms == (30.0,)
+    assert bits(in_edge) == [1, 0, 1, 0]
+    in_dl = judge([good(), (0, 4000, 4030, 4050, None)])
+    assert in_dl.hop(Hop.EDGE).delays_ms == (17.5,)
+    assert in_dl.hop(Hop.DL).delays_ms == ((30 + 950) / 2,)
+    assert bits(in_dl) == [1, 1, 0, 0]
+
+
+def test_a_young_frame_is_left_out_of_everything() -> None:
+    got = judge([good(), (0, SLOT_MS - 150, SLOT_MS - 10, None, None)])
+    assert got.round_trip.frames == got.hop(Hop.UL).frames == 1
+    assert got.late_frames == 0
+    older = judge([good(), (0, SLOT_MS - 150.1, SLOT_MS - 10, None, None)])
+    assert older.hop(Hop.UL).frames == 2
+    assert older.late_frames == 1
+
+
+def test_a_hop_that_a_frame_entered_after_the_close_is_left_out() -> None:
+    got = judge([good(), (0, 4000, 4030, SLOT_MS + 20, None)])
+    assert got.hop(Hop.EDGE).delays_ms == ((15 + 990) / 2,)
+    assert got.hop(Hop.DL).frames == 1
+    assert got.negative_delays == 0
+
+
+def test_missing_times_in_the_middle_leave_what_can_be_computed() -> None:
+    no_edge = judge([(0, 1000, None, None, 1090)])
+    assert bits(no_edge) == [None, None, None, 1]
+    assert no_edge.round_trip.delays_ms == (90.0,)
+    one_edge_time = judge([(0, 1000, None, 1050, 1090)])
+    assert bits(one_edge_time) == [None, None, 1, 1]
+    assert one_edge_time.hop(Hop.DL).delays_ms == (40.0,)
+    not_back = judge([(0, 1000, None, 1050, None)])
+    assert bits(not_back) == [None, None, 0, 0]
+    assert not_back.hop(Hop.DL).delays_ms == (3950.0,)
+    with_others = judge([good(), (0, 1000, None, None, 1090)])
+    assert bits(with_others) == [1, 1, 1, 1]
+    assert [with_others.hop(hop).frames for hop in HOPS] == [1, 1, 1]
+
+
+def test_unsynchronised_frames_count_for_the_round_trip_alone() -> None:
+    rows = [(*good(), False), (*good(sent=2000, ul=1000), False)]
+    got = judge(rows)
+    assert bits(got) == [None, None, None, 0]
+    assert got.round_trip.frames == 2
+    assert got.unsynchronised_frames == 2
+    assert all(got.hop(hop).frames == 0 for hop in HOPS)
+    assert bits(judge([(0, 1000, None, None, None, False)])) == [None, None, None, 0]
+    mixed = judge([good(), *rows])
+    assert bits(mixed)[:3] == [1, 1, 1]
+    assert mixed.hop(Hop.UL).delays_ms == (40.0,)
+
+
+def test_unsynchronised_clocks_are_not_negative_delays() -> None:
+    assert judge([(0, 1000, 900, 910, 1090, False)]).negative_delays == 0
+
+
+def test_a_hop_is_unknown_only_while_no_flow_violates_it() -> None:
+    flows = [flow("a"), flow("b")]
+    blind = (1, 1000, 1040, 1055, 1085, False)
+    assert bits(judge([good(0), blind], flows)) == [None, None, None, 1]
+    assert bits(judge([good(0, ul=90), blind], flows)) == [0, None, None, 1]
+
+
+def test_negative_delays_are_counted_and_not_used() -> None:
+    backwards = (0, 1000, 990, 1005, 1035)
+    got = judge([backwards])
+    assert got.negative_delays == 1
+    assert bits(got) == [None, 1, 1, 1]
+    assert got.hop(Hop.UL).frames == 0
+    with_good = judge([good(), backwards])
+    assert with_good.hop(Hop.UL).delays_ms == (40.0,)
+    assert with_good.hop(Hop.EDGE).frames == 2
+    assert with_good.negative_delays == 1
+
+
+def test_a_negative_round_trip_is_counted_and_not_used() -> None:
+    got = judge([(0, 1000, None, None, 900)])
+    assert got.round_trip == qos.DelayQos(None, 150.0, (None,), 0)
+    assert got.negative_delays == 1
+    assert judge([(0, 1000, None, None, 900), good()]).round_trip.delays_ms == (85.0,)
+
+
+@pytest.mark.parametrize("percentile", [50.0, 90.0, 95.0, 100.0])
+def test_percentiles_of_each_flow(percentile: float) -> None:
+    rng = np.random.default_rng(3)
+    rows = [
+        good(
+            int(rng.integers(0, 3)),
+            sent=float(s),
+            ul=float(rng.integers(5, 90)),
+            dl=float(rng.integers(5, 90)),
+        )
+        for s in rng.integers(300, 4500, 200)
+    ]
+    flows = [flow("a"), flow("b"), flow("c"), flow("silent")]
+    got = judge(rows, flows, metric=Metric(percentile))
+    for hop, start in ((Hop.UL, 1), (Hop.DL, 3)):
+        want = [
+            np.percentile([r[start + 1] - r[start] for r in rows if r[0] == i], percentile) for i in range(3)
+        ]
+        assert got.hop(hop).delays_ms[:3] == pytest.approx(want)
+        assert got.hop(hop).delays_ms[3] is None
+    assert judge([], metric=Metric(percentile)).round_trip.q == 0
+
+
+def test_a_percentile_violates_where_the_mean_does_not() -> None:
+    rows = [good(sent=300 + 10 * i, ul=10) for i in range(80)] + [
+        good(sent=2000 + i, ul=200) for i in range(20)
+    ]
+    assert judge(rows).hop(Hop.UL).q == 1
+    assert judge(rows, metric=Metric.parse("p90")).hop(Hop.UL).q == 0
+
+
+def test_against_a_frame_by_frame_reading_of_the_rules() -> None:
+    rng = np.random.default_rng(11)
+    for _ in range(150):
+        flows = [flow("a"), flow("b"), flow("c", slice_id="vr")]
+        rows: list[Row] = []
+        for _ in range(int(rng.integers(0, 40))):
+            stamps = np.cumsum([rng.uniform(0, 5200), *rng.uniform(-3, 150, 3)])
+            known = [stamps[0]] + [None if rng.random() < 0.15 else t for t in stamps[1:]]
+            reached = int(rng.integers(1, 5)) if rng.random() < 0.4 else 4
+            rows.append(
+                (int(rng.integers(0, 3)), *known[:reached], *[None] * (4 - reached), rng.random() < 0.8)
+            )
+        got = judge(rows, flows)
+        legs = {hop: {"a": ([], []), "b": ([], [])} for hop in (*HOPS, "round")}  # delays, unknown frames
+        negative = 0
+        for index, *times, synchronised in rows:
+            sent, back = times[0], times[3]
+            if index == 2 or not 200 <= sent < SLOT_MS or (back is None and SLOT_MS - sent <= 150):
+                continue
+            last = max(i for i in range(4) if times[i] is not None)
+            for k, leg in enumerate((*HOPS, "round")):
+                delays, unknown = legs[leg]["ab"[index]]
+                start, end = (sent, back) if leg == "round" else (times[k], times[k + 1])
+                if leg != "round" and not synchronised:
+                    unknown.append(1)
+                elif start is not None and end is not None:
+                    (delays if end >= start else unknown).append(end - start)
+                    negative += end < start
+                elif leg == "round" or last == k:
+                    if start < SLOT_MS:
+                        delays.append(SLOT_MS - start)
+                elif last > k:
+                    unknown.append(1)
+        for leg, budget in zip((*HOPS, "round"), (70, 20, 60, 150), strict=True):
+            q: int | None = 1
+            for delays, unknown in legs[leg].values():
+                one = (np.mean(delays) <= budget) if delays else None if unknown else False
+                q = 0 if q == 0 or one is False or one == 0 else None if q is None or one is None else 1
+            part = got.round_trip if leg == "round" else got.hops[leg]  # type: ignore[index]
+            assert part.q == q, (leg, rows)
+            want = [np.mean(d) if d else None for d, _ in legs[leg].values()]
+            assert list(part.delays_ms) == [None if w is None else pytest.approx(w, abs=1e-4) for w in want]
+            assert part.frames == sum(len(d) for d, _ in legs[leg].values())
+        assert got.negative_delays == negative
+
+
+def test_a_guard_that_leaves_no_window_teaches_nothing() -> None:
+    got = judge([good()], guard_ms=SLOT_MS)
+    assert bits(got) == [None] * 4
+    assert got.busy
+    assert bits(judge([], [], guard_ms=SLOT_MS)) == [1] * 4
+
+
+def test_a_frame_of_no_known_flow_is_an_error_that_says_where() -> None:
+    for index in (1, -1):
+        with pytest.raises(ValueError, match=r"control slot 7.*1 flows"):
+            judge([good(), good(index)])
+    with pytest.raises(ValueError, match="guard -1"):
+        judge([], guard_ms=-1)
+
+
+def test_the_record_is_plain_json() -> None:
+    flows = [flow("a", stop_ms=1500), flow("a", start_ms=1600), flow("silent")]
+    got = judge([good(0), good(1, sent=2000, ul=50)], flows)
+    record = json.loads(json.dumps(got.to_record()))
+    assert record["flows"] == 3
+    assert record["busy"] is True
+    assert record["ul"] == {"q": 0, "ms": {"a": 50.0}, "frames": 2}
+    assert record["round_trip"] == {"q": 0, "ms": {"a": 95.0}, "frames": 2}
+    assert set(record) >= {"edge", "dl", "negative_delays", "late_frames", "unsynchronised_frames"}
+
+
+def test_metrics_by_name() -> None:
+    assert Metric.parse("mean") == Metric()
+    assert Metric.parse("p90") == Metric(90.0)
+    assert Metric.parse("p99.9") == Metric(99.9)
+    for metric in (Metric(), Metric(90), Metric(99.9)):
+        assert Metric.parse(str(metric)) == metric
+    for bad in ("p0", "p101", "pnan", "p", "median", "90", ""):
+        with pytest.raises(ValueError, match=f"'{bad}'"):
+            Metric.parse(bad)
+
+
+def test_delivery_ratio() -> None:
+    assert delivery_ratio([1, 1, 0, 1]) == 0.75
+    assert delivery_ratio(iter([0])) == 0
+    assert delivery_ratio([]) is None
+    with pytest.raises(ValueError, match=r"slot 1 is 2"):
+        delivery_ratio([1, 2])
