@@ -1,0 +1,69 @@
+"""Policies that learn the actions of one hop, made by name.
+
+>>> make("mucb1", [10, 30, 50]).pull()
+30
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from controller.policies.aimd import Aimd
+from controller.policies.base import Explanation, Policy
+from controller.policies.mucb1 import Mucb1
+from controller.policies.static import Static
+from controller.policies.ucb1 import Ucb1
+
+__all__ = ["Explanation", "Policy", "is_per_state", "make", "names", "restore"]
+
+_POLICIES: dict[str, type[Policy]] = {p.name: p for p in (Static, Aimd, Ucb1, Mucb1)}
+
+
+def names() -> tuple[str, ...]:
+    """The names that :func:`make` knows.
+
+    >>> names()
+    ('static', 'aimd', 'ucb1', 'mucb1')
+    """
+    return tuple(_POLICIES)
+
+
+def is_per_state(name: str) -> bool:
+    """Whether a policy wants an instance for each hop state; otherwise there is one for each hop.
+
+    ValueError for an unknown name.
+    """
+    return _class(name).per_state
+
+
+def make(
+    name: str, actions: Sequence[int], /, *, rng: np.random.Generator | None = None, **options: Any
+) -> Policy:
+    """A new policy over ``actions`` (ascending).
+
+    ValueError, with its name, for an unknown policy or option, a value that an option cannot take, and
+    actions that are none or not ascending.
+    """
+    policy = _class(name)
+    unknown = sorted(set(options) - set(policy.option_names))
+    if unknown:
+        known = ", ".join(policy.option_names) or "none"
+        raise ValueError(f"policy {name} has no option {', '.join(map(repr, unknown))}; its options: {known}")
+    return policy(actions, rng=rng, **options)
+
+
+def restore(state: Mapping[str, Any], *, rng: np.random.Generator | None = None) -> Policy:
+    """The policy whose ``to_state`` gave ``state``. ValueError that names what does not fit."""
+    if "name" not in state:
+        raise ValueError("state of a policy: 'name' is missing")
+    return _class(state["name"]).from_state(state, rng=rng)
+
+
+def _class(name: str) -> type[Policy]:
+    try:
+        return _POLICIES[name]
+    except (KeyError, TypeError):
+        raise ValueError(f"unknown policy {name!r}; policies: {', '.join(_POLICIES)}") from None

@@ -1,0 +1,53 @@
+"""The baseline that always plays the same action."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from controller.policies.base import NOT_PULLED, Explanation, Policy
+
+
+class Static(Policy):
+    """Plays the largest action, or the option ``action`` (MUCB1 paper, section IX-B).
+
+    ValueError for an ``action`` outside ``actions``.
+
+    >>> Static([10, 30, 50]).pull(), Static([10, 30, 50], action=30).pull()
+    (50, 30)
+    """
+
+    name: ClassVar[str] = "static"
+    per_state: ClassVar[bool] = False
+    option_names: ClassVar[tuple[str, ...]] = ("action",)
+
+    def __init__(
+        self, actions: Sequence[int], *, action: int | None = None, rng: np.random.Generator | None = None
+    ) -> None:
+        super().__init__(actions, rng=rng)
+        if action is not None and action not in self.actions:
+            raise ValueError(f"policy static: option action {action!r} is none of {list(self.actions)}")
+        self._option = None if action is None else self.actions[self.actions.index(action)]
+        self._action = self.actions[-1] if self._option is None else self._option
+        self._pulled = False
+
+    def pull(self) -> int:
+        self._pulled = True
+        return self._action
+
+    def update(self, action: int, qos: int) -> None:
+        self._index_of(action, qos)
+
+    def explain(self) -> Explanation:
+        return Explanation(None, "fixed") if self._pulled else NOT_PULLED
+
+    def options(self) -> dict[str, Any]:
+        return {} if self._option is None else {"action": self._option}
+
+    def _learned(self) -> dict[str, Any]:
+        return {}
+
+    def _load(self, state: Mapping[str, Any]) -> None:
+        pass
