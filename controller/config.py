@@ -1,0 +1,423 @@
+"""The strict model of the YAML: an unknown key, a wrong type or an impossible value is refused by place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from controller import policies
+from controller.allocators import services
+from controller.core.budgets import Budgets
+from controller.core.hops import Carrier
+from controller.core.loop import LoopSpec, SliceSpec
+from controller.core.nr import TDD_PATTERNS, TddPattern
+from controller.core.observation import Mode
+from controller.core.qos import Metric
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the text names file, line and key."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+Name = Annotated[str, Field(min_length=1, max_length=31, pattern=r"^[A-Za-z0-9._:-]+$")]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+
+
+class Control(_Strict):
+    """How often is decided, and from what."""
+
+    control_slot_s: Annotated[float, Field(ge=0.2, le=600, allow_inf_nan=False)] = 5.0
+    subinterval_ms: Annotated[int, Field(ge=10, le=10_000)] = 200
+    guard_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 200.0
+    mode: Literal["active", "shadow", "frozen", "released"] = "active"
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _guard_fits(self) -> Control:
+        if self.guard_ms >= self.control_slot_s * 1e3:
+            raise ValueError(
+                f"guard_ms {self.guard_ms:g} leaves nothing of a control slot of {self.control_slot_s:g} s"
+            )
+        return self
+
+
+class BudgetsModel(_Strict):
+    """Delay budgets of the hops in ms; the round trip's is their sum."""
+
+    ul_ms: Positive = 70.0
+    edge_ms: Positive = 20.0
+    dl_ms: Positive = 60.0
+
+
+class Actions(_Strict):
+    """The action sets, ascending: PRBs of uplink and downlink, GPU MHz."""
+
+    ul_prb: tuple[int, ...] = (10, 20, 30, 40, 50, 60, 70, 80, 90, 100)
+    dl_prb: tuple[int, ...] = (10, 20, 30, 40, 50, 60, 70, 80, 90, 100)
+    gpu_mhz: tuple[int, ...] = tuple(range(500, 1601, 100))
+
+    @field_validator("ul_prb", "dl_prb", "gpu_mhz", mode="before")
+    @classmethod
+    def _sequence(cls, value: Any) -> Any:
+        """A YAML list, or ``{from: 10, to: 106, step: 20}``."""
+        if isinstance(value, dict):
+            if set(value) != {"from", "to", "step"} or not all(type(v) is int for v in value.values()):
+                raise ValueError("a range needs the whole numbers from, to and step, nothing else")
+            if value["step"] <= 0 or value["to"] < value["from"]:
+                raise ValueError(f"the range {value} is empty")
+            return tuple(range(value["from"], value["to"] + 1, value["step"]))
+        return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("ul_prb", "dl_prb", "gpu_mhz")
+    @classmethod
+    def _ascending(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not value or value[0] <= 0 or list(value) != sorted(set(value)):
+            raise ValueError(f"must be ascending whole numbers above 0, not {list(value)}")
+        return value
+
+
+class SliceModel(_Strict):
+    """One slice of a cell."""
+
+    id: Name
+    service: str = "ar"
+    policy: str = "mucb1"
+    policy_options: dict[str, Any] = Field(default_factory=dict)
+    budgets: BudgetsModel = BudgetsModel()
+    metric: str = "mean"
+    actions: Actions = Actions()
+    ues: tuple[Name, ...] = ()
+    queue: bool = True
+
+    @field_validator("ues", mode="before")
+    @classmethod
+    def _list(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("service")
+    @classmethod
+    def _service(cls, value: str) -> str:
+        if value not in services():
+            raise ValueError(f"unknown service {value!r}; services: {', '.join(services())}")
+        return value
+
+    @field_validator("metric")
+    @classmethod
+    def _metric(cls, value: str) -> str:
+        Metric.parse(value)
+        return value
+
+    @model_validator(mode="after")
+    def _policy(self) -> SliceModel:
+        policies.make(self.policy, self.actions.ul_prb, **self.policy_options)
+        return self
+
+
+class CellModel(_Strict):
+    """One cell and its slices. ``gpu`` is the UUID of the edge GPU (empty: the only one)."""
+
+    id: Name
+    slices: tuple[SliceModel, ...] = (SliceModel(id="ar"),)
+    gpu: str = ""
+    max_mhz: Annotated[int, Field(gt=0)] = 1600
+    ul_overhead: Share = 0.08
+    dl_overhead: Share = 0.14
+    tdd_guard: bool = False
+
+    @field_validator("slices", mode="before")
+    @classmethod
+    def _list(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _unique(self) -> CellModel:
+        names = [s.id for s in self.slices]
+        if not names or len(set(names)) != len(names):
+            raise ValueError(f"slices must be one or more with different ids, not {names}")
+        if len(names) > 16:
+            raise ValueError(f"a cell carries at most 16 slices, not {len(names)}")
+        bound = [ue for s in self.slices for ue in s.ues]
+        if len(set(bound)) != len(bound):
+            raise ValueError(f"a UE is in two slices: {bound}")
+        for s in self.slices:
+            if s.actions.gpu_mhz[-1] > self.max_mhz:
+                raise ValueError(
+                    f"slice {s.id}: gpu_mhz {s.actions.gpu_mhz[-1]} is above max_mhz {self.max_mhz}"
+                )
+        return self
+
+
+class RanLinkModel(_Strict):
+    """Where gNBs connect to (ZMQ)."""
+
+    address: str = "tcp://127.0.0.1:5555"
+    report_period_ms: Annotated[int, Field(ge=10, le=200)] = 50
+    lease_s: Positive | None = None
+
+
+class EdgeLinkModel(_Strict):
+    """The edge agent (gRPC); null: there is none."""
+
+    address: str | None = "127.0.0.1:50061"
+    watch_period_ms: Annotated[int, Field(ge=10, le=10_000)] = 200
+
+
+class ServerModel(_Strict):
+    """A server of the controller; null: it is not started."""
+
+    address: str | None
+
+
+class Links(_Strict):
+    """The world outside."""
+
+    ran: RanLinkModel = RanLinkModel()
+    edge: EdgeLinkModel = EdgeLinkModel()
+    qos: ServerModel = ServerModel(address="127.0.0.1:50062")
+    operator: ServerModel = ServerModel(address="127.0.0.1:50063")
+    metrics: ServerModel = ServerModel(address="127.0.0.1:9464")
+
+
+class Security(_Strict):
+    """Folder of CURVE keys and TLS certificates (``prbandit keys``); null: loopback alone."""
+
+    keys: str | None = None
+
+
+class Store(_Strict):
+    """The run record. ``retain_days`` null keeps everything."""
+
+    runs: str = "runs"
+    retain_days: Positive | None = None
+
+
+class OnOff(_Strict):
+    """Exponential on and off times in seconds, with a minimum each."""
+
+    mean_on_s: Positive
+    mean_off_s: Positive
+    min_on_s: Annotated[float, Field(ge=0)] = 0.0
+    min_off_s: Annotated[float, Field(ge=0)] = 0.0
+
+
+class Emulation(_Strict):
+    """The emulated testbed. All flows run over one UE unless ``ues`` says otherwise.
+
+    ``schedule``: ``described`` (exponential on and off with both minimums), ``published`` (as the authors'
+    generator really did it, seed 4) or ``always`` (every flow from start to end). ``channel_trace`` is a
+    file of measured CQI and SNR; without it a channel process drives the cell.
+    """
+
+    duration_s: Positive = 3600.0
+    tdd: str = "DSUUU"
+    prb: Annotated[int, Field(ge=11, le=273)] = 106
+    k2: Annotated[int, Field(ge=1, le=32)] = 6
+    flows: Annotated[int, Field(ge=0, le=64)] = 2
+    ues: Annotated[int, Field(ge=1, le=64)] = 1
+    schedule: Literal["described", "published", "always"] = "described"
+    on_off: OnOff | None = None
+    channel_trace: str | None = None
+
+    @field_validator("tdd")
+    @classmethod
+    def _tdd(cls, value: str) -> str:
+        if value not in TDD_PATTERNS:
+            raise ValueError(f"unknown TDD pattern {value!r}; patterns: {', '.join(TDD_PATTERNS)}")
+        return value
+
+    @model_validator(mode="after")
+    def _needs_times(self) -> Emulation:
+        if self.schedule != "always" and self.on_off is None:
+            raise ValueError(f"schedule {self.schedule} needs on_off")
+        return self
+
+
+class Config(_Strict):
+    """One file: the controller, and in a scenario the emulated testbed that it runs on."""
+
+    control: Control = Control()
+    cells: tuple[CellModel, ...] = (CellModel(id="cell-1"),)
+    links: Links = Links()
+    security: Security = Security()
+    store: Store = Store()
+    emulation: Emulation | None = None
+
+    @field_validator("cells", mode="before")
+    @classmethod
+    def _list(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _unique(self) -> Config:
+        names = [c.id for c in self.cells]
+        if not names or len(set(names)) != len(names):
+            raise ValueError(f"cells must be one or more with different ids, not {names}")
+        return self
+
+    @property
+    def lease_s(self) -> float:
+        """Seconds that a quota or clock lock holds without renewal: by default max(3, 2 T)."""
+        return self.links.ran.lease_s or max(3.0, 2.0 * self.control.control_slot_s)
+
+    def to_yaml(self) -> str:
+        """The resolved configuration, every default written out."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+    def loop_spec(self, cell_id: str, n_prb: int, scs_khz: int, tdd: TddPattern) -> LoopSpec:
+        """The control loop of a cell with the carrier that it reported; ValueError where they disagree."""
+        cell = next((c for c in self.cells if c.id == cell_id), None)
+        if cell is None:
+            raise ValueError(f"unknown cell {cell_id!r}; cells: {', '.join(c.id for c in self.cells)}")
+        return LoopSpec(
+            cell=cell_id,
+            n_prb=n_prb,
+            carrier=Carrier(
+                tdd=tdd,
+                scs_khz=scs_khz,
+                guard=cell.tdd_guard,
+                ul_overhead=cell.ul_overhead,
+                dl_overhead=cell.dl_overhead,
+                subinterval_ms=float(self.control.subinterval_ms),
+            ),
+            slices=tuple(_slice_spec(s) for s in cell.slices),
+            max_mhz=cell.max_mhz,
+            mode=Mode(self.control.mode),
+            guard_ms=self.control.guard_ms,
+            seed=self.control.seed,
+        )
+
+
+def _slice_spec(s: SliceModel) -> SliceSpec:
+    return SliceSpec(
+        slice=s.id,
+        service=s.service,
+        policy=s.policy,
+        ul_prb=s.actions.ul_prb,
+        dl_prb=s.actions.dl_prb,
+        gpu_mhz=s.actions.gpu_mhz,
+        budgets=Budgets(s.budgets.ul_ms, s.budgets.edge_ms, s.budgets.dl_ms),
+        metric=s.metric,
+        policy_options=s.policy_options,
+        queue=s.queue,
+        ues=s.ues,
+    )
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice."""
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if key in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} twice", key_node.start_mark)
+        seen.add(key)
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Config:
+    """Read a configuration; :class:`ConfigError` names file, line and key of every mistake.
+
+    ``overrides`` maps dotted keys to values that replace the file's.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    return parse(text, str(path), overrides)
+
+
+def parse(text: str, name: str = "<text>", overrides: Mapping[str, Any] | None = None) -> Config:
+    """As :func:`load`, from text."""
+    try:
+        data = yaml.load(text, Loader=_Loader)
+        root = yaml.compose(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{name}:{mark.line + 1}" if mark else name
+        raise ConfigError(f"{where}: {getattr(error, 'problem', None) or error}") from error
+    if data is None:
+        data = {}
+    if not isinstance(data, dict):
+        raise ConfigError(f"{name}: a configuration is a mapping, not {type(data).__name__}")
+    for dotted, value in (overrides or {}).items():
+        _override(data, dotted.split("."), value)
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        lines = [
+            f"{name}:{_line(root, e['loc'])}: {'.'.join(map(str, e['loc'])) or 'configuration'}: {_text(e)}"
+            for e in error.errors()
+        ]
+        raise ConfigError("\n".join(lines)) from error
+
+
+def _override(data: Any, keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
+        if isinstance(data, list):
+            data = data[int(key)]
+        else:
+            if data.get(key) is None:
+                data[key] = {}
+            data = data[key]
+    if isinstance(data, list):
+        data[int(keys[-1])] = value
+    else:
+        data[keys[-1]] = value
+
+
+def _text(error: Any) -> str:
+    if error["type"] == "extra_forbidden":
+        return "unknown key"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    value = error.get("input")
+    return f"{message} (is {value!r})" if isinstance(value, (str, int, float, bool)) else message
+
+
+def _line(node: yaml.Node | None, loc: tuple[Any, ...]) -> int:
+    """Line of the deepest part of a key's path that the file has."""
+    line = node.start_mark.line + 1 if node is not None else 1
+    for part in loc:
+        if isinstance(node, yaml.MappingNode):
+            found = next(((k, v) for k, v in node.value if k.value == str(part)), None)
+            if found is None:
+                break
+            line, node = found[0].start_mark.line + 1, found[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+        else:
+            break
+    return line
+
+
+def scenarios() -> dict[str, Path]:
+    """Scenario files that ship with the package, by name."""
+    folder = resources.files("controller.scenarios")
+    return {p.name.removesuffix(".yaml"): Path(str(p)) for p in folder.iterdir() if p.name.endswith(".yaml")}
+
+
+def find(name_or_path: str) -> Path:
+    """A shipped scenario by name, or a file; :class:`ConfigError` lists the names where neither is there."""
+    shipped = scenarios()
+    if name_or_path in shipped:
+        return shipped[name_or_path]
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    raise ConfigError(f"{name_or_path}: neither a file nor a shipped scenario ({', '.join(sorted(shipped))})")

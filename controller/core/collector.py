@@ -1,0 +1,177 @@
+"""Gathers what happens during a control slot into the observation that closes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from controller.core.observation import (
+    Command,
+    Enforcement,
+    Flow,
+    Frames,
+    GpuReading,
+    IntArray,
+    MacReport,
+    Observation,
+)
+
+MAX_FLOWS = 1024
+MAX_FRAMES = 200_000
+RETAIN_NS = 60_000_000_000
+"""How long a flow that stopped is remembered, for late news of its last frames."""
+MAX_LAG_NS = 1_000_000_000
+"""A host whose last batch is older than this is taken to have nothing more to say."""
+
+
+class SlotCollector:
+    """Reports, flows and frames of one cell between two control slots.
+
+    Reports are kept unopened, the last one of each state sub-interval; they are opened when the slot
+    closes. Frame times are merged by (flow, sequence): a later batch fills in what an earlier one did not
+    know. Frames of a slot that is closed are forgotten, and late news of them is ignored.
+
+    ``slices`` are the slices that the cell has; a flow of another one is refused.
+    """
+
+    def __init__(self, slices: Sequence[str], subinterval_ms: float = 200.0) -> None:
+        self._slices = frozenset(slices)
+        self._sub_ns = int(subinterval_ms * 1e6)
+        self._reports: dict[int, Any] = {}
+        self._flows: dict[str, Flow] = {}
+        self._batches: list[tuple[str, IntArray, bool]] = []
+        self._n_frames = 0
+        self._floor_ns = 0
+        self._known: dict[str, int] = {}
+        self.frames_dropped = 0
+
+    def set_slices(self, slices: Sequence[str]) -> None:
+        """The slices that the cell has from now on."""
+        self._slices = frozenset(slices)
+
+    def report(self, time_ns: int, report: Any) -> None:
+        """Keep a report, opened or not, as its sub-interval's last."""
+        self._reports[time_ns // self._sub_ns] = report
+
+    def flow_start(self, flow: Flow) -> None:
+        """A flow is active from now on; ValueError for an unknown slice or one flow too many."""
+        if flow.slice not in self._slices:
+            known = ", ".join(sorted(self._slices))
+            raise ValueError(f"flow {flow.flow}: unknown slice {flow.slice!r}; slices: {known}")
+        if flow.flow not in self._flows and len(self._flows) >= MAX_FLOWS:
+            raise ValueError(f"flow {flow.flow}: more than {MAX_FLOWS} flows in one cell")
+        self._flows[flow.flow] = flow
+
+    def flow_stop(self, flow: str, time_ns: int) -> None:
+        """A flow ends; ValueError where it never started."""
+        known = self._flows.get(flow)
+        if known is None:
+            raise ValueError(f"flow {flow}: stopped, but never started")
+        self._flows[flow] = replace(known, stop_ns=max(time_ns, known.start_ns))
+
+    def frames(self, flow: str, columns: IntArray, synchronised: bool, known_ns: int = 0) -> None:
+        """Times of frames of one flow.
+
+        ``columns`` is int64 [n, 5]: sequence, ue_sent, edge_received, edge_sent, ue_received (ns, 0: not
+        known at ``known_ns``). ValueError where the flow never started.
+        """
+        if flow not in self._flows:
+            raise ValueError(f"flow {flow}: frames, but it never started")
+        if known_ns:
+            self._known[flow] = known_ns
+        columns = columns[columns[:, 1] >= self._floor_ns]
+        if not len(columns):
+            return
+        self._batches.append((flow, columns, synchronised))
+        self._n_frames += len(columns)
+        while self._n_frames > MAX_FRAMES:
+            dropped = len(self._batches.pop(0)[1])
+            self._n_frames -= dropped
+            self.frames_dropped += dropped
+
+    @property
+    def active_flows(self) -> int:
+        return sum(not f.stop_ns for f in self._flows.values())
+
+    def forget_flows(self, time_ns: int) -> None:
+        """Who told of the flows is gone for good: they end."""
+        for name, flow in self._flows.items():
+            if not flow.stop_ns:
+                self._flows[name] = replace(flow, stop_ns=max(time_ns, flow.start_ns))
+
+    def close(
+        self,
+        *,
+        control_slot: int,
+        opened_ns: int,
+        closed_ns: int,
+        open_report: Callable[[Any], MacReport | None] = lambda report: report,
+        enforcement: Mapping[str, Enforcement] | None = None,
+        gpu: GpuReading | None = None,
+        commands: Sequence[Command] = (),
+    ) -> Observation:
+        """End the control slot; ``open_report`` returns None for a report that cannot be used."""
+        first = opened_ns // self._sub_ns
+        opened = [
+            report
+            for index in sorted(self._reports)
+            if index >= first and (report := open_report(self._reports[index])) is not None
+        ]
+        self._reports.clear()
+        seen = {flow for flow, _, _ in self._batches}
+        flows = [f for name, f in self._flows.items() if name in seen or self._lived(f, opened_ns)]
+        observation = Observation(
+            control_slot=control_slot,
+            opened_ns=opened_ns,
+            closed_ns=closed_ns,
+            reports=tuple(opened),
+            flows=tuple(flows),
+            frames=self._merge({f.flow: i for i, f in enumerate(flows)}, closed_ns),
+            enforcement=dict(enforcement or {}),
+            gpu=gpu,
+            commands=tuple(commands),
+            known_ns=self._known_until(closed_ns),
+        )
+        self._forget(closed_ns)
+        return observation
+
+    def _known_until(self, closed_ns: int) -> int:
+        """The earliest last batch of the active flows; a frame cannot be late before its host could tell."""
+        recent = closed_ns - MAX_LAG_NS
+        active = [t for f, t in self._known.items() if t >= recent and not self._flows[f].stop_ns]
+        return min([closed_ns, *active])
+
+    @staticmethod
+    def _lived(flow: Flow, since_ns: int) -> bool:
+        return not flow.stop_ns or flow.stop_ns > since_ns
+
+    def _merge(self, index: Mapping[str, int], closed_ns: int) -> Frames:
+        """All frames sent in the slot, one row each: known times win over unknown ones."""
+        if not self._batches:
+            return Frames.empty()
+        flow = np.concatenate([np.full(len(b), index[name]) for name, b, _ in self._batches])
+        rows = np.concatenate([b for _, b, _ in self._batches])
+        synchronised = np.concatenate([np.full(len(b), s) for _, b, s in self._batches])
+        order = np.lexsort((rows[:, 0], flow))
+        flow, rows, synchronised = flow[order], rows[order], synchronised[order]
+        new = np.ones(len(rows), np.bool_)
+        new[1:] = (flow[1:] != flow[:-1]) | (rows[1:, 0] != rows[:-1, 0])
+        starts = np.flatnonzero(new)
+        if len(starts) < len(rows):
+            flow = flow[starts]
+            rows = np.maximum.reduceat(rows, starts, axis=0)
+            synchronised = np.logical_and.reduceat(synchronised, starts)
+        sent = rows[:, 1] < closed_ns
+        columns = np.ascontiguousarray(rows[sent].T)
+        return Frames(flow[sent], *columns, synchronised[sent])  # type: ignore[call-arg]
+
+    def _forget(self, closed_ns: int) -> None:
+        self._floor_ns = closed_ns
+        kept = [(name, b[b[:, 1] >= closed_ns], s) for name, b, s in self._batches]
+        self._batches = [(name, b, s) for name, b, s in kept if len(b)]
+        self._n_frames = sum(len(b) for _, b, _ in self._batches)
+        self._flows = {n: f for n, f in self._flows.items() if self._lived(f, closed_ns - RETAIN_NS)}
+        self._known = {n: t for n, t in self._known.items() if n in self._flows}

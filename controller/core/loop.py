@@ -1,0 +1,332 @@
+"""One control slot in, one decision out. No I/O and no clock: live, emulated and replayed are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from controller.allocators import make as make_allocator
+from controller.allocators.base import Allocator, SliceView
+from controller.core.budgets import Budgets
+from controller.core.decision import Decision, SliceDecision, SliceDemand, SliceOutcome
+from controller.core.hops import Carrier
+from controller.core.nr import TddPattern
+from controller.core.observation import HOPS, Command, Hop, Mode, Observation
+from controller.core.qos import Metric, slot_qos
+from controller.slicing import divide
+
+STATE_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class SliceSpec:
+    """One slice: its service, budgets, and what its allocator may choose from.
+
+    ``ul_prb``, ``dl_prb`` and ``gpu_mhz`` are ascending action sets. ``queue`` adds the MAC queue to the
+    demand (off: as the authors' code). ``ues`` are bound to the slice.
+    """
+
+    slice: str
+    service: str
+    policy: str
+    ul_prb: tuple[int, ...]
+    dl_prb: tuple[int, ...]
+    gpu_mhz: tuple[int, ...]
+    budgets: Budgets
+    metric: str = "mean"
+    policy_options: Mapping[str, Any] = field(default_factory=dict)
+    queue: bool = True
+    ues: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LoopSpec:
+    """All that a :class:`ControlLoop` is made from.
+
+    ``n_prb`` is the carrier's bandwidth, ``max_mhz`` the GPU's highest clock, ``guard_ms`` the start of a
+    control slot whose frames do not count (the queue of the last action drains).
+    """
+
+    cell: str
+    n_prb: int
+    carrier: Carrier
+    slices: tuple[SliceSpec, ...]
+    max_mhz: int
+    mode: Mode = Mode.ACTIVE
+    guard_ms: float = 200.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        names = [s.slice for s in self.slices]
+        if len(set(names)) != len(names):
+            raise ValueError(f"cell {self.cell}: slices named twice in {names}")
+        bound = [ue for s in self.slices for ue in s.ues]
+        if twice := sorted({ue for ue in bound if bound.count(ue) > 1}):
+            raise ValueError(f"cell {self.cell}: UEs bound to two slices: {twice}")
+        for s in self.slices:
+            for what, actions, limit in (
+                ("ul_prb", s.ul_prb, self.n_prb),
+                ("dl_prb", s.dl_prb, self.n_prb),
+                ("gpu_mhz", s.gpu_mhz, self.max_mhz),
+            ):
+                if not actions or list(actions) != sorted(set(actions)) or actions[0] <= 0:
+                    raise ValueError(
+                        f"cell {self.cell}, slice {s.slice}: {what} must be ascending and above 0, "
+                        f"not {list(actions)}"
+                    )
+                if actions[-1] > limit:
+                    raise ValueError(
+                        f"cell {self.cell}, slice {s.slice}: {what} {actions[-1]} is above {limit}, "
+                        "all that there is"
+                    )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values; :meth:`from_dict` is the inverse."""
+        return {
+            "cell": self.cell,
+            "n_prb": self.n_prb,
+            "carrier": {
+                "tdd": asdict(self.carrier.tdd),
+                "scs_khz": self.carrier.scs_khz,
+                "guard": self.carrier.guard,
+                "ul_overhead": self.carrier.ul_overhead,
+                "dl_overhead": self.carrier.dl_overhead,
+                "subinterval_ms": self.carrier.subinterval_ms,
+            },
+            "slices": [
+                {
+                    "slice": s.slice,
+                    "service": s.service,
+                    "policy": s.policy,
+                    "ul_prb": list(s.ul_prb),
+                    "dl_prb": list(s.dl_prb),
+                    "gpu_mhz": list(s.gpu_mhz),
+                    "budgets": asdict(s.budgets),
+                    "metric": s.metric,
+                    "policy_options": dict(s.policy_options),
+                    "queue": s.queue,
+                    "ues": list(s.ues),
+                }
+                for s in self.slices
+            ],
+            "max_mhz": self.max_mhz,
+            "mode": self.mode.value,
+            "guard_ms": self.guard_ms,
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> LoopSpec:
+        carrier = data["carrier"]
+        slices = tuple(
+            SliceSpec(
+                **{
+                    **s,
+                    **{k: tuple(s[k]) for k in ("ul_prb", "dl_prb", "gpu_mhz", "ues")},
+                    "budgets": Budgets(**s["budgets"]),
+                }
+            )
+            for s in data["slices"]
+        )
+        return cls(
+            **{
+                **data,
+                "carrier": Carrier(**{**carrier, "tdd": TddPattern(**carrier["tdd"])}),
+                "slices": slices,
+                "mode": Mode(data["mode"]),
+            }
+        )
+
+
+class ControlLoop:
+    """Decides quotas and clock of one cell, control slot by control slot, and learns from what came back.
+
+    :meth:`step` depends on nothing but its argument and what earlier steps left behind. The control slot
+    of an observation is the one that the decision before it began.
+    """
+
+    def __init__(self, spec: LoopSpec) -> None:
+        self.spec = spec
+        self.mode = spec.mode
+        self.control_slot = 0
+        self._slices = {s.slice: s for s in spec.slices}
+        self._allocators = {s.slice: self._allocator(s) for s in spec.slices}
+        self._held: dict[str, SliceDemand] = {}
+        self._last: Decision | None = None
+
+    def _allocator(self, s: SliceSpec) -> Allocator:
+        return make_allocator(s, self.spec)
+
+    def step(self, observation: Observation) -> Decision:
+        """Close ``observation.control_slot`` and decide the next one."""
+        mode_changed = any(c.kind == "mode" and Mode(c.value) != self.mode for c in observation.commands)
+        views: dict[str, SliceView] = {}
+        closed: dict[str, SliceOutcome] = {}
+        for name, s in self._slices.items():
+            qos = slot_qos(
+                observation, name, s.budgets, metric=Metric.parse(s.metric), guard_ms=self.spec.guard_ms
+            )
+            reasons = self._unattributed(name, observation, mode_changed)
+            views[name] = SliceView(name, observation, qos, reasons)
+            closed[name] = SliceOutcome(qos, self._allocators[name].learn(views[name]))
+        for command in observation.commands:
+            self._obey(command)
+        self.control_slot = observation.control_slot + 1
+        decision = self._decide(observation.closed_ns, views, closed)
+        self._last = decision
+        return decision
+
+    def _decide(
+        self, time_ns: int, views: Mapping[str, SliceView], closed: Mapping[str, SliceOutcome]
+    ) -> Decision:
+        demands: dict[str, SliceDemand] = {}
+        for name in self._slices:
+            if self.mode is Mode.RELEASED:
+                demands[name] = self._full()
+            elif self.mode is Mode.FROZEN:
+                held = self._held.get(name, self._full())
+                demands[name] = replace(
+                    held, choices=tuple(replace(c, why="frozen", indices=None) for c in held.choices)
+                )
+            else:
+                demands[name] = self._allocators[name].demand(views[name])
+        if self.mode is Mode.ACTIVE:
+            self._held = dict(demands)
+        prb = self.spec.n_prb
+        ul = divide(
+            prb, {n: d.ul_prb for n, d in demands.items()}, {n: d.ul_floor for n, d in demands.items()}
+        )
+        dl = divide(
+            prb, {n: d.dl_prb for n, d in demands.items()}, {n: d.dl_floor for n, d in demands.items()}
+        )
+        acts = self.mode is Mode.ACTIVE or (self.mode is Mode.FROZEN and bool(self._held))
+        return Decision(
+            cell=self.spec.cell,
+            control_slot=self.control_slot,
+            time_ns=time_ns,
+            mode=self.mode,
+            quotas={n: (ul[n], dl[n]) for n in demands} if acts else {},
+            gpu_mhz=max(d.gpu_mhz for d in demands.values()) if acts and demands else None,
+            slices=tuple(SliceDecision(n, closed[n], d, ul[n], dl[n]) for n, d in demands.items()),
+            prb=prb,
+            max_mhz=self.spec.max_mhz,
+        )
+
+    def _full(self) -> SliceDemand:
+        return SliceDemand(self.spec.n_prb, self.spec.n_prb, self.spec.max_mhz)
+
+    def _unattributed(self, name: str, obs: Observation, mode_changed: bool) -> dict[Hop, str]:
+        """Why the slot that closes must not be learned from, by hop; empty where it may."""
+        last = self._last
+        if last is None or last.control_slot != obs.control_slot:
+            return dict.fromkeys(HOPS, "no decision")
+        if last.mode is not Mode.ACTIVE:
+            return dict.fromkeys(HOPS, last.mode.value)
+        if mode_changed:
+            return dict.fromkeys(HOPS, "mode changed")
+        mine = next(s for s in last.slices if s.slice == name)
+        reasons: dict[Hop, str] = {}
+        enforcement = obs.enforcement.get(name)
+        for hop, asked, granted in (
+            (Hop.UL, mine.demand.ul_prb, mine.ul_prb),
+            (Hop.DL, mine.demand.dl_prb, mine.dl_prb),
+        ):
+            if granted < asked:
+                reasons[hop] = "arbiter cut"
+            elif enforcement is None:
+                reasons[hop] = "not acknowledged"
+            elif enforcement.reason:
+                reasons[hop] = enforcement.reason
+        if obs.gpu is None:
+            reasons[Hop.EDGE] = "no edge agent"
+        elif obs.gpu.reason:
+            reasons[Hop.EDGE] = obs.gpu.reason
+        elif last.gpu_mhz is not None and last.gpu_mhz > mine.demand.gpu_mhz:
+            reasons[Hop.EDGE] = "clock raised by another slice"
+        return reasons
+
+    def _obey(self, command: Command) -> None:
+        if command.kind == "mode":
+            self.mode = Mode(command.value)
+            return
+        names = [command.slice] if command.slice else list(self._slices)
+        for name in names:
+            s = self._slices[name]
+            if command.kind == "policy":
+                s = replace(s, policy=command.value, policy_options={})
+                self._allocators[name] = self._allocator(s)
+            elif command.kind == "budgets":
+                s = replace(s, budgets=Budgets(*command.value))
+            else:
+                raise ValueError(f"unknown command {command.kind!r}")
+            self._slices[name] = s
+
+    def check(self, command: Command) -> None:
+        """Raise ValueError where :meth:`step` could not carry the command out."""
+        if command.kind == "mode":
+            if command.value not in list(Mode):
+                raise ValueError(f"unknown mode {command.value!r}; modes: {', '.join(Mode)}")
+            return
+        if command.slice and command.slice not in self._slices:
+            raise ValueError(
+                f"cell {self.spec.cell} has no slice {command.slice!r}; slices: {', '.join(self._slices)}"
+            )
+        for name in [command.slice] if command.slice else list(self._slices):
+            if command.kind == "policy":
+                self._allocator(replace(self._slices[name], policy=command.value, policy_options={}))
+            elif command.kind == "budgets":
+                Budgets(*command.value)
+            else:
+                raise ValueError(f"unknown command {command.kind!r}")
+
+    def to_state(self) -> dict[str, Any]:
+        """What has been learned and set, as plain JSON values; :meth:`load_state` is the inverse.
+
+        The decision in force is not part of it: after a restart the first control slot is not learned
+        from, because what happened in between is not known.
+        """
+        return {
+            "version": STATE_VERSION,
+            "control_slot": self.control_slot,
+            "mode": self.mode.value,
+            "slices": {
+                name: {
+                    "policy": s.policy,
+                    "policy_options": dict(s.policy_options),
+                    "budgets": asdict(s.budgets),
+                    "allocator": self._allocators[name].to_state(),
+                }
+                for name, s in self._slices.items()
+            },
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state; ValueError names what does not fit, and then nothing has changed.
+
+        Slices of the state that this loop does not have are left out; slices that the state does not
+        have start new.
+        """
+        try:
+            version = state["version"]
+            if version != STATE_VERSION:
+                raise ValueError(f"loop state has version {version}, this controller reads {STATE_VERSION}")
+            slices, allocators = dict(self._slices), dict(self._allocators)
+            for name, saved in state["slices"].items():
+                if name not in slices:
+                    continue
+                s = replace(
+                    slices[name],
+                    policy=saved["policy"],
+                    policy_options=saved["policy_options"],
+                    budgets=Budgets(**saved["budgets"]),
+                )
+                allocator = self._allocator(s)
+                allocator.load_state(saved["allocator"])
+                slices[name], allocators[name] = s, allocator
+            mode, control_slot = Mode(state["mode"]), int(state["control_slot"])
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"cell {self.spec.cell}: loop state is incomplete: {error!r}") from error
+        self._slices, self._allocators = slices, allocators
+        self.mode, self.control_slot = mode, control_slot
+        self._last, self._held = None, {}

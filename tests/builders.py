@@ -1,0 +1,99 @@
+"""Small observations and specs for tests of the core."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from controller.core.budgets import Budgets
+from controller.core.hops import Carrier
+from controller.core.loop import LoopSpec, SliceSpec
+from controller.core.observation import (
+    DirectionColumns,
+    Enforcement,
+    Flow,
+    Frames,
+    GpuReading,
+    MacReport,
+    Observation,
+)
+
+T0 = 1_800_000_000_000_000_000
+MS = 1_000_000
+SLOT_NS = 5_000 * MS
+
+
+def slice_spec(name: str = "ar", **changes: Any) -> SliceSpec:
+    values: dict[str, Any] = {
+        "slice": name,
+        "service": "ar",
+        "policy": "mucb1",
+        "ul_prb": (10, 30, 50, 70, 90),
+        "dl_prb": (10, 30, 50, 70, 90),
+        "gpu_mhz": tuple(range(500, 1601, 100)),
+        "budgets": Budgets(70, 20, 60),
+    }
+    return SliceSpec(**{**values, **changes})
+
+
+def loop_spec(*slices: SliceSpec, **changes: Any) -> LoopSpec:
+    values: dict[str, Any] = {
+        "cell": "cell-1",
+        "n_prb": 106,
+        "carrier": Carrier(),
+        "slices": slices or (slice_spec(),),
+        "max_mhz": 1600,
+    }
+    return LoopSpec(**{**values, **changes})
+
+
+def report(
+    time_ns: int, slice_: str = "ar", ul_mcs: int = 18, dl_mcs: int = 28, queued: int = 0
+) -> MacReport:
+    def column(mcs: int) -> DirectionColumns:
+        return DirectionColumns((mcs,), (1,), (1,), (queued,))
+
+    return MacReport(time_ns, ("ue-1",), (slice_,), column(ul_mcs), column(dl_mcs))
+
+
+def frames(opened: int, closed: int, delays_ms: tuple[float, float, float], flow: int = 0) -> Frames:
+    """Thirty frames a second, every one with the same delay of each hop."""
+    sent = np.arange(opened, closed, MS * 100 // 3, dtype=np.int64)
+    ul, edge, dl = (int(d * MS) for d in delays_ms)
+    back = sent + ul + edge + dl
+    return Frames(
+        np.full(len(sent), flow, np.int64),
+        np.arange(len(sent), dtype=np.int64),
+        sent,
+        sent + ul,
+        sent + ul + edge,
+        np.where(back <= closed, back, 0),
+        np.ones(len(sent), np.bool_),
+    )
+
+
+def observation(
+    slot: int,
+    delays_ms: tuple[float, float, float] = (20.0, 9.0, 15.0),
+    *,
+    slices: tuple[str, ...] = ("ar",),
+    n_flows: int = 1,
+    slot_ns: int = SLOT_NS,
+    **changes: Any,
+) -> Observation:
+    """A control slot with every flow of the first slice seeing the same delays, all well enforced."""
+    opened = T0 + slot * slot_ns
+    closed = opened + slot_ns
+    flows = tuple(Flow(f"flow-{i}", "ue-1", slices[0], 2.997e6, 0.992e6, T0) for i in range(n_flows))
+    values: dict[str, Any] = {
+        "control_slot": slot,
+        "opened_ns": opened,
+        "closed_ns": closed,
+        "reports": tuple(report(opened + i * 200 * MS, slices[0]) for i in range(slot_ns // (200 * MS))),
+        "flows": flows,
+        "frames": frames(opened, closed, delays_ms) if n_flows else Frames.empty(),
+        "enforcement": {s: Enforcement() for s in slices},
+        "gpu": GpuReading(1600),
+    }
+    return Observation(**{**values, **changes})

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from controller.core import collector as collector_module
+from controller.core.collector import SlotCollector
+from controller.core.observation import Flow
+from tests.builders import MS, T0, report
+
+S = 1_000 * MS
+
+
+def flow(name: str = "f", slice_: str = "ar", start: int = T0) -> Flow:
+    return Flow(name, "ue-1", slice_, 3e6, 1e6, start)
+
+
+def rows(*frames: tuple[int, int, int, int, int]) -> np.ndarray:
+    return np.array(frames, np.int64)
+
+
+def close(c: SlotCollector, opened: int, closed: int, slot: int = 1, **more: object):
+    return c.close(control_slot=slot, opened_ns=opened, closed_ns=closed, **more)  # type: ignore[arg-type]
+
+
+def test_later_news_fill_in_what_was_not_known() -> None:
+    c = SlotCollector(["ar"])
+    c.flow_start(flow())
+    c.frames("f", rows((1, T0 + 1, 0, 0, 0), (2, T0 + 2, 0, 0, 0)), True)
+    c.frames("f", rows((1, T0 + 1, T0 + 5, T0 + 6, T0 + 9)), True)
+    got = close(c, T0, T0 + S).frames
+    assert got.sequence.tolist() == [1, 2]
+    assert got.ue_received.tolist() == [T0 + 9, 0]
+    assert got.edge_received.tolist() == [T0 + 5, 0]
+
+
+def test_frames_of_two_flows_keep_their_flow() -> None:
+    c = SlotCollector(["ar"])
+    c.flow_start(flow("a"))
+    c.flow_start(flow("b"))
+    c.frames("b", rows((1, T0 + 1, 0, 0, 0)), True)
+    c.frames("a", rows((1, T0 + 2, 0, 0, 0)), False)
+    obs = close(c, T0, T0 + S)
+    by_flow = {
+        obs.flows[i].flow: (sent, sync)
+        for i, sent, sync in zip(
+            obs.frames.flow, obs.frames.ue_sent.tolist(), obs.frames.synchronised.tolist(), strict=True
+        )
+    }
+    assert by_flow == {"a": (T0 + 2, False), "b": (T0 + 1, True)}
+
+
+def test_a_frame_belongs_to_the_slot_in_which_it_was_sent() -> None:
+    c = SlotCollector(["ar"])
+    c.flow_start(flow())
+    c.frames("f", rows((1, T0 + 1, 0, 0, 0), (2, T0 + S + 1, 0, 0, 0)), True)
+    assert close(c, T0, T0 + S).frames.sequence.tolist() == [1]
+    c.frames("f", rows((1, T0 + 1, T0 + 2, T0 + 3, T0 + 4)), True)  # late news of a closed slot
+    assert close(c, T0 + S, T0 + 2 * S, 2).frames.sequence.tolist() == [2]
+    assert len(close(c, T0 + 2 * S, T0 + 3 * S, 3).frames) == 0
+
+
+def test_the_last_report_of_each_sub_interval_is_kept_and_opened_at_the_close() -> None:
+    c = SlotCollector(["ar"], subinterval_ms=200)
+    opened = []
+    for ms in (0, 50, 150, 250, 350, 900):
+        c.report(T0 + ms * MS, report(T0 + ms * MS))
+
+    def opener(r):
+        opened.append((r.time_ns - T0) // MS)
+        return None if r.time_ns == T0 + 350 * MS else r
+
+    obs = close(c, T0, T0 + S, open_report=opener)
+    assert opened == [150, 350, 900]
+    assert [(r.time_ns - T0) // MS for r in obs.reports] == [150, 900]
+    assert close(c, T0 + S, T0 + 2 * S, 2).reports == ()
+
+
+def test_a_flow_that_stopped_is_in_the_slot_it_stopped_in_and_not_in_the_next() -> None:
+    c = SlotCollector(["ar"])
+    c.flow_start(flow())
+    c.flow_stop("f", T0 + S // 2)
+    assert [f.stop_ns for f in close(c, T0, T0 + S).flows] == [T0 + S // 2]
+    assert close(c, T0 + S, T0 + 2 * S, 2).flows == ()
+    assert c.active_flows == 0
+
+
+def test_late_news_of_a_stopped_flow_are_no_error() -> None:
+    c = SlotCollector(["ar"])
+    c.flow_start(flow())
+    c.frames("f", rows((1, T0 + 1, 0, 0, 0)), True)
+    c.flow_stop("f", T0 + 10)
+    close(c, T0, T0 + S)
+    c.frames("f", rows((1, T0 + 1, T0 + 2, T0 + 3, T0 + 4)), True)
+
+
+@pytest.mark.parametrize(
+    ("act", "match"),
+    [
+        (lambda c: c.flow_start(flow(slice_="nosuch")), "unknown slice 'nosuch'"),
+        (lambda c: c.flow_stop("ghost", T0), "ghost: stopped, but never started"),
+        (lambda c: c.frames("ghost", rows((1, T0, 0, 0, 0)), True), "ghost: frames, but it never started"),
+    ],
+)
+def test_what_cannot_be_placed_is_refused_by_name(act, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        act(SlotCollector(["ar"]))
+
+
+def test_a_full_collector_drops_the_oldest_and_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collector_module, "MAX_FRAMES", 3)
+    c = SlotCollector(["ar"])
+    c.flow_start(flow())
+    for i in range(5):
+        c.frames("f", rows((i, T0 + i + 1, 0, 0, 0)), True)
+    assert c.frames_dropped == 2
+    assert close(c, T0, T0 + S).frames.sequence.tolist() == [2, 3, 4]
+
+
+def test_too_many_flows_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collector_module, "MAX_FLOWS", 1)
+    c = SlotCollector(["ar"])
+    c.flow_start(flow("a"))
+    c.flow_start(flow("a"))
+    with pytest.raises(ValueError, match="more than 1 flows"):
+        c.flow_start(flow("b"))
+
+
+def test_a_frame_is_not_late_before_its_host_could_tell() -> None:
+    c = SlotCollector(["ar"])
+    c.flow_start(flow("a"))
+    c.flow_start(flow("b"))
+    c.frames("a", rows((1, T0 + 1, 0, 0, 0)), True, T0 + S - 150 * MS)
+    c.frames("b", rows((1, T0 + 1, 0, 0, 0)), True, T0 + S - 50 * MS)
+    assert close(c, T0, T0 + S).known_ns == T0 + S - 150 * MS
+    # A host that has said nothing for long has nothing more to say.
+    assert close(c, T0 + S, T0 + 3 * S, 2).known_ns == T0 + 3 * S
+
+
+def test_a_flow_that_stopped_does_not_hold_the_others_back() -> None:
+    c = SlotCollector(["ar"])
+    c.flow_start(flow("a"))
+    c.frames("a", rows((1, T0 + 1, 0, 0, 0)), True, T0 + S // 2)
+    c.flow_stop("a", T0 + S // 2)
+    assert close(c, T0, T0 + S).known_ns == T0 + S

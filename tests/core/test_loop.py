@@ -1,0 +1,260 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from controller.core.budgets import Budgets
+from controller.core.decision import Decision
+from controller.core.loop import ControlLoop, LoopSpec
+from controller.core.observation import Command, Enforcement, Frames, GpuReading, Hop, Mode, Observation
+from controller.core.qos import slot_qos
+from tests.builders import MS, SLOT_NS, T0, loop_spec, observation, slice_spec
+
+GOOD = (20.0, 9.0, 15.0)
+BAD = (200.0, 50.0, 100.0)
+
+
+def hop_action(decision: Decision, hop: Hop, slice_: str = "ar") -> int:
+    s = next(s for s in decision.slices if s.slice == slice_)
+    return next(c.action for c in s.demand.choices if c.hop is hop)
+
+
+def run(loop: ControlLoop, slots: int, delays: tuple[float, float, float] = GOOD) -> list[Decision]:
+    return [loop.step(observation(loop.control_slot, delays)) for _ in range(slots)]
+
+
+def test_first_visit_plays_the_middle_action_and_says_so() -> None:
+    decision = ControlLoop(loop_spec()).step(observation(0))
+    assert decision.quotas == {"ar": (50, 50)}
+    assert decision.gpu_mhz == 1100
+    assert {c.why for c in decision.slices[0].demand.choices} == {"first visit"}
+
+
+def test_success_everywhere_drives_all_hops_to_the_smallest_action() -> None:
+    last = run(ControlLoop(loop_spec()), 120)[-10:]
+    assert all(d.quotas["ar"] == (10, 10) and d.gpu_mhz == 500 for d in last)
+
+
+def test_each_hop_learns_its_own_threshold() -> None:
+    loop = ControlLoop(loop_spec())
+    decision = loop.step(observation(0))
+    played: list[tuple[int, int, int]] = []
+    for slot in range(1, 460):
+        ul, dl = decision.quotas["ar"]
+        mhz = decision.gpu_mhz or 0
+        played.append((ul, mhz, dl))
+        delays = (
+            20.0 if ul >= 70 else 120.0,
+            9.0 if mhz >= 800 else 30.0,
+            15.0 if dl >= 30 else 90.0,
+        )
+        decision = loop.step(observation(slot, delays))
+    medians = [sorted(hop)[30] for hop in zip(*played[-60:], strict=True)]
+    assert medians == [70, 800, 30]
+
+
+def test_the_edge_uses_the_state_of_the_uplink() -> None:
+    decision = ControlLoop(loop_spec()).step(observation(0))
+    by_hop = {c.hop: c for c in decision.slices[0].demand.choices}
+    assert by_hop[Hop.EDGE].state == by_hop[Hop.UL].state != by_hop[Hop.DL].state
+
+
+def test_without_reports_the_last_state_stays() -> None:
+    loop = ControlLoop(loop_spec())
+    before = loop.step(observation(0)).slices[0].demand.choices
+    after = loop.step(observation(1, reports=())).slices[0].demand.choices
+    assert [c.state for c in before] == [c.state for c in after]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"enforcement": {}}, {"ul": "not acknowledged", "dl": "not acknowledged"}),
+        (
+            {"enforcement": {"ar": Enforcement("quota not honoured")}},
+            {"ul": "quota not honoured", "dl": "quota not honoured"},
+        ),
+        ({"gpu": None}, {"edge": "no edge agent"}),
+        ({"gpu": GpuReading(900, "clock not reached")}, {"edge": "clock not reached"}),
+    ],
+)
+def test_a_slot_not_under_its_own_action_teaches_nothing(changes: dict, expected: dict[str, str]) -> None:
+    loop = ControlLoop(loop_spec())
+    loop.step(observation(0))
+    before = loop.to_state()["slices"]["ar"]["allocator"]["hops"]
+    decision = loop.step(observation(1, **changes))
+    assert {h.value: r for h, r in decision.slices[0].closed.unattributed.items()} == expected
+    after = loop.to_state()["slices"]["ar"]["allocator"]["hops"]
+    for hop in ("ul", "edge", "dl"):
+        counts = [sum(p["counts"]) for _, p in after[hop]]
+        assert (counts == [sum(p["counts"]) for _, p in before[hop]]) == (hop in expected)
+
+
+def test_an_arbiter_cut_is_not_learned_from() -> None:
+    wide = {"ul_prb": (90,), "dl_prb": (10,)}
+    loop = ControlLoop(loop_spec(slice_spec("ar", **wide), slice_spec("video", **wide)))
+    names = ("ar", "video")
+    first = loop.step(observation(0, slices=names))
+    assert first.quotas == {"ar": (53, 10), "video": (53, 10)}
+    second = loop.step(observation(1, slices=names))
+    assert second.slices[0].closed.unattributed == {Hop.UL: "arbiter cut"}
+
+
+def test_the_gpu_runs_at_the_highest_clock_and_the_other_slice_does_not_learn_from_it() -> None:
+    loop = ControlLoop(loop_spec(slice_spec("ar", gpu_mhz=(500,)), slice_spec("video", gpu_mhz=(900,))))
+    names = ("ar", "video")
+    assert loop.step(observation(0, slices=names)).gpu_mhz == 900
+    closed = {s.slice: s.closed for s in loop.step(observation(1, slices=names)).slices}
+    assert closed["ar"].unattributed == {Hop.EDGE: "clock raised by another slice"}
+    assert closed["video"].unattributed == {}
+
+
+@pytest.mark.parametrize("mode", ["shadow", "released"])
+def test_shadow_and_released_leave_the_network_alone_and_learn_nothing(mode: str) -> None:
+    loop = ControlLoop(loop_spec(mode=Mode(mode)))
+    decisions = run(loop, 4)
+    assert all(d.quotas == {} and d.gpu_mhz is None for d in decisions)
+    assert set(decisions[-1].slices[0].closed.unattributed.values()) == {mode}
+    for _, policy in loop.to_state()["slices"]["ar"]["allocator"]["hops"]["ul"]:
+        assert sum(policy["counts"]) == 0
+
+
+def test_shadow_still_decides() -> None:
+    decision = ControlLoop(loop_spec(mode=Mode.SHADOW)).step(observation(0))
+    assert decision.slices[0].demand.ul_prb == 50
+    assert decision.to_record()["slices"]["ar"]["hops"]["ul"]["why"] == "first visit"
+
+
+def test_frozen_holds_what_was_in_force() -> None:
+    loop = ControlLoop(loop_spec())
+    held = run(loop, 5)[-1]
+    frozen = loop.step(observation(5, BAD, commands=(Command("mode", "frozen"),)))
+    assert (frozen.quotas, frozen.gpu_mhz) == (held.quotas, held.gpu_mhz)
+    assert {c.why for c in frozen.slices[0].demand.choices} == {"frozen"}
+    state = loop.to_state()
+    again = loop.step(observation(6, BAD))
+    assert again.quotas == held.quotas
+    assert loop.to_state()["slices"] == state["slices"]
+
+
+def test_a_mode_change_cuts_the_slot_short_and_it_is_not_learned_from() -> None:
+    loop = ControlLoop(loop_spec())
+    run(loop, 2)
+    decision = loop.step(observation(2, commands=(Command("mode", "released"),)))
+    assert set(decision.slices[0].closed.unattributed.values()) == {"mode changed"}
+    assert decision.quotas == {}
+
+
+def test_the_old_policy_learns_from_its_last_slot_before_it_is_switched() -> None:
+    loop = ControlLoop(loop_spec())
+    run(loop, 2)
+    decision = loop.step(observation(2, commands=(Command("policy", "static"),)))
+    assert decision.slices[0].closed.unattributed == {}
+    assert decision.quotas == {"ar": (106, 106)} and decision.gpu_mhz == 1600
+
+
+def test_new_budgets_judge_from_the_next_slot_on() -> None:
+    loop = ControlLoop(loop_spec())
+    run(loop, 1)
+    at_change = loop.step(observation(1, commands=(Command("budgets", [5.0, 5.0, 5.0]),)))
+    assert at_change.slices[0].closed.qos.round_trip.q == 1
+    after = loop.step(observation(2))
+    assert after.slices[0].closed.qos.round_trip.q == 0
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        Command("mode", "sleep"),
+        Command("policy", "nosuch"),
+        Command("policy", "ucb1", "nosuch"),
+        Command("budgets", [70.0, -1.0, 60.0]),
+        Command("dance", 1),
+    ],
+)
+def test_check_refuses_what_step_could_not_carry_out(command: Command) -> None:
+    with pytest.raises(ValueError):
+        ControlLoop(loop_spec()).check(command)
+
+
+def test_equal_observations_give_equal_decisions_also_through_json() -> None:
+    spec = loop_spec()
+    a, b = ControlLoop(spec), ControlLoop(LoopSpec.from_dict(json.loads(json.dumps(spec.to_dict()))))
+    for slot in range(60):
+        obs = observation(slot, GOOD if slot % 3 else BAD, n_flows=slot % 4)
+        copy = Observation.from_dict(json.loads(json.dumps(obs.to_dict())))
+        assert a.step(obs).to_record() == b.step(copy).to_record()
+
+
+def test_a_restart_goes_on_learning() -> None:
+    whole, first = ControlLoop(loop_spec()), ControlLoop(loop_spec())
+    run(whole, 30)
+    run(first, 30)
+    second = ControlLoop(loop_spec())
+    second.load_state(json.loads(json.dumps(first.to_state())))
+    assert second.control_slot == 30
+    # The slot in which the restart fell is not learned from; from then on both see the same.
+    missed = {"enforcement": {}, "gpu": None}
+    whole.step(observation(30, **missed))
+    second.step(observation(30, **missed))
+    for slot in range(31, 60):
+        assert whole.step(observation(slot)).to_record() == second.step(observation(slot)).to_record()
+
+
+def test_a_state_that_does_not_fit_changes_nothing() -> None:
+    loop = ControlLoop(loop_spec())
+    run(loop, 5)
+    before = loop.to_state()
+    for broken in (
+        {**before, "version": 99},
+        {k: v for k, v in before.items() if k != "slices"},
+        ControlLoop(loop_spec(slice_spec(ul_prb=(10, 20)))).to_state() | {"control_slot": "x"},
+    ):
+        with pytest.raises(ValueError):
+            loop.load_state(broken)
+        assert loop.to_state() == before
+
+
+def test_learning_with_other_actions_is_refused_by_name() -> None:
+    other = ControlLoop(loop_spec(slice_spec(ul_prb=(10, 20, 30))))
+    run(other, 3)
+    with pytest.raises(ValueError, match=r"slice ar, hop ul: learned with actions \[10, 20, 30\]"):
+        ControlLoop(loop_spec()).load_state(other.to_state())
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"ul_prb": (10, 107)}, "ul_prb 107 is above 106"),
+        ({"gpu_mhz": (1700,)}, "gpu_mhz 1700 is above 1600"),
+        ({"dl_prb": (30, 10)}, "ascending"),
+        ({"dl_prb": ()}, "ascending"),
+    ],
+)
+def test_actions_that_the_cell_does_not_have_are_refused(changes: dict, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        loop_spec(slice_spec(**changes))
+
+
+def test_a_ue_in_two_slices_is_refused() -> None:
+    with pytest.raises(ValueError, match="two slices"):
+        loop_spec(slice_spec("a", ues=("ue-1",)), slice_spec("b", ues=("ue-1",)))
+
+
+def test_the_record_is_plain_json() -> None:
+    loop = ControlLoop(loop_spec())
+    for record in (d.to_record() for d in run(loop, 12)):
+        assert json.loads(json.dumps(record, allow_nan=False)) == json.loads(json.dumps(record))
+        hop = record["slices"]["ar"]["hops"]["ul"]
+        assert hop["indices"] is None or len(hop["indices"]) == len(hop["actions"])
+
+
+def test_a_frame_on_its_way_is_aged_at_the_time_until_which_frames_are_known() -> None:
+    closed = T0 + SLOT_NS
+    sent = closed - 190 * MS  # older than the round-trip budget at the close, younger when last heard of
+    on_its_way = Frames(*(np.array([v], np.int64) for v in (0, 1, sent, 0, 0, 0)), np.array([True]))
+    late = slot_qos(observation(0, frames=on_its_way), "ar", Budgets(70, 20, 60))
+    told = slot_qos(observation(0, frames=on_its_way, known_ns=sent + 10 * MS), "ar", Budgets(70, 20, 60))
+    assert (late.late_frames, told.late_frames) == (1, 0)

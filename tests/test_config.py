@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import pytest
+
+from controller import config
+from controller.config import Config, ConfigError
+from controller.core.nr import TDD_PATTERNS
+
+GOOD = """\
+control:
+  control_slot_s: 2.0
+cells:
+  - id: cell-1
+    slices:
+      - id: ar
+        policy: ucb1
+        actions:
+          ul_prb: {from: 10, to: 106, step: 20}
+          dl_prb: [10, 50]
+        ues: [ue-1]
+"""
+
+
+def test_defaults_are_the_paper_s() -> None:
+    c = Config()
+    assert c.control.control_slot_s == 5.0
+    assert c.lease_s == 10.0
+    b = c.cells[0].slices[0].budgets
+    assert (b.ul_ms, b.edge_ms, b.dl_ms) == (70, 20, 60)
+
+
+def test_a_range_of_actions_ends_before_the_carrier_does() -> None:
+    actions = config.parse(GOOD).cells[0].slices[0].actions
+    assert actions.ul_prb == (10, 30, 50, 70, 90)
+    assert actions.dl_prb == (10, 50)
+
+
+def test_a_short_control_slot_keeps_the_least_lease() -> None:
+    assert config.parse("control: {control_slot_s: 1.0}").lease_s == 3.0
+
+
+def test_what_is_written_out_reads_back_the_same() -> None:
+    c = config.parse(GOOD)
+    assert config.parse(c.to_yaml()) == c
+
+
+@pytest.mark.parametrize("name", sorted(config.scenarios()))
+def test_every_shipped_scenario_is_valid(name: str) -> None:
+    c = config.load(config.find(name))
+    assert c.emulation is not None
+    c.loop_spec(c.cells[0].id, c.emulation.prb, 30, TDD_PATTERNS[c.emulation.tdd])
+
+
+def test_the_paper_s_scenarios_have_its_action_sets() -> None:
+    steps = {}
+    for n in range(1, 6):
+        c = config.load(config.find(f"mucb1-{n}"))
+        ul = c.cells[0].slices[0].actions.ul_prb
+        steps[n] = (ul[1] - ul[0], ul[0], ul[-1], c.emulation.flows if c.emulation else 0)
+    assert steps == {
+        1: (20, 10, 90, 2),
+        2: (5, 10, 105, 3),
+        3: (20, 10, 90, 2),
+        4: (10, 10, 100, 2),
+        5: (10, 10, 100, 3),
+    }
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "where", "what"),
+    [
+        ("control_slot_s: 2.0", "control_slott_s: 2.0", "f.yaml:2: control.control_slott_s", "unknown key"),
+        ("control_slot_s: 2.0", "control_slot_s: fast", "f.yaml:2: control.control_slot_s", "number"),
+        ("control_slot_s: 2.0", "control_slot_s: .nan", "f.yaml:2: control.control_slot_s", "finite"),
+        ("policy: ucb1", "policy: ucb7", "f.yaml:6: cells.0.slices.0", "unknown policy 'ucb7'"),
+        ("policy: ucb1", "service: tv", "f.yaml:7: cells.0.slices.0.service", "unknown service 'tv'"),
+        ("[10, 50]", "[50, 10]", "f.yaml:10: cells.0.slices.0.actions.dl_prb", "ascending"),
+        ("[10, 50]", "[10, 5.5]", "f.yaml:10: cells.0.slices.0.actions.dl_prb.1", "integer"),
+        ("step: 20", "stepp: 20", "f.yaml:9: cells.0.slices.0.actions.ul_prb", "from, to and step"),
+        ("id: cell-1", "id: 'a b'", "f.yaml:4: cells.0.id", "pattern"),
+        ("id: ar", "id: ar\n        id: video", "f.yaml:7", "key 'id' twice"),
+        ("cells:", "cells: [", "f.yaml:", ""),
+    ],
+)
+def test_a_mistake_is_named_by_file_line_and_key(old: str, new: str, where: str, what: str) -> None:
+    text = GOOD.replace(old, new, 1)
+    assert text != GOOD
+    with pytest.raises(ConfigError) as error:
+        config.parse(text, "f.yaml")
+    assert where in str(error.value), error.value
+    assert what in str(error.value), error.value
+
+
+def test_every_mistake_is_told_at_once() -> None:
+    text = GOOD.replace("control_slot_s", "x").replace("policy", "y")
+    with pytest.raises(ConfigError) as error:
+        config.parse(text, "f.yaml")
+    assert len(str(error.value).splitlines()) == 2
+
+
+def test_a_guard_as_long_as_the_slot_is_refused() -> None:
+    with pytest.raises(ConfigError, match="leaves nothing"):
+        config.parse("control: {control_slot_s: 1.0, guard_ms: 1000.0}")
+
+
+def test_a_file_that_is_not_there_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"/nowhere/f\.yaml: cannot be read"):
+        config.load("/nowhere/f.yaml")
+
+
+def test_an_unknown_scenario_lists_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="mucb1-1"):
+        config.find("mucb1-9")
+
+
+def test_overrides_replace_by_dotted_key() -> None:
+    c = config.parse(GOOD, overrides={"cells.0.slices.0.policy": "aimd", "security.keys": "k"})
+    assert c.cells[0].slices[0].policy == "aimd" and c.security.keys == "k"
+
+
+def test_a_carrier_smaller_than_the_actions_is_refused() -> None:
+    with pytest.raises(ValueError, match="ul_prb 90 is above 51"):
+        config.parse(GOOD).loop_spec("cell-1", 51, 30, TDD_PATTERNS["DSUUU"])
