@@ -1,0 +1,402 @@
+"""From the wire to the core's types: every field that the core will use is checked here, once.
+
+Pure functions. What cannot be used raises :class:`BadMessage` (:class:`BadReport` for the MAC state),
+which names the field, whose it is and the value. Bounds of names and counts are those of wire/ran.options.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+import numpy as np
+
+from controller.core import nr
+from controller.core.observation import DirectionColumns, Flow, IntArray, MacReport
+from wire import edge_pb2, qos_pb2, ran_pb2
+
+MAX_UES = 64
+MAX_SLICES = 16
+MAX_USES = 32
+MAX_NAME = 31
+"""Bytes of a UE id, a slice or an agent's version: wire/ran.options less the terminating zero."""
+MAX_CELL_ID = 63
+MAX_PRB = 275
+"""TS 38.331: maxNrofPhysicalResourceBlocks."""
+MAX_RNTI = 0xFFF2
+"""TS 38.321 Table 7.1-1: the highest C-RNTI."""
+MAX_LAYERS = 4
+MAX_CQI = 15
+MAX_SNR_DB = 100.0
+MAX_QUEUED_BYTES = 1 << 40
+MAX_FRAMES = 1024
+"""Frames of a FrameBatch, as wire/qos.proto says."""
+MAX_FLOW_NAME = 128
+MAX_BPS = 1e12
+MIN_TIME_NS = 10**17
+"""Below it a time is not CLOCK_REALTIME in ns: seconds, milliseconds or a clock that was never set."""
+MAX_TIME_NS = 1 << 62
+"""2116. A negative time that was cast to unsigned is above it."""
+MAX_MHZ = 100_000
+
+
+class BadMessage(ValueError):
+    """A message with a value that cannot be; the text names the field and the value."""
+
+
+class BadReport(BadMessage):
+    """A MacReport, Applied or Hello with a value that cannot be."""
+
+
+# ---- RAN link -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CellFacts:
+    """What a gNB's Hello says of its cell: PRBs, subcarrier spacing in kHz, TDD pattern."""
+
+    cell_id: str
+    n_prb: int
+    scs_khz: int
+    tdd: nr.TddPattern
+    agent_version: str = ""
+
+    @property
+    def slots_per_frame(self) -> int:
+        return nr.slots_per_frame(self.scs_khz)
+
+
+def open_hello(msg: ran_pb2.Hello) -> CellFacts:
+    """The cell that a Hello describes; the protocol version is the caller's to check.
+
+    Raises:
+        BadReport: names the field and the value.
+    """
+    cell_id = msg.cell_id
+    if not cell_id:
+        raise BadReport("Hello: cell_id is empty")
+    if len(cell_id.encode()) > MAX_CELL_ID:
+        raise BadReport(f"Hello: cell_id {cell_id[:MAX_CELL_ID]!r}... is longer than {MAX_CELL_ID} bytes")
+    place = f"Hello of cell {cell_id!r}"
+    if len(msg.agent_version.encode()) > MAX_NAME:
+        raise BadReport(f"{place}: agent_version {msg.agent_version[:40]!r} is longer than {MAX_NAME} bytes")
+    if not 1 <= msg.prb <= MAX_PRB:
+        raise BadReport(f"{place}: prb {msg.prb} is outside 1..{MAX_PRB}")
+    try:
+        nr.slots_per_frame(msg.scs_khz)
+    except ValueError as error:
+        raise BadReport(f"{place}: scs_khz: {error}") from None
+    p = msg.tdd
+    if max(p.dl_slots, p.ul_slots, p.dl_symbols, p.ul_symbols) > 320:
+        raise BadReport(f"{place}: tdd: more than 320 NR slots in a period")
+    if p.period_slots != p.dl_slots + 1 + p.ul_slots:
+        raise BadReport(
+            f"{place}: tdd: period_slots {p.period_slots} is not"
+            f" dl_slots {p.dl_slots} + 1 + ul_slots {p.ul_slots}"
+        )
+    try:
+        tdd = nr.TddPattern(
+            "D" * p.dl_slots + "S" + "U" * p.ul_slots, p.dl_slots, p.dl_symbols, p.ul_symbols, p.ul_slots
+        )
+    except ValueError as error:
+        raise BadReport(f"{place}: tdd: {error}") from None
+    if not (p.ul_slots or p.ul_symbols) or not (p.dl_slots or p.dl_symbols):
+        raise BadReport(f"{place}: tdd: {tdd.name} carries one direction only")
+    return CellFacts(cell_id, msg.prb, msg.scs_khz, tdd, msg.agent_version)
+
+
+def open_report(msg: ran_pb2.MacReport, cell: CellFacts) -> MacReport:
+    """The MAC state of a report, UEs as columns.
+
+    A layer count of 0 reads as 1 and an MCS table of 0 as 1.
+
+    Raises:
+        BadReport: names the first field, UE and value that cannot be: time, frame or NR slot outside
+            their range; too many UEs; an RNTI outside 1..0xFFF2, or twice; a UE id that is empty, too long
+            or twice; MCS outside its table (TS 38.214 clause 5.1.3.1); an MCS table, layers, CQI, queue,
+            BLER or SNR that cannot be.
+    """
+    time_ns = msg.time_ns
+    if not 0 < time_ns < MAX_TIME_NS:
+        raise BadReport(f"MacReport: time_ns {time_ns} is not a time")
+    if msg.frame > 1023:
+        raise BadReport(f"MacReport: frame {msg.frame} is outside 0..1023")
+    if msg.slot >= cell.slots_per_frame:
+        raise BadReport(f"MacReport: slot {msg.slot} is outside 0..{cell.slots_per_frame - 1}")
+    ues = msg.ues
+    n = len(ues)
+    if n > MAX_UES:
+        raise BadReport(f"MacReport: {n} UEs, more than {MAX_UES}")
+    if n == 0:
+        none = DirectionColumns((), (), (), ())
+        return MacReport(time_ns, (), (), none, none)
+    rows = [(u.rnti, u.ue_id, u.slice, u.cqi, u.snr_db, u.ul, u.dl) for u in ues]
+    rntis, ids, slices, cqis, snrs, ul, dl = zip(*rows, strict=True)
+    names = {*ids, *slices}
+    if (
+        len(set(rntis)) != n
+        or len(set(ids)) != n
+        or not 0 < min(rntis) <= max(rntis) <= MAX_RNTI
+        or "" in ids
+        or max(cqis) > MAX_CQI
+        or not isfinite(sum(snrs))
+        or not -MAX_SNR_DB <= min(snrs) <= max(snrs) <= MAX_SNR_DB
+        or (max(map(len, names)) > MAX_NAME or not "".join(names).isascii())
+    ):
+        _blame_ue(rows)
+    return MacReport(time_ns, ids, slices, _direction("ul", ul, ids), _direction("dl", dl, ids))
+
+
+def _direction(name: str, states: Sequence[ran_pb2.DirectionState], ids: Sequence[str]) -> DirectionColumns:
+    mcs, tables, layers, queued, blers = zip(
+        *[(s.mcs, s.mcs_table or 1, s.layers or 1, s.queued_bytes, s.bler) for s in states], strict=True
+    )
+    if (
+        max(tables) > 3
+        or max(layers) > MAX_LAYERS
+        or max(mcs) > (nr.MAX_MCS if max(tables) == 1 else 27)
+        or max(queued) > MAX_QUEUED_BYTES
+        or not isfinite(sum(blers))
+        or not 0.0 <= min(blers) <= max(blers) <= 1.0
+    ):
+        _blame_direction(name, zip(ids, mcs, tables, layers, queued, blers, strict=True))
+    return DirectionColumns(mcs, tables, layers, queued)
+
+
+def _blame_ue(rows: Sequence[tuple[Any, ...]]) -> None:
+    """Raises for the first value that cannot be; returns where only names beyond ASCII looked suspect."""
+    seen_rnti: set[int] = set()
+    seen_id: set[str] = set()
+    for rnti, ue_id, slice_, cqi, snr, _, _ in rows:
+        place = f"MacReport: UE {ue_id!r} (RNTI {rnti:#06x})"
+        if not 0 < rnti <= MAX_RNTI:
+            raise BadReport(f"{place}: rnti is outside 0x0001..{MAX_RNTI:#06x}")
+        if rnti in seen_rnti:
+            raise BadReport(f"{place}: rnti is there twice")
+        if not ue_id:
+            raise BadReport(f"{place}: ue_id is empty")
+        if ue_id in seen_id:
+            raise BadReport(f"{place}: ue_id is there twice")
+        for field, value in (("ue_id", ue_id), ("slice", slice_)):
+            if len(value.encode()) > MAX_NAME:
+                raise BadReport(f"{place}: {field} {value!r} is longer than {MAX_NAME} bytes")
+        if cqi > MAX_CQI:
+            raise BadReport(f"{place}: cqi {cqi} is outside 0..{MAX_CQI}")
+        if not -MAX_SNR_DB <= snr <= MAX_SNR_DB:
+            raise BadReport(f"{place}: snr_db {snr} is not within {MAX_SNR_DB:g} dB of 0")
+        seen_rnti.add(rnti)
+        seen_id.add(ue_id)
+
+
+def _blame_direction(name: str, rows: Any) -> None:
+    """Raises for the first value that cannot be; returns where MCS 28 of tables 1 and 3 looked suspect."""
+    for ue_id, mcs, table, layers, queued, bler in rows:
+        place = f"MacReport: UE {ue_id!r}: {name}"
+        if table not in nr.MCS_TABLES:
+            raise BadReport(f"{place}.mcs_table {table} is none of {list(nr.MCS_TABLES)}")
+        if mcs > nr.max_mcs(table):
+            raise BadReport(f"{place}.mcs {mcs} is outside 0..{nr.max_mcs(table)} of MCS table {table}")
+        if layers > MAX_LAYERS:
+            raise BadReport(f"{place}.layers {layers} is outside 1..{MAX_LAYERS}")
+        if queued > MAX_QUEUED_BYTES:
+            raise BadReport(f"{place}.queued_bytes {queued} is more than any queue holds")
+        if not 0.0 <= bler <= 1.0:
+            raise BadReport(f"{place}.bler {bler} is outside 0..1")
+
+
+def check_applied(msg: ran_pb2.Applied, cell: CellFacts) -> dict[str, tuple[int, int]]:
+    """The quotas that an Applied says are in force: slice -> (UL, DL) PRBs.
+
+    Raises:
+        BadReport: names the field and the value: frame or NR slot outside their range, too many entries,
+            a slice without a name or twice, PRBs beyond the carrier, a use without a direction.
+    """
+    if msg.frame > 1023:
+        raise BadReport(f"Applied: frame {msg.frame} is outside 0..1023")
+    if msg.slot >= cell.slots_per_frame:
+        raise BadReport(f"Applied: slot {msg.slot} is outside 0..{cell.slots_per_frame - 1}")
+    if len(msg.in_force) > MAX_SLICES:
+        raise BadReport(f"Applied: {len(msg.in_force)} quotas in force, more than {MAX_SLICES}")
+    if len(msg.use) > MAX_USES:
+        raise BadReport(f"Applied: {len(msg.use)} slice uses, more than {MAX_USES}")
+    quotas: dict[str, tuple[int, int]] = {}
+    for q in msg.in_force:
+        if not q.slice or len(q.slice.encode()) > MAX_NAME:
+            raise BadReport(f"Applied: in_force: slice {q.slice!r} is empty or longer than {MAX_NAME} bytes")
+        if q.slice in quotas:
+            raise BadReport(f"Applied: in_force: slice {q.slice!r} is there twice")
+        if max(q.ul_prb, q.dl_prb) > cell.n_prb:
+            raise BadReport(
+                f"Applied: in_force: slice {q.slice!r}: {q.ul_prb} UL and {q.dl_prb} DL PRB on a carrier"
+                f" of {cell.n_prb}"
+            )
+        quotas[q.slice] = (q.ul_prb, q.dl_prb)
+    for use in msg.use:
+        if use.direction not in (ran_pb2.UL, ran_pb2.DL):
+            raise BadReport(
+                f"Applied: use: slice {use.slice!r}: direction {use.direction} is neither UL nor DL"
+            )
+        if use.max_new_prb > cell.n_prb:
+            raise BadReport(
+                f"Applied: use: slice {use.slice!r}: max_new_prb {use.max_new_prb} on a carrier"
+                f" of {cell.n_prb}"
+            )
+    return quotas
+
+
+# ---- QoS ingest -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class FlowEnd:
+    """A flow stopped at ``time_ns``."""
+
+    flow: str
+    time_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class FrameBatch:
+    """Times of frames of one flow, as a host reported them.
+
+    ``columns`` is int64 [n, 5]: sequence, ue_sent, edge_received, edge_sent, ue_received in
+    CLOCK_REALTIME ns, 0 where not known (yet). ``synchronised`` tells whether the host said that all four
+    come from clocks known to agree; ``received_ns`` is the controller's time of arrival.
+    """
+
+    flow: str
+    columns: IntArray
+    synchronised: bool
+    received_ns: int
+
+    def __len__(self) -> int:
+        return len(self.columns)
+
+
+@dataclass(frozen=True, slots=True)
+class ClockReport:
+    """State of a host's PTP clock; offset and path delay in ns."""
+
+    host: str
+    ptp_state: str
+    offset_ns: float
+    path_delay_ns: float
+    time_ns: int
+
+
+def _name(place: str, field: str, value: str, bound: int, *, empty: bool = False) -> str:
+    if not value and not empty:
+        raise BadMessage(f"{place}: {field} is empty")
+    if len(value.encode()) > bound:
+        raise BadMessage(f"{place}: {field} {value[:bound]!r}... is longer than {bound} bytes")
+    return value
+
+
+def _time(place: str, field: str, value: int) -> int:
+    if not MIN_TIME_NS <= value < MAX_TIME_NS:
+        raise BadMessage(f"{place}: {field} {value} is not a CLOCK_REALTIME time in ns")
+    return value
+
+
+def _rate(place: str, field: str, value: float) -> float:
+    if not 0.0 <= value <= MAX_BPS:
+        raise BadMessage(f"{place}: {field} {value} is not a rate in bit/s")
+    return value
+
+
+def open_flow_start(msg: qos_pb2.FlowStart) -> Flow:
+    """The flow that starts.
+
+    Raises:
+        BadMessage: names the field and the value: an empty or overlong name, a rate that is NaN, negative
+            or infinite, a time that is none.
+    """
+    flow = _name("FlowStart", "flow", msg.flow, MAX_FLOW_NAME)
+    place = f"FlowStart of flow {flow!r}"
+    return Flow(
+        flow=flow,
+        ue_id=_name(place, "ue_id", msg.ue_id, MAX_NAME),
+        slice=_name(place, "slice", msg.slice, MAX_NAME),
+        ul_bps=_rate(place, "ul_bps", msg.ul_bps),
+        dl_bps=_rate(place, "dl_bps", msg.dl_bps),
+        start_ns=_time(place, "time_ns", msg.time_ns),
+    )
+
+
+def open_flow_stop(msg: qos_pb2.FlowStop) -> FlowEnd:
+    """The end of a flow; raises BadMessage as :func:`open_flow_start`."""
+    flow = _name("FlowStop", "flow", msg.flow, MAX_FLOW_NAME)
+    return FlowEnd(flow, _time(f"FlowStop of flow {flow!r}", "time_ns", msg.time_ns))
+
+
+def open_frame_batch(msg: qos_pb2.FrameBatch, *, synchronised: bool, received_ns: int) -> FrameBatch:
+    """The frame times of a batch.
+
+    Delays are not judged here: a negative one reaches the core, which counts it.
+
+    Raises:
+        BadMessage: names flow, frame, field and value: no flow, more than 1024 frames, a time that is
+            none, a frame without any time.
+    """
+    flow = _name("FrameBatch", "flow", msg.flow, MAX_FLOW_NAME)
+    frames = msg.frames
+    if len(frames) > MAX_FRAMES:
+        raise BadMessage(f"FrameBatch of flow {flow!r}: {len(frames)} frames, more than {MAX_FRAMES}")
+    rows = [(f.sequence, f.ue_sent_ns, f.edge_received_ns, f.edge_sent_ns, f.ue_received_ns) for f in frames]
+    for sequence, *times in rows:
+        # Four times at once: those that are known lie in the range, and there is one.
+        known = [t for t in times if t]
+        if not known or min(known) < MIN_TIME_NS or max(known) >= MAX_TIME_NS:
+            _blame_frame(f"FrameBatch of flow {flow!r}: frame {sequence}", times)
+    columns = np.array(rows, np.int64).reshape(len(rows), 5)
+    return FrameBatch(flow, columns, synchronised, received_ns)
+
+
+def _blame_frame(place: str, times: Sequence[int]) -> None:
+    if not any(times):
+        raise BadMessage(f"{place}: has no time at all")
+    names = ("ue_sent_ns", "edge_received_ns", "edge_sent_ns", "ue_received_ns")
+    for field, value in zip(names, times, strict=True):
+        if value:
+            _time(place, field, value)
+
+
+def open_clock_status(msg: qos_pb2.ClockStatus) -> ClockReport:
+    """The state of a host's clock; raises BadMessage for a value that cannot be."""
+    host = _name("ClockStatus", "host", msg.host, MAX_FLOW_NAME)
+    place = f"ClockStatus of host {host!r}"
+    if not isfinite(msg.offset_ns):
+        raise BadMessage(f"{place}: offset_ns {msg.offset_ns} is not a number")
+    if not (isfinite(msg.path_delay_ns) and msg.path_delay_ns >= 0.0):
+        raise BadMessage(f"{place}: path_delay_ns {msg.path_delay_ns} is not a delay")
+    return ClockReport(
+        host,
+        _name(place, "ptp_state", msg.ptp_state, MAX_NAME),
+        msg.offset_ns,
+        msg.path_delay_ns,
+        _time(place, "time_ns", msg.time_ns),
+    )
+
+
+# ---- edge link ------------------------------------------------------------------------------------------
+
+
+def check_gpu_state(msg: edge_pb2.GpuState) -> None:
+    """Checks the values of a GpuState: MHz, W, J, utilisation 0..1, degrees Celsius.
+
+    Raises:
+        BadMessage: names GPU, field and value.
+    """
+    place = f"GpuState of GPU {msg.gpu!r}"
+    for field in ("sm_mhz", "memory_mhz", "locked_mhz"):
+        if getattr(msg, field) > MAX_MHZ:
+            raise BadMessage(f"{place}: {field} {getattr(msg, field)} is no clock in MHz")
+    for field, bound in (("power_w", 1e5), ("energy_j", 1e15), ("utilisation", 1.0)):
+        if not 0.0 <= getattr(msg, field) <= bound:
+            raise BadMessage(f"{place}: {field} {getattr(msg, field)} is outside 0..{bound:g}")
+    if not -100.0 <= msg.temperature_c <= 250.0:
+        raise BadMessage(f"{place}: temperature_c {msg.temperature_c} is no temperature")
+    if not 0 < msg.time_ns < MAX_TIME_NS:
+        raise BadMessage(f"{place}: time_ns {msg.time_ns} is not a time")

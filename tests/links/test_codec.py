@@ -1,0 +1,308 @@
+"""Wire to core: good messages come through whole, impossible values are named."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from controller.core.nr import TDD_PATTERNS
+from controller.links import codec
+from controller.links.codec import BadMessage, BadReport, CellFacts
+from wire import PROTOCOL_VERSION, edge_pb2, qos_pb2, ran_pb2
+
+T0 = 1_700_000_000_000_000_000
+CELL = CellFacts("cell-1", 106, 30, TDD_PATTERNS["DSUUU"])
+
+
+def hello(cell_id: str = "cell-1", version: int = PROTOCOL_VERSION) -> ran_pb2.Hello:
+    tdd = ran_pb2.TddPattern(period_slots=5, dl_slots=1, dl_symbols=4, ul_symbols=6, ul_slots=3)
+    return ran_pb2.Hello(
+        protocol_version=version, cell_id=cell_id, prb=106, scs_khz=30, tdd=tdd, agent_version="1"
+    )
+
+
+def report(n_ues: int = 2) -> ran_pb2.MacReport:
+    message = ran_pb2.MacReport(session=1, sequence=1, frame=1023, slot=19, time_ns=T0)
+    for i in range(n_ues):
+        ue = message.ues.add(rnti=0x4601 + i, ue_id=f"ue-{i}", slice="ar", cqi=15, snr_db=-3.5)
+        ue.ul.CopyFrom(
+            ran_pb2.DirectionState(mcs=7 + i % 4, mcs_table=1, layers=1, queued_bytes=1000 + i, bler=0.1)
+        )
+        ue.dl.CopyFrom(
+            ran_pb2.DirectionState(mcs=27 - i % 4, mcs_table=2, layers=2, queued_bytes=i, bler=1.0)
+        )
+    return message
+
+
+def test_a_report_comes_through_as_columns() -> None:
+    opened = codec.open_report(report(), CELL)
+    assert opened.time_ns == T0
+    assert opened.ue_id == ("ue-0", "ue-1")
+    assert opened.slice == ("ar", "ar")
+    assert (opened.ul.mcs, opened.dl.mcs) == ((7, 8), (27, 26))
+    assert (opened.ul.mcs_table, opened.dl.mcs_table) == ((1, 1), (2, 2))
+    assert (opened.ul.layers, opened.dl.layers) == ((1, 1), (2, 2))
+    assert (opened.ul.queued_bytes, opened.dl.queued_bytes) == ((1000, 1001), (0, 1))
+
+
+def test_no_ue_is_a_report_too() -> None:
+    opened = codec.open_report(report(0), CELL)
+    assert opened.ue_id == opened.ul.mcs == opened.dl.queued_bytes == ()
+
+
+def test_zero_layers_and_zero_mcs_table_read_as_one() -> None:
+    message = report(1)
+    message.ues[0].ul.layers = message.ues[0].ul.mcs_table = 0
+    opened = codec.open_report(message, CELL)
+    assert opened.ul.layers == opened.ul.mcs_table == (1,)
+
+
+def test_mcs_28_fits_tables_1_and_3_beside_a_ue_of_table_2() -> None:
+    message = report(3)
+    for ue, (table, mcs) in zip(message.ues, ((1, 28), (2, 27), (3, 28)), strict=True):
+        ue.dl.mcs_table, ue.dl.mcs = table, mcs
+    assert codec.open_report(message, CELL).dl.mcs == (28, 27, 28)
+
+
+def test_names_beyond_ascii_are_measured_in_bytes() -> None:
+    message = report(1)
+    message.ues[0].slice = "ü" * 15
+    assert codec.open_report(message, CELL).slice == ("ü" * 15,)
+    message.ues[0].slice = "ü" * 16
+    with pytest.raises(BadReport, match="slice"):
+        codec.open_report(message, CELL)
+
+
+def _set(path: str, value: object) -> Callable[[ran_pb2.MacReport], None]:
+    def change(message: ran_pb2.MacReport) -> None:
+        target = message.ues[1] if path.split(".")[0] != "report" else message
+        *parents, field = path.removeprefix("report.").split(".")
+        for parent in parents:
+            target = getattr(target, parent)
+        setattr(target, field, value)
+
+    return change
+
+
+def _many(message: ran_pb2.MacReport) -> None:
+    message.CopyFrom(report(65))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (_set("report.time_ns", 0), "time_ns 0"),
+        (_set("report.time_ns", 2**64 - 5), "time_ns 18446744073709551611"),
+        (_set("report.frame", 1024), "frame 1024"),
+        (_set("report.slot", 20), "slot 20"),
+        (_many, "65 UEs"),
+        (_set("rnti", 0), r"'ue-1' .*rnti is outside"),
+        (_set("rnti", 0xFFFE), r"0xfffe.*rnti is outside"),
+        (_set("rnti", 0x4601), "0x4601.*twice"),
+        (_set("ue_id", ""), "ue_id is empty"),
+        (_set("ue_id", "ue-0"), "ue_id is there twice"),
+        (_set("ue_id", "u" * 32), "ue_id .*longer than 31"),
+        (_set("slice", "s" * 32), "slice .*longer than 31"),
+        (_set("cqi", 16), "cqi 16"),
+        (_set("snr_db", math.nan), "snr_db nan"),
+        (_set("snr_db", -math.inf), "snr_db -inf"),
+        (_set("snr_db", 1e9), "snr_db 1"),
+        (_set("ul.mcs", 29), r"'ue-1': ul.mcs 29 is outside 0..28 of MCS table 1"),
+        (_set("dl.mcs", 28), r"'ue-1': dl.mcs 28 is outside 0..27 of MCS table 2"),
+        (_set("dl.mcs_table", 4), "dl.mcs_table 4"),
+        (_set("ul.layers", 5), "ul.layers 5"),
+        (_set("ul.queued_bytes", 2**63), "ul.queued_bytes 9223372036854775808"),
+        (_set("dl.bler", math.nan), "'ue-1': dl.bler nan"),
+        (_set("dl.bler", math.inf), "dl.bler inf"),
+        (_set("ul.bler", -0.25), "ul.bler -0.25"),
+        (_set("ul.bler", 1.5), "ul.bler 1.5"),
+    ],
+)
+def test_an_impossible_report_is_refused_by_field_ue_and_value(
+    change: Callable[[ran_pb2.MacReport], None], named: str
+) -> None:
+    message = report()
+    change(message)
+    with pytest.raises(BadReport, match=named):
+        codec.open_report(message, CELL)
+
+
+def test_the_slot_bound_is_the_cells_numerology() -> None:
+    message = report()
+    fine = CellFacts("c", 106, 60, CELL.tdd)
+    message.slot = 39
+    codec.open_report(message, fine)
+    with pytest.raises(BadReport, match="slot 39"):
+        codec.open_report(message, CELL)
+
+
+def test_hello_gives_the_cells_facts() -> None:
+    facts = codec.open_hello(hello())
+    assert (facts.cell_id, facts.n_prb, facts.scs_khz, facts.agent_version) == ("cell-1", 106, 30, "1")
+    tdd = facts.tdd
+    assert (tdd.name, tdd.dl_slots, tdd.dl_symbols, tdd.ul_symbols, tdd.ul_slots) == ("DSUUU", 1, 4, 6, 3)
+    assert facts.slots_per_frame == 20
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"cell_id": ""}, "cell_id is empty"),
+        ({"cell_id": "c" * 64}, "cell_id .*longer than 63"),
+        ({"agent_version": "v" * 32}, "'cell-1': agent_version .*longer than 31"),
+        ({"prb": 0}, "'cell-1': prb 0"),
+        ({"prb": 276}, "prb 276"),
+        ({"scs_khz": 45}, "scs_khz.*45"),
+        ({"period_slots": 6}, "period_slots 6"),
+        ({"dl_symbols": 9}, "tdd: .*mixed slot"),
+        ({"ul_slots": 4_000_000_000, "period_slots": 4_000_000_002}, "tdd"),
+        ({"dl_slots": 0, "dl_symbols": 0, "period_slots": 4}, "one direction"),
+    ],
+)
+def test_an_impossible_hello_is_refused(changes: dict[str, Any], named: str) -> None:
+    message = hello()
+    for field, value in changes.items():
+        setattr(message if hasattr(message, field) else message.tdd, field, value)
+    with pytest.raises(BadReport, match=named):
+        codec.open_hello(message)
+
+
+def test_applied_gives_the_quotas_in_force() -> None:
+    message = ran_pb2.Applied(in_force=[ran_pb2.SliceQuota(slice="ar", ul_prb=30, dl_prb=106)])
+    message.use.add(slice="", direction=ran_pb2.DL, max_new_prb=106)
+    assert codec.check_applied(message, CELL) == {"ar": (30, 106)}
+
+
+@pytest.mark.parametrize(
+    ("message", "named"),
+    [
+        (ran_pb2.Applied(frame=1024), "frame 1024"),
+        (ran_pb2.Applied(slot=20), "slot 20"),
+        (ran_pb2.Applied(in_force=[ran_pb2.SliceQuota(slice="")]), "in_force: slice ''"),
+        (ran_pb2.Applied(in_force=[ran_pb2.SliceQuota(slice="a")] * 2), "'a' is there twice"),
+        (ran_pb2.Applied(in_force=[ran_pb2.SliceQuota(slice="a", ul_prb=107)]), "107 UL"),
+        (ran_pb2.Applied(in_force=[ran_pb2.SliceQuota(slice=str(i)) for i in range(17)]), "17 quotas"),
+        (ran_pb2.Applied(use=[ran_pb2.SliceUse(slice="a")]), "direction 0"),
+        (ran_pb2.Applied(use=[ran_pb2.SliceUse(slice="a", direction=1)] * 33), "33 slice uses"),
+        (ran_pb2.Applied(use=[ran_pb2.SliceUse(slice="a", direction=1, max_new_prb=200)]), "200"),
+    ],
+)
+def test_an_impossible_applied_is_refused(message: ran_pb2.Applied, named: str) -> None:
+    with pytest.raises(BadReport, match=named):
+        codec.check_applied(message, CELL)
+
+
+def flow_start(**changes: object) -> qos_pb2.FlowStart:
+    fields: dict[str, object] = {
+        "flow": "f",
+        "ue_id": "ue-1",
+        "slice": "ar",
+        "ul_bps": 3e6,
+        "dl_bps": 1e6,
+        "time_ns": T0,
+    }
+    return qos_pb2.FlowStart(**(fields | changes))
+
+
+def test_a_flow_comes_through() -> None:
+    flow = codec.open_flow_start(flow_start())
+    assert (flow.flow, flow.ue_id, flow.slice) == ("f", "ue-1", "ar")
+    assert (flow.ul_bps, flow.dl_bps, flow.start_ns, flow.stop_ns) == (3e6, 1e6, T0, 0)
+    assert codec.open_flow_stop(qos_pb2.FlowStop(flow="f", time_ns=T0)) == codec.FlowEnd("f", T0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"flow": ""}, "flow is empty"),
+        ({"flow": "f" * 129}, "flow .*longer"),
+        ({"ue_id": ""}, "flow 'f': ue_id is empty"),
+        ({"slice": ""}, "slice is empty"),
+        ({"ul_bps": math.nan}, "ul_bps nan"),
+        ({"ul_bps": -1.0}, "ul_bps -1.0"),
+        ({"dl_bps": math.inf}, "dl_bps inf"),
+        ({"time_ns": 0}, "time_ns 0"),
+        ({"time_ns": 1_700_000_000}, "time_ns 1700000000 is not a CLOCK_REALTIME time in ns"),
+        ({"time_ns": 2**64 - 1}, "time_ns 18446744073709551615"),
+    ],
+)
+def test_an_impossible_flow_is_refused(changes: dict[str, object], named: str) -> None:
+    with pytest.raises(BadMessage, match=named):
+        codec.open_flow_start(flow_start(**changes))
+
+
+def test_frames_come_through_as_int64_columns_and_negative_delays_are_kept() -> None:
+    batch = qos_pb2.FrameBatch(flow="f")
+    batch.frames.add(sequence=7, ue_sent_ns=T0, edge_received_ns=T0 - 5, edge_sent_ns=T0 + 9)
+    batch.frames.add(sequence=2**32 - 1, ue_received_ns=T0 + 11)
+    opened = codec.open_frame_batch(batch, synchronised=True, received_ns=T0 + 20)
+    assert opened.columns.dtype == np.int64
+    assert opened.columns.tolist() == [[7, T0, T0 - 5, T0 + 9, 0], [2**32 - 1, 0, 0, 0, T0 + 11]]
+    assert (opened.flow, opened.synchronised, opened.received_ns) == ("f", True, T0 + 20)
+    empty = codec.open_frame_batch(qos_pb2.FrameBatch(flow="f"), synchronised=True, received_ns=1)
+    assert empty.columns.shape == (0, 5)
+
+
+@pytest.mark.parametrize(
+    ("flow", "frames", "named"),
+    [
+        ("", [], "flow is empty"),
+        ("f", [{"sequence": 3}], "frame 3: has no time"),
+        ("f", [{"ue_sent_ns": T0}, {"sequence": 4, "ue_sent_ns": 12}], "frame 4: ue_sent_ns 12"),
+        ("f", [{"sequence": 5, "ue_sent_ns": T0, "ue_received_ns": 2**64 - 9}], "frame 5: ue_received_ns 18"),
+        ("f", [{"ue_sent_ns": T0}] * 1025, "1025 frames"),
+    ],
+)
+def test_an_impossible_batch_is_refused(flow: str, frames: list[dict[str, int]], named: str) -> None:
+    batch = qos_pb2.FrameBatch(flow=flow, frames=[qos_pb2.Frame(**f) for f in frames])
+    with pytest.raises(BadMessage, match=named):
+        codec.open_frame_batch(batch, synchronised=True, received_ns=T0)
+
+
+def test_clock_status() -> None:
+    good = qos_pb2.ClockStatus(host="h", ptp_state="SLAVE", offset_ns=-40.0, path_delay_ns=900.0, time_ns=T0)
+    assert codec.open_clock_status(good) == codec.ClockReport("h", "SLAVE", -40.0, 900.0, T0)
+    for field, value in (("offset_ns", math.nan), ("path_delay_ns", -1.0), ("host", ""), ("ptp_state", "")):
+        bad = qos_pb2.ClockStatus()
+        bad.CopyFrom(good)
+        setattr(bad, field, value)
+        with pytest.raises(BadMessage, match=field):
+            codec.open_clock_status(bad)
+
+
+def gpu_state(**changes: object) -> edge_pb2.GpuState:
+    fields: dict[str, object] = {
+        "gpu": "GPU-0",
+        "time_ns": T0,
+        "sm_mhz": 800,
+        "memory_mhz": 4000,
+        "locked_mhz": 800,
+        "power_w": 40.0,
+        "energy_j": 1e6,
+        "utilisation": 0.5,
+        "temperature_c": 60.0,
+    }
+    return edge_pb2.GpuState(**(fields | changes))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("sm_mhz", 2_000_000),
+        ("power_w", math.nan),
+        ("power_w", -1.0),
+        ("energy_j", math.inf),
+        ("utilisation", 1.5),
+        ("utilisation", -0.1),
+        ("temperature_c", math.nan),
+        ("time_ns", 0),
+    ],
+)
+def test_an_impossible_gpu_state_is_refused(field: str, value: float) -> None:
+    codec.check_gpu_state(gpu_state())
+    with pytest.raises(BadMessage, match=f"'GPU-0': {field}"):
+        codec.check_gpu_state(gpu_state(**{field: value}))

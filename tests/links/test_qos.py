@@ -1,0 +1,358 @@
+"""QoS ingest: what hosts report comes through, what cannot be is refused by place, nothing is lost unsaid."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from controller.core.observation import Flow
+from controller.links import qos
+from controller.links.codec import BadMessage, ClockReport, FlowEnd, FrameBatch
+from controller.links.counters import Counters
+from controller.links.qos import HostLost, QosIngest, QosItem, QosQueue
+from tests.links.test_codec import T0, flow_start
+from wire import PROTOCOL_VERSION, qos_pb2
+from wire.security import SERVER_OPTIONS, grpc_channel, grpc_server_add
+
+PATIENCE_S = 20.0
+NOW = T0 + 77
+
+
+# -- the queue
+
+
+def batch(n: int, first: int = 0, flow: str = "f") -> FrameBatch:
+    columns = np.zeros((n, 5), np.int64)
+    columns[:, 0] = np.arange(first, first + n)
+    return FrameBatch(flow, columns, True, NOW)
+
+
+def flow(name: str = "f") -> Flow:
+    return Flow(name, "ue-1", "ar", 3e6, 1e6, T0)
+
+
+def test_a_full_queue_drops_the_oldest_frames_counts_them_and_keeps_flow_events() -> None:
+    held = QosQueue(max_frames=10)
+    held.put("cell-1", flow())
+    for i in range(6):
+        held.put("cell-1" if i < 3 else "cell-2", batch(3, 3 * i))
+        held.put("cell-1", FlowEnd(f"f{i}", T0))
+    assert len(held) == 9
+    items = held.take()
+    frames = [i.columns[0, 0] for _, i in items if isinstance(i, FrameBatch)]
+    assert frames == [9, 12, 15]
+    assert held.counters.get("qos_frames_dropped_total", "cell-1") == 9
+    assert held.counters.get("qos_frames_dropped_total", "cell-2") == 0
+    assert sum(isinstance(i, Flow | FlowEnd) for _, i in items) == 7
+    assert held.take() == [] and len(held) == 0
+
+
+def test_flow_events_come_before_the_frames_and_in_order() -> None:
+    held = QosQueue()
+    items: list[QosItem] = [flow("a"), batch(1, flow="a"), FlowEnd("a", T0), flow("b"), batch(1, flow="b")]
+    for item in items:
+        held.put("cell-1", item)
+    taken = [i for _, i in held.take()]
+    assert taken == [items[0], items[2], items[3], items[1], items[4]]
+
+
+def test_too_many_flow_events_are_refused_not_dropped() -> None:
+    held = QosQueue(max_events=2)
+    held.put("c", flow("a"))
+    held.put("c", flow("b"))
+    with pytest.raises(BadMessage, match="full"):
+        held.put("c", flow("c"))
+    assert [i.flow for _, i in held.take() if isinstance(i, Flow)] == ["a", "b"]
+    held.put("c", flow("c"))
+
+
+def test_of_a_hosts_clock_reports_the_latest_waits() -> None:
+    held = QosQueue()
+    for i in range(3):
+        for host in ("h", "g"):
+            held.put("c", ClockReport(host, "SLAVE", float(i), 1.0, T0 + i))
+    assert {i.host: i.offset_ns for _, i in held.take() if isinstance(i, ClockReport)} == {"h": 2.0, "g": 2.0}
+    assert held.counters.get("qos_clock_reports_dropped_total") == 4
+
+
+# -- the servicer, on a loopback socket
+
+
+class Host:
+    """A host's stream."""
+
+    def __init__(self, port: int) -> None:
+        self.channel = grpc_channel(f"127.0.0.1:{port}", None)
+        self.out: queue.Queue[bytes | None] = queue.Queue()
+        call = self.channel.stream_stream(
+            "/prbandit.qos.QosIngest/Publish", response_deserializer=qos_pb2.QosNotice.FromString
+        )
+        self.notices = call(iter(self.out.get, None), timeout=PATIENCE_S)
+
+    def send(self, **body: Any) -> None:
+        self.out.put(qos_pb2.QosMessage(**body).SerializeToString())
+
+    def hello(self, *, host: str = "h", cell_id: str = "cell-1", version: int = PROTOCOL_VERSION) -> None:
+        self.send(
+            hello=qos_pb2.QosHello(
+                protocol_version=version, host=host, cell_id=cell_id, clocks_synchronised=True
+            )
+        )
+
+    def greet(self, **options: Any) -> None:
+        self.hello(**options)
+        assert next(self.notices).kind == qos_pb2.ACCEPTED
+
+    def refused(self) -> str:
+        notice = next(self.notices)
+        assert (notice.kind, notice.protocol_version) == (qos_pb2.REFUSED, PROTOCOL_VERSION)
+        return notice.reason
+
+    def close(self) -> None:
+        self.out.put(None)
+        self.channel.close()
+
+
+class Bench:
+    def __init__(self, **options: Any) -> None:
+        self.items: queue.Queue[tuple[str, QosItem]] = queue.Queue()
+        self.ingest = QosIngest(lambda c, i: self.items.put((c, i)), clock=lambda: NOW, **options)
+        self.server = grpc.server(futures.ThreadPoolExecutor(8), options=SERVER_OPTIONS)
+        self.ingest.add_to(self.server)
+        self.port = grpc_server_add(self.server, "127.0.0.1:0", None)
+        self.server.start()
+        self.hosts: list[Host] = []
+
+    def host(self) -> Host:
+        self.hosts.append(Host(self.port))
+        return self.hosts[-1]
+
+    def item(self) -> tuple[str, QosItem]:
+        return self.items.get(timeout=PATIENCE_S)
+
+    def count(self, name: str, cell: str | None = None) -> int:
+        assert name in qos.COUNTERS
+        return self.ingest.counters.get(name, cell)
+
+    def close(self) -> None:
+        for host in self.hosts:
+            host.close()
+        self.server.stop(0).wait()
+
+
+@pytest.fixture
+def make() -> Iterator[Callable[..., Bench]]:
+    benches = []
+
+    def build(**options: Any) -> Bench:
+        benches.append(Bench(**options))
+        return benches[-1]
+
+    yield build
+    for bench in benches:
+        bench.close()
+
+
+@pytest.fixture
+def bench(make: Callable[..., Bench]) -> Bench:
+    return make()
+
+
+def frames(flow: str = "f", n: int = 2) -> qos_pb2.FrameBatch:
+    return qos_pb2.FrameBatch(
+        flow=flow, frames=[qos_pb2.Frame(sequence=i, ue_sent_ns=T0 + i) for i in range(n)]
+    )
+
+
+def refusal(host: Host) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(grpc.RpcError) as caught:
+        next(host.notices)
+    return caught.value.code(), caught.value.details()
+
+
+def test_flows_frames_and_clocks_come_through_as_core_types(bench: Bench) -> None:
+    host = bench.host()
+    host.greet()
+    host.send(flow_start=flow_start())
+    host.send(frames=frames())
+    host.send(clock=qos_pb2.ClockStatus(host="h", ptp_state="SLAVE", offset_ns=-5.0, time_ns=T0))
+    host.send(flow_stop=qos_pb2.FlowStop(flow="f", time_ns=T0 + 9))
+    host.send(frames=frames())
+    assert bench.item() == ("cell-1", Flow("f", "ue-1", "ar", 3e6, 1e6, T0))
+    cell, item = bench.item()
+    assert cell == "cell-1" and isinstance(item, FrameBatch)
+    assert item.columns.tolist() == [[0, T0, 0, 0, 0], [1, T0 + 1, 0, 0, 0]]
+    assert item.synchronised and item.received_ns == NOW
+    assert bench.item() == ("cell-1", ClockReport("h", "SLAVE", -5.0, 0.0, T0))
+    assert bench.item() == ("cell-1", FlowEnd("f", T0 + 9))
+    # The last frames of a flow come after its end.
+    assert isinstance(bench.item()[1], FrameBatch)
+    host.out.put(None)
+    assert bench.item() == ("cell-1", HostLost("h", NOW))
+    assert bench.count("qos_frames_total", "cell-1") == 4
+    assert bench.count("qos_refused_total") == 0
+
+
+def test_two_cells_report_at_a_time(bench: Bench) -> None:
+    for cell in ("cell-1", "cell-2"):
+        host = bench.host()
+        host.greet(cell_id=cell, host=f"host of {cell}")
+        host.send(flow_start=flow_start(flow=cell))
+        got, item = bench.item()
+        assert got == cell and isinstance(item, Flow) and item.flow == cell
+
+
+def test_hello_must_come_first(bench: Bench) -> None:
+    host = bench.host()
+    host.send(flow_start=flow_start())
+    code, text = refusal(host)
+    assert code == grpc.StatusCode.FAILED_PRECONDITION and "QosHello" in text
+    assert bench.count("qos_stream_refused_total") == 1
+    assert bench.items.empty()
+
+
+def test_another_version_is_refused_with_both_named(bench: Bench) -> None:
+    host = bench.host()
+    host.hello(version=PROTOCOL_VERSION + 4)
+    code, text = refusal(host)
+    assert code == grpc.StatusCode.FAILED_PRECONDITION
+    assert f"version {PROTOCOL_VERSION + 4} " in text and f"version {PROTOCOL_VERSION} " in text
+    assert bench.count("qos_version_mismatch_total") == 1
+
+
+@pytest.mark.parametrize("cell_id", ["", "cell-9", "c" * 64])
+def test_an_unknown_cell_is_refused(make: Callable[..., Bench], cell_id: str) -> None:
+    bench = make(expected_cells={"cell-1"})
+    host = bench.host()
+    host.hello(cell_id=cell_id)
+    code, text = refusal(host)
+    assert code == grpc.StatusCode.NOT_FOUND and repr(cell_id) in text
+    assert bench.count("qos_stream_refused_total") == 1
+
+
+def test_a_host_without_a_name_is_refused(bench: Bench) -> None:
+    host = bench.host()
+    host.hello(host="")
+    assert refusal(host)[0] == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_a_message_that_cannot_be_used_is_refused_by_place_and_the_stream_goes_on(bench: Bench) -> None:
+    host = bench.host()
+    host.greet()
+    host.send(flow_start=flow_start(ul_bps=float("nan")))
+    assert "flow 'f': ul_bps nan" in host.refused()
+    host.send(frames=frames("unknown"))
+    assert "'unknown'" in host.refused()
+    host.send(flow_stop=qos_pb2.FlowStop(flow="unknown", time_ns=T0))
+    assert "'unknown'" in host.refused()
+    host.hello()
+    assert "second QosHello" in host.refused()
+    assert bench.count("qos_refused_total", "cell-1") == 4
+    host.out.put(b"\xff\xff\xff")
+    assert "not a QosMessage" in host.refused()
+    host.out.put(b"")
+    assert "body" in host.refused()
+    host.out.put(b"\xba\x01\x02\x08\x01")
+    assert "body" in host.refused()
+    assert bench.count("qos_malformed_total", "cell-1") == 3
+    host.send(flow_start=flow_start())
+    assert isinstance(bench.item()[1], Flow)
+    host.send(frames=frames(n=1025))
+    assert "1025 frames" in host.refused()
+    host.send(frames=frames())
+    assert isinstance(bench.item()[1], FrameBatch)
+
+
+def test_a_flow_that_the_daemon_does_not_want_is_refused(make: Callable[..., Bench]) -> None:
+    def check(cell_id: str, flow: Flow) -> None:
+        if flow.slice != "ar":
+            raise ValueError(f"flow {flow.flow}: unknown slice {flow.slice!r}")
+
+    bench = make(check_flow=check)
+    host = bench.host()
+    host.greet()
+    host.send(flow_start=flow_start(slice="nowhere"))
+    assert "unknown slice 'nowhere'" in host.refused()
+    host.send(frames=frames())
+    assert "never started" in host.refused()
+    host.send(flow_start=flow_start())
+    assert isinstance(bench.item()[1], Flow)
+
+
+def test_a_full_queue_is_told_to_the_host() -> None:
+    held = QosQueue(max_events=1)
+    ingest = QosIngest(held.put, counters=held.counters)
+    hello = qos_pb2.QosHello(host="h", cell_id="cell-1")
+    starts = [qos_pb2.QosMessage(flow_start=flow_start(flow=n)) for n in ("a", "b")]
+    assert ingest._take(hello, starts[0]) == ""
+    assert "full" in ingest._take(hello, starts[1])
+    assert held.counters.get("qos_refused_total", "cell-1") == 1
+
+
+def test_a_host_that_comes_back_before_its_old_stream_ends_is_not_lost(bench: Bench) -> None:
+    old, new = bench.host(), bench.host()
+    old.greet()
+    new.greet()
+    old.out.put(None)
+    assert list(old.notices) == []
+    new.send(flow_start=flow_start())
+    assert isinstance(bench.item()[1], Flow)
+    new.out.put(None)
+    assert bench.item()[1] == HostLost("h", NOW)
+
+
+def test_a_host_that_breaks_off_is_lost_and_its_flows_stay_known(bench: Bench) -> None:
+    host = bench.host()
+    host.greet()
+    host.send(flow_start=flow_start())
+    bench.item()
+    host.channel.close()
+    assert bench.item()[1] == HostLost("h", NOW)
+    again = bench.host()
+    again.greet()
+    again.send(frames=frames())
+    assert isinstance(bench.item()[1], FrameBatch)
+
+
+def test_one_host_too_many_is_refused_and_a_place_becomes_free(make: Callable[..., Bench]) -> None:
+    bench = make(max_streams=1)
+    first = bench.host()
+    first.greet()
+    second = bench.host()
+    second.hello()
+    assert refusal(second)[0] == grpc.StatusCode.RESOURCE_EXHAUSTED
+    first.out.put(None)
+    assert list(first.notices) == []
+    end = time.monotonic() + PATIENCE_S
+    while True:
+        third = bench.host()
+        third.hello()
+        try:
+            assert next(third.notices).kind == qos_pb2.ACCEPTED
+            break
+        except grpc.RpcError:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
+
+def test_flows_are_bounded_and_stopped_ones_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(qos, "MAX_FLOWS", 2)
+    ingest = QosIngest(lambda cell, item: None, counters=Counters())
+    hello = qos_pb2.QosHello(host="h", cell_id="c")
+
+    def start(name: str) -> str:
+        return ingest._take(hello, qos_pb2.QosMessage(flow_start=flow_start(flow=name)))
+
+    assert [start("a"), start("b"), start("a")] == ["", "", ""]
+    assert "more than 2 flows" in start("c")
+    stop = qos_pb2.QosMessage(flow_stop=qos_pb2.FlowStop(flow="b", time_ns=T0))
+    assert ingest._take(hello, stop) == ""
+    assert start("c") == ""
+    assert "never started" in ingest._take(hello, qos_pb2.QosMessage(frames=frames("b")))

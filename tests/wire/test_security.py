@@ -1,0 +1,204 @@
+"""The loopback rule, TLS and CURVE key files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent import futures
+from pathlib import Path
+
+import grpc
+import pytest
+
+from wire import PROTOCOL_VERSION, edge_pb2, edge_pb2_grpc, keys
+from wire.security import (
+    SERVER_OPTIONS,
+    InsecureAddress,
+    KeyFileError,
+    Tls,
+    curve_client,
+    curve_server,
+    grpc_channel,
+    grpc_server_add,
+    is_loopback,
+    require_secure,
+)
+
+pytest.importorskip("cryptography", reason="cryptography is not installed: pip install 'prbandit[keys]'")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("keys")
+    keys.create(folder, cells=["cell-1", "cell-2"], hosts=["10.1.2.3", "edge.lab"], days=2)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "tcp://127.0.0.1:5555",
+        "tcp://127.0.0.1:*",
+        "tcp://[::1]:5555",
+        "tcp://[::ffff:127.0.0.1]:5555",
+        "tcp://10.0.0.1:0;127.0.0.1:5555",
+        "ipc:///run/ran",
+        "inproc://ran",
+        "localhost:50051",
+        "LOCALHOST:50051",
+        "127.8.0.1:1",
+        "[::1]:1",
+        "::1",
+        "127.0.0.1",
+        "unix:/run/edge",
+        "unix:///run/edge",
+        "unix-abstract:edge",
+        "dns:///localhost:1",
+        "ipv4:127.0.0.1:1",
+        "ipv6:[::1]:1",
+        "http://localhost:9464/metrics",
+    ],
+)
+def test_loopback_addresses_need_nothing(address: str) -> None:
+    assert is_loopback(address)
+    require_secure("links.ran.address", address, False, "security.keys")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "tcp://0.0.0.0:5555",
+        "tcp://*:5555",
+        "tcp://eth0:5555",
+        "tcp://127.0.0.1:0;10.0.0.1:5555",
+        "tcp://127.0.0.1.evil.example:1",
+        "0.0.0.0:50051",
+        "[::]:50051",
+        "::",
+        ":50051",
+        "*:50051",
+        "controller:50051",
+        "localhost.lab:50051",
+        "[::1]evil:50051",
+        "ipv4:127.0.0.1:1,10.0.0.1:2",
+        "dns://127.0.0.1/edge.lab:1",
+        "192.168.1.4",
+        "http://10.0.0.1/127.0.0.1",
+        "",
+    ],
+)
+def test_other_addresses_are_refused_and_the_missing_setting_is_named(address: str) -> None:
+    assert not is_loopback(address)
+    with pytest.raises(InsecureAddress, match=r"links\.ran\.address: .*security\.keys") as caught:
+        require_secure("links.ran.address", address, False, "security.keys")
+    assert address in str(caught.value)
+    require_secure("links.ran.address", address, True, "security.keys")
+
+
+def test_grpc_beyond_loopback_without_tls_is_refused_on_both_sides() -> None:
+    server = grpc.server(futures.ThreadPoolExecutor(1))
+    with pytest.raises(InsecureAddress, match=r"links\.qos\.address.*security\.keys"):
+        grpc_server_add(server, "0.0.0.0:0", None, setting="links.qos.address", missing="security.keys")
+    with pytest.raises(InsecureAddress, match="tls"):
+        grpc_channel("edge.lab:50061", None)
+
+
+def test_an_address_that_is_taken_is_an_error_that_names_it() -> None:
+    first = grpc.server(futures.ThreadPoolExecutor(1), options=SERVER_OPTIONS)
+    port = grpc_server_add(first, "127.0.0.1:0", None)
+    first.start()
+    try:
+        second = grpc.server(futures.ThreadPoolExecutor(1), options=SERVER_OPTIONS)
+        with pytest.raises(OSError, match=rf"links\.qos\.address.*127\.0\.0\.1:{port}"):
+            grpc_server_add(second, f"127.0.0.1:{port}", None, setting="links.qos.address")
+    finally:
+        first.stop(0)
+
+
+class _Edge(edge_pb2_grpc.EdgeServicer):
+    def Hello(self, request: edge_pb2.EdgeHello, context: grpc.ServicerContext) -> edge_pb2.EdgeWelcome:
+        return edge_pb2.EdgeWelcome(protocol_version=PROTOCOL_VERSION)
+
+
+@pytest.fixture(scope="module")
+def tls_port(folder: Path) -> Iterator[int]:
+    server = grpc.server(futures.ThreadPoolExecutor(2), options=SERVER_OPTIONS)
+    edge_pb2_grpc.add_EdgeServicer_to_server(_Edge(), server)
+    port = grpc_server_add(server, "127.0.0.1:0", Tls(folder, "edge-agent"))
+    server.start()
+    yield port
+    server.stop(0)
+
+
+def _hello(channel: grpc.Channel) -> edge_pb2.EdgeWelcome:
+    with channel:
+        stub = edge_pb2_grpc.EdgeStub(channel)
+        return stub.Hello(edge_pb2.EdgeHello(protocol_version=PROTOCOL_VERSION), timeout=10)
+
+
+def test_mutual_tls_works_with_the_keys_that_were_written(folder: Path, tls_port: int) -> None:
+    welcome = _hello(grpc_channel(f"localhost:{tls_port}", Tls(folder, "controller")))
+    assert welcome.protocol_version == PROTOCOL_VERSION
+
+
+def test_plaintext_is_refused_by_a_tls_server(tls_port: int) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        _hello(grpc_channel(f"localhost:{tls_port}", None))
+    assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+
+
+def test_a_client_without_a_certificate_is_refused(folder: Path, tls_port: int) -> None:
+    credentials = grpc.ssl_channel_credentials(root_certificates=(folder / "ca.crt").read_bytes())
+    with pytest.raises(grpc.RpcError) as caught:
+        _hello(grpc.secure_channel(f"localhost:{tls_port}", credentials))
+    assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+
+
+def test_a_client_of_another_authority_is_refused(tls_port: int, tmp_path: Path) -> None:
+    keys.create(tmp_path, cells=[], days=2)
+    with pytest.raises(grpc.RpcError) as caught:
+        _hello(grpc_channel(f"localhost:{tls_port}", Tls(tmp_path, "controller")))
+    assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+
+
+@pytest.mark.parametrize("name", ["ca.crt", "gnb-mock.crt", "gnb-mock.key"])
+def test_a_missing_tls_file_is_named(folder: Path, tmp_path: Path, name: str) -> None:
+    for there in ("ca.crt", "gnb-mock.crt", "gnb-mock.key"):
+        if there != name:
+            (tmp_path / there).write_bytes((folder / there).read_bytes())
+    with pytest.raises(KeyFileError, match=name) as caught:
+        grpc_channel("localhost:1", Tls(tmp_path, "gnb-mock"))
+    assert "missing" in str(caught.value)
+
+
+def test_a_file_that_is_no_certificate_is_named(folder: Path, tmp_path: Path) -> None:
+    for name in ("ca.crt", "gnb-mock.key"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    (tmp_path / "gnb-mock.crt").write_text("not a certificate")
+    with pytest.raises(KeyFileError, match=r"gnb-mock\.crt is not PEM"):
+        grpc_channel("localhost:1", Tls(tmp_path, "gnb-mock"))
+
+
+def test_curve_keys_are_paired_and_each_belongs_to_one_cell(folder: Path) -> None:
+    server = curve_server(folder)
+    one, two = curve_client(folder, "cell-1"), curve_client(folder, "cell-2")
+    assert one.server == two.server == server.public
+    assert server.clients == {one.public: "cell-1", two.public: "cell-2"}
+    assert one.secret.decode() not in repr(one)
+    assert server.secret.decode() not in repr(server)
+
+
+def test_missing_and_broken_curve_keys_are_named(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyFileError, match=r"curve/cells/cell-9\.key is missing"):
+        curve_client(folder, "cell-9")
+    with pytest.raises(KeyFileError, match=r"curve/controller\.key is missing"):
+        curve_server(tmp_path)
+    with pytest.raises(KeyFileError, match="cannot name a key"):
+        curve_client(folder, "../controller")
+    keys.create(tmp_path, cells=["a"], days=1)
+    public = tmp_path / "curve" / "cells" / "a.pub"
+    (public.parent / "b.pub").write_bytes(public.read_bytes())
+    with pytest.raises(KeyFileError, match=r"b\.pub holds the key of cell a"):
+        curve_server(tmp_path)
+    public.write_text("too short")
+    with pytest.raises(KeyFileError, match=r"a\.pub is not a CURVE key"):
+        curve_server(tmp_path)

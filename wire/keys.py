@@ -1,0 +1,192 @@
+"""Writes the key folder that :mod:`wire.security` reads."""
+
+from __future__ import annotations
+
+import datetime as dt
+import ipaddress
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import zmq
+
+from wire.security import ROLES, KeyFileError, Tls, curve_file, read_key_file
+
+if TYPE_CHECKING:
+    from cryptography import x509
+
+
+class MissingExtra(RuntimeError):
+    """A package of an optional extra is not installed; the message names both."""
+
+
+def create(
+    folder: Path | str, *, cells: Sequence[str], hosts: Sequence[str] = (), days: int = 730
+) -> list[Path]:
+    """Writes what is missing in ``folder`` and returns the new files; never touches an existing one.
+
+    A certificate authority, a certificate for each role of :data:`wire.security.ROLES` (valid ``days``
+    days for ``hosts``, localhost and the role's own name), and CURVE pairs of the controller and of each
+    of ``cells``. Private files have mode 0600.
+
+    Raises:
+        MissingExtra: cryptography is not installed.
+        KeyFileError: half of a pair is there, an existing authority cannot sign, or a cell id cannot name
+            a file. Nothing has been overwritten then.
+        ValueError: ``days`` is not positive, or a host is empty.
+    """
+    if days < 1:
+        raise ValueError(f"days: {days} is not a validity in days")
+    for host in hosts:
+        if not host.strip():
+            raise ValueError("hosts: an empty host name")
+    folder = Path(folder)
+    pairs = [(curve_file(folder, cell, "key"), curve_file(folder, cell, "pub")) for cell in (None, *cells)]
+    certificates = {name: Tls(folder, name) for name in ROLES}
+    authority = (folder / "ca.key", folder / "ca.crt")
+    for private, public in (*pairs, *((t.key_file, t.certificate_file) for t in certificates.values())):
+        _whole_or_absent(private, public)
+    missing = [name for name, tls in certificates.items() if not tls.key_file.exists()]
+    written: list[Path] = []
+    if missing:
+        # The authority's key may be kept elsewhere for as long as nothing has to be signed.
+        _whole_or_absent(*authority)
+        written += _certificates(folder, missing, hosts, days)
+    for private, public in pairs:
+        if private.exists():
+            continue
+        public_key, secret_key = zmq.curve_keypair()
+        written += [_write(private, secret_key + b"\n", private=True), _write(public, public_key + b"\n")]
+    return written
+
+
+def _whole_or_absent(private: Path, public: Path) -> None:
+    for there, absent in ((private, public), (public, private)):
+        if there.exists() and not absent.exists():
+            raise KeyFileError(
+                f"key file {absent} is missing while {there} exists: restore it or remove that"
+            )
+
+
+def _write(path: Path, data: bytes, *, private: bool = False) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o644)
+    with os.fdopen(handle, "wb") as file:
+        file.write(data)
+    return path
+
+
+def _certificates(folder: Path, names: Sequence[str], hosts: Sequence[str], days: int) -> list[Path]:
+    try:
+        from cryptography import x509
+        from cryptography.hazmat.primitives import hashes, serialization
+        from cryptography.hazmat.primitives.asymmetric import ec
+        from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+    except ImportError as error:
+        raise MissingExtra(
+            "TLS certificates need the package cryptography: pip install 'prbandit[keys]'"
+        ) from error
+
+    now = dt.datetime.now(dt.UTC)
+    until = now + dt.timedelta(days=days)
+
+    def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+        return key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+
+    def name(common_name: str) -> x509.Name:
+        return x509.Name(
+            [
+                x509.NameAttribute(NameOID.ORGANIZATION_NAME, "PRBandit"),
+                x509.NameAttribute(NameOID.COMMON_NAME, common_name),
+            ]
+        )
+
+    def builder(subject: x509.Name, issuer: x509.Name, key: Any) -> x509.CertificateBuilder:
+        # An hour of grace: the hosts' clocks need not agree before PTP does its work.
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(issuer)
+            .public_key(key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - dt.timedelta(hours=1))
+            .not_valid_after(until)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+        )
+
+    def usage(*, signs_certificates: bool) -> x509.KeyUsage:
+        return x509.KeyUsage(
+            digital_signature=True,
+            content_commitment=False,
+            key_encipherment=False,
+            data_encipherment=False,
+            key_agreement=False,
+            key_cert_sign=signs_certificates,
+            crl_sign=signs_certificates,
+            encipher_only=False,
+            decipher_only=False,
+        )
+
+    written: list[Path] = []
+    key_path, ca_path = folder / "ca.key", folder / "ca.crt"
+    if key_path.exists():
+        try:
+            ca_key = serialization.load_pem_private_key(read_key_file(key_path), None)
+            ca = x509.load_pem_x509_certificate(read_key_file(ca_path))
+        except (ValueError, TypeError) as error:
+            raise KeyFileError(
+                f"{key_path} and {ca_path} are not a certificate authority: {error}"
+            ) from error
+        if not isinstance(ca_key, ec.EllipticCurvePrivateKey) or ca_key.public_key() != ca.public_key():
+            raise KeyFileError(f"key file {key_path} does not belong to {ca_path}")
+    else:
+        ca_key = ec.generate_private_key(ec.SECP256R1())
+        subject = name("PRBandit testbed authority")
+        ca = (
+            builder(subject, subject, ca_key.public_key())
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(usage(signs_certificates=True), critical=True)
+            .sign(ca_key, hashes.SHA256())
+        )
+        written.append(_write(key_path, private_pem(ca_key), private=True))
+        written.append(_write(ca_path, ca.public_bytes(serialization.Encoding.PEM)))
+
+    for role in names:
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = (
+            builder(name(role), ca.subject, key.public_key())
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(usage(signs_certificates=False), critical=True)
+            .add_extension(
+                x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
+                critical=False,
+            )
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False
+            )
+            .add_extension(
+                x509.SubjectAlternativeName(
+                    [_alternative(h) for h in dict.fromkeys((role, "localhost", "127.0.0.1", "::1", *hosts))]
+                ),
+                critical=False,
+            )
+            .sign(ca_key, hashes.SHA256())
+        )
+        tls = Tls(folder, role)
+        written.append(_write(tls.key_file, private_pem(key), private=True))
+        written.append(_write(tls.certificate_file, certificate.public_bytes(serialization.Encoding.PEM)))
+    return written
+
+
+def _alternative(host: str) -> x509.GeneralName:
+    from cryptography import x509
+
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)

@@ -1,0 +1,326 @@
+"""Who may speak over which address: the loopback rule, CURVE for ZMQ, mutual TLS for gRPC.
+
+A loopback address needs nothing. Any other address needs CURVE (ZMQ) or TLS (gRPC); without it
+:class:`InsecureAddress` says which setting is missing. The keys are files in one folder, written by
+:func:`wire.keys.create`::
+
+    ca.crt, ca.key                        the authority that signs the certificates below
+    ROLE.crt, ROLE.key                    controller, edge-agent, gnb-mock, operator
+    curve/controller.pub, .key            the controller's CURVE pair, Z85 text
+    curve/cells/CELL.pub, .key            the CURVE pair of each cell's agent
+
+A process needs its own private files and the public files of its peers only.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+import zmq
+from zmq.utils import z85
+
+CONTROLLER = "controller"
+ROLES = (CONTROLLER, "edge-agent", "gnb-mock", "operator")
+"""Holders of a TLS certificate; each name is also the service's name in docker-compose.yml."""
+
+CELL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,62}\Z")
+"""Cell ids that can name a key file; 63 bytes is the bound of wire/ran.options."""
+
+_KEEPALIVE = (
+    ("grpc.keepalive_time_ms", 5_000),
+    ("grpc.keepalive_timeout_ms", 3_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+)
+
+SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
+    *_KEEPALIVE,
+    ("grpc.http2.min_ping_interval_without_data_ms", 2_000),
+    ("grpc.http2.max_ping_strikes", 0),
+    # Two servers that share a port share its calls: a second daemon has to fail instead.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", 1 << 20),
+)
+"""Options for ``grpc.server(options=...)``: a dead peer is noticed within eight seconds."""
+
+CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
+    *_KEEPALIVE,
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    # The testbed's hosts are never behind the proxy that a host's environment may name.
+    ("grpc.enable_http_proxy", 0),
+)
+"""Options of the channels that :func:`grpc_channel` opens."""
+
+
+class InsecureAddress(ValueError):
+    """An address beyond loopback without CURVE or TLS."""
+
+
+class KeyFileError(ValueError):
+    """A key file is missing, unreadable or not a key; the message names the file."""
+
+
+# ---- the loopback rule ----------------------------------------------------------------------------------
+
+
+def is_loopback(address: str) -> bool:
+    """Tells whether ``address`` can only be reached from this host.
+
+    Takes ZMQ endpoints (``tcp://127.0.0.1:5555``, ``ipc://``, ``inproc://``), gRPC targets
+    (``localhost:50051``, ``[::1]:1``, ``unix:...``, ``dns:///...``), ``http://`` URLs and bare hosts.
+    Wildcards and all host names but ``localhost`` are not loopback, nor is what cannot be understood.
+    """
+    scheme, separator, rest = address.partition("://")
+    if separator:
+        if scheme in ("ipc", "inproc", "unix"):
+            return True
+        # ZMQ: "tcp://source;destination"; dns: "dns://authority/host:port".
+        if scheme == "tcp":
+            rest = rest.rpartition(";")[2]
+        elif scheme == "dns":
+            rest = rest.rpartition("/")[2]
+        else:
+            rest = rest.partition("/")[0]
+    else:
+        rest = address
+        if rest.startswith(("unix:", "unix-abstract:")):
+            return True
+        for prefix in ("dns:", "ipv4:", "ipv6:"):
+            rest = rest.removeprefix(prefix)
+    return _host_is_loopback(_host_of(rest))
+
+
+def _host_of(endpoint: str) -> str:
+    """The host of ``host:port``, ``[v6]:port``, a bare v6 address or a bare host."""
+    if endpoint.startswith("["):
+        host, _, port = endpoint[1:].partition("]")
+        return host if not port or port.startswith(":") else ""
+    if endpoint.count(":") > 1:
+        return endpoint
+    return endpoint.partition(":")[0]
+
+
+def _host_is_loopback(host: str) -> bool:
+    if host.lower() == "localhost":
+        return True
+    try:
+        ip = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    mapped = getattr(ip, "ipv4_mapped", None)
+    return ip.is_loopback or (mapped is not None and mapped.is_loopback)
+
+
+def require_secure(setting: str, address: str, secured: bool, missing: str) -> None:
+    """Holds the rule for one address.
+
+    ``setting`` names where the address comes from and ``missing`` the setting that would secure it.
+
+    Raises:
+        InsecureAddress: the address is not loopback and not secured; the message names all three.
+    """
+    if not secured and not is_loopback(address):
+        raise InsecureAddress(
+            f"{setting}: {address} is not a loopback address and {missing} is not set"
+            " (`prbandit keys` writes the keys)"
+        )
+
+
+# ---- key files ------------------------------------------------------------------------------------------
+
+
+def read_key_file(path: Path) -> bytes:
+    """The content of a key file.
+
+    Raises:
+        KeyFileError: names the file that is missing, unreadable or empty.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise KeyFileError(f"key file {path} is missing (`prbandit keys` writes it)") from None
+    except OSError as error:
+        raise KeyFileError(f"key file {path} cannot be read: {error.strerror}") from error
+    if not data.strip():
+        raise KeyFileError(f"key file {path} is empty")
+    return data
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """The key folder and the role whose certificate a process shows."""
+
+    folder: Path
+    name: str
+
+    @property
+    def ca_file(self) -> Path:
+        return Path(self.folder) / "ca.crt"
+
+    @property
+    def certificate_file(self) -> Path:
+        return Path(self.folder) / f"{self.name}.crt"
+
+    @property
+    def key_file(self) -> Path:
+        return Path(self.folder) / f"{self.name}.key"
+
+    def read(self) -> tuple[bytes, bytes, bytes]:
+        """PEM of the authority, of the certificate and of its private key."""
+        parts = tuple(read_key_file(p) for p in (self.ca_file, self.certificate_file, self.key_file))
+        for path, pem in zip((self.ca_file, self.certificate_file, self.key_file), parts, strict=True):
+            if b"-----BEGIN " not in pem:
+                raise KeyFileError(f"key file {path} is not PEM")
+        return parts[0], parts[1], parts[2]
+
+
+def server_credentials(folder: Path | str, name: str) -> grpc.ServerCredentials:
+    """Mutual TLS of a gRPC server: only clients whose certificate ``ca.crt`` signed may call."""
+    ca, certificate, key = Tls(Path(folder), name).read()
+    return grpc.ssl_server_credentials([(key, certificate)], root_certificates=ca, require_client_auth=True)
+
+
+def channel_credentials(folder: Path | str, name: str) -> grpc.ChannelCredentials:
+    """Mutual TLS of a gRPC client."""
+    ca, certificate, key = Tls(Path(folder), name).read()
+    return grpc.ssl_channel_credentials(root_certificates=ca, private_key=key, certificate_chain=certificate)
+
+
+def grpc_server_add(
+    server: grpc.Server,
+    address: str,
+    tls: Tls | None,
+    *,
+    setting: str = "address",
+    missing: str = "tls",
+) -> int:
+    """Lets ``server`` listen on ``address`` and returns the port (of use where the address says 0).
+
+    Raises:
+        InsecureAddress: beyond loopback without TLS; names ``setting`` and ``missing``.
+        KeyFileError: names the key file.
+        OSError: the address cannot be bound.
+    """
+    require_secure(setting, address, tls is not None, missing)
+    try:
+        if tls is None:
+            port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, server_credentials(tls.folder, tls.name))
+    except RuntimeError as error:
+        raise OSError(f"{setting}: cannot listen on {address}: {error}") from error
+    if port == 0:
+        raise OSError(f"{setting}: cannot listen on {address}")
+    return int(port)
+
+
+def grpc_channel(
+    address: str, tls: Tls | None, *, setting: str = "address", missing: str = "tls"
+) -> grpc.Channel:
+    """A channel to ``address``, under the loopback rule. It connects with its first call.
+
+    Raises:
+        InsecureAddress, KeyFileError: as in :func:`grpc_server_add`.
+    """
+    require_secure(setting, address, tls is not None, missing)
+    if tls is None:
+        return grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
+    return grpc.secure_channel(address, channel_credentials(tls.folder, tls.name), options=CHANNEL_OPTIONS)
+
+
+# ---- CURVE ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CurveServer:
+    """The controller's side of CURVE. Keys are Z85 text, 40 bytes; ``clients``: public key -> cell id."""
+
+    public: bytes
+    secret: bytes = field(repr=False)
+    clients: Mapping[bytes, str] = field(default_factory=dict)
+
+    def apply(self, socket: zmq.Socket[bytes]) -> None:
+        """Makes ``socket`` a CURVE server; call before bind."""
+        socket.curve_secretkey = self.secret
+        socket.curve_publickey = self.public
+        socket.curve_server = True
+
+
+@dataclass(frozen=True, slots=True)
+class CurveClient:
+    """An agent's side of CURVE. Keys are Z85 text, 40 bytes."""
+
+    server: bytes
+    public: bytes
+    secret: bytes = field(repr=False)
+
+    def apply(self, socket: zmq.Socket[bytes]) -> None:
+        """Makes ``socket`` a CURVE client of the controller; call before connect."""
+        socket.curve_serverkey = self.server
+        socket.curve_publickey = self.public
+        socket.curve_secretkey = self.secret
+
+
+def curve_file(folder: Path | str, cell_id: str | None, suffix: str) -> Path:
+    """Path of a CURVE key: the controller's where ``cell_id`` is None; ``suffix`` is ``pub`` or ``key``."""
+    curve = Path(folder) / "curve"
+    if cell_id is None:
+        return curve / f"{CONTROLLER}.{suffix}"
+    if not CELL_NAME.match(cell_id):
+        raise KeyFileError(
+            f"cell id {cell_id!r} cannot name a key: letters, digits and ._:- only, 63 at most"
+        )
+    return curve / "cells" / f"{cell_id}.{suffix}"
+
+
+def _z85(path: Path) -> bytes:
+    text = read_key_file(path).strip()
+    try:
+        if len(text) != 40:
+            raise ValueError
+        z85.decode(text)
+    except (ValueError, KeyError):
+        raise KeyFileError(f"key file {path} is not a CURVE key (40 characters of Z85)") from None
+    return text
+
+
+def _pair(folder: Path | str, cell_id: str | None) -> tuple[bytes, bytes]:
+    path = curve_file(folder, cell_id, "key")
+    secret = _z85(path)
+    return zmq.curve_public(secret), secret
+
+
+def curve_server(folder: Path | str) -> CurveServer:
+    """The controller's secret key and the public keys of every cell that may connect.
+
+    Raises:
+        KeyFileError: names the file that is missing or no key, or the two cells with one key.
+    """
+    public, secret = _pair(folder, None)
+    cells = Path(folder) / "curve" / "cells"
+    clients: dict[bytes, str] = {}
+    for path in sorted(cells.glob("*.pub")):
+        key = _z85(path)
+        if key in clients:
+            raise KeyFileError(f"key file {path} holds the key of cell {clients[key]}: a key is one cell's")
+        clients[key] = path.stem
+    if not clients:
+        raise KeyFileError(f"no cell's public key in {cells} (`prbandit keys` writes them)")
+    return CurveServer(public, secret, clients)
+
+
+def curve_client(folder: Path | str, cell_id: str) -> CurveClient:
+    """The keys with which the agent of ``cell_id`` connects.
+
+    Raises:
+        KeyFileError: names the file that is missing or no key.
+    """
+    public, secret = _pair(folder, cell_id)
+    return CurveClient(_z85(curve_file(folder, None, "pub")), public, secret)
