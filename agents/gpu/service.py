@@ -1,0 +1,347 @@
+"""The edge agent: the gRPC services of ``wire/edge.proto`` in front of the GPUs of a host."""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
+from importlib import metadata
+from typing import Any, NoReturn
+
+import grpc
+
+from agents.gpu.device import (
+    ClockNotSupported,
+    GpuDevice,
+    GpuError,
+    GpuLost,
+    NoDriver,
+    NoPermission,
+    NoSuchGpu,
+    open_devices,
+)
+from agents.gpu.emulated import EmulatedGpu
+from agents.gpu.keeper import ClockKeeper, Held
+from agents.gpu.leases import TooManyHolders
+from wire import PROTOCOL_VERSION, edge_pb2, edge_pb2_grpc, security
+
+log = logging.getLogger(__name__)
+
+MAX_LEASE_MS = 3_600_000
+MAX_NAME_BYTES = 64
+WATCH_PERIOD_MS = (10, 10_000)
+
+_STATUS: dict[type[Exception], grpc.StatusCode] = {
+    NoSuchGpu: grpc.StatusCode.NOT_FOUND,
+    NoPermission: grpc.StatusCode.PERMISSION_DENIED,
+    NoDriver: grpc.StatusCode.UNAVAILABLE,
+    GpuLost: grpc.StatusCode.UNAVAILABLE,
+    ClockNotSupported: grpc.StatusCode.FAILED_PRECONDITION,
+    TooManyHolders: grpc.StatusCode.RESOURCE_EXHAUSTED,
+}
+
+
+def agent_version() -> str:
+    """Version of the installed package, for the first message of the link."""
+    try:
+        return metadata.version("prbandit")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+class EdgeService(edge_pb2_grpc.EdgeServicer):
+    """Checks what comes in, and answers for the :class:`ClockKeeper`.
+
+    Every watcher occupies a thread of the server, so there are at most ``max_watchers``; one more gets
+    RESOURCE_EXHAUSTED.
+    """
+
+    def __init__(self, keeper: ClockKeeper, *, max_watchers: int) -> None:
+        self._keeper = keeper
+        self._max_watchers = max_watchers
+        self._watchers: set[threading.Event] = set()
+        self._mutex = threading.Lock()
+        self._closed = False
+        self.counters: Counter[str] = Counter()
+
+    def close(self) -> None:
+        """End every watch."""
+        with self._mutex:
+            self._closed = True
+            for wake in self._watchers:
+                wake.set()
+
+    @property
+    def watchers(self) -> int:
+        return len(self._watchers)
+
+    def Hello(self, request: edge_pb2.EdgeHello, context: grpc.ServicerContext) -> edge_pb2.EdgeWelcome:
+        if request.protocol_version != PROTOCOL_VERSION:
+            self._refuse(
+                context,
+                grpc.StatusCode.FAILED_PRECONDITION,
+                f"protocol_version: the caller speaks {request.protocol_version}, "
+                f"this edge agent {PROTOCOL_VERSION}",
+            )
+        return edge_pb2.EdgeWelcome(
+            protocol_version=PROTOCOL_VERSION,
+            agent_version=agent_version(),
+            gpus=[
+                edge_pb2.GpuInfo(
+                    uuid=info.uuid,
+                    name=info.name,
+                    backend=info.backend,
+                    supported_sm_mhz=info.supported_sm_mhz,
+                    default_sm_mhz=info.default_sm_mhz,
+                )
+                for info in self._keeper.infos
+            ],
+        )
+
+    def WatchGpu(
+        self, request: edge_pb2.WatchGpuRequest, context: grpc.ServicerContext
+    ) -> Iterator[edge_pb2.GpuState]:
+        low, high = WATCH_PERIOD_MS
+        if not low <= request.period_ms <= high:
+            self._invalid(context, "period_ms", f"{request.period_ms} is not in {low}..{high}")
+        uuid = self._gpu(request.gpu, context)
+        wake = threading.Event()
+        with self._mutex:
+            full = len(self._watchers) >= self._max_watchers
+            if not full and not self._closed:
+                self._watchers.add(wake)
+        if full:
+            self._refuse(
+                context,
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"this edge agent serves {self._max_watchers} watchers at most",
+            )
+        try:
+            # Without this a watcher that has gone would hold its thread until its next period.
+            if not context.add_callback(wake.set):
+                return
+            while not self._closed and context.is_active():
+                yield self._state(uuid, context)
+                if wake.wait(request.period_ms / 1e3):
+                    return
+        finally:
+            with self._mutex:
+                self._watchers.discard(wake)
+
+    def LockClocks(
+        self, request: edge_pb2.LockClocksRequest, context: grpc.ServicerContext
+    ) -> edge_pb2.ClockLock:
+        self._check_holder(request.holder, context)
+        if request.mhz == 0:
+            self._invalid(context, "mhz", "0 is not a clock; ReleaseClocks ends a lock")
+        if not 0 < request.lease_ms <= MAX_LEASE_MS:
+            self._invalid(context, "lease_ms", f"{request.lease_ms} is not in 1..{MAX_LEASE_MS}")
+        keeper = self._keeper
+        return self._answer(
+            context, lambda: keeper.lock(request.gpu, request.holder, request.mhz, request.lease_ms / 1e3)
+        )
+
+    def ReleaseClocks(
+        self, request: edge_pb2.ReleaseClocksRequest, context: grpc.ServicerContext
+    ) -> edge_pb2.ClockLock:
+        self._check_holder(request.holder, context)
+        return self._answer(context, lambda: self._keeper.release(request.gpu, request.holder))
+
+    def _state(self, uuid: str, context: grpc.ServicerContext) -> edge_pb2.GpuState:
+        try:
+            locked, reading = self._keeper.read(uuid)
+        except GpuError as error:
+            self._failed(context, error)
+        return edge_pb2.GpuState(
+            gpu=uuid,
+            time_ns=time.time_ns(),
+            sm_mhz=reading.sm_mhz,
+            memory_mhz=reading.memory_mhz,
+            locked_mhz=locked,
+            power_w=reading.power_w,
+            energy_j=reading.energy_j,
+            utilisation=reading.utilisation,
+            temperature_c=reading.temperature_c,
+            clock_event_reasons=reading.clock_event_reasons,
+        )
+
+    def _answer(self, context: grpc.ServicerContext, call: Callable[[], Held]) -> edge_pb2.ClockLock:
+        try:
+            held = call()
+        except (GpuError, TooManyHolders) as error:
+            self._failed(context, error)
+        return edge_pb2.ClockLock(
+            gpu=held.gpu,
+            wanted_mhz=held.wanted_mhz,
+            locked_mhz=held.locked_mhz,
+            sm_mhz=held.reading.sm_mhz,
+            reached=held.reached,
+            time_ns=time.time_ns(),
+        )
+
+    def _gpu(self, gpu: str, context: grpc.ServicerContext) -> str:
+        try:
+            return self._keeper.device(gpu).info.uuid
+        except NoSuchGpu as error:
+            self._failed(context, error)
+
+    def _check_holder(self, holder: str, context: grpc.ServicerContext) -> None:
+        if not holder:
+            self._invalid(context, "holder", "empty")
+        if len(holder.encode()) > MAX_NAME_BYTES:
+            self._invalid(context, "holder", f"longer than {MAX_NAME_BYTES} bytes")
+
+    def _failed(self, context: grpc.ServicerContext, error: Exception) -> NoReturn:
+        self._refuse(context, _STATUS.get(type(error), grpc.StatusCode.UNAVAILABLE), str(error))
+
+    def _invalid(self, context: grpc.ServicerContext, field: str, why: str) -> NoReturn:
+        self._refuse(context, grpc.StatusCode.INVALID_ARGUMENT, f"{field}: {why}")
+
+    def _refuse(self, context: grpc.ServicerContext, code: grpc.StatusCode, why: str) -> NoReturn:
+        _refuse(self.counters, context, code, why)
+
+
+class EmulatedGpuService(edge_pb2_grpc.EmulatedGpuServicer):
+    """Takes the load of the emulated applications; each connection is one source of load."""
+
+    def __init__(self, keeper: ClockKeeper) -> None:
+        self._keeper = keeper
+        self.counters: Counter[str] = Counter()
+
+    def SetLoad(self, request: edge_pb2.EmulatedLoad, context: grpc.ServicerContext) -> edge_pb2.EmulatedLoad:
+        try:
+            device = self._keeper.device(request.gpu)
+        except NoSuchGpu as error:
+            _refuse(self.counters, context, grpc.StatusCode.NOT_FOUND, str(error))
+        if not isinstance(device, EmulatedGpu):
+            why = f"gpu: {device.info.uuid} is not emulated"
+            _refuse(self.counters, context, grpc.StatusCode.UNIMPLEMENTED, why)
+        if not (math.isfinite(request.utilisation) and 0.0 <= request.utilisation <= 1.0):
+            why = f"utilisation: {request.utilisation} is not in 0..1"
+            _refuse(self.counters, context, grpc.StatusCode.INVALID_ARGUMENT, why)
+        device.set_load(context.peer(), request.utilisation)
+        return edge_pb2.EmulatedLoad(gpu=device.info.uuid, utilisation=device.read().utilisation)
+
+
+def _refuse(
+    counters: Counter[str], context: grpc.ServicerContext, code: grpc.StatusCode, why: str
+) -> NoReturn:
+    name = f"refused_{code.name.lower()}"
+    counters[name] += 1
+    if counters[name] & (counters[name] - 1) == 0:
+        # Every power of two: a caller that errs for hours must not fill the disk.
+        log.warning("%s: %s (%s: %d)", context.peer(), why, name, counters[name])
+    context.abort(code, why)
+    raise AssertionError("abort returned")
+
+
+class EdgeAgent:
+    """The agent's server and its threads; made by :func:`serve`."""
+
+    def __init__(
+        self,
+        address: str,
+        devices: Sequence[GpuDevice],
+        *,
+        tls: security.Tls | None,
+        max_watchers: int,
+        max_calls: int,
+        setting: str,
+        missing: str,
+        **keeper_options: Any,
+    ) -> None:
+        self._keeper = ClockKeeper(devices, **keeper_options)
+        self._service = EdgeService(self._keeper, max_watchers=max_watchers)
+        self._emulated = EmulatedGpuService(self._keeper)
+        self._stop = threading.Event()
+        self._closed = False
+        self._server = grpc.server(
+            futures.ThreadPoolExecutor(max_watchers + max_calls, thread_name_prefix="edge"),
+            maximum_concurrent_rpcs=max_watchers + 4 * max_calls,
+            options=security.SERVER_OPTIONS,
+        )
+        edge_pb2_grpc.add_EdgeServicer_to_server(self._service, self._server)
+        if any(isinstance(d, EmulatedGpu) for d in devices):
+            edge_pb2_grpc.add_EmulatedGpuServicer_to_server(self._emulated, self._server)
+        self.port = security.grpc_server_add(self._server, address, tls, setting=setting, missing=missing)
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """Everything counted so far: locks, releases, lapsed leases, errors, refused calls by status."""
+        total: Counter[str] = Counter()
+        for part in (self._keeper, self._service, self._emulated):
+            total.update(part.counters.copy())
+        return dict(total)
+
+    @property
+    def watchers(self) -> int:
+        return self._service.watchers
+
+    def start(self) -> None:
+        """Release all clocks, then serve."""
+        self._keeper.start()
+        self._server.start()
+        for info in self._keeper.infos:
+            log.info(
+                "gpu %s: %s (%s), default %d MHz", info.uuid, info.name, info.backend, info.default_sm_mhz
+            )
+
+    def stop(self) -> None:
+        """Let :meth:`wait` return; may be called from a signal handler."""
+        self._stop.set()
+
+    def stop_on_signals(self) -> None:
+        """Let SIGTERM and SIGINT end :meth:`wait`. To be called in the main thread."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.stop())
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until :meth:`stop`; False where the time was up before."""
+        return self._stop.wait(timeout_s)
+
+    def close(self) -> None:
+        """End the watches, stop serving and release all clocks. May be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        self._stop.set()
+        self._service.close()
+        self._server.stop(grace=0.5).wait()
+        self._keeper.close()
+
+
+def serve(
+    address: str,
+    *,
+    tls: security.Tls | None = None,
+    backend: str | Sequence[GpuDevice] = "emulated",
+    max_watchers: int = 16,
+    max_calls: int = 8,
+    setting: str = "--address",
+    missing: str = "--keys",
+    **keeper_options: Any,
+) -> EdgeAgent:
+    """An edge agent bound to ``address`` (``host:port``, port 0 for any), not yet started.
+
+    ``backend`` is a backend's name or the GPUs themselves; ``keeper_options`` go to :class:`ClockKeeper`;
+    ``setting`` and ``missing`` name the settings of address and TLS in errors. Raises ``ValueError`` for an
+    unknown backend, :class:`agents.gpu.device.GpuError` where the backend finds no GPU, ``OSError`` where
+    the address cannot be bound, and :class:`wire.security.InsecureAddress` for an address beyond loopback
+    without ``tls``.
+    """
+    devices = open_devices(backend) if isinstance(backend, str) else tuple(backend)
+    return EdgeAgent(
+        address,
+        devices,
+        tls=tls,
+        max_watchers=max_watchers,
+        max_calls=max_calls,
+        setting=setting,
+        missing=missing,
+        **keeper_options,
+    )
