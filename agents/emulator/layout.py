@@ -1,0 +1,154 @@
+"""The state of the emulated cell: record arrays that the kernel works on in place.
+
+Times are ns from the start of the run, ``*_slot`` are NR slots from the start, offsets and lengths are
+bytes. ``NEVER`` is a time or NR slot that does not come. Directions: 0 is UL, 1 is DL; row ``2 * ue +
+direction`` of the MAC arrays, row ``2 * flow + direction`` (of the data) of the TCP arrays.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+UL, DL = 0, 1
+NEVER = 1 << 62
+
+# Lengths of the rings, powers of two.
+PACKETS = 4096
+SEGMENTS = 512
+LINE = 16384
+HOST = 4096
+TCP_SEGMENTS = 1024
+FRAMES = 1024
+EDGE_QUEUE = 16384
+CLOCK_ORDERS = 256
+FLOW_EVENTS = 4096
+MAX_SLICES = 64
+
+# Columns of the small rings of a (UE, direction).
+RESULTS, RESULTS_LEN = 0, 64  # HARQ processes whose outcome the gNB does not know yet
+RETX, RETX_LEN = 64, 16  # HARQ processes to be sent again
+PUSCH, PUSCH_LEN = 80, 32  # HARQ process granted in an UL slot, -1: none
+ACKS, ACKS_LEN = 112, 64  # HARQ bits in an UL slot
+ACK_SLOT = 176  # the NR slot that an entry of ACKS speaks of
+AM = 240  # RLC segments to be sent again, SEGMENTS entries
+SMALL_RINGS = AM + SEGMENTS
+
+# Packet kinds.
+DATA, ACK, RAW = 0, 1, 2
+# Flow kinds.
+OPENRTIST, SATURATED_UL, SATURATED_DL = 0, 1, 2
+# States of an RLC segment.
+UNDERWAY, RECEIVED, LOST = 0, 1, 2
+
+
+def _record(ints: str, floats: str = "") -> np.dtype:
+    return np.dtype([(n, np.int64) for n in ints.split()] + [(n, np.float64) for n in floats.split()])
+
+
+CELL = _record(
+    # clock and cursors
+    "slot next_ns seed ues flows slices period n_prb k2 min_grant mac_header l2_header"
+    " ssb_period ssb_free prach_period prach_free rounds k1_min k1_span acks_per_slot"
+    " ul_known dl_known pusch_ns sr_period sr_known sr_prohibit retx_bsr inactivity"
+    " max_mcs_ul max_mcs_dl mcs_period mcs_idle mcs_floor"
+    " am am_slots reordering_ns queue_limit"
+    " ul_forward_ns dl_forward_ns ue_dl_ns poll_ns"
+    " mss tcp_header window_0 send_buffer receive_buffer delack_ns rto_min rto_max"
+    # delay lines between gNB and edge host
+    " up_head up_tail down_head down_tail line_drops"
+    # edge
+    " edge_head edge_tail serving serving_frame edge_end busy_ns mhz orders_head orders_tail lag_ns held_max"
+    " stall_min_ns stall_max_ns events_head events_tail",
+    "harq_gain bler_scale bler_lower bler_upper bler_keep pf_keep base_ns clocked_ns max_mhz stall_rate",
+)
+UE = _record(
+    "slice busy trace_first trace_len trace_hold sr_offset sr_trigger sr_known_slot sr_silent_until sr_flag"
+    " last_grant last_pusch bsr_slot estimate scheduled granted host_head host_tail host_due host_drops cqi",
+    "snr_ul snr_dl mean_ul mean_dl sd rho z_ul z_dl trace_start_s ul_offset",
+)
+RLC = _record(
+    # stream offsets: put into the queue, into transport blocks
+    "queued sent pk_head pk_tail sg_head sg_tail ahead am_head am_ready am_tail am_bytes reorder_due"
+    # HARQ
+    " free_harq res_head res_tail res_due retx_head retx_tail mcs window_new window_failed last_tb"
+    # counters
+    " lc_bytes prb_slots packets_in packets_out packets_dropped bytes_in bytes_out bytes_dropped"
+    " harq_new harq_retx harq_failed stalled",
+    "bler throughput",
+)
+HARQ = _record("tbs prb mcs shape round ok slot seg again again_bytes taken bsr due")
+PACKET = _record("end size flow kind a b lost due")
+SEGMENT = _record("start end state unsent missing due")
+FLOW = _record(
+    "ue kind next_ns interval intervals active capture_due frame_ns left captured_ns frames"
+    " edge_read held inferred written returned report_from phase"
+    " ul_offered dl_offered ul_delivered dl_delivered ul_dropped dl_dropped frame_unreported",
+    "ul_max ul_scale ul_power dl_max dl_scale dl_power ul_floor dl_floor jitter content_ns size",
+)
+TCP = _record(
+    # sender
+    "app next una seg_next seg_una window dup recover recovering rto_due backoff last_send undo limited"
+    " retransmitted"
+    # receiver
+    " rcv_seg rcv read unacked delack_due told out_of_order",
+    "cwnd ssthresh srtt rttvar rto undo_cwnd undo_ssthresh",
+)
+TCP_SEGMENT = _record("len sent_ns again have")
+FRAME = _record("seq ul_size dl_size ul_end dl_end t_ue_sent t_edge_in t_edge_out t_ue_in changed")
+SLICE = _record("quota_ul quota_dl has_quota max_ul max_dl new_ul new_dl retx_ul retx_dl left slot_prb")
+EVENT = _record("time flow start")
+
+
+class State(NamedTuple):
+    """Everything that a run's future depends on. Arrays of the records above unless said otherwise."""
+
+    cell: Any
+    """[1]"""
+    ue: Any
+    """[UEs]"""
+    rlc: Any
+    """[2 UEs]"""
+    harq: Any
+    """[2 UEs x 16]"""
+    packets: Any
+    """[2 UEs x PACKETS], ring of each (UE, direction)"""
+    segments: Any
+    """[2 UEs x SEGMENTS]"""
+    small: Any
+    """int64 [2 UEs, SMALL_RINGS]"""
+    slices: Any
+    """[MAX_SLICES]; the first is that of UEs without one"""
+    flow: Any
+    """[flows]"""
+    tcp: Any
+    """[2 flows]"""
+    tcp_segments: Any
+    """[2 flows x TCP_SEGMENTS]"""
+    frames: Any
+    """[flows x FRAMES]"""
+    up: Any
+    """packets [LINE] on their way from the gNB to the edge host"""
+    down: Any
+    """packets [LINE] the other way"""
+    host: Any
+    """packets [UEs x HOST] in the UE, not yet with its applications"""
+    edge: Any
+    """int64 [EDGE_QUEUE, 2]: (flow, frame) waiting for the GPU"""
+    orders: Any
+    """int64 [CLOCK_ORDERS, 2]: (time, MHz) ordered and not yet in force"""
+    events: Any
+    """[FLOW_EVENTS] flow starts and stops"""
+    scratch: Any
+    """float64 [UEs]: proportional-fair metric of the candidates of one NR slot, below 0: none"""
+    intervals: Any
+    """int64 [.., 2]: the flows' [start, stop) in ns"""
+    tbs: Any
+    """int64 [shapes, 29, n_prb + 1]: transport block size in bytes by slot shape, MCS and PRBs"""
+    midpoint: Any
+    """float64 [29]: SNR in dB of 50 % BLER"""
+    tdd: Any
+    """int64 [3, period]: shape of an UL part (-1: none), of a DL part (-1: none), UL symbols"""
+    trace: Any
+    """float64 [..]: DL SNR in dB a second, the UEs' traces one behind the other"""

@@ -1,0 +1,390 @@
+"""What an emulated testbed is made of: every parameter of the model, with its unit and its source.
+
+Sources are named as follows. *rfsim*: ``../shared/data/oai-rfsim``, measurements of the real OAI scheduler
+(OAI 0ad85cb111). *Table II, III, IV*: the MUCB1 paper. *38.xxx*: the 3GPP specification. *assumed*: no
+source; the value is a plain assumption and is open to calibration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from controller.core.nr import TDD_PATTERNS, TddPattern
+
+SATURATED_UL = "saturated_ul"
+SATURATED_DL = "saturated_dl"
+OPENRTIST = "openrtist"
+FLOW_KINDS = (OPENRTIST, SATURATED_UL, SATURATED_DL)
+
+
+@dataclass(frozen=True, slots=True)
+class CellSpec:
+    """Carrier, TDD pattern and MAC scheduler of the gNB.
+
+    NR slots are of 0.5 ms (30 kHz SCS). ValueError for values outside what the model can run.
+    """
+
+    cell_id: str = "cell-1"
+    n_prb: int = 106
+    """PRBs of the carrier (40 MHz at 30 kHz SCS, band 78)."""
+    tdd: TddPattern = TDD_PATTERNS["DSUUU"]
+    control_symbols: int = 1
+    """Symbols of a DL part (PDCCH) and of an UL part (PUCCH, SRS) that carry no data. rfsim: 13, 5 and 3 data
+    symbols in 14, 6 and 4."""
+    k2: int = 6
+    """NR slots from an UL grant to its PUSCH (38.214 6.1.2.1). rfsim: 6 and 7."""
+    min_grant_prb: int = 5
+    """Smallest grant in PRB, both directions. rfsim."""
+    mac_header_bytes: int = 5
+    """MAC subheaders and control elements of a transport block. rfsim: mac_bytes against lc_bytes."""
+    l2_header_bytes: int = 5
+    """PDCP and RLC header of an IP packet (38.323 6.2.2.3, 38.322 6.2.2)."""
+    pf_forget: float = 0.0005
+    """Weight of one NR slot in the filtered throughput of the proportional-fair metric. OAI's default."""
+
+    ssb_period_frames: int = 2
+    """Radio frames between NR slots 0 with SSB and SIB1 in them; 0: none. rfsim."""
+    ssb_free_prb: int = 33
+    """PRBs that a DL grant can get in such an NR slot. rfsim: 69.5 on average of 106, 41.5 of 50."""
+    prach_period_frames: int = 2
+    """Radio frames between PRACH occasions in NR slot 19 (odd frames); 0: none. rfsim."""
+    prach_free_prb: int = 51
+    """PRBs that an UL grant can get in that NR slot. rfsim: 79 on average of 106."""
+
+    harq_processes: int = 16
+    """At most 16 a direction (38.321 5.4.2.1 and 5.3.2.1)."""
+    harq_rounds: int = 4
+    """Transmissions of a transport block before it is given up. OAI's default."""
+    harq_gain_db: float = 3.0
+    """SNR that each retransmission adds by combining. Assumed: 3 dB, as rfsim's second rounds hardly fail."""
+    k1_min: int | None = None
+    """NR slots from PDSCH to the earliest HARQ feedback; None: as K2 (OAI's min_rxtxtime rules both)."""
+    k1_span: int = 8
+    """Feedback slots k1_min .. k1_min + k1_span - 1 can be signalled (dl-DataToUL-ACK has 8 entries)."""
+    acks_per_ul_slot: int = 2
+    """HARQ bits of one UE that one UL slot carries. rfsim: a quarter of the DL slots of DDDDDDDSUU go unused,
+    the very NR slots that first-fit placement at two a slot leaves without room."""
+
+    sched_lead_slots: int = 1
+    """NR slots that the scheduler decides ahead: what it hears later waits for the next decision. Assumed."""
+    pusch_decode_slots: int = 1
+    """NR slots from the end of a PUSCH to its decoding. Assumed."""
+    sr_period_slots: int = 10
+    """NR slots between the SR occasions of a UE; a multiple of the TDD period. Assumed; rfsim's idle echo
+    spreads over about 10."""
+    sr_latency_slots: int = 1
+    """NR slots from the end of an SR to the scheduler's knowledge of it, without the lead. Assumed."""
+    sr_prohibit_slots: int = 40
+    """NR slots after an SR in which the UE sends no other (sr-ProhibitTimer, 38.321 5.4.4)."""
+    retx_bsr_slots: int = 160
+    """NR slots without PUSCH after which a UE with data asks again (retxBSR-Timer sf80, 38.321 5.4.5)."""
+    ul_inactivity_frames: int | None = 0
+    """Radio frames without a grant after which OAI gives a UE a minimum grant (ulsch_max_frame_inactivity);
+    0: one TDD period, as in OAI's configuration for the USRP B210; None: never. rfsim ran with 10. Table IV's
+    UL mean of 12 ms leaves no time for a scheduling request: a UE without data has a grant at hand."""
+
+    initial_mcs: int = 9
+    max_mcs_ul: int = 28
+    max_mcs_dl: int = 28
+    bler_lower: float = 0.05
+    """MCS +1 below this filtered BLER of first transmissions. rfsim."""
+    bler_upper: float = 0.15
+    """MCS -1 above it. rfsim."""
+    bler_filter: float = 0.9
+    """What the BLER filter keeps at an update."""
+    mcs_period_frames: int = 10
+    """Radio frames between two updates; at most one MCS step each. rfsim."""
+    mcs_idle_transmissions: int = 3
+    """With no more first transmissions than this between two updates the MCS is not raised, and steps down
+    to ``mcs_idle_floor``. rfsim: the idle direction of the echo runs settles at MCS 9 to 11."""
+    mcs_idle_floor: int = 9
+
+    def __post_init__(self) -> None:
+        _between("cell.n_prb", self.n_prb, 1, 275)
+        _between("cell.min_grant_prb", self.min_grant_prb, 1, self.n_prb)
+        _between("cell.control_symbols", self.control_symbols, 0, 3)
+        _between("cell.k2", self.k2, 1, 16)
+        _between("cell.harq_processes", self.harq_processes, 1, 16)
+        _between("cell.harq_rounds", self.harq_rounds, 1, 8)
+        if self.k1_min is not None:
+            _between("cell.k1_min", self.k1_min, 1, 16)
+        _between("cell.k1_span", self.k1_span, 1, 16)
+        _between("cell.acks_per_ul_slot", self.acks_per_ul_slot, 1, 64)
+        for name in ("sched_lead_slots", "pusch_decode_slots", "sr_latency_slots"):
+            _between(f"cell.{name}", getattr(self, name), 0, 16)
+        for name in ("mac_header_bytes", "l2_header_bytes"):
+            _between(f"cell.{name}", getattr(self, name), 0, 64)
+        if self.sr_period_slots < 1 or self.sr_period_slots % self.tdd.period_slots:
+            raise ValueError(
+                f"cell.sr_period_slots {self.sr_period_slots} is not a multiple of the "
+                f"{self.tdd.period_slots} NR slots of TDD pattern {self.tdd.name}"
+            )
+        for name in ("ul", "dl"):
+            _between(f"cell.max_mcs_{name}", getattr(self, f"max_mcs_{name}"), 0, 28)
+        _between("cell.initial_mcs", self.initial_mcs, 0, 28)
+        _between("cell.mcs_idle_floor", self.mcs_idle_floor, 0, 28)
+        _between("cell.mcs_period_frames", self.mcs_period_frames, 1, 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class LinkSpec:
+    """Block error rate of a first transmission: 1 / (1 + exp((SNR - s50(MCS)) / scale)).
+
+    s50(MCS) = ``snr_at_mcs0_db`` + MCS * ``snr_step_db`` + scale * ln 9, so that the first two parameters
+    give the SNR of 10 % BLER. rfsim: MCS 18.9 at 14 dB and 12 at 8 dB with 10 % BLER.
+    """
+
+    snr_at_mcs0_db: float = -2.4
+    snr_step_db: float = 0.87
+    bler_scale_db: float = 0.6
+    """Steepness in dB. Assumed."""
+
+    def __post_init__(self) -> None:
+        if self.bler_scale_db <= 0:
+            raise ValueError(f"link.bler_scale_db {self.bler_scale_db} is not positive")
+        if self.snr_step_db <= 0:
+            raise ValueError(f"link.snr_step_db {self.snr_step_db} is not positive")
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelProcess:
+    """SNR in dB by radio frame: a first-order autoregressive process round a mean, one a direction."""
+
+    ul_mean_db: float = 14.5
+    """Gives UL MCS 17 to 20, with which 106 PRB carry Table III's 22 Mbit/s."""
+    dl_mean_db: float = 26.5
+    """Gives DL MCS 28, with which 106 PRB carry Table III's 44 Mbit/s."""
+    sd_db: float = 0.8
+    """Standard deviation. Assumed."""
+    coherence_s: float = 0.5
+    """Time in which the autocorrelation falls to 1/e. Assumed."""
+
+    def __post_init__(self) -> None:
+        if self.sd_db < 0 or self.coherence_s <= 0:
+            raise ValueError(f"channel: sd {self.sd_db} dB or coherence {self.coherence_s} s out of range")
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelTrace:
+    """SNR from a measured trace (see :func:`agents.emulator.channel.read_trace`); it repeats at its end."""
+
+    path: str | Path
+    ul_offset_db: float = -3.0
+    """CQI is a downlink measurement: the UL SNR is the DL SNR plus this. Assumed."""
+    not_5g: str = "skip"
+    """What a row that is not 5G is: ``skip`` (cut out of the trace) or ``outage`` (nothing gets through)."""
+    between: str = "linear"
+    """Between two rows: ``linear`` interpolation in dB, or ``hold``."""
+    start_s: float = 0.0
+    """Where in the trace the run begins."""
+    fading_sd_db: float = 0.8
+    """Standard deviation of a fast process added to the trace, of ``coherence_s`` as above. Assumed."""
+    coherence_s: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class UeSpec:
+    """A UE: identity, slice and channel. An empty slice uses what the slices leave."""
+
+    ue_id: str
+    rnti: int
+    slice: str = ""
+    channel: ChannelProcess | ChannelTrace = field(default_factory=ChannelProcess)
+
+
+@dataclass(frozen=True, slots=True)
+class RateSpec:
+    """Offered rate in bit/s: mean, standard deviation and maximum, as measured offline."""
+
+    mean_bps: float
+    sd_bps: float
+    max_bps: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.mean_bps <= self.max_bps or self.sd_bps < 0:
+            raise ValueError(
+                f"rate: mean {self.mean_bps}, sd {self.sd_bps}, max {self.max_bps} bit/s do not go together"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class FlowSpec:
+    """An application stream of one UE.
+
+    ``active`` holds [start, stop) intervals in seconds from the start of the run, ascending and disjoint.
+    Kind ``openrtist``: camera frames up, stylised frames down, over TCP. ``saturated_ul``/``saturated_dl``:
+    UDP of 1400-byte payloads gated so that the queue never empties (iperf-like).
+    """
+
+    flow: str
+    ue_id: str
+    active: Sequence[tuple[float, float]] = ((0.0, 1e9),)
+    kind: str = OPENRTIST
+    fps: float = 30.0
+    width: int = 160
+    height: int = 80
+    ul: RateSpec = RateSpec(2.997e6, 0.390e6, 3.190e6)
+    dl: RateSpec = RateSpec(0.992e6, 0.136e6, 1.071e6)
+    content_s: float = 1.0
+    """Time scale of the content process behind the rates. Assumed."""
+    frame_jitter: float = 0.05
+    """Relative half-width of the frame sizes round the content process. Assumed."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in FLOW_KINDS:
+            raise ValueError(f"flow {self.flow!r}: kind {self.kind!r} is none of {FLOW_KINDS}")
+        if self.fps <= 0 or self.width < 1 or self.height < 1 or self.content_s <= 0:
+            raise ValueError(f"flow {self.flow!r}: fps, resolution and content_s are positive")
+        if not 0 <= self.frame_jitter < 1:
+            raise ValueError(f"flow {self.flow!r}: frame_jitter {self.frame_jitter} is outside [0, 1)")
+        last = 0.0
+        for start, stop in self.active:
+            if not last <= start < stop:
+                raise ValueError(f"flow {self.flow!r}: interval [{start}, {stop}) is empty or out of order")
+            last = stop
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeSpec:
+    """The edge server: one GPU, first in first out over all flows.
+
+    Inference time at clock f MHz: (``base_ms`` + ``clocked_ms`` * ``max_mhz`` / f) * size, where size is 1 at
+    160x80 and affine in the pixels. Table IV: 7 ms at 160x80 and 1600 MHz. The split between the parts is
+    assumed: no table gives inference time against the clock.
+    """
+
+    base_ms: float = 2.8
+    clocked_ms: float = 4.2
+    max_mhz: int = 1600
+    """The clock before the first :meth:`EmulatedTestbed.set_gpu_mhz`, and the law's reference."""
+    pixel_share: float = 0.42
+    """Part of the time at 160x80 that grows with the pixels. Table II: 5.2 ms + 0.298 ms per 1000 pixels."""
+    clock_lag_ms: float = 10.0
+    """From the order to the clock in force. Assumed."""
+    stall_rate_hz: float = 0.06
+    """Stalls of the GPU or its host, at most one a second. Table IV: mean above the 90th percentile."""
+    stall_min_ms: float = 50.0
+    stall_max_ms: float = 370.0
+    """Stall lengths are uniform. Table IV: the maximum is 376 ms."""
+    frames_held: int = 60
+    """Frames of one flow at the edge (waiting, in service or not yet written to the socket). With so many the
+    server stops reading that connection. Assumed; few enough to bound the model, enough that an overload of
+    one control slot stays at its own hop."""
+
+    def __post_init__(self) -> None:
+        if self.base_ms < 0 or self.clocked_ms < 0 or self.base_ms + self.clocked_ms <= 0:
+            raise ValueError("edge: inference time is not positive")
+        if not 0 <= self.stall_rate_hz <= 1:
+            raise ValueError(f"edge.stall_rate_hz {self.stall_rate_hz} is outside [0, 1]")
+        if not 0 <= self.stall_min_ms <= self.stall_max_ms <= 1000:
+            raise ValueError("edge: stall lengths are outside 0..1000 ms or out of order")
+        _between("edge.frames_held", self.frames_held, 1, 256)
+        _between("edge.max_mhz", self.max_mhz, 1, 100_000)
+
+
+@dataclass(frozen=True, slots=True)
+class TcpSpec:
+    """TCP of the OpenRTiST connections: Reno congestion control with NewReno recovery (RFC 5681, 6582)."""
+
+    mss_bytes: int = 1400
+    header_bytes: int = 52
+    """IP and TCP header with timestamps; an ACK is nothing else."""
+    initial_window: int = 10
+    """Segments (RFC 6928)."""
+    send_buffer_bytes: int = 131_072
+    """Socket send buffer, unacknowledged bytes included. A full one blocks the writer. Assumed."""
+    receive_buffer_bytes: int = 131_072
+    delayed_ack_ms: float = 40.0
+    min_rto_ms: float = 200.0
+    max_rto_ms: float = 10_000.0
+
+    def __post_init__(self) -> None:
+        _between("tcp.mss_bytes", self.mss_bytes, 100, 9000)
+        _between("tcp.initial_window", self.initial_window, 1, 100)
+        _between("tcp.send_buffer_bytes", self.send_buffer_bytes, 2 * self.mss_bytes, 1 << 24)
+        _between("tcp.receive_buffer_bytes", self.receive_buffer_bytes, 2 * self.mss_bytes, 1 << 26)
+
+
+@dataclass(frozen=True, slots=True)
+class RlcSpec:
+    """RLC and PDCP of the data bearer."""
+
+    mode: str = "am"
+    """``am``: a transport block given up by HARQ is sent again; ``um``: its packets are lost."""
+    queue_limit_bytes: int = 2_000_000
+    """Bytes that wait in one queue; a packet beyond is dropped and counted. Assumed."""
+    am_retransmit_ms: float = 20.0
+    """From giving up to the RLC retransmission (STATUS report and poll timers, 38.322 5.3). Assumed."""
+    t_reordering_ms: float = 100.0
+    """PDCP t-Reordering, used in UM. rfsim."""
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("am", "um"):
+            raise ValueError(f"rlc.mode {self.mode!r} is neither 'am' nor 'um'")
+        _between("rlc.queue_limit_bytes", self.queue_limit_bytes, 10_000, 5_000_000)
+
+
+@dataclass(frozen=True, slots=True)
+class PathSpec:
+    """Fixed delays and the UE's host interface: what no queue of the radio explains."""
+
+    ul_forward_ms: float = 0.3
+    """gNB, core and host stack from decoding to the edge's TCP receiver. Assumed."""
+    dl_forward_ms: float = 0.3
+    """The same downwards, to the RLC queue. Assumed."""
+    ue_dl_offset_ms: float = 6.5
+    """Processing in the UE's modem and host, DL. Table IV: the minimum is 9 ms, the radio needs under 4."""
+    ue_dl_poll_ms: float = 17.0
+    """Period in which the UE's modem hands received packets to its host, with a jitter of one period; 0: at
+    once. The spread of Table IV's DL delays (9 to 62 ms at 1/40 of the capacity) is not one of queues; this
+    mechanism is assumed for it."""
+
+    def __post_init__(self) -> None:
+        for name in ("ul_forward_ms", "dl_forward_ms", "ue_dl_offset_ms", "ue_dl_poll_ms"):
+            if not 0 <= getattr(self, name) <= 1000:
+                raise ValueError(f"path.{name} {getattr(self, name)} is outside 0..1000 ms")
+
+
+@dataclass(frozen=True, slots=True)
+class TestbedSpec:
+    """A whole testbed: one cell, its UEs, their flows, the edge."""
+
+    __test__ = False
+
+    ues: Sequence[UeSpec]
+    flows: Sequence[FlowSpec]
+    cell: CellSpec = field(default_factory=CellSpec)
+    link: LinkSpec = field(default_factory=LinkSpec)
+    edge: EdgeSpec = field(default_factory=EdgeSpec)
+    tcp: TcpSpec = field(default_factory=TcpSpec)
+    rlc: RlcSpec = field(default_factory=RlcSpec)
+    path: PathSpec = field(default_factory=PathSpec)
+
+    def __post_init__(self) -> None:
+        if not self.ues:
+            raise ValueError("a testbed has at least one UE")
+        _unique("UE id", [u.ue_id for u in self.ues])
+        _unique("RNTI", [u.rnti for u in self.ues])
+        _unique("flow", [f.flow for f in self.flows])
+        known = {u.ue_id for u in self.ues}
+        for f in self.flows:
+            if f.ue_id not in known:
+                raise ValueError(f"flow {f.flow!r}: UE {f.ue_id!r} is not in the testbed")
+            largest = max(f.ul.max_bps, f.dl.max_bps) / f.fps / 8 * (1 + f.frame_jitter)
+            if largest > self.tcp.receive_buffer_bytes / 2:
+                raise ValueError(f"flow {f.flow!r}: frames of {largest:.0f} B exceed half the receive buffer")
+
+
+def _between(name: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"{name} {value} is outside {low}..{high}")
+
+
+def _unique(what: str, names: Sequence[object]) -> None:
+    seen: set[object] = set()
+    for n in names:
+        if n in seen:
+            raise ValueError(f"{what} {n!r} is there twice")
+        seen.add(n)

@@ -1,0 +1,635 @@
+"""The emulated testbed: cell, UEs, applications and edge on one virtual clock of NR slots.
+
+The result depends on the specification, the seed and the NR slots at which quotas and clocks were set, not on
+how :meth:`EmulatedTestbed.advance` was called in between: a real-time and a virtual-time face see the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.emulator import kernel
+from agents.emulator import layout as lay
+from agents.emulator.channel import bler_midpoints, cqi_snr, read_trace
+from agents.emulator.spec import FLOW_KINDS, ChannelProcess, FlowSpec, RateSpec, TestbedSpec
+from controller.core.nr import SLOT_NS, SLOTS_PER_FRAME, tbs_table
+from wire import ran_pb2
+
+IntArray = NDArray[np.int64]
+
+DEFAULT_EPOCH_NS = 1_767_225_600_000_000_000
+"""2026-01-01T00:00:00Z: CLOCK_REALTIME of NR slot 0 where nothing else is said."""
+
+MAX_UES = 256
+MAX_FLOWS = 256
+
+# DM-RS resource elements of a PRB by data symbols of the NR slot's part, as OAI places them (rfsim).
+_DMRS_DL = {13: 12}
+_DMRS_UL = {13: 18, 5: 12}
+_DMRS_ELSE = 6
+
+
+@dataclass(frozen=True, slots=True)
+class FlowInfo:
+    """A flow of the testbed; rates are the offered ones, bit/s."""
+
+    flow: str
+    ue_id: str
+    slice: str
+    """The slice of the flow's UE at the start."""
+    ul_bps: float
+    dl_bps: float
+
+
+@dataclass(frozen=True, slots=True)
+class FlowEvent:
+    """``kind`` is ``start`` or ``stop``; ``flow`` indexes :attr:`EmulatedTestbed.flows`."""
+
+    time_ns: int
+    kind: str
+    flow: int
+
+
+@dataclass(frozen=True, slots=True)
+class FrameUpdates:
+    """Frames whose times changed, as int64 columns of equal length: ns of the epoch, 0 is not yet."""
+
+    flow: IntArray
+    sequence: IntArray
+    ue_sent: IntArray
+    edge_received: IntArray
+    edge_sent: IntArray
+    ue_received: IntArray
+
+    def __len__(self) -> int:
+        return len(self.flow)
+
+
+@dataclass(frozen=True, slots=True)
+class ByteCounters:
+    """Application bytes of a flow, or IP bytes of an RLC entity, in one direction since the start.
+
+    offered = delivered + queued + dropped at every instant. ``queued`` is counted from what is in the queues,
+    not from the other three.
+    """
+
+    name: str
+    direction: str
+    offered: int
+    delivered: int
+    queued: int
+    dropped: int
+
+
+@dataclass(frozen=True, slots=True)
+class HarqCounters:
+    """Transmissions of a UE in one direction since the start, accounted in the NR slot that carries them."""
+
+    ue_id: str
+    direction: str
+    new: int
+    retransmissions: int
+    failed: int
+    """Transport blocks given up after the last round"""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What the model's bounded rings had to refuse, since the start. All 0 in a sound run."""
+
+    line_drops: int
+    """Packets between gNB and edge host"""
+    host_drops: int
+    """Packets in the UEs, before their applications"""
+    segments_stalled: int
+    """Transport blocks that went without new data because the RLC window was full"""
+    frames_unreported: int
+    """Frames forgotten before :meth:`EmulatedTestbed.take_frames` took their last times"""
+    events_unreported: int
+    """Flow starts and stops forgotten before they were taken"""
+
+
+class EmulatedTestbed:
+    """One emulated testbed. ValueError where the specification cannot be run, OSError for a missing trace.
+
+    ``seed`` is 0 or more; ``epoch_ns`` is CLOCK_REALTIME of NR slot 0.
+    """
+
+    def __init__(self, spec: TestbedSpec, *, seed: int, epoch_ns: int = DEFAULT_EPOCH_NS) -> None:
+        if not 0 <= seed < 1 << 63:
+            raise ValueError(f"seed {seed} is outside 0..2**63 - 1")
+        if len(spec.ues) > MAX_UES or len(spec.flows) > MAX_FLOWS:
+            raise ValueError(f"more than {MAX_UES} UEs or {MAX_FLOWS} flows")
+        if len(spec.flows) * spec.edge.frames_held > lay.EDGE_QUEUE:
+            raise ValueError(
+                f"edge.frames_held {spec.edge.frames_held} is too many for {len(spec.flows)} flows"
+            )
+        self.spec = spec
+        self.seed = seed
+        self.epoch_ns = epoch_ns
+        self.flows: tuple[FlowInfo, ...] = tuple(self._flow_info(f) for f in spec.flows)
+        self._ue_index = {u.ue_id: i for i, u in enumerate(spec.ues)}
+        self._slice_index: dict[str, int] = {"": 0}
+        self._cqi_snr = cqi_snr(spec.link)
+        self._state = _new_state(spec, seed)
+        self._cell = self._state.cell[0]
+        n = spec.cell.n_prb
+        self._state.slices["quota_ul"] = self._state.slices["quota_dl"] = n
+        for i, u in enumerate(spec.ues):
+            self._state.ue[i]["slice"] = self._slice(u.slice)
+        self._frame_rows = np.empty((1024, 6), np.int64)
+        self._use_slot = 0
+        self._busy_taken = 0
+        self._busy_slot = 0
+        self._events_lost = 0
+
+    # -- clock ---------------------------------------------------------------------------------------
+
+    @property
+    def nr_slot(self) -> int:
+        """NR slots done."""
+        return int(self._cell["slot"])
+
+    def time_ns(self) -> int:
+        """CLOCK_REALTIME of the start of the next NR slot, ns."""
+        return self.epoch_ns + self.nr_slot * SLOT_NS
+
+    def advance(self, until_nr_slot: int) -> None:
+        """Runs the NR slots up to, not including, ``until_nr_slot``. ValueError for one in the past."""
+        if until_nr_slot < self.nr_slot:
+            raise ValueError(f"NR slot {until_nr_slot} is before {self.nr_slot}: time does not go back")
+        kernel.advance(self._state, until_nr_slot)
+
+    # -- control -------------------------------------------------------------------------------------
+
+    def set_quotas(self, quotas: Mapping[str, tuple[int, int]], bindings: Mapping[str, str]) -> None:
+        """Replaces all quotas, from the next NR slot on.
+
+        ``quotas`` maps a slice to (UL, DL) PRB, of which its UEs get theirs first; a slice that is not in
+        it has what is left, as have the UEs without one (slice ``""`` has no quota). ``bindings`` maps
+        a UE id to its slice; a UE that is not in it keeps its slice. ValueError, and nothing changed, for
+        PRBs outside the carrier, a quota for slice ``""`` and an unknown UE.
+        """
+        n_prb = self.spec.cell.n_prb
+        for name, (ul, dl) in quotas.items():
+            if not name:
+                raise ValueError("a quota without a slice's name")
+            for direction, prb in (("UL", ul), ("DL", dl)):
+                if not 0 <= prb <= n_prb:
+                    raise ValueError(f"slice {name!r}: {direction} quota of {prb} PRB is outside 0..{n_prb}")
+        for ue_id in bindings:
+            if ue_id not in self._ue_index:
+                raise ValueError(f"binding of UE {ue_id!r}: no such UE in the cell")
+        new = {*quotas, *bindings.values()} - self._slice_index.keys()
+        if len(self._slice_index) + len(new) > lay.MAX_SLICES:
+            raise ValueError(f"more than {lay.MAX_SLICES - 1} slices in a cell")
+        slices = self._state.slices
+        slices["quota_ul"] = slices["quota_dl"] = n_prb
+        slices["has_quota"] = 0
+        for name, (ul, dl) in quotas.items():
+            i = self._slice(name)
+            slices["quota_ul"][i], slices["quota_dl"][i], slices["has_quota"][i] = ul, dl, 1
+        for ue_id, name in bindings.items():
+            self._state.ue["slice"][self._ue_index[ue_id]] = self._slice(name)
+
+    def set_gpu_mhz(self, mhz: int) -> None:
+        """Orders an SM clock in MHz; inferences that start after the lag run at it. ValueError below 1."""
+        if mhz < 1:
+            raise ValueError(f"GPU clock of {mhz} MHz")
+        c, orders = self._cell, self._state.orders
+        now = self.nr_slot * SLOT_NS
+        due = now + int(c["lag_ns"])
+        head, tail = int(c["orders_head"]), int(c["orders_tail"])
+        # Instants of the NR slot before are still to be worked off.
+        while head < tail and orders[head % lay.CLOCK_ORDERS, 0] < now - SLOT_NS:
+            c["mhz"] = orders[head % lay.CLOCK_ORDERS, 1]
+            head += 1
+        if head < tail and orders[(tail - 1) % lay.CLOCK_ORDERS, 0] == due:
+            tail -= 1
+        if tail - head >= lay.CLOCK_ORDERS:
+            raise RuntimeError(f"more than {lay.CLOCK_ORDERS} clock orders within the lag")
+        orders[tail % lay.CLOCK_ORDERS] = due, mhz
+        c["orders_head"], c["orders_tail"] = head, tail + 1
+
+    # -- what is seen --------------------------------------------------------------------------------
+
+    def mac_report(self) -> ran_pb2.MacReport:
+        """The MAC state now, in the words of the RAN link; session and sequence are left 0."""
+        n = self.nr_slot
+        report = ran_pb2.MacReport(
+            frame=n // SLOTS_PER_FRAME % 1024, slot=n % SLOTS_PER_FRAME, time_ns=self.epoch_ns + n * SLOT_NS
+        )
+        names = list(self._slice_index)
+        ues, rlc = self._state.ue, self._state.rlc
+        queued = (rlc["queued"] - rlc["sent"] + rlc["am_bytes"]).tolist()
+        granted = (ues["estimate"] - ues["scheduled"]).tolist()
+        mcs, lc, prb, bler = (rlc[k].tolist() for k in ("mcs", "lc_bytes", "prb_slots", "bler"))
+        slices, snr_ul = ues["slice"].tolist(), ues["snr_ul"].tolist()
+        cqi = np.searchsorted(self._cqi_snr, ues["snr_dl"], side="right").tolist()
+        for i, u in enumerate(self.spec.ues):
+            ue = report.ues.add(
+                rnti=u.rnti, ue_id=u.ue_id, slice=names[slices[i]], cqi=cqi[i], snr_db=snr_ul[i]
+            )
+            for d, direction, waiting in (
+                (2 * i, ue.ul, max(0, granted[i])),
+                (2 * i + 1, ue.dl, queued[2 * i + 1]),
+            ):
+                direction.mcs = mcs[d]
+                direction.mcs_table = 1
+                direction.layers = 1
+                direction.queued_bytes = waiting
+                direction.lc_bytes = lc[d]
+                direction.prb_slots = prb[d]
+                direction.bler = bler[d]
+        return report
+
+    def slice_use(self) -> list[ran_pb2.SliceUse]:
+        """PRBs of every slice and direction since the last call, accounted at their grant.
+
+        UEs without a slice are under ``""``. ``slots`` are the NR slots in which PRBs of the direction
+        could be granted.
+        """
+        table, tdd, n = self._state.slices, self._state.tdd, self.nr_slot
+        dl = tdd[1] >= 0
+        can_grant = {
+            "ul": dl & (np.roll(tdd[0], -self.spec.cell.k2) >= 0),
+            "dl": dl,
+        }
+        use = []
+        for name, i in self._slice_index.items():
+            for direction, code in (("ul", ran_pb2.UL), ("dl", ran_pb2.DL)):
+                row = table[i]
+                use.append(
+                    ran_pb2.SliceUse(
+                        slice=name,
+                        direction=code,
+                        max_new_prb=int(row[f"max_{direction}"]),
+                        new_prb_slots=int(row[f"new_{direction}"]),
+                        retx_prb_slots=int(row[f"retx_{direction}"]),
+                        slots=_count(can_grant[direction], self._use_slot, n),
+                    )
+                )
+        for name in ("max", "new", "retx"):
+            table[f"{name}_ul"] = table[f"{name}_dl"] = 0
+        self._use_slot = n
+        return use
+
+    def take_frames(self) -> FrameUpdates:
+        """Every frame whose times changed since the last call, once, with all times known so far."""
+        while True:
+            n = kernel.collect(self._state, self._frame_rows)
+            if n >= 0:
+                break
+            self._frame_rows = np.empty((2 * len(self._frame_rows), 6), np.int64)
+        rows = self._frame_rows[:n].T.copy()
+        times = rows[2:]
+        times[times > 0] += self.epoch_ns
+        return FrameUpdates(*rows)
+
+    def take_flow_events(self) -> list[FlowEvent]:
+        """Starts and stops of flows since the last call, in the order of time."""
+        c = self._cell
+        head, tail = int(c["events_head"]), int(c["events_tail"])
+        if tail - head > lay.FLOW_EVENTS:
+            self._events_lost += tail - head - lay.FLOW_EVENTS
+            head = tail - lay.FLOW_EVENTS
+        events = []
+        for k in range(head, tail):
+            e = self._state.events[k % lay.FLOW_EVENTS]
+            kind = "start" if e["start"] else "stop"
+            events.append(FlowEvent(self.epoch_ns + int(e["time"]), kind, int(e["flow"])))
+        c["events_head"] = tail
+        return events
+
+    def edge_utilisation(self) -> float:
+        """Part of the time since the last call in which the GPU worked, 0..1; 0 for no time."""
+        n = self.nr_slot
+        ahead = 0
+        if self._cell["serving"] >= 0:
+            ahead = max(0, int(self._cell["edge_end"]) - n * SLOT_NS)
+        done = int(self._cell["busy_ns"]) - ahead
+        worked, slots = done - self._busy_taken, n - self._busy_slot
+        self._busy_taken, self._busy_slot = done, n
+        return min(1.0, max(0.0, worked / (slots * SLOT_NS))) if slots else 0.0
+
+    def gpu_mhz(self) -> int:
+        """The SM clock in force, MHz."""
+        c, now, mhz = self._cell, self.nr_slot * SLOT_NS, int(self._cell["mhz"])
+        for k in range(int(c["orders_head"]), int(c["orders_tail"])):
+            at, ordered = self._state.orders[k % lay.CLOCK_ORDERS]
+            if at <= now:
+                mhz = int(ordered)
+        return mhz
+
+    # -- accounts ------------------------------------------------------------------------------------
+
+    def counters(self) -> tuple[ByteCounters, ...]:
+        """Application bytes by flow and direction (``ul``, ``dl``)."""
+        result = []
+        for i, info in enumerate(self.flows):
+            f = self._state.flow[i]
+            for d, name in enumerate(("ul", "dl")):
+                if f["kind"] == lay.OPENRTIST:
+                    queued = self._frames_underway(i, d)
+                else:
+                    queued = sum(
+                        int(p["size"]) for p in self._packets(2 * int(f["ue"]) + d) if p["flow"] == i
+                    )
+                offered, delivered, dropped = (
+                    int(f[f"{name}_{k}"]) for k in ("offered", "delivered", "dropped")
+                )
+                result.append(ByteCounters(info.flow, name, offered, delivered, queued, dropped))
+        return tuple(result)
+
+    def rlc_counters(self) -> tuple[ByteCounters, ...]:
+        """IP bytes through the RLC entities by UE id and direction, TCP's headers and ACKs included."""
+        result = []
+        for i, u in enumerate(self.spec.ues):
+            for d, name in enumerate(("ul", "dl")):
+                r = self._state.rlc[2 * i + d]
+                queued = sum(int(p["size"]) for p in self._packets(2 * i + d))
+                offered, delivered, dropped = (int(r[f"bytes_{k}"]) for k in ("in", "out", "dropped"))
+                result.append(ByteCounters(u.ue_id, name, offered, delivered, queued, dropped))
+        return tuple(result)
+
+    def harq_counters(self) -> tuple[HarqCounters, ...]:
+        """HARQ transmissions by UE and direction."""
+        table = self._state.rlc
+        columns = [table[k].tolist() for k in ("harq_new", "harq_retx", "harq_failed")]
+        return tuple(
+            HarqCounters(u.ue_id, name, *(c[2 * i + d] for c in columns))
+            for i, u in enumerate(self.spec.ues)
+            for d, name in enumerate(("ul", "dl"))
+        )
+
+    def health(self) -> Health:
+        """What the model's rings had to refuse."""
+        return Health(
+            int(self._cell["line_drops"]),
+            int(self._state.ue["host_drops"].sum()),
+            int(self._state.rlc["stalled"].sum()),
+            int(self._state.flow["frame_unreported"].sum()),
+            self._events_lost,
+        )
+
+    # -- inside --------------------------------------------------------------------------------------
+
+    def _flow_info(self, f: FlowSpec) -> FlowInfo:
+        of = {u.ue_id: u.slice for u in self.spec.ues}
+        return FlowInfo(f.flow, f.ue_id, of[f.ue_id], f.ul.mean_bps, f.dl.mean_bps)
+
+    def _slice(self, name: str) -> int:
+        if name not in self._slice_index and len(self._slice_index) >= lay.MAX_SLICES:
+            raise ValueError(f"more than {lay.MAX_SLICES - 1} slices in a cell")
+        index = self._slice_index.setdefault(name, len(self._slice_index))
+        self._cell["slices"] = len(self._slice_index)
+        return index
+
+    def _packets(self, row: int) -> list[np.void]:
+        r = self._state.rlc[row]
+        first = row * lay.PACKETS
+        return [
+            self._state.packets[first + k % lay.PACKETS] for k in range(int(r["pk_head"]), int(r["pk_tail"]))
+        ]
+
+    def _frames_underway(self, i: int, d: int) -> int:
+        f, received = self._state.flow[i], int(self._state.tcp[2 * i + d]["rcv"])
+        name = ("ul", "dl")[d]
+        total = 0
+        for k in range(int(f["returned"]), int(f["frames" if d == lay.UL else "inferred"])):
+            frame = self._state.frames[i * lay.FRAMES + k % lay.FRAMES]
+            total += min(int(frame[f"{name}_size"]), max(0, int(frame[f"{name}_end"]) - received))
+        return total
+
+
+def _count(can_carry: NDArray[np.bool_], first: int, end: int) -> int:
+    """NR slots in [first, end) at whose place in the period ``can_carry`` is set."""
+    period = len(can_carry)
+    whole, rest = divmod(end - first, period)
+    return whole * int(can_carry.sum()) + int(np.roll(can_carry, -(first % period))[:rest].sum())
+
+
+def _ns(ms: float) -> int:
+    return round(ms * 1e6)
+
+
+def _new_state(spec: TestbedSpec, seed: int) -> lay.State:
+    tbs, tdd = _shapes(spec)
+    intervals = [(round(a * 1e9), round(b * 1e9)) for f in spec.flows for a, b in f.active]
+    n_ue, n_flow = len(spec.ues), len(spec.flows)
+    grids = [
+        np.empty(0) if isinstance(u.channel, ChannelProcess) else read_trace(u.channel, spec.link)
+        for u in spec.ues
+    ]
+    s = lay.State(
+        cell=np.zeros(1, lay.CELL),
+        ue=np.zeros(n_ue, lay.UE),
+        rlc=np.zeros(2 * n_ue, lay.RLC),
+        harq=np.zeros(2 * n_ue * 16, lay.HARQ),
+        packets=np.zeros(2 * n_ue * lay.PACKETS, lay.PACKET),
+        segments=np.zeros(2 * n_ue * lay.SEGMENTS, lay.SEGMENT),
+        small=np.zeros((2 * n_ue, lay.SMALL_RINGS), np.int64),
+        slices=np.zeros(lay.MAX_SLICES, lay.SLICE),
+        flow=np.zeros(n_flow, lay.FLOW),
+        tcp=np.zeros(2 * n_flow, lay.TCP),
+        tcp_segments=np.zeros(2 * n_flow * lay.TCP_SEGMENTS, lay.TCP_SEGMENT),
+        frames=np.zeros(n_flow * lay.FRAMES, lay.FRAME),
+        up=np.zeros(lay.LINE, lay.PACKET),
+        down=np.zeros(lay.LINE, lay.PACKET),
+        host=np.zeros(n_ue * lay.HOST, lay.PACKET),
+        edge=np.zeros((lay.EDGE_QUEUE, 2), np.int64),
+        orders=np.zeros((lay.CLOCK_ORDERS, 2), np.int64),
+        events=np.zeros(lay.FLOW_EVENTS, lay.EVENT),
+        scratch=np.zeros(n_ue),
+        intervals=np.array(intervals, np.int64).reshape(-1, 2),
+        tbs=tbs,
+        midpoint=bler_midpoints(spec.link),
+        tdd=tdd,
+        trace=np.concatenate([np.empty(0), *grids]),
+    )
+    _set_cell(s.cell, spec, seed)
+    firsts = np.cumsum([0, *(len(g) for g in grids)])
+    for i in range(n_ue):
+        _set_ue(s, spec, i, int(firsts[i]), len(grids[i]))
+    first = 0
+    for i, f in enumerate(spec.flows):
+        _set_flow(s, spec, i, f, first)
+        first += len(f.active)
+    s.small[:, lay.PUSCH : lay.PUSCH + lay.PUSCH_LEN] = -1
+    s.small[:, lay.ACK_SLOT : lay.ACK_SLOT + lay.ACKS_LEN] = -1
+    return s
+
+
+def _shapes(spec: TestbedSpec) -> tuple[NDArray[np.int32], IntArray]:
+    """Transport block sizes by slot shape and which shape an NR slot of the TDD period has."""
+    c = spec.cell
+    shapes: dict[tuple[str, int], int] = {}
+    tables: list[IntArray] = []
+    tdd = np.zeros((3, c.tdd.period_slots), np.int64)
+    for at in range(c.tdd.period_slots):
+        for row, name, symbols, dmrs in (
+            (0, "ul", c.tdd.ul_symbols_in(at), _DMRS_UL),
+            (1, "dl", c.tdd.dl_symbols_in(at), _DMRS_DL),
+        ):
+            data = symbols - c.control_symbols
+            if data < 1:
+                tdd[row, at] = -1
+                continue
+            if (name, data) not in shapes:
+                shapes[name, data] = len(tables)
+                tables.append(tbs_table(data, c.n_prb, dmrs_re=dmrs.get(data, _DMRS_ELSE)) // 8)
+            tdd[row, at] = shapes[name, data]
+        tdd[2, at] = c.tdd.ul_symbols_in(at) > 0
+    if not tdd[2].any() or not (tdd[1] >= 0).any():
+        raise ValueError(f"TDD pattern {c.tdd.name} has no UL or no DL part")
+    return np.array(tables, np.int32), tdd
+
+
+def _set_cell(cell: NDArray[np.void], spec: TestbedSpec, seed: int) -> None:
+    c, t, e = spec.cell, spec.tcp, spec.edge
+    values: dict[str, float] = {
+        "seed": seed,
+        "next_ns": 0,
+        "ues": len(spec.ues),
+        "flows": len(spec.flows),
+        "slices": 1,
+        "period": c.tdd.period_slots,
+        "n_prb": c.n_prb,
+        "k2": c.k2,
+        "min_grant": c.min_grant_prb,
+        "mac_header": c.mac_header_bytes,
+        "l2_header": c.l2_header_bytes,
+        "ssb_period": c.ssb_period_frames,
+        "ssb_free": min(c.ssb_free_prb, c.n_prb),
+        "prach_period": c.prach_period_frames,
+        "prach_free": min(c.prach_free_prb, c.n_prb),
+        "rounds": c.harq_rounds,
+        "k1_min": c.k2 if c.k1_min is None else c.k1_min,
+        "k1_span": c.k1_span,
+        "acks_per_slot": c.acks_per_ul_slot,
+        "ul_known": 1 + c.pusch_decode_slots + c.sched_lead_slots,
+        "dl_known": 1 + c.sched_lead_slots,
+        "pusch_ns": c.pusch_decode_slots * SLOT_NS,
+        "sr_period": c.sr_period_slots,
+        "sr_known": 1 + c.sr_latency_slots + c.sched_lead_slots,
+        "sr_prohibit": c.sr_prohibit_slots,
+        "retx_bsr": c.retx_bsr_slots,
+        "inactivity": lay.NEVER
+        if c.ul_inactivity_frames is None
+        else c.ul_inactivity_frames * SLOTS_PER_FRAME or c.tdd.period_slots,
+        "max_mcs_ul": c.max_mcs_ul,
+        "max_mcs_dl": c.max_mcs_dl,
+        "mcs_period": c.mcs_period_frames,
+        "mcs_idle": c.mcs_idle_transmissions,
+        "mcs_floor": c.mcs_idle_floor,
+        "am": spec.rlc.mode == "am",
+        "am_slots": math.ceil(spec.rlc.am_retransmit_ms * 1e6 / SLOT_NS),
+        "reordering_ns": _ns(spec.rlc.t_reordering_ms),
+        "queue_limit": spec.rlc.queue_limit_bytes,
+        "ul_forward_ns": _ns(spec.path.ul_forward_ms),
+        "dl_forward_ns": _ns(spec.path.dl_forward_ms) + c.sched_lead_slots * SLOT_NS,
+        "ue_dl_ns": _ns(spec.path.ue_dl_offset_ms),
+        "poll_ns": _ns(spec.path.ue_dl_poll_ms),
+        "mss": t.mss_bytes,
+        "tcp_header": t.header_bytes,
+        "window_0": t.initial_window,
+        "send_buffer": t.send_buffer_bytes,
+        "receive_buffer": t.receive_buffer_bytes,
+        "delack_ns": _ns(t.delayed_ack_ms),
+        "rto_min": _ns(t.min_rto_ms),
+        "rto_max": _ns(t.max_rto_ms),
+        "serving": -1,
+        "edge_end": lay.NEVER,
+        "mhz": e.max_mhz,
+        "lag_ns": _ns(e.clock_lag_ms),
+        "held_max": e.frames_held,
+        "stall_min_ns": _ns(e.stall_min_ms),
+        "stall_max_ns": _ns(e.stall_max_ms),
+        "harq_gain": c.harq_gain_db,
+        "bler_scale": spec.link.bler_scale_db,
+        "bler_lower": c.bler_lower,
+        "bler_upper": c.bler_upper,
+        "bler_keep": c.bler_filter,
+        "pf_keep": 1 - c.pf_forget,
+        "base_ns": e.base_ms * 1e6,
+        "clocked_ns": e.clocked_ms * 1e6,
+        "max_mhz": e.max_mhz,
+        "stall_rate": e.stall_rate_hz,
+    }
+    for name, value in values.items():
+        cell[name] = value
+
+
+def _set_ue(s: lay.State, spec: TestbedSpec, i: int, first: int, length: int) -> None:
+    c, channel, e = spec.cell, spec.ues[i].channel, s.ue[i]
+    ul_last = int(np.flatnonzero(s.tdd[2])[-1])
+    e["sr_offset"] = (ul_last + i * c.tdd.period_slots) % c.sr_period_slots
+    e["sr_known_slot"] = e["host_due"] = lay.NEVER
+    e["bsr_slot"] = -1
+    e["rho"] = math.exp(-0.01 / channel.coherence_s)
+    if isinstance(channel, ChannelProcess):
+        e["mean_ul"], e["mean_dl"], e["sd"] = channel.ul_mean_db, channel.dl_mean_db, channel.sd_db
+    else:
+        e["trace_first"], e["trace_len"] = first, length
+        e["trace_hold"] = channel.between == "hold"
+        e["trace_start_s"], e["ul_offset"] = channel.start_s, channel.ul_offset_db
+        e["sd"] = channel.fading_sd_db
+    for row, top in ((2 * i, c.max_mcs_ul), (2 * i + 1, c.max_mcs_dl)):
+        r = s.rlc[row]
+        r["mcs"] = min(c.initial_mcs, top)
+        r["free_harq"] = (1 << c.harq_processes) - 1
+        r["reorder_due"] = r["res_due"] = lay.NEVER
+
+
+def _set_flow(s: lay.State, spec: TestbedSpec, i: int, f: FlowSpec, first: int) -> None:
+    row = s.flow[i]
+    row["ue"] = [u.ue_id for u in spec.ues].index(f.ue_id)
+    row["kind"] = {k: n for n, k in enumerate(FLOW_KINDS)}[f.kind]
+    row["interval"], row["intervals"] = first, first + len(f.active)
+    row["capture_due"] = lay.NEVER
+    row["next_ns"] = round(f.active[0][0] * 1e9) if f.active else lay.NEVER
+    row["frame_ns"] = round(1e9 / f.fps)
+    row["content_ns"] = f.content_s * 1e9
+    row["jitter"] = f.frame_jitter
+    share = spec.edge.pixel_share
+    row["size"] = 1 - share + share * f.width * f.height / (160 * 80)
+    for name, rate in (("ul", f.ul), ("dl", f.dl)):
+        row[f"{name}_max"] = rate.max_bps
+        row[f"{name}_floor"] = 0.05 * rate.mean_bps
+        row[f"{name}_scale"], row[f"{name}_power"] = _dips(rate)
+    for t in (s.tcp[2 * i], s.tcp[2 * i + 1]):
+        t["cwnd"] = spec.tcp.initial_window * spec.tcp.mss_bytes
+        t["ssthresh"] = 1e18
+        t["rto"] = max(1e9, _ns(spec.tcp.min_rto_ms))
+        t["window"] = t["told"] = spec.tcp.receive_buffer_bytes
+        t["rto_due"] = t["delack_due"] = lay.NEVER
+    own = s.tcp_segments[2 * i * lay.TCP_SEGMENTS : 2 * (i + 1) * lay.TCP_SEGMENTS]
+    own["have"] = -1
+
+
+def _dips(rate: RateSpec) -> tuple[float, float]:
+    """(scale, power) so that max - scale * max(0, z) ** power, z standard normal, has the rate's moments.
+
+    Measured rates sit near their maximum and dip below it. Where the standard deviation is less than the
+    distance from mean to maximum, which no such law has, the mean alone is met.
+    """
+    below = rate.max_bps - rate.mean_bps
+    if below == 0:
+        return 0.0, 1.0
+
+    def moment(p: float) -> float:
+        return 2 ** (p / 2 - 1) * math.gamma((p + 1) / 2) / math.sqrt(math.pi)
+
+    low, high = 0.01, 8.0
+    for _ in range(60):
+        p = (low + high) / 2
+        if moment(2 * p) / moment(p) ** 2 < 1 + (rate.sd_bps / below) ** 2:
+            low = p
+        else:
+            high = p
+    return below / moment(low), low

@@ -1,0 +1,487 @@
+"""Applications, TCP and the edge server: what happens at instants rather than in NR slots.
+
+Compiled code, on the arrays of :class:`agents.emulator.layout.State`. A connection carries frames up and
+results down; direction ``d`` is that of the data, its ACKs go the other way.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agents.emulator import draws
+from agents.emulator.draws import compiled, inlined
+from agents.emulator.layout import (
+    ACK,
+    CLOCK_ORDERS,
+    DATA,
+    DL,
+    EDGE_QUEUE,
+    FLOW_EVENTS,
+    FRAMES,
+    HOST,
+    LINE,
+    NEVER,
+    OPENRTIST,
+    TCP_SEGMENTS,
+    UL,
+)
+from agents.emulator.mac import enqueue, line_push
+
+_SECOND = 1_000_000_000
+
+
+@inlined
+def send_packet(s: Any, i: int, up: bool, size: int, kind: int, a: int, b: int, now: int) -> None:
+    """A host hands an IP packet to the network: the UE to its modem, the edge towards the gNB."""
+    c = s.cell[0]
+    if up:
+        enqueue(s, 2 * s.flow[i].ue, size, i, kind, a, b)
+    else:
+        c.down_tail = line_push(
+            c, s.down, c.down_head, c.down_tail, now + c.dl_forward_ns, size, i, kind, a, b
+        )
+
+
+@inlined
+def send_segment(s: Any, i: int, d: int, k: int, now: int) -> None:
+    c, t = s.cell[0], s.tcp[2 * i + d]
+    g = s.tcp_segments[(2 * i + d) * TCP_SEGMENTS + (k & (TCP_SEGMENTS - 1))]
+    g.sent_ns = now
+    t.last_send = now
+    send_packet(s, i, d == UL, g.len + c.tcp_header, DATA, k, g.len, now)
+    if t.rto_due == NEVER:
+        t.rto_due = now + int(t.rto)
+
+
+@inlined
+def tcp_output(s: Any, i: int, d: int, now: int) -> None:
+    """Sends what the congestion window and the receiver's window allow."""
+    c, t = s.cell[0], s.tcp[2 * i + d]
+    if t.next == t.una and now - t.last_send > t.rto:
+        # Restart after idle (RFC 5681 4.1).
+        t.cwnd = min(t.cwnd, float(c.window_0 * c.mss))
+    t.limited = 0
+    while t.next < t.app:
+        size = min(c.mss, t.app - t.next)
+        flight = t.next - t.una
+        if t.seg_next - t.seg_una >= TCP_SEGMENTS:
+            return
+        if flight > 0 and flight + size > t.cwnd:
+            t.limited = 1
+            return
+        if t.next + size > t.window:
+            if flight == 0 and t.rto_due == NEVER:
+                # Doubles as the persist timer: a lost window update must not stop the connection.
+                t.rto_due = now + int(t.rto)
+            return
+        k = t.seg_next
+        g = s.tcp_segments[(2 * i + d) * TCP_SEGMENTS + (k & (TCP_SEGMENTS - 1))]
+        g.len, g.again = size, 0
+        t.seg_next += 1
+        t.next += size
+        send_segment(s, i, d, k, now)
+
+
+@inlined
+def write(s: Any, i: int, d: int, size: int) -> int:
+    """Puts up to ``size`` bytes into the socket's send buffer; what fits."""
+    t = s.tcp[2 * i + d]
+    room = s.cell[0].send_buffer - (t.app - t.una)
+    if room <= 0:
+        return 0
+    n = min(size, room)
+    t.app += n
+    return n
+
+
+@compiled
+def again(s: Any, i: int, d: int, k: int, now: int) -> None:
+    t = s.tcp[2 * i + d]
+    s.tcp_segments[(2 * i + d) * TCP_SEGMENTS + (k & (TCP_SEGMENTS - 1))].again = 1
+    t.retransmitted += 1
+    send_segment(s, i, d, k, now)
+
+
+@compiled
+def tcp_timeout(s: Any, i: int, d: int, now: int) -> None:
+    """Retransmission timeout (RFC 6298), with the undo of a spurious one (in the manner of RFC 5682)."""
+    c, t = s.cell[0], s.tcp[2 * i + d]
+    t.rto_due = NEVER
+    t.rto = min(2.0 * t.rto, float(c.rto_max))
+    if t.seg_next == t.seg_una:
+        if t.next < t.app:
+            # Window probe with a segment of its own.
+            t.window = max(t.window, t.next + min(c.mss, t.app - t.next))
+            tcp_output(s, i, d, now)
+        return
+    if t.backoff == 0:
+        t.undo_cwnd, t.undo_ssthresh = t.cwnd, t.ssthresh
+        t.ssthresh = max((t.next - t.una) / 2.0, 2.0 * c.mss)
+    t.backoff += 1
+    t.undo = t.seg_una
+    t.cwnd = float(c.mss)
+    t.recover, t.recovering, t.dup = t.seg_next, 2, 0
+    again(s, i, d, t.seg_una, now)
+
+
+@inlined
+def ack_arrived(s: Any, i: int, d: int, k: int, window: int, now: int) -> None:
+    """An ACK for everything before segment ``k``, with the receiver's window as a stream offset."""
+    c, t = s.cell[0], s.tcp[2 * i + d]
+    first = (2 * i + d) * TCP_SEGMENTS
+    opened = window > t.window
+    t.window = max(t.window, window)
+    if k > t.seg_una:
+        acked, rtt = 0, -1.0
+        limited = t.limited == 1
+        while t.seg_una < k:
+            g = s.tcp_segments[first + (t.seg_una & (TCP_SEGMENTS - 1))]
+            acked += g.len
+            if g.again == 0:
+                rtt = float(now - g.sent_ns)
+            t.seg_una += 1
+        t.una += acked
+        t.dup = 0
+        if rtt >= 0.0:
+            if t.srtt == 0.0:
+                t.srtt, t.rttvar = rtt, rtt / 2.0
+            else:
+                t.rttvar = 0.75 * t.rttvar + 0.25 * abs(t.srtt - rtt)
+                t.srtt = 0.875 * t.srtt + 0.125 * rtt
+            t.rto = min(max(t.srtt + 4.0 * t.rttvar, float(c.rto_min)), float(c.rto_max))
+        if t.recovering == 2 and k > t.undo + 1 and t.backoff == 1:
+            # More than the one segment sent again is acknowledged: the timeout was spurious.
+            t.recovering, t.backoff = 0, 0
+            t.cwnd, t.ssthresh = t.undo_cwnd, t.undo_ssthresh
+        elif t.recovering > 0 and k < t.recover:
+            again(s, i, d, k, now)
+            if t.recovering == 1:
+                t.cwnd = max(t.cwnd - acked + c.mss, float(c.mss))
+            else:
+                t.cwnd += c.mss
+            t.backoff = 0
+        elif t.recovering > 0:
+            if t.recovering == 1:
+                t.cwnd = t.ssthresh
+            t.recovering, t.backoff = 0, 0
+        elif limited:
+            if t.cwnd < t.ssthresh:
+                t.cwnd += min(float(acked), 2.0 * c.mss)
+            else:
+                t.cwnd += c.mss * acked / t.cwnd
+        if t.recovering == 0:
+            t.backoff = 0
+        t.rto_due = NEVER if t.seg_una == t.seg_next else now + int(t.rto)
+    elif t.seg_next > t.seg_una and not opened:
+        t.dup += 1
+        if t.recovering == 1:
+            t.cwnd += c.mss
+        elif t.dup == 3 and t.recovering == 0:
+            t.ssthresh = max((t.next - t.una) / 2.0, 2.0 * c.mss)
+            t.cwnd = t.ssthresh + 3.0 * c.mss
+            t.recover, t.recovering = t.seg_next, 1
+            again(s, i, d, t.seg_una, now)
+    if d == UL:
+        client_write(s, i, now)
+    else:
+        server_write(s, i, now)
+    tcp_output(s, i, d, now)
+
+
+@inlined
+def send_ack(s: Any, i: int, d: int, now: int) -> None:
+    c, t = s.cell[0], s.tcp[2 * i + d]
+    t.unacked, t.delack_due = 0, NEVER
+    t.told = t.read + c.receive_buffer
+    send_packet(s, i, d == DL, c.tcp_header, ACK, t.rcv_seg, t.told, now)
+
+
+@inlined
+def data_arrived(s: Any, i: int, d: int, k: int, now: int) -> None:
+    """Segment ``k`` reaches its receiver, which acknowledges every second one (RFC 5681 4.2)."""
+    c, t = s.cell[0], s.tcp[2 * i + d]
+    first = (2 * i + d) * TCP_SEGMENTS
+    if k < t.rcv_seg:
+        send_ack(s, i, d, now)
+        return
+    g = s.tcp_segments[first + (k & (TCP_SEGMENTS - 1))]
+    if k > t.rcv_seg:
+        if g.have != k:
+            g.have = k
+            t.out_of_order += 1
+        send_ack(s, i, d, now)
+        return
+    g.have = k
+    at_once = t.out_of_order > 0
+    t.out_of_order += 1
+    before = t.rcv
+    while True:
+        g = s.tcp_segments[first + (t.rcv_seg & (TCP_SEGMENTS - 1))]
+        if g.have != t.rcv_seg:
+            break
+        t.rcv += g.len
+        t.rcv_seg += 1
+        t.out_of_order -= 1
+        t.unacked += 1
+    if d == UL:
+        s.flow[i].ul_delivered += t.rcv - before
+        server_read(s, i, now)
+    else:
+        s.flow[i].dl_delivered += t.rcv - before
+        client_read(s, i, now)
+    if t.unacked >= 2 or (at_once and t.unacked > 0):
+        send_ack(s, i, d, now)
+    elif t.unacked > 0 and t.delack_due == NEVER:
+        t.delack_due = now + c.delack_ns
+
+
+@inlined
+def touched(fr: Any) -> None:
+    fr.changed = 1
+
+
+@compiled
+def client_capture(s: Any, i: int, now: int) -> None:
+    """The client takes a camera frame and begins to send it."""
+    c, f = s.cell[0], s.flow[i]
+    if f.frames - f.returned >= FRAMES:
+        f.capture_due = now + f.frame_ns
+        return
+    k = f.frames
+    fr = s.frames[i * FRAMES + (k & (FRAMES - 1))]
+    if fr.changed == 1:
+        f.frame_unreported += 1
+        f.report_from = max(f.report_from, k - FRAMES + 1)
+    z = draws.smooth(c.seed, draws.CONTENT, 2 * i, now / f.content_ns)
+    rate = max(f.ul_max - f.ul_scale * max(z, 0.0) ** f.ul_power, f.ul_floor)
+    spread = 1.0 + f.jitter * (2.0 * draws.uniform(c.seed, draws.JITTER, 2 * i, now) - 1.0)
+    size = max(1, int(rate * spread * f.frame_ns / (8.0 * _SECOND) + 0.5))
+    f.frames += 1
+    f.ul_offered += size
+    fr.seq, fr.ul_size, fr.dl_size, fr.ul_end, fr.dl_end = k, size, 0, f.ul_offered, 0
+    fr.t_ue_sent, fr.t_edge_in, fr.t_edge_out, fr.t_ue_in = now, 0, 0, 0
+    touched(fr)
+    f.left, f.captured_ns, f.capture_due = size, now, NEVER
+    client_write(s, i, now)
+    tcp_output(s, i, UL, now)
+
+
+@inlined
+def client_write(s: Any, i: int, now: int) -> None:
+    """The rest of the frame in hand goes into the socket; when it is in, the next capture can come."""
+    f = s.flow[i]
+    if f.left == 0:
+        return
+    f.left -= write(s, i, UL, f.left)
+    if f.left == 0 and f.active == 1:
+        f.capture_due = max(now, f.captured_ns + f.frame_ns)
+
+
+@inlined
+def server_read(s: Any, i: int, now: int) -> None:
+    """The server reads frames, as long as it does not hold too many of this client's."""
+    c, f, t = s.cell[0], s.flow[i], s.tcp[2 * i + UL]
+    while f.held < c.held_max and f.edge_read < f.frames:
+        fr = s.frames[i * FRAMES + (f.edge_read & (FRAMES - 1))]
+        if fr.ul_end > t.rcv:
+            t.read = t.rcv
+            break
+        t.read = fr.ul_end
+        fr.t_edge_in = now
+        touched(fr)
+        s.edge[c.edge_tail & (EDGE_QUEUE - 1), 0] = i
+        s.edge[c.edge_tail & (EDGE_QUEUE - 1), 1] = f.edge_read
+        c.edge_tail += 1
+        f.edge_read += 1
+        f.held += 1
+        inference_start(s, now)
+    if f.held < c.held_max and f.edge_read == f.frames:
+        t.read = t.rcv
+    # Tell a sender whose window had closed.
+    if t.told - t.rcv < 2 * c.mss and t.read + c.receive_buffer - t.told >= 2 * c.mss:
+        send_ack(s, i, UL, now)
+
+
+@compiled
+def stall_of(c: Any, k: int) -> tuple[int, int]:
+    """Start and end of the stall that begins in second ``k``; both NEVER where there is none."""
+    if draws.uniform(c.seed, draws.STALL, 0, k) >= c.stall_rate:
+        return NEVER, NEVER
+    start = k * _SECOND + int(draws.uniform(c.seed, draws.STALL, 1, k) * _SECOND)
+    span = c.stall_max_ns - c.stall_min_ns
+    return start, start + c.stall_min_ns + int(draws.uniform(c.seed, draws.STALL, 2, k) * span)
+
+
+@inlined
+def inference_start(s: Any, now: int) -> None:
+    """The GPU takes the next frame if it is free. Work stands still during a stall."""
+    c = s.cell[0]
+    if c.serving >= 0 or c.edge_head == c.edge_tail:
+        return
+    while c.orders_head < c.orders_tail and s.orders[c.orders_head & (CLOCK_ORDERS - 1), 0] <= now:
+        c.mhz = s.orders[c.orders_head & (CLOCK_ORDERS - 1), 1]
+        c.orders_head += 1
+    i = s.edge[c.edge_head & (EDGE_QUEUE - 1), 0]
+    c.serving, c.serving_frame = i, s.edge[c.edge_head & (EDGE_QUEUE - 1), 1]
+    c.edge_head += 1
+    work = int((c.base_ns + c.clocked_ns * c.max_mhz / c.mhz) * s.flow[i].size)
+    c.busy_ns += work
+    at, left = now, work
+    k = max(0, now // _SECOND - 1)
+    while k <= (at + left) // _SECOND:
+        start, end = stall_of(c, k)
+        if start < at + left and end > at:
+            if start > at:
+                left -= start - at
+            at = end
+        k += 1
+    c.edge_end = at + left
+    if c.edge_end < c.next_ns:
+        c.next_ns = c.edge_end
+
+
+@compiled
+def inference_end(s: Any) -> None:
+    """The GPU is done with a frame: its result goes to the client's connection."""
+    c = s.cell[0]
+    now, i = c.edge_end, c.serving
+    f = s.flow[i]
+    fr = s.frames[i * FRAMES + (c.serving_frame & (FRAMES - 1))]
+    c.serving, c.edge_end = -1, NEVER
+    fr.t_edge_out = now
+    touched(fr)
+    z = draws.smooth(c.seed, draws.CONTENT, 2 * i + 1, now / f.content_ns)
+    rate = max(f.dl_max - f.dl_scale * max(z, 0.0) ** f.dl_power, f.dl_floor)
+    spread = 1.0 + f.jitter * (2.0 * draws.uniform(c.seed, draws.JITTER, 2 * i + 1, now) - 1.0)
+    fr.dl_size = max(1, int(rate * spread * f.frame_ns / (8.0 * _SECOND) + 0.5))
+    f.dl_offered += fr.dl_size
+    fr.dl_end = f.dl_offered
+    f.inferred += 1
+    inference_start(s, now)
+    server_write(s, i, now)
+    tcp_output(s, i, DL, now)
+
+
+@inlined
+def server_write(s: Any, i: int, now: int) -> None:
+    """Results go into the socket in order; one that is in makes room for the next frame."""
+    f, t = s.flow[i], s.tcp[2 * i + DL]
+    freed = False
+    while f.written < f.inferred:
+        fr = s.frames[i * FRAMES + (f.written & (FRAMES - 1))]
+        left = fr.dl_end - t.app
+        if write(s, i, DL, left) < left:
+            break
+        f.written += 1
+        f.held -= 1
+        freed = True
+    if freed:
+        server_read(s, i, now)
+
+
+@inlined
+def client_read(s: Any, i: int, now: int) -> None:
+    f, t = s.flow[i], s.tcp[2 * i + DL]
+    t.read = t.rcv
+    while f.returned < f.inferred:
+        fr = s.frames[i * FRAMES + (f.returned & (FRAMES - 1))]
+        if fr.dl_end > t.rcv:
+            return
+        fr.t_ue_in = now
+        touched(fr)
+        f.returned += 1
+
+
+@inlined
+def flow_timers(s: Any, i: int) -> None:
+    """Brings a flow's next instant up to date."""
+    f, a, b = s.flow[i], s.tcp[2 * i], s.tcp[2 * i + 1]
+    t = NEVER
+    if f.interval < f.intervals:
+        t = s.intervals[f.interval, f.active]
+    if f.active == 1:
+        t = min(t, f.capture_due)
+    f.next_ns = min(t, min(min(a.rto_due, a.delack_due), min(b.rto_due, b.delack_due)))
+
+
+@compiled
+def flow_event(s: Any, i: int, now: int) -> None:
+    """The earliest of a flow's own instants: start, stop, capture or a TCP timer."""
+    c, f = s.cell[0], s.flow[i]
+    if f.interval < f.intervals and s.intervals[f.interval, f.active] <= now:
+        x = s.events[c.events_tail & (FLOW_EVENTS - 1)]
+        x.time, x.flow, x.start = now, i, 1 - f.active
+        c.events_tail += 1
+        if f.active == 0:
+            f.active = 1
+            if f.kind == OPENRTIST and f.left == 0:
+                # The camera's phase: flows that start together do not capture together.
+                f.capture_due = now + int(draws.uniform(c.seed, draws.PHASE, i, f.interval) * f.frame_ns)
+        else:
+            f.active = 0
+            f.capture_due = NEVER
+            f.interval += 1
+    elif f.active == 1 and f.capture_due <= now:
+        client_capture(s, i, now)
+    else:
+        for d in (UL, DL):
+            t = s.tcp[2 * i + d]
+            if t.delack_due <= now:
+                send_ack(s, i, d, now)
+            if t.rto_due <= now:
+                tcp_timeout(s, i, d, now)
+
+
+@inlined
+def packet_arrived(s: Any, p: Any, up: bool, now: int) -> None:
+    """A TCP packet reaches its host: the edge (``up``) or the UE."""
+    i = p.flow
+    if p.kind == DATA:
+        data_arrived(s, i, UL if up else DL, p.a, now)
+    else:
+        ack_arrived(s, i, DL if up else UL, p.a, p.b, now)
+    flow_timers(s, i)
+
+
+@inlined
+def instants(s: Any, until: int) -> None:
+    """Everything that falls due up to ``until`` ns, in the order of time."""
+    c = s.cell[0]
+    while True:
+        t, source, which = c.edge_end, 0, 0
+        if c.up_head < c.up_tail and s.up[c.up_head & (LINE - 1)].due < t:
+            t, source = s.up[c.up_head & (LINE - 1)].due, 1
+        if c.down_head < c.down_tail and s.down[c.down_head & (LINE - 1)].due < t:
+            t, source = s.down[c.down_head & (LINE - 1)].due, 2
+        for u in range(c.ues):
+            if s.ue[u].host_due < t:
+                t, source, which = s.ue[u].host_due, 3, u
+        for i in range(c.flows):
+            if s.flow[i].next_ns < t:
+                t, source, which = s.flow[i].next_ns, 4, i
+        if t > until:
+            c.next_ns = t
+            return
+        if source == 0:
+            i = c.serving
+            inference_end(s)
+            flow_timers(s, i)
+        elif source == 1:
+            p = s.up[c.up_head & (LINE - 1)]
+            c.up_head += 1
+            packet_arrived(s, p, True, t)
+        elif source == 2:
+            p = s.down[c.down_head & (LINE - 1)]
+            c.down_head += 1
+            enqueue(s, 2 * s.flow[p.flow].ue + DL, p.size, p.flow, p.kind, p.a, p.b)
+        elif source == 3:
+            e = s.ue[which]
+            p = s.host[which * HOST + (e.host_head & (HOST - 1))]
+            e.host_head += 1
+            e.host_due = NEVER
+            if e.host_head < e.host_tail:
+                e.host_due = s.host[which * HOST + (e.host_head & (HOST - 1))].due
+            packet_arrived(s, p, False, t)
+        else:
+            flow_event(s, which, t)
+            flow_timers(s, which)

@@ -1,0 +1,109 @@
+"""Channel traces and block error rates."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from agents.emulator.channel import OUTAGE_DB, bler, cqi_snr, read_trace
+from agents.emulator.spec import ChannelTrace, LinkSpec
+
+HEADER = "t_s,network_mode,rsrp_dbm,snr_db,cqi,dl_kbps,ul_kbps,speed_kmh\n"
+LINK = LinkSpec()
+TRACES = Path(__file__).parents[4] / "shared" / "data" / "channel-traces"
+
+
+def row(t, cqi="10", mode="5G"):
+    return f"{t},{mode},-90,3.0,{cqi},0,0,0\n"
+
+
+@pytest.fixture
+def trace(tmp_path):
+    def write(text, **options):
+        path = tmp_path / "trace.csv.gz"
+        path.write_bytes(gzip.compress((HEADER + text).encode()))
+        return ChannelTrace(path, **options)
+
+    return write
+
+
+def test_bler_is_ten_percent_where_the_link_parameters_say_so():
+    for mcs in (0, 12, 28):
+        assert bler(LINK, LINK.snr_at_mcs0_db + mcs * LINK.snr_step_db, mcs) == pytest.approx(0.1)
+    assert bler(LINK, 14.0, 19) > bler(LINK, 14.0, 18) > bler(LINK, 15.0, 18)
+
+
+def test_cqi_stands_for_a_rising_snr_and_the_top_for_the_top_mcs():
+    snr = cqi_snr(LINK)
+    assert (np.diff(snr) > 0).all()
+    assert bler(LINK, snr[14], 28) == pytest.approx(0.1)
+
+
+def test_missing_cqi_holds_the_last_and_a_gap_holds_its_row(trace):
+    snr = read_trace(trace(row(0, "-") + row(1, "5") + row(2, "-") + row(6, "9")), LINK)
+    five, nine = cqi_snr(LINK)[[4, 8]]
+    assert snr.tolist() == [five] * 6 + [nine]
+
+
+def test_rows_that_are_not_5g_are_cut_out_or_an_outage(trace):
+    text = row(0, "5") + row(1, "7", "LTE") + row(2, "9")
+    five, nine = cqi_snr(LINK)[[4, 8]]
+    assert read_trace(trace(text), LINK).tolist() == [five, nine]
+    assert read_trace(trace(text, not_5g="outage"), LINK).tolist() == [five, OUTAGE_DB, nine]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (row(0) + row(1, "ten"), "row 3: cqi 'ten' is not a number"),
+        (row(0) + row("x"), "row 3: t_s 'x' is not a number"),
+        (row(0) + row("-"), "row 3: t_s is missing"),
+        (row(0) + row(1, "nan"), "row 3: cqi 'nan' is not finite"),
+        (row(0) + row(1, "16"), "row 3: cqi 16"),
+        (row(0) + row(1, "2.5"), "row 3: cqi 2.5"),
+        (row(5) + row(4), "row 3: t_s 4 after 5"),
+        (row(0) + row(0), "row 3: t_s 0 after 0"),
+        (row(0) + row(500), "row 3: t_s 500 after 0"),
+        (row(0) + "1,5G\n", "row 3: cqi is not there"),
+        (row(0, "-"), "no row has a CQI"),
+        (row(0, "5", "LTE"), "no row is 5G"),
+        ("", "no rows"),
+    ],
+)
+def test_bad_rows_are_named(trace, text, says):
+    spec = trace(text)
+    with pytest.raises(ValueError) as error:
+        read_trace(spec, LINK)
+    assert says in str(error.value)
+    assert str(spec.path) in str(error.value)
+
+
+def test_missing_column_truncated_file_and_bad_options_are_named(tmp_path, trace):
+    path = tmp_path / "other.csv"
+    path.write_text("t_s,cqi\n0,5\n")
+    with pytest.raises(ValueError, match=r"other\.csv: column 'network_mode' is not there"):
+        read_trace(ChannelTrace(path), LINK)
+    whole = trace(row(0) + row(1))
+    cut = tmp_path / "cut.csv.gz"
+    cut.write_bytes(Path(whole.path).read_bytes()[:-12])
+    with pytest.raises(ValueError, match=r"cut\.csv\.gz"):
+        read_trace(ChannelTrace(cut), LINK)
+    with pytest.raises(OSError):
+        read_trace(ChannelTrace(tmp_path / "none.csv"), LINK)
+    for wrong in ({"not_5g": "ignore"}, {"between": "cubic"}):
+        with pytest.raises(ValueError, match="channel trace"):
+            read_trace(trace(row(0), **wrong), LINK)
+
+
+@pytest.mark.skipif(not TRACES.is_dir(), reason="../shared/data/channel-traces is not there")
+def test_measured_traces_can_all_be_read():
+    files = sorted(TRACES.glob("*.csv.gz"))
+    assert files
+    for path in files:
+        for not_5g in ("skip", "outage"):
+            snr = read_trace(ChannelTrace(path, not_5g=not_5g), LINK)
+            assert len(snr) > 500
+            assert np.isfinite(snr).all()
