@@ -1,0 +1,383 @@
+"""Prometheus metrics: one container with all of them, and the HTTP server that they are scraped from."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import logging
+import math
+import socket
+import socketserver
+import ssl
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+
+from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, Histogram, Info, make_wsgi_app
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
+
+from controller.core.observation import HOPS, Mode
+from controller.links import edge, operator, qos, ran
+from controller.links.counters import Counters
+from wire.security import KeyFileError, Tls, require_secure
+
+log = logging.getLogger(__name__)
+
+MAX_CELLS = 256
+"""Cells of one counter that are exported by name; the others are summed under :data:`OTHER`."""
+MAX_REASONS = 32
+"""Reasons of unattributed control slots that are exported by name."""
+OTHER = "other"
+
+COUNTERS: dict[str, str] = {
+    **ran.COUNTERS,
+    **edge.COUNTERS,
+    **qos.COUNTERS,
+    **operator.COUNTERS,
+    "store_slots_total": "Control slots recorded",
+    "store_errors_total": "Attempts to write the run record that failed",
+    "store_lost_total": "Control slots and events that are not in the run record: its queue was full",
+    "store_refused_total": "Control slots and events that cannot be recorded",
+    "events_total": "Events in the run record",
+    "step_failed_total": "Control slots in which no decision could be made",
+    "config_refused_total": "Configurations refused",
+}
+"""Help text of every counter that :class:`Counters` may hold."""
+
+_LEGS = ("round_trip", *(hop.value for hop in HOPS))
+_STEP_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+_REQUEST_S = 10.0
+_MAX_REQUESTS = 16
+
+
+class CounterCollector(Collector):
+    """Exports the links' counters as they stand when they are scraped."""
+
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        values: defaultdict[str, dict[str, int]] = defaultdict(dict)
+        for (name, cell), value in sorted(self._counters.snapshot().items()):
+            cells = values[name]
+            label = cell if cell in cells or len(cells) < MAX_CELLS else OTHER
+            cells[label] = cells.get(label, 0) + value
+        # A known counter is there before its first count, so that dashboards and alerts find it.
+        for name in sorted({*COUNTERS, *values}):
+            text = COUNTERS.get(name, f"Count of {name.removesuffix('_total').replace('_', ' ')}")
+            family = CounterMetricFamily(f"prbandit_{name}", text, labels=["cell"])
+            for cell, value in (values.get(name) or {"": 0}).items():
+                family.add_metric([cell], value)
+            yield family
+
+
+class Metrics:
+    """Every metric of the controller, in a registry of its own.
+
+    A cell, a slice and a hop are labels; flows and UEs are not. ``hop`` is ul, edge, dl or, for what is
+    judged by its delay, round_trip. Any thread may call.
+    """
+
+    def __init__(self, counters: Counters | None = None) -> None:
+        self.registry = registry = CollectorRegistry()
+        self._mutex = threading.Lock()
+        self._reasons: set[str] = set()
+        self._ratios: dict[tuple[str, str, str], tuple[int, int]] = {}
+        if counters is not None:
+            registry.register(CounterCollector(counters))
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"prbandit_{name}", text, labels, registry=registry)
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"prbandit_{name}", text, labels, registry=registry)
+
+        self.build = Info("prbandit_build", "Version of the controller", registry=registry)
+        self.build.info({"version": operator.controller_version()})
+        self.decisions = counter("decisions", "Decisions made", "cell")
+        self.control_slot = gauge("control_slot", "Number of the control slot in progress", "cell")
+        self.decision_time = gauge(
+            "last_decision_timestamp_seconds", "Unix time of the last decision, seconds", "cell"
+        )
+        self.mode = Enum(
+            "prbandit_mode",
+            "What the controller does with its decisions",
+            ["cell"],
+            states=[m.value for m in Mode],
+            registry=registry,
+        )
+        self.carrier_prb = gauge("carrier_prb", "PRBs of the carrier", "cell")
+        self.quota_prb = gauge(
+            "quota_prb",
+            "PRBs that the slice may use from the last decision on; all of them without a quota",
+            "cell",
+            "slice",
+            "direction",
+        )
+        self.gpu_wanted_mhz = gauge(
+            "gpu_wanted_mhz", "GPU clock of the last decision, MHz; the highest without a lock", "cell"
+        )
+        self.gpu_max_mhz = gauge("gpu_max_mhz", "Highest clock of the GPU, MHz", "cell")
+        self.gpu_sm_mhz = gauge("gpu_sm_mhz", "GPU clock as the edge agent read it back, MHz", "cell")
+        self.gpu_power_watts = gauge("gpu_power_watts", "GPU power as the edge agent read it, W", "cell")
+        self.flows = gauge(
+            "active_flows", "Flows that the last closed control slot was judged by", "cell", "slice"
+        )
+        self.busy = counter("busy_control_slots", "Closed control slots with an active flow", "cell", "slice")
+        self.hop_state = gauge("hop_state_prb", "Hop state of the last decision, PRB", "cell", "slice", "hop")
+        self.hop_demand = gauge(
+            "hop_demand_prb", "Demand of the last decision before rounding, PRB", "cell", "slice", "hop"
+        )
+        self.hop_action = gauge(
+            "hop_action", "Action of the last decision: PRB (ul, dl) or MHz (edge)", "cell", "slice", "hop"
+        )
+        self.hop_delay = gauge(
+            "delay_seconds",
+            "Delay metric of the worst flow in the last closed control slot, seconds; NaN without a flow",
+            "cell",
+            "slice",
+            "hop",
+        )
+        self.qos_judged = counter(
+            "qos_judged_control_slots", "Closed control slots whose QoS is known", "cell", "slice", "hop"
+        )
+        self.qos_met = counter(
+            "qos_met_control_slots", "Closed control slots within their delay budget", "cell", "slice", "hop"
+        )
+        self.qos_ratio = gauge(
+            "qos_delivery_ratio",
+            "QoS delivery ratio since the controller started, 0..1",
+            "cell",
+            "slice",
+            "hop",
+        )
+        self.unattributed = counter(
+            "unattributed",
+            "Closed control slots that nothing was learned from, by reason",
+            "cell",
+            "slice",
+            "hop",
+            "reason",
+        )
+        self.negative_delays = counter(
+            "negative_delays", "Frames with a negative delay, which no QoS was told from", "cell", "slice"
+        )
+        self.step_duration = Histogram(
+            "prbandit_step_duration_seconds",
+            "Time to close a control slot, decide the next one and hand it over, seconds",
+            ["cell"],
+            buckets=_STEP_BUCKETS,
+            registry=registry,
+        )
+        self.report_age = gauge("report_age_seconds", "Age of the cell's last MacReport, seconds", "cell")
+        self.lease_remaining = gauge(
+            "lease_remaining_seconds", "Time until the lease of the cell's quotas ends, seconds", "cell"
+        )
+
+    def observe(self, record: Mapping[str, Any]) -> None:
+        """Take over a decision record (``Decision.to_record``)."""
+        cell, prb, max_mhz = record["cell"], record["prb"], record["max_mhz"]
+        with self._mutex:
+            self.decisions.labels(cell).inc()
+            self.control_slot.labels(cell).set(record["control_slot"])
+            self.decision_time.labels(cell).set(record["time_ns"] / 1e9)
+            self.mode.labels(cell).state(record["mode"])
+            self.carrier_prb.labels(cell).set(prb)
+            self.gpu_max_mhz.labels(cell).set(max_mhz)
+            self.gpu_wanted_mhz.labels(cell).set(max_mhz if record["gpu_mhz"] is None else record["gpu_mhz"])
+            for name, s in record["slices"].items():
+                ul, dl = record["quotas"].get(name, (prb, prb))
+                self.quota_prb.labels(cell, name, "ul").set(ul)
+                self.quota_prb.labels(cell, name, "dl").set(dl)
+                for hop, choice in s["hops"].items():
+                    self.hop_action.labels(cell, name, hop).set(choice["action"])
+                    for metric, value in (
+                        (self.hop_state, choice["state"]),
+                        (self.hop_demand, choice["demand_prb"]),
+                    ):
+                        metric.labels(cell, name, hop).set(math.nan if value is None else value)
+                self._observe_closed(cell, name, s["closed"])
+
+    def _observe_closed(self, cell: str, name: str, closed: Mapping[str, Any]) -> None:
+        self.flows.labels(cell, name).set(closed["flows"])
+        self.busy.labels(cell, name).inc(bool(closed["busy"]))
+        self.negative_delays.labels(cell, name).inc(closed["negative_delays"])
+        for leg in _LEGS:
+            told = closed[leg]
+            worst = max(told["ms"].values(), default=math.nan)
+            self.hop_delay.labels(cell, name, leg).set(worst / 1e3)
+            judged, met = self._ratios.get((cell, name, leg), (0, 0))
+            if told["q"] is not None:
+                judged, met = judged + 1, met + told["q"]
+                self._ratios[cell, name, leg] = judged, met
+                self.qos_ratio.labels(cell, name, leg).set(met / judged)
+            self.qos_judged.labels(cell, name, leg).inc(told["q"] is not None)
+            self.qos_met.labels(cell, name, leg).inc(told["q"] or 0)
+        for hop, reason in closed["unattributed"].items():
+            if reason not in self._reasons:
+                if len(self._reasons) < MAX_REASONS:
+                    self._reasons.add(reason)
+                else:
+                    reason = OTHER
+            self.unattributed.labels(cell, name, hop, reason).inc()
+
+    def step_seconds(self, cell: str, seconds: float) -> None:
+        """How long one control slot took to close and decide."""
+        self.step_duration.labels(cell).observe(seconds)
+
+    def gpu(self, cell: str, sm_mhz: float, power_w: float) -> None:
+        """The GPU of a cell as its edge agent read it."""
+        self.gpu_sm_mhz.labels(cell).set(sm_mhz)
+        self.gpu_power_watts.labels(cell).set(power_w)
+
+    def watch_cell(
+        self,
+        cell: str,
+        *,
+        report_age: Callable[[], float | None] | None = None,
+        lease_remaining: Callable[[], float | None] | None = None,
+    ) -> None:
+        """Ask for a cell's seconds at each scrape; NaN where the callable returns None or fails."""
+        for gauge, ask in ((self.report_age, report_age), (self.lease_remaining, lease_remaining)):
+            if ask is not None:
+                gauge.labels(cell).set_function(_guarded(ask, cell))
+
+    def serve(
+        self,
+        address: str,
+        tls: Tls | None = None,
+        *,
+        setting: str = "links.metrics.address",
+        missing: str = "security.keys",
+    ) -> MetricsServer:
+        """Serve the metrics on ``host:port`` (port 0: any) at ``/metrics``; over HTTPS with ``tls``.
+
+        The server shows its certificate of the key folder; it asks for none, so that Prometheus needs no key
+        of the testbed. Raises InsecureAddress beyond loopback without ``tls``, KeyFileError, and OSError
+        where the address cannot be bound.
+        """
+        return MetricsServer(self, address, tls, setting=setting, missing=missing)
+
+
+def _guarded(ask: Callable[[], float | None], cell: str) -> Callable[[], float]:
+    def value() -> float:
+        try:
+            answer = ask()
+        except Exception as error:
+            log.warning("cell %s: a metric cannot be read: %s", cell, error)
+            return math.nan
+        return math.nan if answer is None else float(answer)
+
+    return value
+
+
+# ---- HTTP ------------------------------------------------------------------------------------------------
+
+
+class _Handler(WSGIRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        log.debug("%s: %s", self.address_string(), format % args)
+
+
+class _Server(socketserver.ThreadingMixIn, WSGIServer):
+    """A thread for each request; the TLS handshake is the thread's work, so that it holds up nobody else."""
+
+    daemon_threads = True
+    request_queue_size = 64
+    block_on_close = False
+
+    def __init__(self, host: str, port: int, context: ssl.SSLContext | None) -> None:
+        self._context = context
+        self._free = threading.BoundedSemaphore(_MAX_REQUESTS)
+        if ":" in host:
+            self.address_family = socket.AF_INET6
+        super().__init__((host, port), _Handler)
+
+    def server_bind(self) -> None:
+        # The base class asks the DNS for this host's name, which may take its time.
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
+        self.setup_environ()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if not self._free.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self._free.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        request.settimeout(_REQUEST_S)
+        if self._context is None:
+            super().finish_request(request, client_address)
+            return
+        with self._context.wrap_socket(request, server_side=True) as secure:
+            super().finish_request(secure, client_address)
+            # Says goodbye first: a client may take a bare end of the connection for a cut answer.
+            with contextlib.suppress(OSError):
+                secure.unwrap()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        log.debug("metrics: request of %s failed", client_address, exc_info=True)
+
+
+class MetricsServer:
+    """Serves a :class:`Metrics` until :meth:`close`; ``port`` is the one that it listens on."""
+
+    def __init__(
+        self, metrics: Metrics, address: str, tls: Tls | None, *, setting: str, missing: str
+    ) -> None:
+        require_secure(setting, address, tls is not None, missing)
+        host, port = _host_and_port(address, setting)
+        context = None if tls is None else _context(tls)
+        try:
+            self._server = _Server(host, port, context)
+        except OSError as error:
+            raise OSError(f"{setting}: cannot listen on {address}: {error}") from error
+        self._server.set_app(make_wsgi_app(metrics.registry))
+        self.port: int = self._server.server_address[1]
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.2}, name="metrics", daemon=True
+        )
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop serving. May be called twice."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(2.0)
+
+
+def _context(tls: Tls) -> ssl.SSLContext:
+    tls.read()  # names the file that is missing
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(tls.certificate_file, tls.key_file)
+    except (ssl.SSLError, ValueError) as error:
+        raise KeyFileError(f"{tls.certificate_file} and {tls.key_file} are not a pair: {error}") from error
+    return context
+
+
+def _host_and_port(address: str, setting: str) -> tuple[str, int]:
+    host, separator, port = address.removeprefix("http://").removeprefix("https://").rpartition(":")
+    if not (separator and port.isdigit() and int(port) < 65536):
+        raise ValueError(f"{setting}: {address!r} is not host:port")
+    host = host.strip("[]")
+    if host in ("", "*"):
+        host = "0.0.0.0"
+    with contextlib.suppress(ValueError):
+        return str(ipaddress.ip_address(host)), int(port)
+    return host, int(port)

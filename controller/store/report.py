@@ -1,0 +1,459 @@
+"""A run as one self-contained HTML page with its plots, and as ``summary.json``."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from controller.core.observation import HOPS
+from controller.store.files import write_atomic
+from controller.store.run import Event, RunStore, StoreError
+from controller.store.summary import LEGS, Allocation, ClosedSlot, Summary
+
+HTML_FILE, SUMMARY_FILE = "report.html", "summary.json"
+LAST_DECISIONS = 20
+LAST_EVENTS = 100
+MAX_POINTS = 1500
+"""Points of a curve; a longer run is drawn as means over equal stretches."""
+
+_ROLLING = 25
+_NAMES = {"ul": "uplink", "edge": "edge", "dl": "downlink", "round_trip": "round trip"}
+_COLOURS = {"ul": "#2f81c7", "edge": "#cf7a22", "dl": "#2a9563", "round_trip": "#8d63c9"}
+_MET, _VIOLATED = "#2a9563", "#d64545"
+# Stand for the page's own colours until the SVG is in the page, so that it fits light and dark.
+_INK, _GRID = "#010203", "#040506"
+_DASHES = ("-", "--", ":", "-.")
+
+_RC: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "prbandit",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.edgecolor": _INK,
+    "axes.labelcolor": _INK,
+    "axes.titlecolor": _INK,
+    "text.color": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "axes.grid": True,
+    "grid.color": _GRID,
+    "grid.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "legend.frameon": False,
+    "lines.linewidth": 1.3,
+    "text.usetex": False,
+    "text.parse_math": False,
+}
+
+Array = NDArray[np.float64]
+
+
+@dataclass(slots=True)
+class _SliceSeries:
+    """One slice's control slots in their order, as columns."""
+
+    time: list[float] = field(default_factory=list)
+    flows: list[float] = field(default_factory=list)
+    ul_prb: list[float] = field(default_factory=list)
+    dl_prb: list[float] = field(default_factory=list)
+    gpu_mhz: list[float] = field(default_factory=list)
+    q: dict[str, list[float]] = field(default_factory=lambda: {leg: [] for leg in LEGS})
+    busy: list[bool] = field(default_factory=list)
+    delay_ms: dict[str, list[float]] = field(default_factory=lambda: {leg: [] for leg in LEGS})
+    budget_ms: dict[str, list[float]] = field(default_factory=lambda: {leg: [] for leg in LEGS})
+    state: dict[str, list[float]] = field(default_factory=lambda: {hop.value: [] for hop in HOPS})
+    actions: dict[str, Counter[tuple[int, int]]] = field(
+        default_factory=lambda: {hop.value: Counter() for hop in HOPS}
+    )
+
+    def add(
+        self,
+        seconds: float,
+        allocation: Allocation,
+        hops: Mapping[str, Any],
+        closed: Mapping[str, Any],
+        budgets: Mapping[str, float],
+    ) -> None:
+        self.time.append(seconds)
+        self.flows.append(closed["flows"])
+        self.ul_prb.append(allocation.ul_prb)
+        self.dl_prb.append(allocation.dl_prb)
+        self.gpu_mhz.append(allocation.gpu_mhz)
+        self.busy.append(bool(closed["busy"]))
+        for leg in LEGS:
+            told = closed[leg]
+            self.q[leg].append(np.nan if told["q"] is None else told["q"])
+            self.delay_ms[leg].append(max(told["ms"].values(), default=np.nan))
+            self.budget_ms[leg].append(told.get("budget_ms", budgets.get(leg, np.nan)))
+        for hop in HOPS:
+            choice = hops.get(hop.value)
+            known = choice is not None and choice["state"] is not None
+            self.state[hop.value].append(choice["state"] if choice is not None and known else np.nan)
+            if choice is not None and known:
+                self.actions[hop.value][choice["state"], choice["action"]] += 1
+
+
+@dataclass(slots=True)
+class _CellSeries:
+    slices: dict[str, _SliceSeries] = field(default_factory=dict)
+    last: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=LAST_DECISIONS))
+    prb: int = 0
+    max_mhz: int = 0
+
+
+def build(run_folder: Path | str, *, out: Path | str | None = None) -> tuple[Path, dict[str, Any]]:
+    """Write ``report.html`` and ``summary.json`` into the run folder (or ``out``).
+
+    Returns the page's path and the summary: :meth:`Summary.result` and ``run`` (name, versions, seed, host).
+    The run may still be recorded meanwhile.
+
+    Raises:
+        StoreError: the run cannot be read, or the folder not written; names the path.
+        ImportError: matplotlib or Jinja2 is not installed; names the extra ``report``.
+    """
+    template = _template()
+    folder = Path(run_folder)
+    with RunStore.open(folder) as store:
+        about = store.about()
+        config = store.config()
+        summary, cells = _read(store)
+        events: deque[Event] = deque(maxlen=LAST_EVENTS)
+        for event in store.events():
+            summary.add_event(event.cell, event.kind)
+            events.append(event)
+    run = {"name": folder.resolve().name, **about}
+    result = {**summary.result(), "run": run}
+    page = template.render(
+        run=run,
+        summary=result,
+        config=config,
+        plots={cell: _plots(cell, series) for cell, series in cells.items()},
+        decisions={cell: [_decision_row(r) for r in reversed(s.last)] for cell, s in cells.items()},
+        events=[_event_row(e) for e in reversed(events)],
+        hops=[hop.value for hop in HOPS],
+        names=_NAMES,
+    )
+    target = Path(out) if out is not None else folder
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        write_atomic(target / SUMMARY_FILE, (json.dumps(result, indent=1) + "\n").encode())
+        write_atomic(target / HTML_FILE, page.encode())
+    except OSError as error:
+        raise StoreError(f"{target}: the report cannot be written: {error.strerror or error}") from error
+    return target / HTML_FILE, result
+
+
+def _template() -> Any:
+    try:
+        import jinja2
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            f"the report needs the package {error.name}: pip install 'prbandit[report]'", name=error.name
+        ) from error
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(number=_number, percent=_percent, instant=_instant)
+    return environment.get_template("report.html")
+
+
+# ---- reading ---------------------------------------------------------------------------------------------
+
+
+def _read(store: RunStore) -> tuple[Summary, dict[str, _CellSeries]]:
+    budgets = {
+        (start.cell, s["slice"]): _budgets(s["budgets"])
+        for start in store.starts()
+        for s in start.spec.get("slices", ())
+    }
+    summary = Summary()
+    cells: dict[str, _CellSeries] = {}
+    first_ns = 0
+    for record in store.decisions():
+        cell = cells.setdefault(record["cell"], _CellSeries())
+        cell.last.append(record)
+        cell.prb, cell.max_mhz = record["prb"], record["max_mhz"]
+        slot = summary.add(record)
+        if slot is not None:
+            first_ns = first_ns or slot.begin_ns
+            _collect(cell, slot, (slot.begin_ns - first_ns) / 1e9, budgets)
+    return summary, cells
+
+
+def _collect(
+    cell: _CellSeries,
+    slot: ClosedSlot,
+    seconds: float,
+    budgets: Mapping[tuple[str, str], Mapping[str, float]],
+) -> None:
+    for name, allocation in slot.allocations.items():
+        if name in slot.qos:
+            series = cell.slices.setdefault(name, _SliceSeries())
+            known = budgets.get((slot.cell, name), {})
+            series.add(seconds, allocation, slot.hops[name], slot.qos[name], known)
+
+
+def _budgets(spec: Mapping[str, float]) -> dict[str, float]:
+    return {leg: spec[f"{leg}_ms"] for leg in LEGS if f"{leg}_ms" in spec}
+
+
+# ---- tables ----------------------------------------------------------------------------------------------
+
+
+def _decision_row(record: Mapping[str, Any]) -> dict[str, Any]:
+    slices = []
+    for name, s in record["slices"].items():
+        hops = {}
+        for hop, choice in s["hops"].items():
+            indices = choice["indices"]
+            pairs = [] if indices is None else list(zip(choice["actions"], indices, strict=True))
+            hops[hop] = {**choice, "unit": "MHz" if hop == "edge" else "PRB", "pairs": pairs}
+        slices.append({"name": name, "closed": s["closed"], "hops": hops, "granted": s["granted"]})
+    return {**record, "slices": slices}
+
+
+def _event_row(event: Event) -> dict[str, Any]:
+    return {
+        "time_ns": event.time_ns,
+        "cell": event.cell,
+        "kind": event.kind,
+        "text": event.text,
+        "data": json.dumps(event.data) if event.data else "",
+    }
+
+
+def _number(value: float | None, digits: int = 1) -> str:
+    return "n/a" if value is None else f"{value:.{digits}f}"
+
+
+def _percent(value: float | None) -> str:
+    return "n/a" if value is None else f"{100 * value:.1f} %"
+
+
+def _instant(time_ns: int) -> str:
+    moment = datetime.fromtimestamp(time_ns / 1e9, UTC)
+    return f"{moment:%Y-%m-%d %H:%M:%S}.{moment.microsecond // 100_000} UTC"
+
+
+# ---- plots -----------------------------------------------------------------------------------------------
+
+
+def _plots(cell: str, series: _CellSeries) -> list[dict[str, str]]:
+    """Figures of one cell as inline SVG; none where no control slot is over."""
+    if not series.slices:
+        return []
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    panels: tuple[tuple[str, int, float, Callable[[Any, _CellSeries], None], bool], ...] = (
+        ("Active flows", 1, 1.5, _plot_flows, True),
+        ("Quotas and GPU clock", 3, 1.4, _plot_allocation, True),
+        ("QoS of the round trip", 1, 2.0, _plot_qos, True),
+        ("Delays, the worst flow of each control slot", len(LEGS), 1.25, _plot_delays, True),
+        ("Hop states", 2, 1.4, _plot_states, True),
+        ("Actions by hop state", 3, 3.2, _plot_actions, False),
+    )
+    unit, scale = _unit(max(one.time[-1] for one in series.slices.values()))
+    for one in series.slices.values():
+        one.time = [t / scale for t in one.time]
+    plots = []
+    with matplotlib.rc_context(_RC):
+        for number, (title, count, height, draw, over_time) in enumerate(panels):
+            if over_time:
+                figure = Figure(figsize=(9.5, height * count + 0.5), layout="constrained")
+                axes = figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0]
+                axes[-1].set_xlabel(f"{unit} since the first control slot")
+            else:
+                figure = Figure(figsize=(9.5, height), layout="constrained")
+                axes = figure.subplots(1, count, squeeze=False)[0, :]
+            draw(axes, series)
+            if any(a.has_data() for a in axes):
+                label = f"{title}, cell {cell}"
+                plots.append({"title": title, "svg": _svg(figure, f"{cell}-{number}", label)})
+    return plots
+
+
+def _unit(seconds: float) -> tuple[str, float]:
+    """What an axis of that length is best read in, and how many seconds that is."""
+    for name, length in (("days", 86_400.0), ("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= 5 * length:
+            return name, length
+    return "seconds", 1.0
+
+
+def _styled(series: _CellSeries) -> Iterable[tuple[str, _SliceSeries, str, str]]:
+    """Slices with the dash and the prefix of their curves."""
+    for (name, one), dash in zip(series.slices.items(), cycle(_DASHES), strict=False):
+        yield name, one, dash, "" if len(series.slices) == 1 else f"{name} "
+
+
+def _plot_flows(axes: Sequence[Any], series: _CellSeries) -> None:
+    axis = axes[0]
+    for name, one, dash, _ in _styled(series):
+        axis.step(*_thin(one.time, one.flows), where="post", linestyle=dash, label=name, color=_INK)
+    axis.set_ylabel("flows")
+    axis.set_ylim(bottom=0)
+    axis.yaxis.get_major_locator().set_params(integer=True)
+    if len(series.slices) > 1:
+        _legend(axis)
+
+
+def _plot_allocation(axes: Sequence[Any], series: _CellSeries) -> None:
+    for axis, hop, column, unit, limit in zip(
+        axes,
+        ("ul", "dl", "edge"),
+        ("ul_prb", "dl_prb", "gpu_mhz"),
+        ("PRB", "PRB", "MHz"),
+        (series.prb, series.prb, series.max_mhz),
+        strict=True,
+    ):
+        for _, one, dash, prefix in _styled(series):
+            x, y = _thin(one.time, getattr(one, column))
+            axis.step(x, y, where="post", linestyle=dash, color=_COLOURS[hop], label=f"{prefix}{_NAMES[hop]}")
+        axis.axhline(limit, color=_INK, linestyle="--", linewidth=0.9, label=f"maximum {limit} {unit}")
+        axis.set_ylabel(f"{_NAMES[hop]}, {unit}")
+        axis.set_ylim(0, limit * 1.08)
+        _legend(axis)
+
+
+def _plot_qos(axes: Sequence[Any], series: _CellSeries) -> None:
+    axis = axes[0]
+    for _, one, dash, prefix in _styled(series):
+        times, q = np.asarray(one.time), np.asarray(one.q["round_trip"])
+        told = ~np.isnan(q)
+        x, bits = times[told], q[told]
+        if not len(bits):
+            continue
+        running = np.cumsum(bits) / np.arange(1, len(bits) + 1)
+        sums = np.concatenate(([0.0], np.cumsum(bits)))
+        first = np.maximum(np.arange(1, len(bits) + 1) - _ROLLING, 0)
+        rolling = (sums[1:] - sums[first]) / (np.arange(1, len(bits) + 1) - first)
+        colour = _COLOURS["round_trip"]
+        axis.plot(*_thin(x, running), color=colour, linestyle=dash, label=f"{prefix}ratio so far")
+        label = f"{prefix}last {_ROLLING}"
+        axis.plot(*_thin(x, rolling), color=colour, linestyle=dash, alpha=0.45, label=label)
+        busy = np.asarray(one.busy)[told]
+        for value, mark, level in ((1, _MET, 1.06), (0, _VIOLATED, -0.06)):
+            at = _some(x[busy & (bits == value)])
+            axis.plot(at, np.full(len(at), level), "|", color=mark, markersize=6)
+    axis.set_ylim(-0.13, 1.13)
+    axis.set_ylabel("QoS delivery ratio")
+    _legend(axis)
+
+
+def _plot_delays(axes: Sequence[Any], series: _CellSeries) -> None:
+    for axis, leg in zip(axes, ("ul", "edge", "dl", "round_trip"), strict=True):
+        for _, one, dash, prefix in _styled(series):
+            x, y = _thin(one.time, one.delay_ms[leg])
+            axis.plot(
+                x,
+                y,
+                linestyle=dash,
+                marker=".",
+                markersize=2.5,
+                linewidth=0.8,
+                color=_COLOURS[leg],
+                label=f"{prefix}{_NAMES[leg]}",
+            )
+            x, y = _thin(one.time, one.budget_ms[leg])
+            if not np.isnan(y).all():
+                axis.plot(x, y, color=_VIOLATED, linestyle=dash, linewidth=0.9, label=f"{prefix}budget")
+        axis.set_ylabel(f"{_NAMES[leg]}, ms")
+        axis.set_ylim(bottom=0)
+        _legend(axis)
+
+
+def _plot_states(axes: Sequence[Any], series: _CellSeries) -> None:
+    for axis, hop in zip(axes, ("ul", "dl"), strict=True):
+        for _, one, dash, prefix in _styled(series):
+            if not np.isnan(one.state[hop]).all():
+                x, y = _thin(one.time, one.state[hop])
+                axis.step(
+                    x, y, where="post", linestyle=dash, color=_COLOURS[hop], label=f"{prefix}{_NAMES[hop]}"
+                )
+        axis.set_ylabel(f"{_NAMES[hop]} state, PRB")
+        axis.set_ylim(0, series.prb)
+        if axis.has_data():
+            _legend(axis)
+
+
+def _plot_actions(axes: Sequence[Any], series: _CellSeries) -> None:
+    for axis, hop in zip(axes, ("ul", "edge", "dl"), strict=True):
+        marks = cycle("osD^")
+        for (_, one, _, prefix), mark in zip(_styled(series), marks, strict=False):
+            if one.actions[hop]:
+                played = np.array([(s, a, n) for (s, a), n in one.actions[hop].items()], float)
+                size = 12 + 260 * np.sqrt(played[:, 2] / played[:, 2].max())
+                axis.scatter(
+                    played[:, 0],
+                    played[:, 1],
+                    s=size,
+                    marker=mark,
+                    alpha=0.55,
+                    color=_COLOURS[hop],
+                    label=prefix.strip(),
+                )
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.margins(0.15)
+        axis.set_title(_NAMES[hop])
+        axis.set_xlabel("uplink state, PRB" if hop == "edge" else "state, PRB")
+        axis.set_ylabel("GPU clock, MHz" if hop == "edge" else "action, PRB")
+        if axis.has_data() and len(series.slices) > 1:
+            axis.legend(fontsize=8)
+
+
+def _legend(axis: Any) -> None:
+    axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.03), fontsize=8)
+
+
+def _thin(x: Sequence[float] | Array, y: Sequence[float] | Array) -> tuple[Array, Array]:
+    """At most about :data:`MAX_POINTS` points: means over equal stretches, NaN left out."""
+    xs, ys = np.asarray(x, float), np.asarray(y, float)
+    step = -(-len(xs) // MAX_POINTS)
+    if step <= 1:
+        return xs, ys
+    starts = np.arange(0, len(xs), step)
+    known = ~np.isnan(ys)
+    count = np.add.reduceat(known.astype(float), starts)
+    total = np.add.reduceat(np.where(known, ys, 0.0), starts)
+    return xs[starts], np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _some(x: Array) -> Array:
+    """At most about :data:`MAX_POINTS` of the points, evenly chosen."""
+    return x[:: max(1, -(-len(x) // MAX_POINTS))]
+
+
+def _svg(figure: Any, key: str, label: str) -> Any:
+    """The figure as markup for the page: its ids made unique, its ink the page's."""
+    from markupsafe import Markup, escape
+
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :]
+    prefix = re.sub(r"[^A-Za-z0-9_-]", "_", key)
+    svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
+    svg = re.sub(r'href="#', f'href="#{prefix}-', svg)
+    svg = re.sub(r"url\(#", f"url(#{prefix}-", svg)
+    svg = svg.replace(_INK, "var(--ink)").replace(_GRID, "var(--grid)")
+    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'width="[^"]*pt" height="[^"]*pt" ', "", svg, count=1)
+    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)
+    return Markup(svg)

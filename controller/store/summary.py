@@ -1,0 +1,313 @@
+"""The figures of a run, from its decision records one by one. Pure: no file, no clock.
+
+The QoS in decision record n is that of control slot n - 1, which ran under the allocation of record n - 1.
+So a control slot counts once the record after its own has come; the allocation of the last record of all
+does not count, nor does the QoS of a slot for which there was no decision (the first of a control loop).
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from controller.core.observation import HOPS
+from controller.core.power import CARRIER_MHZ, bs_power_saving, ue_power_saving
+
+LEGS: tuple[str, ...] = ("round_trip", *(hop.value for hop in HOPS))
+"""What QoS is told of: the round trip and its hops."""
+
+RECENT = 25
+"""Control slots behind the figures of one load."""
+
+_NO_DECISION = "no decision"
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """What was in force: PRBs of one slice in each direction, and the GPU's clock."""
+
+    ul_prb: int
+    dl_prb: int
+    gpu_mhz: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedSlot:
+    """One control slot of a cell that is over: when it began, what was in force, what came of it.
+
+    ``qos`` is ``closed`` of the next record, by slice; ``hops`` the choices that led to ``allocations``.
+    """
+
+    cell: str
+    control_slot: int
+    begin_ns: int
+    end_ns: int
+    mode: str
+    prb: int
+    max_mhz: int
+    allocations: Mapping[str, Allocation]
+    hops: Mapping[str, Mapping[str, Any]]
+    qos: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def total(self) -> Allocation:
+        """The cell's allocation: its slices' quotas together, at most the carrier."""
+        parts = self.allocations.values()
+        return Allocation(
+            min(self.prb, sum(a.ul_prb for a in parts)),
+            min(self.prb, sum(a.dl_prb for a in parts)),
+            max((a.gpu_mhz for a in parts), default=self.max_mhz),
+        )
+
+
+def allocations(record: Mapping[str, Any]) -> dict[str, Allocation]:
+    """What a decision record puts in force for each slice; without a quota or clock all that there is."""
+    mhz = record["max_mhz"] if record["gpu_mhz"] is None else record["gpu_mhz"]
+    full = (record["prb"], record["prb"])
+    quotas = {name: record["quotas"].get(name, full) for name in record["slices"]}
+    return {name: Allocation(ul, dl, mhz) for name, (ul, dl) in quotas.items()}
+
+
+class Pairs:
+    """Joins each control slot's allocation with the QoS that the next record tells of it."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, Mapping[str, Any]] = {}
+
+    def add(self, record: Mapping[str, Any]) -> ClosedSlot | None:
+        """The control slot that ``record`` closes; None where its own decision is not known."""
+        cell, number = record["cell"], record["control_slot"]
+        before = self._open.get(cell)
+        self._open[cell] = record
+        if before is None or before["control_slot"] != number - 1:
+            return None
+        closed = {name: s["closed"] for name, s in record["slices"].items()}
+        if closed and all(_unknown(c) for c in closed.values()):
+            return None
+        return ClosedSlot(
+            cell=cell,
+            control_slot=number - 1,
+            begin_ns=before["time_ns"],
+            end_ns=record["time_ns"],
+            mode=before["mode"],
+            prb=before["prb"],
+            max_mhz=before["max_mhz"],
+            allocations=allocations(before),
+            hops={name: s["hops"] for name, s in before["slices"].items()},
+            qos=closed,
+        )
+
+
+def _unknown(closed: Mapping[str, Any]) -> bool:
+    reasons = closed["unattributed"]
+    return len(reasons) == len(HOPS) and set(reasons.values()) == {_NO_DECISION}
+
+
+@dataclass(slots=True)
+class _Sums:
+    """Sums over control slots of one slice, or of a cell."""
+
+    slots: int = 0
+    busy: int = 0
+    judged: Counter[str] = field(default_factory=Counter)
+    met: Counter[str] = field(default_factory=Counter)
+    judged_busy: Counter[str] = field(default_factory=Counter)
+    met_busy: Counter[str] = field(default_factory=Counter)
+    ul_prb: int = 0
+    dl_prb: int = 0
+    gpu_mhz: int = 0
+    bs_power_saving: float = 0.0
+    ue_power_saving: float = 0.0
+
+    def allocate(self, a: Allocation, prb: int) -> None:
+        self.slots += 1
+        self.ul_prb += a.ul_prb
+        self.dl_prb += a.dl_prb
+        self.gpu_mhz += a.gpu_mhz
+        self.bs_power_saving += bs_power_saving(a.dl_prb, n_prb=prb)
+        self.ue_power_saving += ue_power_saving(a.ul_prb, n_prb=prb, carrier_mhz=CARRIER_MHZ * prb / 106)
+
+    def judge(self, qos: Mapping[str, Any]) -> None:
+        self.busy += bool(qos["busy"])
+        for leg in LEGS:
+            q = qos[leg]["q"]
+            if q is not None:
+                self.judged[leg] += 1
+                self.met[leg] += q
+                if qos["busy"]:
+                    self.judged_busy[leg] += 1
+                    self.met_busy[leg] += q
+
+    def qos(self) -> dict[str, Any]:
+        ratio = {leg: _ratio(self.met[leg], self.judged[leg]) for leg in LEGS}
+        busy = {leg: _ratio(self.met_busy[leg], self.judged_busy[leg]) for leg in LEGS}
+        return {
+            "qos_delivery_ratio": ratio.pop("round_trip"),
+            "qos_delivery_ratio_busy": busy.pop("round_trip"),
+            "hop_delivery_ratio": ratio,
+            "hop_delivery_ratio_busy": busy,
+        }
+
+    def means(self) -> dict[str, Any]:
+        return {
+            "avg_ul_prb": _ratio(self.ul_prb, self.slots),
+            "avg_dl_prb": _ratio(self.dl_prb, self.slots),
+            "avg_gpu_mhz": _ratio(self.gpu_mhz, self.slots),
+            "bs_power_saving": _ratio(self.bs_power_saving, self.slots),
+            "ue_power_saving": _ratio(self.ue_power_saving, self.slots),
+        }
+
+
+def _ratio(part: float, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+@dataclass(slots=True)
+class _Slice:
+    sums: _Sums = field(default_factory=_Sums)
+    policy: str | None = None
+    policies: list[str] = field(default_factory=list)
+    unattributed: dict[str, Counter[str]] = field(default_factory=dict)
+    negative_delays: int = 0
+    by_load: dict[int, deque[tuple[Allocation, Mapping[str, Any]]]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Cell:
+    prb: int = 0
+    max_mhz: int = 0
+    begin_ns: int = 0
+    end_ns: int = 0
+    sums: _Sums = field(default_factory=_Sums)
+    modes: Counter[str] = field(default_factory=Counter)
+    slices: dict[str, _Slice] = field(default_factory=dict)
+
+
+class Summary:
+    """Adds up decision records (``Decision.to_record``) of any number of cells, in their order.
+
+    A q of None (it cannot be told) counts in no delivery ratio. ``*_busy`` are over the control slots in
+    which a flow was judged. Averages are of the quotas and clocks in force: all PRBs and the highest clock in
+    the modes shadow and released. Power savings are 0..1, by :mod:`controller.core.power`; a carrier of
+    another width than 106 PRB counts with proportionally more or less than 40 MHz.
+    """
+
+    def __init__(self) -> None:
+        self._pairs = Pairs()
+        self._cells: dict[str, _Cell] = {}
+        self._all = _Sums()
+        self._events: dict[str, Counter[str]] = {}
+
+    def add(self, record: Mapping[str, Any]) -> ClosedSlot | None:
+        """Take the next record of a cell; returns the control slot that it closes, None where none counts."""
+        cell = self._cells.setdefault(record["cell"], _Cell())
+        cell.prb, cell.max_mhz = record["prb"], record["max_mhz"]
+        slot = self._pairs.add(record)
+        if slot is None:
+            return None
+        if not cell.sums.slots:
+            cell.begin_ns = slot.begin_ns
+        cell.end_ns = slot.end_ns
+        cell.modes[slot.mode] += 1
+        cell.sums.allocate(slot.total, slot.prb)
+        self._all.allocate(slot.total, slot.prb)
+        for name, allocation in slot.allocations.items():
+            closed = slot.qos.get(name)
+            if closed is not None:
+                one = cell.slices.setdefault(name, _Slice())
+                self._add_slice(one, slot, allocation, slot.hops[name], closed)
+                cell.sums.judge(closed)
+                self._all.judge(closed)
+        return slot
+
+    @staticmethod
+    def _add_slice(
+        one: _Slice,
+        slot: ClosedSlot,
+        allocation: Allocation,
+        hops: Mapping[str, Any],
+        closed: Mapping[str, Any],
+    ) -> None:
+        one.sums.allocate(allocation, slot.prb)
+        one.sums.judge(closed)
+        one.negative_delays += closed["negative_delays"]
+        for choice in hops.values():
+            one.policy = choice["policy"]
+            if one.policy not in one.policies:
+                one.policies.append(one.policy)
+        for hop, reason in closed["unattributed"].items():
+            one.unattributed.setdefault(reason, Counter())[hop] += 1
+        recent = one.by_load.setdefault(closed["flows"], deque(maxlen=RECENT))
+        recent.append((allocation, closed))
+
+    def add_event(self, cell: str, kind: str) -> None:
+        """Count an event; the cell is empty where it concerns the daemon."""
+        self._events.setdefault(cell, Counter())[kind] += 1
+
+    def headline(self) -> dict[str, Any]:
+        """The figures of the whole run, flat.
+
+        Keys: ``control_slots`` and ``busy_control_slots`` (of all cells; a slot is busy for each slice that
+        was), ``qos_delivery_ratio``, ``qos_delivery_ratio_busy``, ``hop_delivery_ratio`` and
+        ``hop_delivery_ratio_busy`` (by hop; over all slices' control slots), ``avg_ul_prb``, ``avg_dl_prb``,
+        ``avg_gpu_mhz``, ``bs_power_saving``, ``ue_power_saving`` (of a cell). None where there is nothing.
+        """
+        return {
+            "control_slots": self._all.slots,
+            "busy_control_slots": self._all.busy,
+            **self._all.qos(),
+            **self._all.means(),
+        }
+
+    def result(self) -> dict[str, Any]:
+        """Plain JSON: :meth:`headline`, ``events`` by kind, and ``cells`` with their ``slices``.
+
+        A slice has the headline's keys and ``policy`` (the latest), ``policies``, ``unattributed`` (reason ->
+        hop -> control slots), ``negative_delays`` and ``by_load``: for each number of active flows the
+        means over its last 25 control slots.
+        """
+        cells = {name: self._cell(name, cell) for name, cell in self._cells.items()}
+        return {**self.headline(), "events": dict(self._events.get("", Counter())), "cells": cells}
+
+    def _cell(self, name: str, cell: _Cell) -> dict[str, Any]:
+        return {
+            "control_slots": cell.sums.slots,
+            "busy_control_slots": cell.sums.busy,
+            "prb": cell.prb,
+            "max_mhz": cell.max_mhz,
+            "begin_ns": cell.begin_ns,
+            "end_ns": cell.end_ns,
+            "modes": dict(cell.modes),
+            **cell.sums.means(),
+            "events": dict(self._events.get(name, Counter())),
+            "slices": {s: self._slice(one) for s, one in cell.slices.items()},
+        }
+
+    @staticmethod
+    def _slice(one: _Slice) -> dict[str, Any]:
+        return {
+            "policy": one.policy,
+            "policies": list(one.policies),
+            "control_slots": one.sums.slots,
+            "busy_control_slots": one.sums.busy,
+            **one.sums.qos(),
+            **one.sums.means(),
+            "unattributed": {reason: dict(hops) for reason, hops in one.unattributed.items()},
+            "negative_delays": one.negative_delays,
+            "by_load": {str(load): _load(one.by_load[load]) for load in sorted(one.by_load)},
+        }
+
+
+def _load(recent: deque[tuple[Allocation, Mapping[str, Any]]]) -> dict[str, Any]:
+    n = len(recent)
+    bits = [closed["round_trip"]["q"] for _, closed in recent]
+    known = [q for q in bits if q is not None]
+    return {
+        "control_slots": n,
+        "qos_delivery_ratio": _ratio(sum(known), len(known)),
+        "avg_ul_prb": sum(a.ul_prb for a, _ in recent) / n,
+        "avg_dl_prb": sum(a.dl_prb for a, _ in recent) / n,
+        "avg_gpu_mhz": sum(a.gpu_mhz for a, _ in recent) / n,
+    }

@@ -1,0 +1,297 @@
+"""Metrics as Prometheus would scrape them."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+import socket
+import ssl
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from controller.core.loop import ControlLoop
+from controller.core.observation import Mode
+from controller.links import metrics as metrics_module
+from controller.links.counters import Counters
+from controller.links.metrics import COUNTERS, MAX_CELLS, MAX_REASONS, Metrics, MetricsServer
+from tests import builders
+from wire import keys
+from wire.security import InsecureAddress, KeyFileError, Tls
+
+
+def page(server: MetricsServer, context: ssl.SSLContext | None = None) -> str:
+    scheme = "http" if context is None else "https"
+    url = f"{scheme}://localhost:{server.port}/metrics"
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
+    )
+    with opener.open(url, timeout=10) as answer:
+        assert answer.headers["Content-Type"].startswith("text/plain")
+        return str(answer.read().decode())
+
+
+def values(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """(name, sorted labels) -> value of everything on the page."""
+    return {
+        (s.name, tuple(sorted(s.labels.items()))): s.value
+        for family in text_string_to_metric_families(text)
+        for s in family.samples
+    }
+
+
+def exported(metrics: Metrics, name: str, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(f"prbandit_{name}", labels)
+
+
+@pytest.fixture
+def served() -> Iterator[tuple[Metrics, Counters, MetricsServer]]:
+    counters = Counters()
+    metrics = Metrics(counters)
+    server = metrics.serve("127.0.0.1:0")
+    yield metrics, counters, server
+    server.close()
+
+
+def observed(metrics: Metrics, n: int = 4, **changes: Any) -> dict[str, Any]:
+    """Lets a real control loop decide ``n`` times; returns the last record."""
+    loop = ControlLoop(builders.loop_spec(**changes))
+    record: dict[str, Any] = {}
+    for slot in range(n):
+        delays = (90.0, 9.0, 15.0) if slot == n - 1 else (20.0, 9.0, 15.0)
+        record = loop.step(builders.observation(slot, delays)).to_record()
+        metrics.observe(record)
+    return record
+
+
+def test_everything_on_the_page_has_help_type_and_our_prefix(
+    served: tuple[Metrics, Counters, MetricsServer],
+) -> None:
+    metrics, counters, server = served
+    observed(metrics)
+    metrics.step_seconds("cell-1", 0.003)
+    metrics.gpu("cell-1", 1590.0, 45.5)
+    counters.inc("ran_malformed_total", "cell-1", 3)
+    counters.inc("something_new_total")
+    text = page(server)
+    families = list(text_string_to_metric_families(text))
+    assert len(families) > 40
+    for family in families:
+        assert family.name.startswith("prbandit_"), family.name
+        assert family.documentation.strip() and family.type != "unknown", family.name
+    told = values(text)
+    assert told["prbandit_ran_malformed_total", (("cell", "cell-1"),)] == 3
+    assert told["prbandit_something_new_total", (("cell", ""),)] == 1
+    assert told["prbandit_ran_no_session_total", (("cell", ""),)] == 0
+    assert told["prbandit_step_duration_seconds_count", (("cell", "cell-1"),)] == 1
+    assert "# HELP prbandit_ran_malformed_total Messages that cannot be parsed" in text
+    assert "# TYPE prbandit_ran_malformed_total counter" in text
+
+
+def test_a_decision_shows_as_it_was_recorded(served: tuple[Metrics, Counters, MetricsServer]) -> None:
+    metrics, _, _ = served
+    record = observed(metrics)
+    one = record["slices"]["ar"]
+    cell = {"cell": "cell-1"}
+    slice_ = {**cell, "slice": "ar"}
+    assert exported(metrics, "decisions_total", **cell) == 4
+    assert exported(metrics, "control_slot", **cell) == 4
+    assert exported(metrics, "last_decision_timestamp_seconds", **cell) == record["time_ns"] / 1e9
+    assert exported(metrics, "mode", **cell, prbandit_mode="active") == 1
+    assert exported(metrics, "mode", **cell, prbandit_mode="shadow") == 0
+    assert exported(metrics, "carrier_prb", **cell) == 106
+    assert exported(metrics, "gpu_wanted_mhz", **cell) == record["gpu_mhz"]
+    assert exported(metrics, "gpu_max_mhz", **cell) == 1600
+    assert exported(metrics, "quota_prb", **slice_, direction="ul") == record["quotas"]["ar"][0]
+    assert exported(metrics, "quota_prb", **slice_, direction="dl") == record["quotas"]["ar"][1]
+    assert exported(metrics, "active_flows", **slice_) == 1
+    assert exported(metrics, "busy_control_slots_total", **slice_) == 4
+    for hop in ("ul", "edge", "dl"):
+        choice = one["hops"][hop]
+        assert exported(metrics, "hop_state_prb", **slice_, hop=hop) == choice["state"]
+        assert exported(metrics, "hop_demand_prb", **slice_, hop=hop) == choice["demand_prb"]
+        assert exported(metrics, "hop_action", **slice_, hop=hop) == choice["action"]
+    # The last of four control slots violated the uplink's budget of 70 ms.
+    assert exported(metrics, "delay_seconds", **slice_, hop="ul") == pytest.approx(0.09)
+    assert exported(metrics, "qos_delivery_ratio", **slice_, hop="ul") == 0.75
+    assert exported(metrics, "qos_delivery_ratio", **slice_, hop="edge") == 1.0
+    assert exported(metrics, "qos_delivery_ratio", **slice_, hop="round_trip") == 1.0
+    assert exported(metrics, "qos_judged_control_slots_total", **slice_, hop="ul") == 4
+    assert exported(metrics, "qos_met_control_slots_total", **slice_, hop="ul") == 3
+    assert exported(metrics, "unattributed_total", **slice_, hop="ul", reason="no decision") == 1
+
+
+def test_without_quotas_all_that_there_is_shows_and_a_stateless_policy_has_no_state(
+    served: tuple[Metrics, Counters, MetricsServer],
+) -> None:
+    metrics, _, _ = served
+    record = observed(metrics, 1, mode=Mode.SHADOW, cell="c", slices=(builders.slice_spec(policy="aimd"),))
+    assert record["quotas"] == {} and record["gpu_mhz"] is None
+    assert exported(metrics, "quota_prb", cell="c", slice="ar", direction="ul") == 106
+    assert exported(metrics, "gpu_wanted_mhz", cell="c") == 1600
+    assert exported(metrics, "mode", cell="c", prbandit_mode="shadow") == 1
+    state = exported(metrics, "hop_state_prb", cell="c", slice="ar", hop="ul")
+    assert state is not None and math.isnan(state)
+
+
+def test_a_qos_that_cannot_be_told_is_in_no_ratio(served: tuple[Metrics, Counters, MetricsServer]) -> None:
+    metrics, _, _ = served
+    record = observed(metrics)
+    record["slices"]["ar"]["closed"]["ul"] = {"q": None, "ms": {}, "frames": 0}
+    metrics.observe(record)
+    labels = {"cell": "cell-1", "slice": "ar", "hop": "ul"}
+    assert exported(metrics, "qos_delivery_ratio", **labels) == 0.75
+    delay = exported(metrics, "delay_seconds", **labels)
+    assert delay is not None and math.isnan(delay)
+
+
+def test_flows_and_ues_are_no_labels(served: tuple[Metrics, Counters, MetricsServer]) -> None:
+    metrics, _, server = served
+    observed(metrics)
+    text = page(server)
+    assert "flow-0" not in text and "ue-1" not in text
+
+
+def test_labels_are_bounded(served: tuple[Metrics, Counters, MetricsServer]) -> None:
+    """A peer that makes up cells or reasons cannot fill the memory of Prometheus."""
+    metrics, counters, server = served
+    for i in range(MAX_CELLS + 50):
+        counters.inc("ran_unknown_cell_total", f"made-up-{i:04}")
+    record = observed(metrics)
+    for i in range(MAX_REASONS + 50):
+        record["slices"]["ar"]["closed"]["unattributed"] = {"ul": f"reason {i}"}
+        metrics.observe(record)
+    told = values(page(server))
+    cells = {labels: v for (name, labels), v in told.items() if name == "prbandit_ran_unknown_cell_total"}
+    assert len(cells) == MAX_CELLS + 1 and cells[(("cell", "other"),)] == 50
+    assert sum(cells.values()) == MAX_CELLS + 50
+    reasons = {labels: v for (name, labels), v in told.items() if name == "prbandit_unattributed_total"}
+    assert len({dict(labels)["reason"] for labels in reasons}) == MAX_REASONS + 1
+
+
+def test_text_of_others_cannot_break_the_page(served: tuple[Metrics, Counters, MetricsServer]) -> None:
+    _, counters, server = served
+    counters.inc("ran_unknown_cell_total", 'x"} 1\nprbandit_evil 1\\')
+    told = values(page(server))
+    assert not any(name == "prbandit_evil" for name, _ in told)
+    assert told["prbandit_ran_unknown_cell_total", (("cell", 'x"} 1\nprbandit_evil 1\\'),)] == 1
+
+
+def test_ages_are_asked_for_at_the_scrape_and_a_failure_is_no_number(
+    served: tuple[Metrics, Counters, MetricsServer],
+) -> None:
+    metrics, _, server = served
+    ages = iter([0.5, 0.75])
+
+    def broken() -> float:
+        raise RuntimeError("no link")
+
+    metrics.watch_cell("a", report_age=lambda: next(ages), lease_remaining=lambda: None)
+    metrics.watch_cell("b", report_age=broken)
+    for age in (0.5, 0.75):
+        told = values(page(server))
+        assert told["prbandit_report_age_seconds", (("cell", "a"),)] == age
+        assert math.isnan(told["prbandit_lease_remaining_seconds", (("cell", "a"),)])
+        assert math.isnan(told["prbandit_report_age_seconds", (("cell", "b"),)])
+
+
+def test_every_counter_of_the_links_has_its_help_text() -> None:
+    """What the links may count is in the table, so that no counter shows without its meaning."""
+    folder = Path(metrics_module.__file__).parent
+    used = set()
+    for path in (*folder.glob("*.py"), folder.parent / "store" / "run.py", folder.parent / "daemon.py"):
+        used |= set(re.findall(r'"([a-z]+_[a-z_]+_total)"', path.read_text()))
+    assert used - set(COUNTERS) == set()
+
+
+def test_a_connection_that_says_nothing_holds_up_no_scrape(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("cryptography", reason="keys need the extra 'keys'")
+    keys.create(tmp_path, cells=["cell-1"])
+    context = ssl.create_default_context(cafile=str(tmp_path / "ca.crt"))
+    metrics = Metrics()
+    plain, secure = metrics.serve("127.0.0.1:0"), metrics.serve("127.0.0.1:0", Tls(tmp_path, "controller"))
+    try:
+        for server, how in ((plain, None), (secure, context)):
+            with socket.create_connection(("127.0.0.1", server.port)):
+                assert "prbandit_build_info" in page(server, how)
+    finally:
+        plain.close()
+        secure.close()
+
+
+def test_silent_connections_are_bounded_and_end(
+    served: tuple[Metrics, Counters, MetricsServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, _, server = served
+    monkeypatch.setattr(metrics_module, "_REQUEST_S", 0.2)
+    silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(40)]
+    end = time.monotonic() + 10
+    while True:
+        try:
+            assert "prbandit_build_info" in page(server)
+            break
+        except OSError:
+            assert time.monotonic() < end, "the silent connections stayed"
+            time.sleep(0.05)
+    for connection in silent:
+        connection.settimeout(10)
+        with connection, contextlib.suppress(ConnectionResetError):
+            assert connection.recv(1) == b""
+
+
+def test_beyond_loopback_metrics_need_tls() -> None:
+    with pytest.raises(InsecureAddress, match=r"links\.metrics\.address.*security\.keys"):
+        Metrics().serve("0.0.0.0:0")
+
+
+def test_over_tls_the_certificate_is_checked_and_plain_http_refused(tmp_path: Path) -> None:
+    pytest.importorskip("cryptography", reason="keys need the extra 'keys'")
+    keys.create(tmp_path, cells=["cell-1"])
+    server = Metrics().serve("0.0.0.0:0", Tls(tmp_path, "controller"))
+    try:
+        context = ssl.create_default_context(cafile=str(tmp_path / "ca.crt"))
+        assert "prbandit_build_info" in page(server, context)
+        with pytest.raises(urllib.error.URLError, match="certificate verify failed"):
+            page(server, ssl.create_default_context())
+        with pytest.raises(OSError):
+            page(server)
+    finally:
+        server.close()
+
+
+def test_a_missing_or_wrong_key_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(KeyFileError, match=r"ca\.crt is missing"):
+        Metrics().serve("127.0.0.1:0", Tls(tmp_path, "controller"))
+    pytest.importorskip("cryptography", reason="keys need the extra 'keys'")
+    keys.create(tmp_path, cells=["cell-1"])
+    (tmp_path / "controller.key").write_bytes((tmp_path / "operator.key").read_bytes())
+    with pytest.raises(KeyFileError, match=r"controller\.crt and .*controller\.key are not a pair"):
+        Metrics().serve("127.0.0.1:0", Tls(tmp_path, "controller"))
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.1:http", "127.0.0.1:70000"])
+def test_an_address_that_is_none_is_refused(address: str) -> None:
+    with pytest.raises(ValueError, match=r"links\.metrics\.address: .* is not host:port"):
+        Metrics().serve(address)
+
+
+def test_an_address_in_use_is_named(served: tuple[Metrics, Counters, MetricsServer]) -> None:
+    _, _, server = served
+    with pytest.raises(OSError, match=rf"links\.metrics\.address: cannot listen on 127.0.0.1:{server.port}"):
+        Metrics().serve(f"127.0.0.1:{server.port}")
+
+
+def test_close_ends_the_server_and_may_be_repeated() -> None:
+    server = Metrics().serve("127.0.0.1:0")
+    server.close()
+    server.close()
+    with pytest.raises(OSError):
+        page(server)

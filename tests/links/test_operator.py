@@ -1,0 +1,330 @@
+"""The operator API over a real gRPC socket."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from controller.core.loop import ControlLoop
+from controller.links import operator
+from controller.links.counters import Counters
+from controller.links.operator import (
+    Broadcaster,
+    CellStatus,
+    CommandRefused,
+    ControllerStatus,
+    OperatorClient,
+    OperatorError,
+    OperatorServer,
+    TooManySubscribers,
+    to_message,
+)
+from controller.store.run import to_json
+from tests import builders
+from wire import PROTOCOL_VERSION, keys, operator_pb2, operator_pb2_grpc
+from wire.security import InsecureAddress, Tls
+
+
+def record(slot: int = 1, cell: str = "cell-1") -> dict[str, Any]:
+    loop = ControlLoop(builders.loop_spec(cell=cell))
+    return loop.step(builders.observation(slot - 1)).to_record()
+
+
+def until(condition: Callable[[], Any]) -> None:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end, "did not happen"
+        time.sleep(0.005)
+
+
+class Target:
+    """Takes down what it was told; refuses what the daemon would refuse."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Any, ...]] = []
+        self.cells: list[CellStatus] = [CellStatus("cell-1"), CellStatus("cell-2")]
+        self.broken = False
+
+    def state(self) -> ControllerStatus:
+        if self.broken:
+            raise RuntimeError("broken")
+        return ControllerStatus("config.yaml", "runs/1", 5.0, self.cells)
+
+    def _tell(self, *what: Any) -> str:
+        if self.broken:
+            raise RuntimeError("broken")
+        if "nosuch" in what:
+            raise ValueError("unknown cell 'nosuch'; cells: cell-1, cell-2")
+        self.told.append(what)
+        return " ".join(map(str, what))
+
+    def set_mode(self, cell_id: str, mode: str) -> str:
+        return self._tell("mode", cell_id, mode)
+
+    def switch_policy(self, cell_id: str, slice_id: str, policy: str) -> str:
+        return self._tell("policy", cell_id, slice_id, policy)
+
+    def set_budgets(self, cell_id: str, slice_id: str, ul_ms: float, edge_ms: float, dl_ms: float) -> str:
+        return self._tell("budgets", cell_id, slice_id, ul_ms, edge_ms, dl_ms)
+
+    def reload(self) -> str:
+        return self._tell("reload")
+
+    def checkpoint(self) -> str:
+        return self._tell("checkpoint")
+
+
+class Served:
+    def __init__(self, **limits: int) -> None:
+        self.counters, self.target = Counters(), Target()
+        self.broadcaster = Broadcaster(self.counters, **limits)
+        self.server = OperatorServer("127.0.0.1:0", None, self.target, self.broadcaster)
+        self.address = f"127.0.0.1:{self.server.port}"
+        self.server.start()
+
+
+@pytest.fixture
+def served() -> Iterator[Served]:
+    served = Served(max_subscribers=3, queue=4)
+    yield served
+    served.server.close(0)
+
+
+@pytest.fixture
+def client(served: Served) -> Iterator[OperatorClient]:
+    with OperatorClient(served.address) as client:
+        yield client
+
+
+def test_the_state_arrives_whole(served: Served, client: OperatorClient) -> None:
+    last = record(7)
+    served.target.cells[0] = CellStatus(
+        "cell-1",
+        connected=True,
+        session=2**63 + 1,
+        control_slots=7,
+        prb=106,
+        mode="active",
+        last=last,
+        reports=1234,
+        edge_connected=True,
+        sm_mhz=1600,
+        active_flows=2,
+    )
+    state = client.state()
+    assert (state["config_path"], state["run_dir"], state["control_slot_s"]) == ("config.yaml", "runs/1", 5.0)
+    assert state["version"] == client.controller_version == operator.controller_version() != ""
+    first, second = state["cells"]
+    assert first == {
+        "cell_id": "cell-1",
+        "connected": True,
+        "session": 2**63 + 1,
+        "control_slots": 7,
+        "prb": 106,
+        "mode": "active",
+        "last": json.loads(to_json(last)),
+        "reports": 1234,
+        "edge_connected": True,
+        "sm_mhz": 1600,
+        "active_flows": 2,
+    }
+    assert second["cell_id"] == "cell-2" and second["last"] is None and not second["connected"]
+
+
+def test_commands_reach_the_target_as_given(served: Served, client: OperatorClient) -> None:
+    assert client.set_mode("", "shadow") == "mode  shadow"
+    client.switch_policy("cell-1", "ar", "aimd")
+    client.set_budgets("cell-1", "", 70.0, 20.0, 60.0)
+    client.reload()
+    assert client.checkpoint() == "checkpoint"
+    assert served.target.told == [
+        ("mode", "", "shadow"),
+        ("policy", "cell-1", "ar", "aimd"),
+        ("budgets", "cell-1", "", 70.0, 20.0, 60.0),
+        ("reload",),
+        ("checkpoint",),
+    ]
+
+
+def test_what_the_target_refuses_is_refused_with_its_reason(served: Served, client: OperatorClient) -> None:
+    with pytest.raises(CommandRefused, match="unknown cell 'nosuch'; cells: cell-1, cell-2"):
+        client.set_mode("nosuch", "active")
+    assert served.counters.get("operator_refused_total") == 1
+    client.set_mode("cell-1", "active")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda c: c.set_mode("cell-1", ""), "mode: empty"),
+        (lambda c: c.switch_policy("", "", ""), "policy: empty"),
+        (lambda c: c.set_mode("x" * 65, "active"), "cell_id: longer than 64 bytes"),
+        (lambda c: c.set_budgets("", "", float("nan"), 20, 60), "ul_ms: nan is not a positive number"),
+        (lambda c: c.set_budgets("", "", 70, -1, 60), "edge_ms: -1.0 is not a positive number"),
+        (lambda c: c.set_budgets("", "", 70, 20, float("inf")), "dl_ms: inf is not a positive number"),
+    ],
+)
+def test_bad_values_are_refused_by_name_before_the_target_sees_them(
+    served: Served, client: OperatorClient, call: Callable[[OperatorClient], str], message: str
+) -> None:
+    with pytest.raises(CommandRefused, match=message):
+        call(client)
+    assert served.target.told == [] and served.counters.get("operator_refused_total") == 1
+
+
+def test_a_failure_inside_is_told_and_counted_and_the_api_goes_on(
+    served: Served, client: OperatorClient
+) -> None:
+    served.target.broken = True
+    with pytest.raises(CommandRefused, match="Reload failed; see the controller's log"):
+        client.reload()
+    with pytest.raises(OperatorError, match="the state cannot be read"):
+        client.state()
+    assert served.counters.get("operator_errors_total") == 2
+    served.target.broken = False
+    assert client.state()["cells"]
+
+
+def test_decisions_arrive_as_they_are_recorded(served: Served, client: OperatorClient) -> None:
+    watch = client.watch()
+    first, second = record(1), record(1, "cell-2")
+    served.broadcaster.publish(first)
+    served.broadcaster.publish(second)
+    received = iter(watch)
+    assert [to_json(next(received)) for _ in range(2)] == [to_json(first), to_json(second)]
+    assert to_message(first).json == to_json(first)
+    watch.cancel()
+    assert list(received) == []
+    until(lambda: not len(served.broadcaster))
+
+
+def test_one_cell_can_be_watched_alone_and_an_unknown_one_not(served: Served, client: OperatorClient) -> None:
+    watch = client.watch("cell-2")
+    served.broadcaster.publish(record(1))
+    served.broadcaster.publish(record(1, "cell-2"))
+    assert next(iter(watch))["cell"] == "cell-2"
+    watch.cancel()
+    with pytest.raises(OperatorError, match="unknown cell 'cell-3'; cells: cell-1, cell-2"):
+        client.watch("cell-3")
+
+
+def test_a_slow_subscriber_loses_the_oldest_decisions_and_holds_up_nobody() -> None:
+    counters = Counters()
+    broadcaster = Broadcaster(counters, queue=4)
+    slow, quick = broadcaster.subscribe(), broadcaster.subscribe()
+    taken = []
+    for slot in range(1, 11):
+        broadcaster.publish({**record(), "control_slot": slot})
+        message = quick.take()
+        assert message is not None
+        taken.append(message.control_slot)
+    assert taken == list(range(1, 11))
+    left = [slow.take() for _ in range(4)]
+    assert [m.control_slot for m in left if m] == [7, 8, 9, 10]
+    assert slow.dropped == counters.get("operator_decisions_dropped_total", "cell-1") == 6
+
+
+def test_subscribers_are_bounded_and_a_place_is_free_when_one_leaves(
+    served: Served, client: OperatorClient
+) -> None:
+    watches = [client.watch() for _ in range(3)]
+    with pytest.raises(OperatorError, match="3 subscribers are served at most"):
+        client.watch()
+    assert served.counters.get("operator_subscribers_refused_total") == 1
+    # Commands find a thread all the same.
+    assert client.checkpoint() == "checkpoint"
+    watches[0].cancel()
+    until(lambda: len(served.broadcaster) == 2)
+    client.watch().cancel()
+
+
+def test_a_client_that_vanishes_leaves_its_place(served: Served) -> None:
+    gone = OperatorClient(served.address)
+    gone.watch()
+    assert len(served.broadcaster) == 1
+    gone.close()
+    until(lambda: not len(served.broadcaster))
+
+
+def test_the_end_of_the_controller_ends_the_watch() -> None:
+    served = Served()
+    with OperatorClient(served.address) as client:
+        watch = client.watch()
+        closing = threading.Timer(0.05, served.server.close)
+        closing.start()
+        assert list(watch) == []
+        closing.join()
+        with pytest.raises(OperatorError, match=rf"{served.address}: no controller answers there"):
+            client.state()
+    with pytest.raises(TooManySubscribers):
+        served.broadcaster.subscribe()
+
+
+@pytest.mark.parametrize("version", [0, PROTOCOL_VERSION + 1])
+def test_another_protocol_version_is_refused_with_both_named(served: Served, version: int) -> None:
+    with grpc.insecure_channel(served.address) as channel:
+        stub = operator_pb2_grpc.OperatorStub(channel)
+        with pytest.raises(grpc.RpcError) as refused:
+            stub.Hello(operator_pb2.OperatorHello(protocol_version=version), timeout=5)
+    assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert refused.value.details() == (
+        f"protocol_version: the client speaks {version}, this controller {PROTOCOL_VERSION}"
+    )
+    assert served.counters.get("operator_version_mismatch_total") == 1
+
+
+def test_the_client_says_hello_first(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operator, "PROTOCOL_VERSION", PROTOCOL_VERSION + 1)
+
+    def old(self: Any, request: Any, context: Any) -> operator_pb2.OperatorWelcome:
+        return operator_pb2.OperatorWelcome(protocol_version=PROTOCOL_VERSION)
+
+    monkeypatch.setattr(operator.OperatorService, "Hello", old)
+    fresh = Served()
+    with (
+        OperatorClient(fresh.address) as client,
+        pytest.raises(OperatorError, match="the controller speaks 1"),
+    ):
+        client.checkpoint()
+    assert fresh.target.told == []
+    fresh.server.close(0)
+
+
+def test_nobody_there_is_said_with_the_address() -> None:
+    with (
+        OperatorClient("127.0.0.1:1", timeout_s=3) as client,
+        pytest.raises(OperatorError, match=r"127\.0\.0\.1:1: no controller answers there"),
+    ):
+        client.state()
+
+
+def test_beyond_loopback_keys_are_needed_on_both_sides() -> None:
+    with pytest.raises(InsecureAddress, match=r"links\.operator\.address.*security\.keys"):
+        OperatorServer("0.0.0.0:0", None, Target(), Broadcaster())
+    with pytest.raises(InsecureAddress, match=r"links\.operator\.address"):
+        OperatorClient("controller:50063")
+
+
+def test_with_keys_the_operator_is_let_in_and_a_stranger_is_not(tmp_path: Path) -> None:
+    pytest.importorskip("cryptography", reason="keys need the extra 'keys'")
+    keys.create(tmp_path / "ours", cells=["cell-1"])
+    keys.create(tmp_path / "theirs", cells=["cell-1"])
+    server = OperatorServer(
+        "127.0.0.1:0", Tls(tmp_path / "ours", "controller"), target := Target(), Broadcaster()
+    )
+    server.start()
+    address = f"localhost:{server.port}"
+    with OperatorClient(address, Tls(tmp_path / "ours", "operator")) as client:
+        assert client.set_mode("", "frozen") == "mode  frozen"
+    for stranger in (Tls(tmp_path / "theirs", "operator"), None):
+        with OperatorClient(address, stranger, timeout_s=3) as client, pytest.raises(OperatorError):
+            client.set_mode("", "released")
+    assert target.told == [("mode", "", "frozen")]
+    server.close(0)

@@ -1,0 +1,207 @@
+"""The report opens, shows its plots and is one file."""
+
+from __future__ import annotations
+
+import builtins
+import json
+import re
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from controller.core.loop import ControlLoop
+from controller.store.run import RunStore, StoreError
+from controller.store.summary import Summary
+from tests import builders
+from tests.store.builders import steps
+
+pytest.importorskip("matplotlib", reason="the report needs the extra 'report'")
+pytest.importorskip("jinja2", reason="the report needs the extra 'report'")
+
+from controller.store import report
+
+VOID = {"meta", "br", "link", "img", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """Checks that elements close in order; collects ids, plots and what would be fetched."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.fetched: list[str] = []
+        self.text: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        for name, value in attributes:
+            if name == "id":
+                self.ids.append(value or "")
+            if name in ("src", "href", "xlink:href") and not (value or "").startswith("#"):
+                self.fetched.append(value or "")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attributes)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def write_run(folder: Path, n: int = 30, **slices: Any) -> None:
+    loop = ControlLoop(builders.loop_spec(*(builders.slice_spec(s, **c) for s, c in slices.items())))
+    with RunStore.create(folder, config="cells: <none>\n", seed=5) as store:
+        start = store.record_start(builders.T0, "cell-1", loop.spec.to_dict(), loop.to_state())
+        for step in steps(loop, n):
+            store.record_slot(start, step.observation, step.record, step.state)
+        store.record_event(builders.T0, "cell-1", "bad_report", "<script>alert(1)</script>", {"ue": "<b>"})
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], str]:
+    folder = tmp_path_factory.mktemp("runs") / "run-1"
+    write_run(folder, ar={}, ar2={"policy": "aimd"})
+    page, summary = report.build(folder)
+    return page, summary, page.read_text(encoding="utf-8")
+
+
+def test_the_page_is_well_formed_and_fetches_nothing(built: tuple[Path, dict[str, Any], str]) -> None:
+    page = Page(built[2])
+    assert page.fetched == []
+    assert "@import" not in built[2] and not re.search(r"url\((?!#)", built[2])
+    assert len(page.ids) == len(set(page.ids))
+
+
+def test_every_plot_is_there_and_is_an_svg(built: tuple[Path, dict[str, Any], str]) -> None:
+    figures = re.findall(r"<figcaption>(.*?)</figcaption>\s*(<svg.*?</svg>)", built[2], re.DOTALL)
+    assert [caption for caption, _ in figures] == [
+        "Active flows",
+        "Quotas and GPU clock",
+        "QoS of the round trip",
+        "Delays, the worst flow of each control slot",
+        "Hop states",
+        "Actions by hop state",
+    ]
+    for caption, svg in figures:
+        root = ET.fromstring(svg)
+        assert len(list(root.iter("{http://www.w3.org/2000/svg}path"))) > 10, caption
+        words = " ".join(t.text or "" for t in root.iter("{http://www.w3.org/2000/svg}text"))
+        assert words, f"{caption}: the text is not text"
+        assert report._INK not in svg and report._GRID not in svg
+        # Axes and text take the page's ink, so that they are readable in light and dark.
+        assert "var(--ink)" in svg and not re.search(r"fill: #(000000|ffffff)", svg)
+    quotas = figures[1][1]
+    assert "maximum 106 PRB" in quotas and "maximum 1600 MHz" in quotas
+    assert "ar2 budget" in figures[3][1]
+
+
+def test_what_the_run_says_is_text_and_not_markup(built: tuple[Path, dict[str, Any], str]) -> None:
+    assert "<script" not in built[2]
+    words = " ".join(Page(built[2]).text)
+    assert "<script>alert(1)</script>" in words and "cells: <none>" in words
+
+
+def test_the_summary_is_that_of_the_records(built: tuple[Path, dict[str, Any], str]) -> None:
+    path, summary, _ = built
+    assert json.loads((path.parent / "summary.json").read_text()) == summary
+    again = Summary()
+    with RunStore.open(path.parent) as store:
+        for record in store.decisions():
+            again.add(record)
+    expected = again.result()
+    assert summary["run"]["name"] == "run-1" and summary["run"]["seed"] == 5
+    assert summary["cells"]["cell-1"].pop("events") == {"bad_report": 1}
+    assert expected["cells"]["cell-1"].pop("events") == {}
+    assert {k: v for k, v in summary.items() if k != "run"} == expected
+    assert expected["cells"]["cell-1"]["control_slots"] == 29
+
+
+def test_the_last_decisions_say_why_and_show_the_indices(built: tuple[Path, dict[str, Any], str]) -> None:
+    with RunStore.open(built[0].parent) as store:
+        last = list(store.decisions())[-1]
+    choice = last["slices"]["ar"]["hops"]["ul"]
+    words = " ".join(" ".join(Page(built[2]).text).split())
+    assert f"{choice['action']} PRB, {choice['why']}" in words
+    pairs = zip(choice["actions"], choice["indices"], strict=True)
+    assert all(f"{action}: {index:.3f}" in words for action, index in pairs if index is not None)
+
+
+def test_a_run_without_a_finished_slot_has_a_report_too(tmp_path: Path) -> None:
+    write_run(tmp_path / "none", 0, ar={})
+    page, summary = report.build(tmp_path / "none")
+    assert summary["control_slots"] == 0
+    assert "nothing to show" in page.read_text()
+    write_run(tmp_path / "one", 1, ar={})
+    Page(report.build(tmp_path / "one")[0].read_text())
+
+
+def test_a_policy_without_states_leaves_the_state_plots_out(tmp_path: Path) -> None:
+    write_run(tmp_path, 5, ar={"policy": "static"})
+    text = report.build(tmp_path)[0].read_text()
+    assert "Quotas and GPU clock" in text and "Actions by hop state" not in text
+
+
+def test_a_run_can_be_reported_while_it_is_recorded_and_elsewhere(tmp_path: Path) -> None:
+    loop = ControlLoop(builders.loop_spec())
+    with RunStore.create(tmp_path / "run", config="") as store:
+        start = store.record_start(builders.T0, "cell-1", loop.spec.to_dict(), loop.to_state())
+        for step in steps(loop, 4):
+            store.record_slot(start, step.observation, step.record, step.state)
+        page, summary = report.build(tmp_path / "run", out=tmp_path / "elsewhere")
+    assert page == tmp_path / "elsewhere" / "report.html" and summary["control_slots"] == 3
+    assert not (tmp_path / "run" / "report.html").exists()
+
+
+def test_a_folder_without_a_run_and_one_that_refuses_are_named(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"run\.sqlite: no run record"):
+        report.build(tmp_path)
+    write_run(tmp_path / "run", 3, ar={})
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="file: the report cannot be written"):
+        report.build(tmp_path / "run", out=tmp_path / "file")
+
+
+def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *more: Any, **named: Any) -> Any:
+        if name == "matplotlib":
+            raise ImportError("no matplotlib", name=name)
+        return real(name, *more, **named)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ImportError, match=r"matplotlib: pip install 'prbandit\[report\]'"):
+        report.build(tmp_path)
+
+
+def test_long_curves_are_thinned_by_means_and_gaps_stay() -> None:
+    n = 4 * report.MAX_POINTS
+    y = np.arange(n, dtype=float)
+    y[8:12] = np.nan
+    x, means = report._thin(np.arange(n), y)
+    assert len(x) == report.MAX_POINTS and means[0] == 1.5 and np.isnan(means[2])
+    few = report._thin([0.0, 1.0], [5.0, np.nan])
+    assert few[0].tolist() == [0, 1] and few[1][0] == 5
+    assert len(report._some(np.arange(10 * report.MAX_POINTS + 1.0))) <= report.MAX_POINTS + 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "unit"),
+    [(60, "seconds"), (600, "minutes"), (7200, "minutes"), (36_000, "hours"), (1e6, "days")],
+)
+def test_the_time_axis_fits_the_length_of_the_run(seconds: float, unit: str) -> None:
+    name, length = report._unit(seconds)
+    assert name == unit and seconds / length >= 5
