@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV   := .venv
 BIN    := $(VENV)/bin
 DURATION ?= 60
-TRACE  := $(firstword $(wildcard ../shared/data/channel-traces/download_driving_2019*.csv.gz))
+TRACE  := $(firstword $(wildcard ../shared/data/channel-traces/amazon-prime_static_2020.01.06*.csv.gz))
 
 .PHONY: install demo test lint stubs check-stubs bench clean
 

@@ -1,0 +1,78 @@
+"""The ``prbandit`` command. One file a command group; each imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from typing import Any
+
+import click
+
+_COMMANDS = {
+    "up": "up",
+    "controller": "processes",
+    "gnb-mock": "processes",
+    "edge-agent": "processes",
+    "experiment": "experiment",
+    "replay": "experiment",
+    "report": "records",
+    "check-config": "configuration",
+    "keys": "configuration",
+    "status": "operate",
+    "watch": "operate",
+    "mode": "operate",
+    "policy": "operate",
+    "budgets": "operate",
+    "reload": "operate",
+    "checkpoint": "operate",
+}
+"""Command -> the file of this folder that holds it."""
+
+
+class _Lazy(click.Group):
+    """Loads the file of a command when it is called, so that ``controller`` needs no emulator."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"controller.cli.{_COMMANDS[name]}")
+        command = getattr(module, name.replace("-", "_"))
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="prbandit")
+def cli() -> None:
+    """PRBandit: learns the fewest PRBs and GPU megahertz that still meet a delay target."""
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+
+
+def emit(result: Any, as_json: bool, text: str) -> None:
+    """Print a result as JSON or as text."""
+    click.echo(json.dumps(result) if as_json else text)
+
+
+def main() -> None:
+    """Entry point: an error that a person can mend is one line, not a traceback."""
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        ours = type(error).__module__.partition(".")[0] in ("controller", "wire", "agents")
+        if not ours and not isinstance(error, (ValueError, OSError)):
+            raise
+        click.echo(f"prbandit: {error}", err=True)
+        sys.exit(1)

@@ -1,0 +1,135 @@
+"""What an operator does to a running controller; everything goes through the operator API."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from controller.cli import emit, json_option
+
+
+def _connection(command: Callable[..., Any]) -> Callable[..., Any]:
+    command = click.option(
+        "--operator", default="127.0.0.1:50063", show_default=True, help="The controller's operator API."
+    )(command)
+    return click.option("--keys", help="Folder of TLS certificates (prbandit keys).")(command)
+
+
+def _client(operator: str, keys: str | None) -> Any:
+    from controller.links.operator import OperatorClient
+    from wire.security import Tls
+
+    return OperatorClient(operator, Tls(Path(keys), "operator") if keys else None)
+
+
+def _command(operator: str, keys: str | None, as_json: bool, call: Callable[[Any], str]) -> None:
+    with _client(operator, keys) as client:
+        message = call(client)
+    emit({"ok": True, "message": message}, as_json, message)
+
+
+@click.command("status")
+@_connection
+@json_option
+def status(operator: str, keys: str | None, as_json: bool) -> None:
+    """What the controller is doing now."""
+    with _client(operator, keys) as client:
+        state = client.state()
+    lines = [
+        f"controller {state['version']}, control slot {state['control_slot_s']:g} s, run {state['run_dir']}"
+    ]
+    for cell in state["cells"]:
+        quotas = (cell["last"] or {}).get("quotas") or "none"
+        lines.append(
+            f"cell {cell['cell_id']}: {'connected' if cell['connected'] else 'not connected'}, "
+            f"mode {cell['mode']}, {cell['control_slots']} control slots, {cell['active_flows']} flows, "
+            f"quotas {quotas}, GPU {cell['sm_mhz'] or '-'} MHz"
+        )
+    emit(state, as_json, "\n".join(lines))
+
+
+@click.command("watch")
+@_connection
+@click.option("--cell", default="", help="Only this cell.")
+@click.option("--count", type=int, help="Stop after so many decisions.")
+@json_option
+def watch(operator: str, keys: str | None, cell: str, count: int | None, as_json: bool) -> None:
+    """Print decisions as they are made."""
+    with _client(operator, keys) as client:
+        for seen, record in enumerate(client.watch(cell), 1):
+            click.echo(json.dumps(record) if as_json else decision_line(record))
+            if count and seen >= count:
+                break
+
+
+def decision_line(record: dict[str, Any]) -> str:
+    """One decision as one line."""
+    parts = [f"{record['cell']} #{record['control_slot']} {record['mode']}"]
+    for name, s in record["slices"].items():
+        q = s["closed"]["round_trip"]["q"]
+        parts.append(f"{name}: last QoS {'-' if q is None else q}")
+        parts += [f"{hop} {c['action']} ({c['why']}, state {c['state']})" for hop, c in s["hops"].items()]
+    return "  ".join(parts)
+
+
+@click.command("mode")
+@click.argument("mode", type=click.Choice(["active", "shadow", "frozen", "released"]))
+@click.option("--cell", default="", help="Only this cell.")
+@_connection
+@json_option
+def mode(mode: str, cell: str, operator: str, keys: str | None, as_json: bool) -> None:
+    """Change the MODE at once: active, shadow, frozen or released."""
+    _command(operator, keys, as_json, lambda c: c.set_mode(cell, mode))
+
+
+@click.command("policy")
+@click.argument("policy")
+@click.option("--cell", default="", help="Only this cell.")
+@click.option("--slice", "slice_id", default="", help="Only this slice.")
+@_connection
+@json_option
+def policy(policy: str, cell: str, slice_id: str, operator: str, keys: str | None, as_json: bool) -> None:
+    """Play POLICY from the next control slot on; it starts to learn anew."""
+    _command(operator, keys, as_json, lambda c: c.switch_policy(cell, slice_id, policy))
+
+
+@click.command("budgets")
+@click.argument("ul_ms", type=float)
+@click.argument("edge_ms", type=float)
+@click.argument("dl_ms", type=float)
+@click.option("--cell", default="", help="Only this cell.")
+@click.option("--slice", "slice_id", default="", help="Only this slice.")
+@_connection
+@json_option
+def budgets(
+    ul_ms: float,
+    edge_ms: float,
+    dl_ms: float,
+    cell: str,
+    slice_id: str,
+    operator: str,
+    keys: str | None,
+    as_json: bool,
+) -> None:
+    """Judge by other hop budgets (ms) from the next control slot on."""
+    _command(operator, keys, as_json, lambda c: c.set_budgets(cell, slice_id, ul_ms, edge_ms, dl_ms))
+
+
+@click.command("reload")
+@_connection
+@json_option
+def reload(operator: str, keys: str | None, as_json: bool) -> None:
+    """Read the configuration file again; a bad one changes nothing."""
+    _command(operator, keys, as_json, lambda c: c.reload())
+
+
+@click.command("checkpoint")
+@_connection
+@json_option
+def checkpoint(operator: str, keys: str | None, as_json: bool) -> None:
+    """Write what has been learned to a checkpoint in the run folder."""
+    _command(operator, keys, as_json, lambda c: c.checkpoint())

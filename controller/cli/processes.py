@@ -1,0 +1,205 @@
+"""Each process alone: ``controller``, ``gnb-mock``, ``edge-agent``."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from controller.config import Config
+
+_keys_option = click.option("--keys", help="Folder of CURVE keys and TLS certificates (prbandit keys).")
+_duration_option = click.option("--duration", type=float, help="Stop after so many seconds.")
+_heartbeat_option = click.option(
+    "--heartbeat", type=click.Path(path_type=Path), help="Touch this file once a second while all is well."
+)
+
+
+def stop_on_signals() -> threading.Event:
+    """An event that SIGINT and SIGTERM set."""
+    stop = threading.Event()
+
+    def handler(_signum: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGINT, handler)
+    signal.signal(signal.SIGTERM, handler)
+    return stop
+
+
+def log_to_stderr(verbose: bool) -> None:
+    """One line an event, with time and level."""
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.INFO,
+        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
+    )
+
+
+def load_config(name: str, overrides: dict[str, Any]) -> Config:
+    """A scenario or configuration file, with dotted keys replaced."""
+    from controller import config
+
+    return config.load(config.find(name), overrides)
+
+
+def policy_everywhere(name: str, policy: str | None) -> dict[str, Any]:
+    """The overrides that make every slice of a configuration play ``policy``."""
+    if policy is None:
+        return {}
+    cells = load_config(name, {}).cells
+    return {
+        f"cells.{i}.slices.{j}.{key}": value
+        for i, cell in enumerate(cells)
+        for j in range(len(cell.slices))
+        for key, value in (("policy", policy), ("policy_options", {}))
+    }
+
+
+@click.command("controller")
+@click.argument("config_file", metavar="CONFIG")
+@click.option(
+    "--run",
+    "run_dir",
+    type=click.Path(path_type=Path),
+    help="Run folder; one that is there already is continued, and so is its learning.",
+)
+@click.option(
+    "--checkpoint", type=click.Path(path_type=Path), help="Begin with what this checkpoint learned."
+)
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Replace a key of the file.")
+@click.option("--no-record", is_flag=True, help="Write no run folder.")
+@_duration_option
+@click.option("-v", "--verbose", is_flag=True)
+def controller(
+    config_file: str,
+    run_dir: Path | None,
+    checkpoint: Path | None,
+    settings: tuple[str, ...],
+    no_record: bool,
+    duration: float | None,
+    verbose: bool,
+) -> None:
+    """Run the controller with the configuration in CONFIG until SIGINT or SIGTERM."""
+    from controller import config as config_module
+    from controller.daemon import Daemon
+    from controller.store import checkpoint as checkpoint_module
+
+    log_to_stderr(verbose)
+    overrides = parse_settings(settings)
+    config = load_config(config_file, overrides)
+    learned = checkpoint_module.load(checkpoint).states if checkpoint else None
+    if run_dir is None and not no_record:
+        run_dir = Path(config.store.runs) / time.strftime("%Y%m%d-%H%M%S")
+    stop = stop_on_signals()
+    daemon = Daemon(
+        config,
+        config_path=config_module.find(config_file),
+        overrides=overrides,
+        run_dir=None if no_record else run_dir,
+        learned=learned,
+    )
+    daemon.run(stop, duration)
+
+
+def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
+    """``key=value`` pairs, values read as YAML."""
+    import yaml
+
+    out = {}
+    for setting in settings:
+        key, separator, value = setting.partition("=")
+        if not separator or not key:
+            raise click.BadParameter(f"{setting!r} is not KEY=VALUE", param_hint="--set")
+        out[key] = yaml.safe_load(value)
+    return out
+
+
+@click.command("gnb-mock")
+@click.argument("config_file", metavar="CONFIG")
+@click.option("--ran", default="tcp://127.0.0.1:5555", show_default=True, help="The controller's RAN link.")
+@click.option("--qos", default="127.0.0.1:50062", show_default=True, help="The controller's QoS ingest.")
+@click.option("--edge", default="127.0.0.1:50061", show_default=True, help="The edge agent; '' for none.")
+@click.option("--channel-trace", type=click.Path(), help="Measured channel (CQI, SNR) instead of a process.")
+@click.option("--seed", default=1, show_default=True)
+@_keys_option
+@_duration_option
+@_heartbeat_option
+@click.option("-v", "--verbose", is_flag=True)
+def gnb_mock(
+    config_file: str,
+    ran: str,
+    qos: str,
+    edge: str,
+    channel_trace: str | None,
+    seed: int,
+    keys: str | None,
+    duration: float | None,
+    heartbeat: Path | None,
+    verbose: bool,
+) -> None:
+    """Run the emulated testbed of CONFIG in real time: a gNB, its UEs and their OpenRTiST flows."""
+    from agents.gnb_mock.mock import GnbMock
+    from controller import sim
+    from wire.security import Tls, curve_client
+
+    log_to_stderr(verbose)
+    config = load_config(config_file, {"emulation.channel_trace": channel_trace} if channel_trace else {})
+    spec = sim.testbed_spec(config, seed)
+    mock = GnbMock(
+        spec,
+        seed,
+        ran_address=ran,
+        curve=curve_client(keys, spec.cell.cell_id) if keys else None,
+        qos_address=qos or None,
+        edge_address=edge or None,
+        tls=Tls(Path(keys), "gnb-mock") if keys else None,
+        health_file=heartbeat,
+    )
+    mock.stop_on_signals()
+    with mock:
+        mock.wait(duration)
+
+
+@click.command("edge-agent")
+@click.option("--address", default="127.0.0.1:50061", show_default=True)
+@click.option(
+    "--backend",
+    type=click.Choice(["emulated"]),
+    default="emulated",
+    show_default=True,
+    help="Where the GPU is.",
+)
+@_keys_option
+@_duration_option
+@_heartbeat_option
+@click.option("-v", "--verbose", is_flag=True)
+def edge_agent(
+    address: str,
+    backend: str,
+    keys: str | None,
+    duration: float | None,
+    heartbeat: Path | None,
+    verbose: bool,
+) -> None:
+    """Run the agent beside the GPU: clocks, power and utilisation out, clock locks in."""
+    from agents.gpu.service import serve
+    from agents.heartbeat import write_heartbeat
+    from wire.security import Tls
+
+    log_to_stderr(verbose)
+    agent = serve(address, tls=Tls(Path(keys), "edge-agent") if keys else None, backend=backend)
+    agent.stop_on_signals()
+    agent.start()
+    end = time.monotonic() + duration if duration else float("inf")
+    try:
+        while time.monotonic() < end and not agent.wait(min(1.0, end - time.monotonic())):
+            if heartbeat:
+                write_heartbeat(heartbeat, {"port": agent.port, "counters": agent.counters})
+    finally:
+        agent.close()

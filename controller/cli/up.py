@@ -1,0 +1,284 @@
+"""``up``: the whole loop on the embedded emulated testbed, in separate processes over the real links."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from controller.cli import emit, json_option
+
+_START_S = 60.0
+_STOP_S = 10.0
+_SPARKS = "▁▂▃▄▅▆▇█"
+
+
+@click.command("up")
+@click.option("--config", "config_file", default="demo", show_default=True, help="Scenario or configuration.")
+@click.option("--policy", help="Play this policy in every slice.")
+@click.option("--channel-trace", type=click.Path(), help="Measured channel (CQI, SNR) instead of a process.")
+@click.option("--seed", default=1, show_default=True)
+@click.option("--duration", type=float, help="Stop after so many seconds; without it, at Ctrl-C.")
+@click.option(
+    "--run", "run_dir", type=click.Path(path_type=Path), help="Run folder (default: a new one in runs/)."
+)
+@json_option
+def up(
+    config_file: str,
+    policy: str | None,
+    channel_trace: str | None,
+    seed: int,
+    duration: float | None,
+    run_dir: Path | None,
+    as_json: bool,
+) -> None:
+    """Start controller, emulated gNB and edge agent, show what they do, and report at the end."""
+    from controller.cli.processes import load_config, policy_everywhere
+    from controller.store.report import build
+
+    console = Console(stderr=as_json)
+    ports = free_ports(5)
+    config = load_config(
+        config_file,
+        {
+            **policy_everywhere(config_file, policy),
+            **({"emulation.channel_trace": str(Path(channel_trace).resolve())} if channel_trace else {}),
+            "links.ran.address": f"tcp://127.0.0.1:{ports[0]}",
+            "links.edge.address": f"127.0.0.1:{ports[1]}",
+            "links.qos.address": f"127.0.0.1:{ports[2]}",
+            "links.operator.address": f"127.0.0.1:{ports[3]}",
+            "links.metrics.address": f"127.0.0.1:{ports[4]}",
+        },
+    )
+    if config.emulation is None:
+        raise ValueError(f"{config_file}: no emulation section, so there is no testbed to bring up")
+    run_dir = run_dir or Path(config.store.runs) / time.strftime("up-%Y%m%d-%H%M%S")
+    logs = run_dir / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    file = run_dir / "up.yaml"
+    file.write_text(config.to_yaml(), encoding="utf-8")
+    commands = {
+        "edge-agent": ["edge-agent", "--address", f"127.0.0.1:{ports[1]}"],
+        "controller": ["controller", str(file), "--run", str(run_dir)],
+        "gnb-mock": [
+            *("gnb-mock", str(file), "--seed", str(seed), "--ran", f"tcp://127.0.0.1:{ports[0]}"),
+            *("--qos", f"127.0.0.1:{ports[2]}", "--edge", f"127.0.0.1:{ports[1]}"),
+        ],
+    }
+    source = channel_trace or "a channel process"
+    console.print(f"PRBandit on the emulated testbed, channel: {source}; record and logs in {run_dir}")
+    try:
+        with ExitStack() as stack:
+            processes = {
+                name: stack.enter_context(_process(name, arguments, logs))
+                for name, arguments in commands.items()
+            }
+            _watch(console, processes, logs, f"127.0.0.1:{ports[3]}", duration)
+    except KeyboardInterrupt:
+        console.print("stopping")
+    page, summary = build(run_dir)
+    if not as_json:
+        console.print(summary_table(summary))
+        console.print(f"report: {page}", soft_wrap=True)
+    emit({"run": str(run_dir), "report": str(page), "summary": summary}, as_json, "")
+
+
+def free_ports(n: int) -> list[int]:
+    """Ports of loopback that nobody listens on now."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(n)]
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+@contextmanager
+def _process(name: str, arguments: list[str], logs: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of ours, its output in a log file; asked to stop at the end, killed if it does not."""
+    with (logs / f"{name}.log").open("ab") as log:
+        # Its own group: Ctrl-C reaches this process alone, which then stops the others in order.
+        process = subprocess.Popen(
+            [sys.executable, "-m", "controller.cli", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(_STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _watch(
+    console: Console,
+    processes: dict[str, subprocess.Popen[bytes]],
+    logs: Path,
+    operator: str,
+    duration: float | None,
+) -> None:
+    """Show the loop until the time is up; an error with the end of its log where a process dies."""
+    from controller.cli.operate import decision_line
+    from controller.links.operator import OperatorClient, OperatorError
+
+    view = View()
+    started = time.monotonic()
+    first: float | None = None
+    seen = -1
+    live = Live(console=console, refresh_per_second=4) if console.is_terminal else nullcontext()
+    with OperatorClient(operator, None) as client, live as screen:
+        while True:
+            for name, process in processes.items():
+                if process.poll() is not None:
+                    raise OSError(f"{name} ended with {process.returncode}:\n{_tail(logs / f'{name}.log')}")
+            now = time.monotonic()
+            if first is not None and duration and now - first >= duration:
+                return
+            try:
+                state = client.state()
+            except OperatorError:
+                state = None
+            if state and (record := state["cells"][0]["last"]) and record["control_slot"] != seen:
+                seen = record["control_slot"]
+                first = first or now
+                view.add(record)
+                if screen is None:
+                    console.print(decision_line(record), soft_wrap=True)
+            if first is None and now - started > _START_S:
+                raise OSError(f"no decision within {_START_S:g} s:\n{_tail(logs / 'controller.log')}")
+            if screen is not None:
+                left = None if first is None or not duration else duration - (now - first)
+                screen.update(view.render(state, left))
+            time.sleep(0.25 if screen is not None else 0.1)
+
+
+def _tail(path: Path, lines: int = 15) -> str:
+    return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+
+
+class View:
+    """The live terminal view of one cell."""
+
+    def __init__(self, keep: int = 60) -> None:
+        self._history: dict[tuple[str, str], deque[float]] = {}
+        self._keep = keep
+        self._qos: deque[int] = deque(maxlen=keep)
+        self._record: dict[str, Any] | None = None
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Take in the record of a control slot."""
+        self._record = record
+        for name, s in record["slices"].items():
+            for hop, choice in s["hops"].items():
+                limit = record["max_mhz"] if hop == "edge" else record["prb"]
+                history = self._history.setdefault((name, hop), deque(maxlen=self._keep))
+                history.append(choice["action"] / limit)
+            q = s["closed"]["round_trip"]["q"]
+            if q is not None and s["closed"]["busy"]:
+                self._qos.append(q)
+
+    def render(self, state: dict[str, Any] | None, left_s: float | None) -> Group:
+        """The view as of now."""
+        record = self._record
+        if state is None or record is None:
+            return Group(Text("waiting for the first decision ..."))
+        cell = state["cells"][0]
+        ratio = sum(self._qos) / len(self._qos) if self._qos else float("nan")
+        head = Text(
+            f"cell {cell['cell_id']}  control slot {record['control_slot']}  mode {record['mode']}  "
+            f"active flows {cell['active_flows']}  "
+            f"QoS delivery ratio of the last {len(self._qos)} busy slots {ratio:.0%}"
+            + (f"  {left_s:.0f} s left" if left_s is not None else "")
+        )
+        table = Table(expand=False)
+        for column in ("slice", "hop", "state", "action", "of maximum", "why", "delay", "QoS", "history"):
+            table.add_column(column, justify="right" if column in ("state", "action", "delay") else "left")
+        for name, s in record["slices"].items():
+            for hop, c in s["hops"].items():
+                limit, unit = (record["max_mhz"], "MHz") if hop == "edge" else (record["prb"], "PRB")
+                leg = s["closed"][hop]
+                worst = max(leg["ms"].values(), default=None)
+                q = leg["q"]
+                table.add_row(
+                    name,
+                    hop,
+                    "-" if c["state"] is None else f"{c['state']} PRB",
+                    f"{c['action']} {unit}",
+                    _bar(c["action"] / limit) + f" {c['action'] / limit:4.0%}",
+                    c["why"],
+                    "-" if worst is None else f"{worst:.0f} ms",
+                    Text(
+                        "-" if q is None else "met" if q else "missed",
+                        style="" if q is None else "green" if q else "red",
+                    ),
+                    "".join(_SPARKS[min(7, int(v * 8))] for v in list(self._history[name, hop])[-30:]),
+                )
+        return Group(head, table)
+
+
+def _bar(part: float, width: int = 16) -> str:
+    full = round(part * width)
+    return "█" * full + "·" * (width - full)
+
+
+def summary_table(summary: dict[str, Any]) -> Table:
+    """What a run gave, one row a slice."""
+    table = Table(title="Summary")
+    for column in (
+        "cell",
+        "slice",
+        "policy",
+        "control slots",
+        "QoS",
+        "QoS busy",
+        "UL PRB",
+        "DL PRB",
+        "MHz",
+        "BS",
+        "UE",
+    ):
+        table.add_column(column)
+    for cell, c in summary["cells"].items():
+        for name, s in c["slices"].items():
+            busy = s["qos_delivery_ratio_busy"]
+            table.add_row(
+                cell,
+                name,
+                s["policy"],
+                str(s["control_slots"]),
+                _percent(s["qos_delivery_ratio"]),
+                _percent(busy),
+                _number(s["avg_ul_prb"], ".1f"),
+                _number(s["avg_dl_prb"], ".1f"),
+                _number(s["avg_gpu_mhz"], ".0f"),
+                _percent(s["bs_power_saving"]),
+                _percent(s["ue_power_saving"]),
+            )
+    table.caption = "BS, UE: power saved against all PRBs (models of the MUCB1 paper)"
+    return table
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
+
+
+def _number(value: float | None, spec: str) -> str:
+    return "-" if value is None else format(value, spec)

@@ -1,0 +1,619 @@
+"""The controller as a process: joins links, store and core. The only place that knows them all."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from controller import config as config_module
+from controller.config import Config, ConfigError
+from controller.core.collector import SlotCollector
+from controller.core.decision import Decision
+from controller.core.loop import ControlLoop
+from controller.core.observation import Command, Enforcement, Flow, MacReport, Mode
+from controller.links import codec
+from controller.links.counters import Counters
+from controller.links.edge import EdgeLink
+from controller.links.metrics import Metrics
+from controller.links.operator import Broadcaster, CellStatus, ControllerStatus, OperatorServer
+from controller.links.qos import HostLost, QosIngest, QosItem, QosQueue
+from controller.links.ran import (
+    CellJoined,
+    CellLost,
+    CellNotConnected,
+    Event,
+    LeaseLapsed,
+    QuotaApplied,
+    QuotaNotHonoured,
+    RanLink,
+    Report,
+)
+from controller.store import checkpoint
+from controller.store.run import DATABASE_FILE, AsyncRunStore, Retention, RunStore
+from wire import ran_pb2
+from wire.security import SERVER_OPTIONS, Tls, curve_server, grpc_server_add
+
+log = logging.getLogger("prbandit.controller")
+
+_IDLE_POLL_S = 0.05
+_CALL_TIMEOUT_S = 5.0
+_FIRST_DECISION_S = 1.0
+_RELEASE_WAIT_S = 1.0
+_MAX_HOSTS = 32
+
+
+@dataclass
+class _Cell:
+    """One cell: its loop, and what is known of the control slot in progress."""
+
+    cell_id: str
+    collector: SlotCollector
+    edge: EdgeLink | None
+    loop: ControlLoop | None = None
+    start_id: int = 0
+    session: int = 0
+    reports: int = 0
+    carrier: codec.CellFacts | None = None
+    commands: list[Command] = field(default_factory=list)
+    decision: Decision | None = None
+    record: dict[str, Any] | None = None
+    decided_mono: float = 0.0
+    decided_ns: int = 0
+    acknowledged_ns: int = 0
+    faults: dict[str, str] = field(default_factory=dict)
+    used: dict[str, list[int | None]] = field(default_factory=dict)
+    next_step: float = 0.0
+    reported_mono: float | None = None
+    leased_until: float | None = None
+    host_lost_mono: float | None = None
+
+    @property
+    def connected(self) -> bool:
+        return self.session != 0
+
+
+class Daemon:
+    """The controller of a testbed.
+
+    ``run`` blocks until ``stop`` is set or ``duration_s`` has passed. Everything that touches the control
+    loops runs on the thread of ``run``; operators' calls are queued to it and answered when it is done.
+
+    Raises where a server's address cannot be bound, an address beyond loopback has no keys, or a key is
+    missing. A run folder that refuses to be written is reported and counted; control goes on without it.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        config_path: Path | None = None,
+        overrides: Mapping[str, Any] | None = None,
+        run_dir: Path | None = None,
+        learned: Mapping[str, Any] | None = None,
+        step_on_report: bool = False,
+    ) -> None:
+        self.config = config
+        self._config_path = config_path
+        self._overrides = dict(overrides or {})
+        self._learned = dict(learned or {})
+        self._step_on_report = step_on_report
+        self.counters = Counters()
+        self.metrics = Metrics(self.counters)
+        self._broadcaster = Broadcaster(self.counters)
+        self._calls: queue.SimpleQueue[tuple[Callable[[], str], Future[str]]] = queue.SimpleQueue()
+        keys = config.security.keys
+        tls = Tls(Path(keys), "controller") if keys else None
+        self._run_dir = run_dir
+        self._store: AsyncRunStore | None = None
+        if run_dir:
+            self._learned.update(_learned_in(run_dir))
+            self._store = AsyncRunStore(
+                run_dir,
+                config=config.to_yaml(),
+                seed=config.control.seed,
+                retention=Retention(max_days=config.store.retain_days),
+                counters=self.counters,
+            )
+        self._ran = RanLink(
+            config.links.ran.address,
+            curve=curve_server(keys) if keys else None,
+            report_period_ms=config.links.ran.report_period_ms,
+            lease_s=config.lease_s,
+            expected_cells={c.id for c in config.cells},
+            counters=self.counters,
+        )
+        self._cells = {c.id: self._new_cell(c, tls) for c in config.cells}
+        self._qos_queue = QosQueue(counters=self.counters)
+        self._qos = self._qos_server(config.links.qos.address, tls) if config.links.qos.address else None
+        self._operator = (
+            OperatorServer(config.links.operator.address, tls, self, self._broadcaster)
+            if config.links.operator.address
+            else None
+        )
+        self._metrics_server = (
+            self.metrics.serve(config.links.metrics.address, tls) if config.links.metrics.address else None
+        )
+
+    def _qos_server(self, address: str, tls: Tls | None) -> grpc.Server:
+        server = grpc.server(ThreadPoolExecutor(_MAX_HOSTS + 1), options=SERVER_OPTIONS)
+        QosIngest(
+            self._qos_queue.put,
+            expected_cells={c.id for c in self.config.cells},
+            check_flow=self._check_flow,
+            max_streams=_MAX_HOSTS,
+            counters=self.counters,
+        ).add_to(server)
+        grpc_server_add(server, address, tls, setting="links.qos.address", missing="security.keys")
+        return server
+
+    def _new_cell(self, cell: config_module.CellModel, tls: Tls | None) -> _Cell:
+        edge = None
+        if self.config.links.edge.address:
+            edge = EdgeLink(
+                self.config.links.edge.address,
+                tls,
+                holder=cell.id,
+                gpu=cell.gpu,
+                lease_s=self.config.lease_s,
+                watch_period_ms=self.config.links.edge.watch_period_ms,
+                settle_s=max(0.2, self.config.control.guard_ms / 1e3),
+                counters=self.counters,
+            )
+        collector = SlotCollector([s.id for s in cell.slices], self.config.control.subinterval_ms)
+        made = _Cell(cell.id, collector, edge)
+        self.metrics.watch_cell(
+            cell.id,
+            report_age=lambda: None if made.reported_mono is None else time.monotonic() - made.reported_mono,
+            lease_remaining=lambda: max(0.0, (made.leased_until or 0.0) - time.monotonic()),
+        )
+        return made
+
+    # ---- the loop ---------------------------------------------------------------------------------------
+
+    def run(self, stop: threading.Event, duration_s: float | None = None) -> None:
+        """Control until told to stop; then everything is released and the record closed."""
+        end = time.monotonic() + duration_s if duration_s else float("inf")
+        try:
+            for cell in self._cells.values():
+                if cell.edge:
+                    cell.edge.start()
+            for server in (self._qos, self._operator):
+                if server:
+                    server.start()
+            log.info("listening for gNBs on %s", self.config.links.ran.address)
+            while not stop.is_set() and time.monotonic() < end:
+                self._turn()
+        finally:
+            self._close()
+
+    def _turn(self) -> None:
+        """One turn: what the gNBs sent, what operators asked, what is due."""
+        now = time.monotonic()
+        due = [c.next_step for c in self._cells.values() if c.connected and c.loop]
+        wait = min(_IDLE_POLL_S, max(0.0, min(due, default=now + _IDLE_POLL_S) - now))
+        for event in self._ran.poll(wait):
+            self._handle(event)
+        self._take_qos()
+        self._answer_calls()
+        now = time.monotonic()
+        for cell in self._cells.values():
+            if cell.connected and cell.loop and now >= cell.next_step:
+                self._step(cell)
+
+    def _close(self) -> None:
+        connected = [c.cell_id for c in self._cells.values() if c.connected]
+        for cell_id in connected:
+            self._release(cell_id)
+        end = time.monotonic() + _RELEASE_WAIT_S
+        while any(map(self._ran.unacknowledged, connected)) and time.monotonic() < end:
+            self._ran.poll(0.05)
+        for cell in self._cells.values():
+            if cell.edge:
+                cell.edge.close()
+        self._ran.close()
+        if self._qos:
+            self._qos.stop(0.5).wait()
+        for server in (self._operator, self._metrics_server):
+            if server:
+                server.close()
+        if self._store:
+            self._store.close()
+
+    # ---- RAN events ---------------------------------------------------------------------------------------
+
+    def _handle(self, event: Event) -> None:
+        cell = self._cells[event.cell_id]
+        match event:
+            case Report():
+                cell.reports += 1
+                cell.reported_mono = event.received_mono
+                cell.collector.report(event.message.time_ns, event.message)
+                if self._step_on_report and cell.loop:
+                    self._step(cell)
+            case QuotaApplied():
+                self._applied(cell, event)
+            case CellJoined():
+                self._joined(cell, event)
+            case CellLost():
+                self._event(cell.cell_id, "cell_lost", event.why)
+                cell.session = 0
+                cell.decision = None
+                if cell.edge:
+                    cell.edge.release()
+            case QuotaNotHonoured():
+                cell.faults[event.slice] = "quota not honoured"
+                self._event(
+                    cell.cell_id,
+                    "quota_not_honoured",
+                    f"slice {event.slice}, {event.direction}: {event.asked} PRB asked, {event.used} used",
+                )
+            case LeaseLapsed():
+                for s in cell.decision.quotas if cell.decision else ():
+                    cell.faults[s] = "lease lapsed"
+                self._event(cell.cell_id, "lease_lapsed", "the gNB is back at all PRBs")
+
+    def _applied(self, cell: _Cell, event: QuotaApplied) -> None:
+        cell.leased_until = time.monotonic() + self.config.lease_s if event.quotas else None
+        if event.first:
+            cell.acknowledged_ns = time.time_ns()
+            return  # its use is that of the slot before
+        for use in event.message.use:
+            used = cell.used.setdefault(use.slice, [None, None])
+            i = 0 if use.direction == ran_pb2.UL else 1
+            used[i] = max(used[i] or 0, use.max_new_prb)
+
+    def _joined(self, cell: _Cell, event: CellJoined) -> None:
+        cell.session = event.session
+        cell.reports = 0
+        cell.decision = None
+        facts = event.facts
+        self._event(cell.cell_id, "cell_joined", f"session {event.session}, {facts}")
+        if cell.loop is None or cell.carrier != facts:
+            cell.carrier = facts
+            try:
+                self._new_loop(cell, self._state_of(cell))
+            except ValueError as error:
+                cell.loop = None
+                self.counters.inc("config_refused_total", cell.cell_id)
+                self._event(cell.cell_id, "not_controlled", str(error))
+                return
+        cell.next_step = time.monotonic() + min(self.config.control.control_slot_s, _FIRST_DECISION_S)
+
+    def _state_of(self, cell: _Cell) -> Mapping[str, Any] | None:
+        return cell.loop.to_state() if cell.loop else self._learned.get(cell.cell_id)
+
+    def _new_loop(self, cell: _Cell, state: Mapping[str, Any] | None) -> None:
+        """A control loop for the cell's carrier that goes on from ``state`` where that fits."""
+        facts = cell.carrier
+        assert facts is not None
+        loop = ControlLoop(self.config.loop_spec(cell.cell_id, facts.n_prb, facts.scs_khz, facts.tdd))
+        if state:
+            try:
+                loop.load_state(state)
+                self._event(cell.cell_id, "learning_resumed", f"at control slot {loop.control_slot}")
+            except ValueError as error:
+                self._event(cell.cell_id, "learning_restarted", str(error))
+        cell.loop = loop
+        if self._store:
+            cell.start_id = self._store.record_start(
+                time.time_ns(), cell.cell_id, loop.spec.to_dict(), loop.to_state()
+            )
+
+    # ---- one control slot ----------------------------------------------------------------------------------
+
+    def _step(self, cell: _Cell) -> None:
+        loop = cell.loop
+        assert loop is not None
+        started = time.perf_counter()
+        now, wall = time.monotonic(), time.time_ns()
+        slot_s = self.config.control.control_slot_s
+        cell.next_step = max(cell.next_step + slot_s, now) if now - cell.next_step < slot_s else now + slot_s
+        self._forget_flows(cell, now, wall)
+        commands, cell.commands = cell.commands, []
+        observation = cell.collector.close(
+            control_slot=loop.control_slot,
+            opened_ns=cell.acknowledged_ns or cell.decided_ns or wall - int(slot_s * 1e9),
+            closed_ns=wall,
+            open_report=lambda message: self._open(cell, message),
+            enforcement=self._enforcement(cell),
+            gpu=cell.edge.reading(cell.decided_mono) if cell.edge else None,
+            commands=commands,
+        )
+        try:
+            decision = loop.step(observation)
+        except Exception:
+            # The lease is not renewed past the last good decision, so the network returns to full.
+            self.counters.inc("step_failed_total", cell.cell_id)
+            log.exception("cell %s: control slot %d failed", cell.cell_id, observation.control_slot)
+            self._event(cell.cell_id, "step_failed", f"control slot {observation.control_slot}")
+            return
+        cell.decision, cell.decided_mono, cell.decided_ns = decision, now, wall
+        cell.acknowledged_ns = 0
+        cell.faults.clear()
+        cell.used.clear()
+        self._act(cell, decision, 2.0 * slot_s)
+        cell.record = record = decision.to_record()
+        if self._store:
+            self._store.record_slot(cell.start_id, observation, record, loop.to_state())
+        self._broadcaster.publish(record)
+        self.metrics.observe(record)
+        if cell.edge and (sample := cell.edge.state):
+            self.metrics.gpu(cell.cell_id, sample.message.sm_mhz, sample.message.power_w)
+        self.metrics.step_seconds(cell.cell_id, time.perf_counter() - started)
+
+    def _act(self, cell: _Cell, decision: Decision, valid_for_s: float) -> None:
+        if decision.quotas:
+            assert cell.loop is not None
+            bindings = {ue: s.slice for s in cell.loop.spec.slices for ue in s.ues}
+            try:
+                self._ran.set_quota(cell.cell_id, decision.quotas, bindings, valid_for_s)
+            except CellNotConnected:
+                log.debug("cell %s went away while it was decided about", cell.cell_id)
+        else:
+            self._release(cell.cell_id)
+        if cell.edge:
+            if decision.gpu_mhz:
+                cell.edge.lock(decision.gpu_mhz, valid_for_s)
+            else:
+                cell.edge.release()
+
+    def _release(self, cell_id: str) -> None:
+        """Back to all PRBs; a cell that is gone gets there by itself when its lease ends."""
+        with suppress(CellNotConnected):
+            self._ran.release(cell_id)
+
+    def _open(self, cell: _Cell, message: ran_pb2.MacReport) -> MacReport | None:
+        assert cell.carrier is not None
+        try:
+            return codec.open_report(message, cell.carrier)
+        except codec.BadReport as error:
+            self.counters.inc("ran_bad_report_total", cell.cell_id)
+            self._event(cell.cell_id, "bad_report", str(error))
+            return None
+
+    def _enforcement(self, cell: _Cell) -> dict[str, Enforcement]:
+        if not (cell.decision and cell.decision.quotas):
+            return {}
+        missing = "" if cell.acknowledged_ns else "not acknowledged"
+        return {
+            s: Enforcement(cell.faults.get(s, missing), *cell.used.get(s, (None, None)))
+            for s in cell.decision.quotas
+        }
+
+    def _event(self, cell_id: str, kind: str, text: str) -> None:
+        log.log(
+            logging.INFO if kind in _GOOD_NEWS else logging.WARNING, "cell %s: %s: %s", cell_id, kind, text
+        )
+        self.counters.inc("events_total", cell_id)
+        if self._store:
+            self._store.record_event(time.time_ns(), cell_id, kind, text)
+
+    # ---- QoS ingest ----------------------------------------------------------------------------------------
+
+    def _take_qos(self) -> None:
+        """What the hosts reported since the last turn."""
+        for cell_id, item in self._qos_queue.take():
+            cell = self._cells[cell_id]
+            try:
+                self._take_item(cell, item)
+            except ValueError as error:
+                self.counters.inc("qos_refused_total", cell_id)
+                self._event(cell_id, "qos_refused", str(error))
+
+    def _take_item(self, cell: _Cell, item: QosItem) -> None:
+        match item:
+            case codec.FrameBatch():
+                cell.collector.frames(item.flow, item.columns, item.synchronised, item.received_ns)
+            case Flow():
+                cell.host_lost_mono = None
+                cell.collector.flow_start(item)
+            case codec.FlowEnd():
+                cell.collector.flow_stop(item.flow, item.time_ns)
+            case HostLost():
+                cell.host_lost_mono = time.monotonic()
+                self._event(cell.cell_id, "host_lost", f"the QoS stream of {item.host} ended")
+
+    def _forget_flows(self, cell: _Cell, now: float, wall: int) -> None:
+        """Flows whose host has not come back for two control slots are over."""
+        patience = 2 * self.config.control.control_slot_s
+        if cell.host_lost_mono is not None and now - cell.host_lost_mono > patience:
+            cell.host_lost_mono = None
+            cell.collector.forget_flows(wall)
+            self._event(cell.cell_id, "flows_forgotten", f"their host was gone for {patience:g} s")
+
+    def _check_flow(self, cell_id: str, flow: Flow) -> None:
+        """ValueError for a flow of a slice that the cell does not have; any thread."""
+        slices = [s.id for c in self.config.cells if c.id == cell_id for s in c.slices]
+        if flow.slice not in slices:
+            raise ValueError(
+                f"FlowStart of flow {flow.flow!r}: unknown slice {flow.slice!r}; slices: {', '.join(slices)}"
+            )
+
+    def _known(self, cell_id: str) -> _Cell:
+        try:
+            return self._cells[cell_id]
+        except KeyError:
+            raise ValueError(f"unknown cell {cell_id!r}; cells: {', '.join(self._cells)}") from None
+
+    # ---- operator API (called on the threads of the gRPC server) -------------------------------------------
+
+    def _in_loop(self, call: Callable[[], str]) -> str:
+        """Carry out ``call`` on the control thread; ValueError where that does not answer."""
+        future: Future[str] = Future()
+        self._calls.put((call, future))
+        try:
+            return future.result(_CALL_TIMEOUT_S)
+        except FutureTimeout:
+            future.cancel()
+            raise ValueError(f"the control loop did not answer within {_CALL_TIMEOUT_S:g} s") from None
+
+    def _answer_calls(self) -> None:
+        while True:
+            try:
+                call, future = self._calls.get_nowait()
+            except queue.Empty:
+                return
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(call())
+            except Exception as error:
+                future.set_exception(error)
+
+    def state(self) -> ControllerStatus:
+        """What the controller is doing now."""
+        return ControllerStatus(
+            config_path=str(self._config_path or ""),
+            run_dir=str(self._run_dir or ""),
+            control_slot_s=self.config.control.control_slot_s,
+            cells=[
+                CellStatus(
+                    cell_id=c.cell_id,
+                    connected=c.connected,
+                    session=c.session,
+                    control_slots=c.loop.control_slot if c.loop else 0,
+                    prb=c.carrier.n_prb if c.carrier else 0,
+                    mode=c.loop.mode.value if c.loop else self.config.control.mode,
+                    last=c.record,
+                    reports=c.reports,
+                    edge_connected=bool(c.edge and c.edge.connected),
+                    sm_mhz=c.edge.state.message.sm_mhz if c.edge and c.edge.state else 0,
+                    active_flows=c.collector.active_flows,
+                )
+                for c in self._cells.values()
+            ],
+        )
+
+    def _chosen(self, cell_id: str) -> list[_Cell]:
+        return [self._known(cell_id)] if cell_id else list(self._cells.values())
+
+    def _command(self, cell_id: str, command: Command) -> list[_Cell]:
+        """Check a command with every cell that it is for, then give it to all of them."""
+        cells = self._chosen(cell_id)
+        for cell in cells:
+            if cell.loop is None:
+                raise ValueError(f"cell {cell.cell_id} is not under control: its gNB has not joined")
+            cell.loop.check(command)
+        for cell in cells:
+            cell.commands.append(command)
+            self._event(cell.cell_id, f"set_{command.kind}", f"{command.value} {command.slice}".strip())
+        return cells
+
+    def set_mode(self, cell_id: str, mode: str) -> str:
+        """Change the mode at once: the control slot in progress ends here."""
+
+        def call() -> str:
+            for cell in self._command(cell_id, Command("mode", mode)):
+                if Mode(mode) in (Mode.RELEASED, Mode.SHADOW):
+                    self._release(cell.cell_id)
+                    if cell.edge:
+                        cell.edge.release()
+                cell.next_step = 0.0
+            return f"mode {mode}"
+
+        return self._in_loop(call)
+
+    def switch_policy(self, cell_id: str, slice_id: str, policy: str) -> str:
+        """Play another policy from the next control slot on; it starts to learn anew."""
+
+        def call() -> str:
+            self._command(cell_id, Command("policy", policy, slice_id))
+            return f"policy {policy} from the next control slot on"
+
+        return self._in_loop(call)
+
+    def set_budgets(self, cell_id: str, slice_id: str, ul_ms: float, edge_ms: float, dl_ms: float) -> str:
+        """Judge by other budgets from the next control slot on."""
+
+        def call() -> str:
+            self._command(cell_id, Command("budgets", [ul_ms, edge_ms, dl_ms], slice_id))
+            return f"budgets {ul_ms:g} + {edge_ms:g} + {dl_ms:g} ms from the next control slot on"
+
+        return self._in_loop(call)
+
+    def reload(self) -> str:
+        """Read the configuration file again; a bad one changes nothing.
+
+        Slices whose part of the configuration is the same go on learning, the others start anew. Cells,
+        links, security and store are read at start alone.
+        """
+
+        def call() -> str:
+            if not self._config_path:
+                raise ValueError("started without a configuration file")
+            try:
+                new = config_module.load(self._config_path, self._overrides)
+            except ConfigError as error:
+                self.counters.inc("config_refused_total")
+                raise ValueError(f"the configuration stays as it was:\n{error}") from error
+            return self._take_over(new)
+
+        return self._in_loop(call)
+
+    def _take_over(self, new: Config) -> str:
+        old = self.config
+        fixed = [k for k in ("links", "security", "store") if getattr(old, k) != getattr(new, k)]
+        if [c.id for c in old.cells] != [c.id for c in new.cells]:
+            fixed.append("cells")
+        if fixed:
+            raise ValueError(
+                f"the configuration stays as it was: {', '.join(fixed)} can change at a restart alone"
+            )
+        for cell in self._cells.values():  # all must fit before any changes
+            if cell.carrier:
+                new.loop_spec(cell.cell_id, cell.carrier.n_prb, cell.carrier.scs_khz, cell.carrier.tdd)
+        self.config = new
+        changed = []
+        for before, after in zip(old.cells, new.cells, strict=True):
+            cell = self._cells[after.id]
+            same = {s.id for s in before.slices} & {s.id for s in after.slices if s in before.slices}
+            cell.collector.set_slices([s.id for s in after.slices])
+            if before == after and old.control == new.control:
+                continue
+            changed.append(after.id)
+            if cell.loop:
+                state = cell.loop.to_state()
+                state["slices"] = {name: s for name, s in state["slices"].items() if name in same}
+                cell.loop = None
+                cell.decision = None
+                self._new_loop(cell, state)
+                cell.next_step = 0.0
+        return f"reloaded; changed: {', '.join(changed) or 'nothing'}"
+
+    def checkpoint(self) -> str:
+        """Write what has been learned to ``checkpoint.json`` in the run folder."""
+
+        def call() -> str:
+            if not self._run_dir:
+                raise ValueError("there is no run folder to write a checkpoint to")
+            states = {c.cell_id: c.loop.to_state() for c in self._cells.values() if c.loop}
+            path = self._run_dir / "checkpoint.json"
+            try:
+                checkpoint.save(path, states)
+            except checkpoint.CheckpointError as error:
+                raise ValueError(f"checkpoint not written: {error}") from error
+            return f"checkpoint of {len(states)} cell(s) in {path}"
+
+        return self._in_loop(call)
+
+
+_GOOD_NEWS = frozenset({"cell_joined", "learning_resumed", "set_mode", "set_policy", "set_budgets"})
+
+
+def _learned_in(run_dir: Path) -> dict[str, Any]:
+    """What the cells of an earlier run in this folder had learned; StoreError where it cannot be read."""
+    if not (run_dir / DATABASE_FILE).exists():
+        return {}
+    with RunStore.open(run_dir) as earlier:
+        return {cell: state for cell in earlier.cells() if (state := earlier.latest_state(cell))}

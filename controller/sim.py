@@ -1,0 +1,199 @@
+"""Joins the core and the emulated cell on a virtual clock: days of testbed time in minutes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from agents.emulator import schedule
+from agents.emulator.spec import (
+    CellSpec,
+    ChannelProcess,
+    ChannelTrace,
+    EdgeSpec,
+    FlowSpec,
+    TestbedSpec,
+    UeSpec,
+)
+from agents.emulator.testbed import EmulatedTestbed
+from agents.emulator.warmup import warm_up
+from controller.config import Config, Emulation
+from controller.core.collector import SlotCollector
+from controller.core.decision import Decision
+from controller.core.loop import ControlLoop
+from controller.core.nr import SLOT_NS, TDD_PATTERNS
+from controller.core.observation import Enforcement, Flow, GpuReading, Observation
+from controller.links import codec
+from controller.store.summary import Summary
+
+EPOCH_NS = 1_767_225_600_000_000_000
+"""2026-01-01: when a virtual run begins, so that its record is the same every time."""
+
+
+def testbed_spec(config: Config, seed: int) -> TestbedSpec:
+    """The emulated testbed of a scenario; ValueError where the configuration has none.
+
+    The schedule ``described`` is drawn with ``seed``, ``published`` with the authors' own.
+    """
+    e = config.emulation
+    if e is None:
+        raise ValueError("the configuration has no emulation section")
+    cell = config.cells[0]
+    if len(config.cells) > 1:
+        raise ValueError("an emulated testbed has one cell")
+    channel: ChannelProcess | ChannelTrace = (
+        ChannelTrace(path=e.channel_trace) if e.channel_trace else ChannelProcess()
+    )
+    ues = [
+        UeSpec(f"ue-{i + 1}", 0x4600 + i + 1, _slice_of(config, f"ue-{i + 1}"), channel) for i in range(e.ues)
+    ]
+    flows = [
+        FlowSpec(f"openrtist-{i + 1}", ues[i % e.ues].ue_id, active)
+        for i, active in enumerate(_active(e, seed))
+    ]
+    return TestbedSpec(
+        ues=tuple(ues),
+        flows=tuple(flows),
+        cell=CellSpec(cell_id=cell.id, n_prb=e.prb, tdd=TDD_PATTERNS[e.tdd], k2=e.k2),
+        edge=EdgeSpec(max_mhz=cell.max_mhz),
+    )
+
+
+def _slice_of(config: Config, ue_id: str) -> str:
+    return next((s.id for s in config.cells[0].slices if ue_id in s.ues), "")
+
+
+def _active(e: Emulation, seed: int) -> tuple[schedule.Intervals, ...]:
+    if e.schedule == "always" or e.on_off is None:
+        return (((0.0, e.duration_s),),) * e.flows
+    times = e.on_off.model_dump()
+    if e.schedule == "published":
+        return schedule.published(e.flows, e.duration_s, **times)
+    return schedule.described(e.flows, e.duration_s, **times, seed=seed)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a run gave. ``wall_s`` leaves out compilation, warm-up and construction."""
+
+    summary: dict[str, Any]
+    control_slots: int
+    simulated_s: float
+    wall_s: float
+
+
+OnSlot = Callable[[Observation, Decision, ControlLoop], None]
+
+
+def run(
+    config: Config, seed: int, *, on_slot: OnSlot | None = None, duration_s: float | None = None
+) -> Result:
+    """Run a scenario on the virtual clock.
+
+    ``on_slot`` sees every control slot as it is decided. Deterministic under ``seed``.
+    """
+    e = config.emulation
+    spec = testbed_spec(config, seed)
+    assert e is not None
+    length_s = duration_s or e.duration_s
+    slot_s = config.control.control_slot_s
+    n_slots = int(length_s / slot_s)
+    if n_slots < 1:
+        raise ValueError(f"{length_s:g} s hold no control slot of {slot_s:g} s")
+    warm_up()
+    bed = EmulatedTestbed(spec, seed=seed, epoch_ns=EPOCH_NS)
+    loop = ControlLoop(config.loop_spec(spec.cell.cell_id, spec.cell.n_prb, 30, spec.cell.tdd))
+    runner = VirtualCell(bed, loop, config.control.subinterval_ms)
+    summary = Summary()
+    started = time.perf_counter()
+    for slot in range(n_slots + 1):
+        observation, decision = runner.control_slot(int(slot * slot_s * 1e9 / SLOT_NS))
+        summary.add(decision.to_record())
+        if on_slot:
+            on_slot(observation, decision, loop)
+    wall_s = time.perf_counter() - started
+    return Result(summary.result(), n_slots, n_slots * slot_s, wall_s)
+
+
+class VirtualCell:
+    """One control loop on one emulated cell, advanced control slot by control slot."""
+
+    def __init__(self, bed: EmulatedTestbed, loop: ControlLoop, subinterval_ms: float) -> None:
+        self._bed, self._loop = bed, loop
+        self._collector = SlotCollector([s.slice for s in loop.spec.slices], subinterval_ms)
+        self._facts = codec.CellFacts(
+            loop.spec.cell, loop.spec.n_prb, loop.spec.carrier.scs_khz, loop.spec.carrier.tdd
+        )
+        self._subinterval = round(subinterval_ms * 1e6 / SLOT_NS)
+        self._bindings = {ue: s.slice for s in loop.spec.slices for ue in s.ues}
+        self._opened_ns = bed.time_ns()
+        self._decision: Decision | None = None
+
+    def control_slot(self, until_nr_slot: int) -> tuple[Observation, Decision]:
+        """Let the cell run to an NR slot, close the control slot there and put the next decision in force."""
+        bed = self._bed
+        while bed.nr_slot < until_nr_slot:
+            bed.advance(min(bed.nr_slot + self._subinterval, until_nr_slot))
+            report = codec.open_report(bed.mac_report(), self._facts)
+            self._collector.report(report.time_ns - 1, report)
+        self._flows_and_frames()
+        now = bed.time_ns()
+        observation = self._collector.close(
+            control_slot=self._loop.control_slot,
+            opened_ns=self._opened_ns,
+            closed_ns=now,
+            enforcement=self._enforcement(),
+            gpu=GpuReading(self._decision.gpu_mhz or self._loop.spec.max_mhz) if self._decision else None,
+        )
+        decision = self._loop.step(observation)
+        bed.set_quotas(decision.quotas, self._bindings)
+        bed.set_gpu_mhz(decision.gpu_mhz or self._loop.spec.max_mhz)
+        self._opened_ns, self._decision = now, decision
+        return observation, decision
+
+    def _flows_and_frames(self) -> None:
+        infos = self._bed.flows
+        for event in self._bed.take_flow_events():
+            info = infos[event.flow]
+            if event.kind == "start":
+                self._collector.flow_start(
+                    Flow(
+                        info.flow,
+                        info.ue_id,
+                        self._bindings.get(info.ue_id, ""),
+                        info.ul_bps,
+                        info.dl_bps,
+                        event.time_ns,
+                    )
+                )
+            else:
+                self._collector.flow_stop(info.flow, event.time_ns)
+        updates = self._bed.take_frames()
+        columns = np.stack(
+            (
+                updates.sequence,
+                updates.ue_sent,
+                updates.edge_received,
+                updates.edge_sent,
+                updates.ue_received,
+            ),
+            axis=1,
+        )
+        for index in np.unique(updates.flow):
+            self._collector.frames(infos[index].flow, columns[updates.flow == index], True)
+
+    def _enforcement(self) -> dict[str, Enforcement]:
+        used: dict[str, list[int]] = {}
+        for use in self._bed.slice_use():
+            used.setdefault(use.slice, [0, 0])[use.direction - 1] = use.max_new_prb
+        if self._decision is None:
+            return {}
+        out = {}
+        for name, quota in self._decision.quotas.items():
+            ul, dl = used.get(name, [0, 0])
+            out[name] = Enforcement("quota not honoured" if ul > quota[0] or dl > quota[1] else "", ul, dl)
+        return out

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from controller.cli import cli
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, list(arguments))
+
+
+def test_every_command_loads_and_has_help() -> None:
+    with cli.make_context("prbandit", [], resilient_parsing=True) as ctx:
+        names = cli.list_commands(ctx)
+        for name in names:
+            command = cli.get_command(ctx, name)
+            assert command is not None and command.help, name
+    assert {
+        "up",
+        "controller",
+        "gnb-mock",
+        "edge-agent",
+        "experiment",
+        "replay",
+        "report",
+        "check-config",
+    } <= set(names)
+
+
+def test_experiment_prints_one_json_object_with_the_paper_s_figures() -> None:
+    result = run("experiment", "mucb1-1", "--policy", "mucb1", "--seed", "4", "--duration", "100", "--json")
+    assert result.exit_code == 0, result.output
+    out = json.loads(result.output)
+    for key in (
+        "qos_delivery_ratio",
+        "qos_delivery_ratio_busy",
+        "avg_ul_prb",
+        "avg_dl_prb",
+        "avg_gpu_mhz",
+        "bs_power_saving",
+        "ue_power_saving",
+        "control_slots",
+        "simulated_s",
+        "wall_s",
+    ):
+        assert key in out
+    assert out["control_slots"] == 20 and out["simulated_s"] == 100
+
+
+def test_an_unknown_policy_is_named() -> None:
+    result = run("experiment", "mucb1-1", "--policy", "nosuch")
+    assert result.exit_code != 0 and "unknown policy 'nosuch'" in str(result.exception)
+
+
+def test_experiment_record_replay_and_report(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    done = run("experiment", "demo", "--seed", "1", "--duration", "30", "--run", str(folder), "--json")
+    assert done.exit_code == 0, done.output
+    replayed = run("replay", str(folder), "--json")
+    assert replayed.exit_code == 0, replayed.output
+    assert json.loads(replayed.output) == {"compared": 61, "different": 0, "first_difference": None}
+    reported = json.loads(run("report", str(folder), "--json").output)
+    page = Path(reported["report"]).read_text()
+    assert "<svg" in page and "cell-1" in page
+    of_report = reported["summary"]["cells"]["cell-1"]["slices"]["ar"]["qos_delivery_ratio"]
+    assert of_report == pytest.approx(json.loads(done.output)["qos_delivery_ratio"])
+
+
+def test_replay_tells_where_a_decision_differs(tmp_path: Path) -> None:
+    import sqlite3
+
+    folder = tmp_path / "run"
+    run("experiment", "demo", "--seed", "1", "--duration", "10", "--run", str(folder))
+    with sqlite3.connect(folder / "run.sqlite") as db:
+        (text,) = db.execute("SELECT decision FROM control_slots WHERE control_slot = 7").fetchone()
+        record = json.loads(text)
+        record["gpu_mhz"] += 100
+        db.execute("UPDATE control_slots SET decision = ? WHERE control_slot = 7", (json.dumps(record),))
+    result = run("replay", str(folder), "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.output)["first_difference"] == "cell cell-1, control slot 7"
+
+
+def test_check_config_names_every_mistake(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("control: {control_slot: 5}\n")
+    result = run("check-config", str(file))
+    assert result.exit_code != 0 and f"{file}:1: control.control_slot: unknown key" in str(result.exception)
+    assert json.loads(run("check-config", "mucb1-1", "--json").output)["ok"] is True
+
+
+def test_keys_are_written_once(tmp_path: Path) -> None:
+    first = json.loads(run("keys", str(tmp_path), "--cell", "cell-1", "--json").output)["written"]
+    assert any(name.endswith("controller.crt") for name in first)
+    assert json.loads(run("keys", str(tmp_path), "--cell", "cell-1", "--json").output)["written"] == []
+
+
+def test_no_controller_is_an_error_and_not_a_traceback() -> None:
+    result = run("status", "--operator", "127.0.0.1:1")
+    assert isinstance(result.exception, ConnectionError) and "no controller answers" in str(result.exception)
+
+
+def test_a_controller_beyond_loopback_without_keys_does_not_start(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("links: {ran: {address: 'tcp://0.0.0.0:5555'}}\n")
+    result = run("controller", str(file), "--no-record")
+    assert result.exit_code != 0
+    assert "links.ran.address" in str(result.exception) and "security.keys" in str(result.exception)

@@ -1,0 +1,121 @@
+"""Real processes of ours on loopback, for the end-to-end tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from controller.links.operator import OperatorClient
+
+START_S = 60.0
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as s:
+        return int(s.getsockname()[1])
+
+
+def until(condition: Callable[[], Any], what: str, timeout_s: float = 30.0) -> Any:
+    """Wait for a condition to become true and return it; the test fails where it does not."""
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        try:
+            if value := condition():
+                return value
+        except (grpc.RpcError, OSError, ValueError):
+            pass
+        time.sleep(0.05)
+    pytest.fail(f"{what} did not happen within {timeout_s:g} s")
+
+
+class Testbed:
+    """Controller, emulated gNB and edge agent as processes, with their files in ``folder``."""
+
+    __test__ = False
+
+    def __init__(self, folder: Path, config: str) -> None:
+        self.folder = folder
+        self.run_dir = folder / "run"
+        ports = {n: free_port() for n in ("ran", "edge", "qos", "operator", "metrics")}
+        self.edge_address = f"127.0.0.1:{ports['edge']}"
+        self.operator_address = f"127.0.0.1:{ports['operator']}"
+        self.metrics_url = f"http://127.0.0.1:{ports['metrics']}/metrics"
+        self.ran_address = f"tcp://127.0.0.1:{ports['ran']}"
+        self.qos_address = f"127.0.0.1:{ports['qos']}"
+        self.config = folder / "config.yaml"
+        self.config.write_text(
+            config + "\nlinks:\n"
+            f"  ran: {{address: '{self.ran_address}'}}\n"
+            f"  edge: {{address: '{self.edge_address}'}}\n"
+            f"  qos: {{address: '{self.qos_address}'}}\n"
+            f"  operator: {{address: '{self.operator_address}'}}\n"
+            f"  metrics: {{address: '127.0.0.1:{ports['metrics']}'}}\n"
+        )
+        self.gnb_health = folder / "gnb.json"
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, name: str, *more: str) -> subprocess.Popen[bytes]:
+        arguments = {
+            "controller": ["controller", str(self.config), "--run", str(self.run_dir)],
+            "edge-agent": ["edge-agent", "--address", self.edge_address],
+            "gnb-mock": [
+                *("gnb-mock", str(self.config), "--ran", self.ran_address, "--qos", self.qos_address),
+                *("--edge", self.edge_address, "--heartbeat", str(self.gnb_health)),
+            ],
+        }[name]
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(
+                [sys.executable, "-m", "controller.cli", *arguments, *more],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            )
+        return self.processes[name]
+
+    def start_all(self) -> None:
+        for name in ("edge-agent", "controller", "gnb-mock"):
+            self.start(name)
+
+    def kill(self, name: str, number: int = signal.SIGKILL) -> int:
+        process = self.processes.pop(name)
+        process.send_signal(number)
+        return process.wait(15)
+
+    def close(self) -> None:
+        for name in ("gnb-mock", "controller", "edge-agent"):
+            if name in self.processes:
+                self.kill(name)
+
+    def log(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text()
+
+    def gnb(self) -> dict[str, Any]:
+        """What the emulated gNB says of itself, once a second."""
+        return json.loads(self.gnb_health.read_text())
+
+    def operator(self) -> OperatorClient:
+        return OperatorClient(self.operator_address, None)
+
+    def cell(self) -> dict[str, Any]:
+        with self.operator() as client:
+            return client.state()["cells"][0]
+
+    def wait_for_slot(self, at_least: int, timeout_s: float = START_S) -> dict[str, Any]:
+        """The cell's state once it has decided so many control slots."""
+        return until(
+            lambda: (c := self.cell())["control_slots"] >= at_least and c["last"] and c,
+            f"control slot {at_least}",
+            timeout_s,
+        )

@@ -1,0 +1,248 @@
+"""The daemon in this process, with a gNB of the test's own on the real link: what a bad peer does to it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import zmq
+
+from controller import config
+from controller.daemon import Daemon
+from tests.e2e.harness import free_port, until
+from wire import PROTOCOL_VERSION, qos_pb2, qos_pb2_grpc, ran_pb2
+
+CONFIG = """
+control: {control_slot_s: 0.2, guard_ms: 0.0}
+cells:
+  - id: cell-1
+    slices: [{id: ar, ues: [ue-1]}]
+"""
+
+
+class Gnb:
+    """A gNB that says what the test wants it to say, and acknowledges quotas."""
+
+    def __init__(self, address: str) -> None:
+        self.socket = zmq.Context.instance().socket(zmq.DEALER)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.connect(address)
+        self.session = 0
+        self.sequence = 0
+        self.quotas: dict[str, tuple[int, int]] | None = None
+
+    def hello(self, prb: int = 106) -> None:
+        tdd = ran_pb2.TddPattern(period_slots=5, dl_slots=1, dl_symbols=4, ul_symbols=6, ul_slots=3)
+        self.send(
+            hello=ran_pb2.Hello(
+                protocol_version=PROTOCOL_VERSION, cell_id="cell-1", prb=prb, scs_khz=30, tdd=tdd
+            )
+        )
+        until(lambda: self.pump() or self.session, "a Welcome", 5)
+
+    def send(self, **body: Any) -> None:
+        self.socket.send(ran_pb2.GnbMessage(**body).SerializeToString())
+
+    def report(self, mcs: int = 18, ue_id: str = "ue-1") -> None:
+        self.sequence += 1
+        state = ran_pb2.DirectionState(mcs=mcs, mcs_table=1, layers=1)
+        ue = ran_pb2.UeState(rnti=1, ue_id=ue_id, slice="ar", ul=state, dl=state, cqi=15, snr_db=20.0)
+        self.send(
+            mac_report=ran_pb2.MacReport(
+                session=self.session, sequence=self.sequence, time_ns=time.time_ns(), ues=[ue]
+            )
+        )
+
+    def pump(self) -> None:
+        """Take what the controller sent; acknowledge quotas."""
+        while self.socket.poll(0):
+            message = ran_pb2.ControllerMessage.FromString(self.socket.recv())
+            if message.HasField("welcome"):
+                self.session = message.welcome.session
+            elif message.HasField("set_quota") or message.HasField("release"):
+                body = message.set_quota if message.HasField("set_quota") else message.release
+                quotas = list(message.set_quota.quotas)
+                self.quotas = {q.slice: (q.ul_prb, q.dl_prb) for q in quotas}
+                self.send(
+                    applied=ran_pb2.Applied(
+                        session=self.session,
+                        sequence=body.sequence,
+                        time_ns=time.time_ns(),
+                        in_force=quotas,
+                    )
+                )
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Callable[..., tuple[Daemon, Gnb]]]:
+    stop = threading.Event()
+    threads: list[threading.Thread] = []
+    gnbs: list[Gnb] = []
+
+    def start(**overrides: Any) -> tuple[Daemon, Gnb]:
+        address = f"tcp://127.0.0.1:{free_port()}"
+        file = tmp_path / "c.yaml"
+        file.write_text(CONFIG)
+        fixed = {
+            "links.ran.address": address,
+            "links.edge.address": None,
+            "links.qos.address": f"127.0.0.1:{free_port()}",
+            "links.operator.address": None,
+            "links.metrics.address": None,
+            **overrides,
+        }
+        daemon = Daemon(config.load(file, fixed), config_path=file, overrides=fixed)
+        threads.append(threading.Thread(target=daemon.run, args=(stop,)))
+        threads[-1].start()
+        gnbs.append(Gnb(address))
+        return daemon, gnbs[-1]
+
+    yield start
+    stop.set()
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+    for gnb in gnbs:
+        gnb.socket.close()
+
+
+def slots(daemon: Daemon) -> int:
+    return daemon.state().cells[0].control_slots
+
+
+def goes_on(daemon: Daemon, gnb: Gnb) -> None:
+    """Three more control slots are decided."""
+    target = slots(daemon) + 3
+    until(lambda: gnb.pump() or gnb.report() or slots(daemon) >= target, "three more control slots", 10)
+
+
+def test_an_impossible_report_is_counted_and_the_loop_goes_on(run: Callable[..., tuple[Daemon, Gnb]]) -> None:
+    daemon, gnb = run()
+    gnb.hello()
+    goes_on(daemon, gnb)
+    for _ in range(20):  # through several control slots, whichever report is the one that is opened
+        gnb.report(mcs=31)
+        time.sleep(0.03)
+    assert until(lambda: daemon.counters.get("ran_bad_report_total", "cell-1"), "the counter", 5)
+    goes_on(daemon, gnb)
+
+
+def test_garbage_is_counted_and_the_loop_goes_on(run: Callable[..., tuple[Daemon, Gnb]]) -> None:
+    daemon, gnb = run()
+    gnb.hello()
+    for garbage in (b"", b"\xff" * 100, ran_pb2.GnbMessage().SerializeToString(), b"\x12\x05\x08"):
+        gnb.socket.send(garbage)
+    until(lambda: daemon.counters.get("ran_malformed_total", "cell-1") == 4, "four malformed messages", 5)
+    goes_on(daemon, gnb)
+
+
+def test_a_core_that_fails_lets_the_quota_expire_and_recovers(
+    run: Callable[..., tuple[Daemon, Gnb]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon, gnb = run()
+    gnb.hello()
+    goes_on(daemon, gnb)
+    loop = daemon._cells["cell-1"].loop
+    assert loop is not None
+    with monkeypatch.context() as broken:
+        broken.setattr(loop, "step", lambda _observation: 1 / 0)
+        until(lambda: gnb.pump() or daemon.counters.get("step_failed_total", "cell-1") >= 3, "failures", 10)
+        until(
+            lambda: gnb.pump() or daemon.counters.get("ran_quota_expired_total", "cell-1"),
+            "the end of the renewals",
+            10,
+        )
+        assert slots(daemon) == loop.control_slot
+    goes_on(daemon, gnb)
+
+
+def test_a_carrier_that_the_configuration_does_not_fit_is_not_controlled(
+    run: Callable[..., tuple[Daemon, Gnb]],
+) -> None:
+    daemon, gnb = run()
+    gnb.hello(prb=51)
+    until(lambda: daemon.counters.get("config_refused_total", "cell-1"), "the refusal", 5)
+    for _ in range(10):
+        gnb.report()
+        gnb.pump()
+        time.sleep(0.05)
+    assert not gnb.quotas and slots(daemon) == 0
+
+
+def test_a_flow_of_an_unknown_slice_is_refused_by_name(run: Callable[..., tuple[Daemon, Gnb]]) -> None:
+    daemon, gnb = run()
+    gnb.hello()
+    start = qos_pb2.FlowStart(
+        flow="f", ue_id="ue-1", slice="nosuch", ul_bps=1e6, dl_bps=1e6, time_ns=time.time_ns()
+    )
+    hello = qos_pb2.QosHello(protocol_version=PROTOCOL_VERSION, host="h", cell_id="cell-1")
+    messages = [qos_pb2.QosMessage(hello=hello), qos_pb2.QosMessage(flow_start=start)]
+    address = daemon.config.links.qos.address
+    assert address is not None
+    with grpc.insecure_channel(address) as channel:
+        notices = list(qos_pb2_grpc.QosIngestStub(channel).Publish(iter(messages), timeout=5))
+    assert [n.kind for n in notices] == [qos_pb2.ACCEPTED, qos_pb2.REFUSED]
+    assert "unknown slice 'nosuch'" in notices[1].reason
+    goes_on(daemon, gnb)
+
+
+def test_flows_whose_host_is_gone_end(run: Callable[..., tuple[Daemon, Gnb]]) -> None:
+    daemon, gnb = run()
+    gnb.hello()
+    start = qos_pb2.FlowStart(
+        flow="f", ue_id="ue-1", slice="ar", ul_bps=1e6, dl_bps=1e6, time_ns=time.time_ns()
+    )
+    hello = qos_pb2.QosHello(protocol_version=PROTOCOL_VERSION, host="h", cell_id="cell-1")
+    messages = [qos_pb2.QosMessage(hello=hello), qos_pb2.QosMessage(flow_start=start)]
+    address = daemon.config.links.qos.address
+    assert address is not None
+    with grpc.insecure_channel(address) as channel:
+        list(qos_pb2_grpc.QosIngestStub(channel).Publish(iter(messages), timeout=5))
+    until(lambda: daemon.state().cells[0].active_flows == 1, "the flow", 5)
+    until(lambda: gnb.pump() or gnb.report() or daemon.state().cells[0].active_flows == 0, "its end", 10)
+
+
+def test_a_bad_reload_changes_nothing_and_a_good_one_keeps_what_was_learned(
+    run: Callable[..., tuple[Daemon, Gnb]], tmp_path: Path
+) -> None:
+    daemon, gnb = run()
+    gnb.hello()
+    goes_on(daemon, gnb)
+    before = daemon.config
+    file = tmp_path / "c.yaml"
+    file.write_text("controll: {}\n")
+    with pytest.raises(ValueError, match=r"stays as it was:\n.*c\.yaml:1: controll: unknown key"):
+        daemon.reload()
+    file.write_text(CONFIG.replace("cell-1", "cell-2"))
+    with pytest.raises(ValueError, match="cells can change at a restart alone"):
+        daemon.reload()
+    assert daemon.config is before
+    # A longer control slot leaves the slice as it was: it goes on learning.
+    file.write_text(CONFIG.replace("0.2", "0.3"))
+    learned = daemon._cells["cell-1"].loop.to_state()["slices"]["ar"]  # type: ignore[union-attr]
+    assert "cell-1" in daemon.reload()
+    assert daemon.config.control.control_slot_s == 0.3
+    after = daemon._cells["cell-1"].loop.to_state()["slices"]["ar"]  # type: ignore[union-attr]
+    hops = (learned["allocator"]["hops"], after["allocator"]["hops"])
+    assert all({s for s, _ in hops[0][h]} <= {s for s, _ in hops[1][h]} for h in ("ul", "edge", "dl"))
+    goes_on(daemon, gnb)
+
+
+def test_a_command_before_the_gnb_has_joined_is_refused(run: Callable[..., tuple[Daemon, Gnb]]) -> None:
+    daemon, _ = run()
+    with pytest.raises(ValueError, match="has not joined"):
+        daemon.set_mode("cell-1", "released")
+
+
+def test_a_cell_that_never_joins_does_not_hold_up_another(run: Callable[..., tuple[Daemon, Gnb]]) -> None:
+    two = [{"id": f"cell-{i}", "slices": [{"id": "ar", "ues": ["ue-1"]}]} for i in (1, 2)]
+    daemon, first = run(cells=two)
+    first.hello()
+    goes_on(daemon, first)
+    states = {c.cell_id: c for c in daemon.state().cells}
+    assert states["cell-1"].connected and not states["cell-2"].connected
