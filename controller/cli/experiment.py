@@ -121,10 +121,13 @@ def replay(run_dir: Path, as_json: bool) -> None:
     from controller.store.run import RunStore
 
     store = RunStore.open(run_dir)
-    compared = different = 0
+    compared = different = incomplete = 0
     first = ""
     try:
         for start in store.starts():
+            if start.lost or start.pruned:
+                incomplete += 1
+                continue
             loop = ControlLoop(LoopSpec.from_dict(start.spec))
             loop.load_state(start.state)
             for slot in store.slots(start.id):
@@ -136,6 +139,17 @@ def replay(run_dir: Path, as_json: bool) -> None:
     finally:
         store.close()
     text = f"{compared} decisions replayed, {different} differ" + (f"; first: {first}" if first else "")
-    emit({"compared": compared, "different": different, "first_difference": first or None}, as_json, text)
+    if incomplete:
+        text += f"; {incomplete} control loops left out, their record has gaps (lost or pruned control slots)"
+    emit(
+        {
+            "compared": compared,
+            "different": different,
+            "first_difference": first or None,
+            "incomplete_starts": incomplete,
+        },
+        as_json,
+        text,
+    )
     if different or not compared:
         raise SystemExit(1)

@@ -105,7 +105,7 @@ class SlotQos:
         for flow, ms in zip(self.flows, qos.delays_ms, strict=True):
             if ms is not None:  # a flow that stopped and began again has two: the worse one stands
                 delays[flow] = max(ms, delays.get(flow, ms))
-        return {"q": qos.q, "ms": delays, "frames": qos.frames}
+        return {"q": qos.q, "ms": delays, "frames": qos.frames, "budget_ms": qos.budget_ms}
 
 
 def slot_qos(

@@ -62,7 +62,12 @@ def test_experiment_record_replay_and_report(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     replayed = run("replay", str(folder), "--json")
     assert replayed.exit_code == 0, replayed.output
-    assert json.loads(replayed.output) == {"compared": 61, "different": 0, "first_difference": None}
+    assert json.loads(replayed.output) == {
+        "compared": 61,
+        "different": 0,
+        "first_difference": None,
+        "incomplete_starts": 0,
+    }
     reported = json.loads(run("report", str(folder), "--json").output)
     page = Path(reported["report"]).read_text()
     assert "<svg" in page and "cell-1" in page

@@ -380,9 +380,13 @@ def test_an_idle_uplink_asks_by_scheduling_request_where_grants_do_not_come_by_t
 # -- determinism -------------------------------------------------------------------------------------
 
 
-def test_the_same_cell_in_other_steps_gives_equal_reports_and_frames():
+@pytest.mark.parametrize("inactivity", [0, 10])
+def test_the_same_cell_in_other_steps_gives_equal_reports_and_frames(inactivity):
+    # Without unasked grants the cell falls idle, and whole stretches of NR slots are passed over.
+    cell = CellSpec(ul_inactivity_frames=inactivity)
+
     def run(step):
-        bed = one_ue(2, active=((0.5, 3.0), (3.3, 9.0)), seed=7)
+        bed = one_ue(2, active=((0.5, 3.0), (3.3, 9.0)), seed=7, cell=cell)
         reports, frames = [], {}
         for at, quota, mhz in (
             (2000, (10, 20), 700),
