@@ -344,7 +344,7 @@ def test_the_record_is_plain_json() -> None:
     assert record["flows"] == 3
     assert record["busy"] is True
     assert record["ul"] == {"q": 0, "ms": {"a": 50.0}, "frames": 2, "budget_ms": 70}
-    assert record["round_trip"] == {"q": 0, "ms": {"a": 95.0}, "frames": 2}
+    assert record["round_trip"] == {"q": 0, "ms": {"a": 95.0}, "frames": 2, "budget_ms": 150}
     assert set(record) >= {"edge", "dl", "negative_delays", "late_frames", "unsynchronised_frames"}
 
 
