@@ -8,7 +8,6 @@ import numpy as np
 
 from controller.core.budgets import Budgets
 from controller.core.hops import Carrier
-from controller.core.loop import LoopSpec, SliceSpec
 from controller.core.observation import (
     DirectionColumns,
     Enforcement,
@@ -18,6 +17,7 @@ from controller.core.observation import (
     MacReport,
     Observation,
 )
+from controller.core.spec import LoopSpec, SliceSpec
 
 T0 = 1_800_000_000_000_000_000
 MS = 1_000_000

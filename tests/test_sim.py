@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from controller import config, sim
-from controller.core.loop import ControlLoop, LoopSpec
+from controller.core.loop import ControlLoop
 from controller.core.observation import Observation
+from controller.core.spec import LoopSpec
 
 TRACES = Path(__file__).resolve().parents[1] / ".." / "shared" / "data" / "channel-traces"
 

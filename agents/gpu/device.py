@@ -9,7 +9,6 @@ service above it is the same for an emulated and a real GPU.
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -108,15 +107,3 @@ def supported_clock(info: GpuInfo, mhz: int) -> int:
     Rounding up keeps the promise that a holder gets at least what it asked for, as far as the GPU can.
     """
     return next((clock for clock in info.supported_sm_mhz if clock >= mhz), info.supported_sm_mhz[-1])
-
-
-def open_devices(backend: str) -> Sequence[GpuDevice]:
-    """The GPUs of a backend by its name; ``emulated`` is one emulated GTX 1650.
-
-    Raises ``ValueError`` for a name that is not known.
-    """
-    if backend == "emulated":
-        from agents.gpu.emulated import EmulatedGpu
-
-        return (EmulatedGpu(),)
-    raise ValueError(f"GPU backend {backend!r} is not known; known: emulated")

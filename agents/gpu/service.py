@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 import grpc
 
+from agents.gpu.backends import open_devices
 from agents.gpu.device import (
     ClockNotSupported,
     GpuDevice,
@@ -23,7 +24,6 @@ from agents.gpu.device import (
     NoDriver,
     NoPermission,
     NoSuchGpu,
-    open_devices,
 )
 from agents.gpu.emulated import EmulatedGpu
 from agents.gpu.keeper import ClockKeeper, Held

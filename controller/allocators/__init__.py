@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from controller.allocators.ar import ArAllocator
 from controller.allocators.base import Allocator, SliceView
-
-if TYPE_CHECKING:
-    from controller.core.loop import LoopSpec, SliceSpec
+from controller.core.spec import LoopSpec, SliceSpec
 
 _SERVICES: dict[str, type[ArAllocator]] = {ArAllocator.service: ArAllocator}
 

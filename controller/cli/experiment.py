@@ -117,7 +117,8 @@ def _recorder(run_dir: Path | None, config: Any, seed: int) -> tuple[Any, Any]:
 @json_option
 def replay(run_dir: Path, as_json: bool) -> None:
     """Give the recorded observations of RUN to new control loops and compare every decision."""
-    from controller.core.loop import ControlLoop, LoopSpec
+    from controller.core.loop import ControlLoop
+    from controller.core.spec import LoopSpec
     from controller.store.run import RunStore
 
     store = RunStore.open(run_dir)

@@ -7,9 +7,10 @@ import pytest
 
 from controller.core.budgets import Budgets
 from controller.core.decision import Decision
-from controller.core.loop import ControlLoop, LoopSpec
+from controller.core.loop import ControlLoop
 from controller.core.observation import Command, Enforcement, Frames, GpuReading, Hop, Mode, Observation
 from controller.core.qos import slot_qos
+from controller.core.spec import LoopSpec
 from tests.builders import MS, SLOT_NS, T0, loop_spec, observation, slice_spec
 
 GOOD = (20.0, 9.0, 15.0)

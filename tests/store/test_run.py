@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from controller.core.loop import ControlLoop, LoopSpec
+from controller.core.loop import ControlLoop
 from controller.core.observation import Flow, Observation
+from controller.core.spec import LoopSpec
 from controller.store.run import SCHEMA_VERSION, Retention, RunStore, StoreError
 from tests import builders
 from tests.store.builders import plain, steps

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from controller import policies
 from controller.allocators.base import Allocator, SliceView
 from controller.core import hops
 from controller.core.decision import HopChoice, SliceDemand
 from controller.core.observation import HOPS, Hop
+from controller.core.spec import LoopSpec, SliceSpec
 from controller.policies.base import Policy
-
-if TYPE_CHECKING:
-    from controller.core.loop import LoopSpec, SliceSpec
 
 
 class ArAllocator(Allocator):

@@ -386,11 +386,11 @@ def test_the_same_cell_in_other_steps_gives_equal_reports_and_frames(inactivity)
     cell = CellSpec(ul_inactivity_frames=inactivity)
 
     def run(step):
-        bed = one_ue(2, active=((0.5, 3.0), (3.3, 9.0)), seed=7, cell=cell)
+        bed = one_ue(2, active=((0.5, 3.0), (3.3, 9.0)), seed=7, cell=cell, channel=NOISY)
         reports, frames = [], {}
         for at, quota, mhz in (
-            (2000, (10, 20), 700),
-            (6000, (50, 10), 1000),
+            (2003, (10, 20), 700),
+            (6001, (50, 10), 1000),
             (8000, None, 1600),
             (12000, None, 1600),
         ):
@@ -399,6 +399,7 @@ def test_the_same_cell_in_other_steps_gives_equal_reports_and_frames(inactivity)
                 f = bed.take_frames()
                 for r in zip(*(getattr(f, k).tolist() for k in f.__dataclass_fields__), strict=True):
                     frames[r[:2]] = r[2:]
+            assert bed.nr_slot == at
             reports.append(bed.mac_report().SerializeToString())
             reports.append([u.SerializeToString() for u in bed.slice_use()])
             reports.append(

@@ -5,7 +5,8 @@ import math
 
 import pytest
 
-from agents.gpu.device import ClockNotSupported, GpuInfo, open_devices, supported_clock
+from agents.gpu.backends import open_devices
+from agents.gpu.device import ClockNotSupported, GpuInfo, supported_clock
 from agents.gpu.emulated import SUPPORTED_SM_MHZ, EmulatedGpu, EmulatedGpuSpec
 
 
