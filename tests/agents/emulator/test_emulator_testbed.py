@@ -389,6 +389,7 @@ def test_the_same_cell_in_other_steps_gives_equal_reports_and_frames(inactivity)
         bed = one_ue(2, active=((0.5, 3.0), (3.3, 9.0)), seed=7, cell=cell, channel=NOISY)
         reports, frames = [], {}
         for at, quota, mhz in (
+            (503, None, 1600),
             (2003, (10, 20), 700),
             (6001, (50, 10), 1000),
             (8000, None, 1600),
