@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,8 @@ class Daemon:
     """The controller of a testbed.
 
     ``run`` blocks until ``stop`` is set or ``duration_s`` has passed. Everything that touches the control
-    loops runs on the thread of ``run``; operators' calls are queued to it and answered when it is done.
+    loops runs on the thread of ``run``; operators' calls are queued to it and answered when it is done, and
+    ``beat`` is called by it once a second.
 
     Raises where a server's address cannot be bound, an address beyond loopback has no keys, or a key is
     missing. A run folder that refuses to be written is reported and counted; control goes on without it.
@@ -101,12 +102,14 @@ class Daemon:
         overrides: Mapping[str, Any] | None = None,
         run_dir: Path | None = None,
         learned: Mapping[str, Any] | None = None,
+        beat: Callable[[], None] | None = None,
         step_on_report: bool = False,
     ) -> None:
         self.config = config
         self._config_path = config_path
         self._overrides = dict(overrides or {})
         self._learned = dict(learned or {})
+        self._beat, self._next_beat = beat, 0.0
         self._step_on_report = step_on_report
         self.counters = Counters()
         self.metrics = Metrics(self.counters)
@@ -210,25 +213,36 @@ class Daemon:
         for cell in self._cells.values():
             if cell.connected and cell.loop and now >= cell.next_step:
                 self._step(cell)
+        if self._beat and now >= self._next_beat:
+            self._next_beat = now + 1.0
+            with suppress(OSError):  # who looks for it will miss it
+                self._beat()
 
     def _close(self) -> None:
+        # In reverse order, and each of them whatever the one before raised: what is left open keeps the
+        # process from ending.
+        with ExitStack() as last:
+            if self._store:
+                last.callback(self._store.close)
+            for server in (self._metrics_server, self._operator):
+                if server:
+                    last.callback(server.close)
+            if self._qos:
+                last.callback(lambda qos: qos.stop(0.5).wait(), self._qos)
+            last.callback(self._ran.close)
+            for cell in self._cells.values():
+                if cell.edge:
+                    last.callback(cell.edge.close)
+            self._release_all()
+
+    def _release_all(self) -> None:
+        """Back to all PRBs everywhere, and a moment for the gNBs to say so."""
         connected = [c.cell_id for c in self._cells.values() if c.connected]
         for cell_id in connected:
             self._release(cell_id)
         end = time.monotonic() + _RELEASE_WAIT_S
         while any(map(self._ran.unacknowledged, connected)) and time.monotonic() < end:
             self._ran.poll(0.05)
-        for cell in self._cells.values():
-            if cell.edge:
-                cell.edge.close()
-        self._ran.close()
-        if self._qos:
-            self._qos.stop(0.5).wait()
-        for server in (self._operator, self._metrics_server):
-            if server:
-                server.close()
-        if self._store:
-            self._store.close()
 
     # ---- RAN events ---------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ import zmq
 
 from controller import config
 from controller.daemon import Daemon
+from controller.store.run import RunStore
 from tests.e2e.harness import free_port, until
 from wire import PROTOCOL_VERSION, qos_pb2, qos_pb2_grpc, ran_pb2
 
@@ -246,3 +247,31 @@ def test_a_cell_that_never_joins_does_not_hold_up_another(run: Callable[..., tup
     goes_on(daemon, first)
     states = {c.cell_id: c for c in daemon.state().cells}
     assert states["cell-1"].connected and not states["cell-2"].connected
+
+
+def test_what_fails_at_the_end_leaves_nothing_else_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    addresses = {name: f"127.0.0.1:{free_port()}" for name in ("ran", "qos", "operator", "metrics")}
+    addresses["ran"] = f"tcp://{addresses['ran']}"
+    fixed = {f"links.{name}.address": address for name, address in addresses.items()}
+    parsed = config.parse(CONFIG, overrides={**fixed, "links.edge.address": None})
+    before = set(threading.enumerate())
+    daemon = Daemon(parsed, run_dir=tmp_path / "run")
+    close = daemon._ran.close
+
+    def fail() -> None:
+        close()
+        raise RuntimeError("the RAN link does not close")
+
+    monkeypatch.setattr(daemon._ran, "close", fail)
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(RuntimeError, match="the RAN link does not close"):
+        daemon.run(stop)
+    # A thread that is left would keep the process from ending.
+    assert not [t for t in threading.enumerate() if t not in before and not t.daemon]
+    with RunStore.open(tmp_path / "run") as store:
+        assert not list(store.decisions())
+    # Every address is free again.
+    Daemon(parsed, run_dir=tmp_path / "again").run(stop)

@@ -75,6 +75,7 @@ def policy_everywhere(name: str, policy: str | None) -> dict[str, Any]:
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Replace a key of the file.")
 @click.option("--no-record", is_flag=True, help="Write no run folder.")
 @_duration_option
+@_heartbeat_option
 @click.option("-v", "--verbose", is_flag=True)
 def controller(
     config_file: str,
@@ -83,6 +84,7 @@ def controller(
     settings: tuple[str, ...],
     no_record: bool,
     duration: float | None,
+    heartbeat: Path | None,
     verbose: bool,
 ) -> None:
     """Run the controller with the configuration in CONFIG until SIGINT or SIGTERM."""
@@ -103,6 +105,7 @@ def controller(
         overrides=overrides,
         run_dir=None if no_record else run_dir,
         learned=learned,
+        beat=heartbeat.touch if heartbeat else None,
     )
     daemon.run(stop, duration)
 
