@@ -119,7 +119,8 @@ class SliceModel(_Strict):
 
     @model_validator(mode="after")
     def _policy(self) -> SliceModel:
-        policies.make(self.policy, self.actions.ul_prb, **self.policy_options)
+        for actions in (self.actions.ul_prb, self.actions.dl_prb, self.actions.gpu_mhz):
+            policies.make(self.policy, actions, **self.policy_options)
         return self
 
 
@@ -129,7 +130,7 @@ class CellModel(_Strict):
     id: Name
     slices: tuple[SliceModel, ...] = (SliceModel(id="ar"),)
     gpu: str = ""
-    max_mhz: Annotated[int, Field(gt=0)] = 1600
+    max_mhz: Annotated[int, Field(gt=0, le=100_000)] = 1600
     ul_overhead: Share = 0.08
     dl_overhead: Share = 0.14
     tdd_guard: bool = False
@@ -149,6 +150,8 @@ class CellModel(_Strict):
         bound = [ue for s in self.slices for ue in s.ues]
         if len(set(bound)) != len(bound):
             raise ValueError(f"a UE is in two slices: {bound}")
+        if len(bound) > 64:
+            raise ValueError(f"a cell binds at most 64 UEs to slices, not {len(bound)}")
         for s in self.slices:
             if s.actions.gpu_mhz[-1] > self.max_mhz:
                 raise ValueError(
@@ -162,7 +165,7 @@ class RanLinkModel(_Strict):
 
     address: str = "tcp://127.0.0.1:5555"
     report_period_ms: Annotated[int, Field(ge=10, le=200)] = 50
-    lease_s: Positive | None = None
+    lease_s: Annotated[float, Field(ge=0.1, le=3600, allow_inf_nan=False)] | None = None
 
 
 class EdgeLinkModel(_Strict):
@@ -170,6 +173,13 @@ class EdgeLinkModel(_Strict):
 
     address: str | None = "127.0.0.1:50061"
     watch_period_ms: Annotated[int, Field(ge=10, le=10_000)] = 200
+
+
+class QosModel(_Strict):
+    """QoS ingest (gRPC); address null: none. Hop delays count while a host's PTP offset is within ``clock_bound_us``."""
+
+    address: str | None = "127.0.0.1:50062"
+    clock_bound_us: Positive = 1000.0
 
 
 class ServerModel(_Strict):
@@ -183,7 +193,7 @@ class Links(_Strict):
 
     ran: RanLinkModel = RanLinkModel()
     edge: EdgeLinkModel = EdgeLinkModel()
-    qos: ServerModel = ServerModel(address="127.0.0.1:50062")
+    qos: QosModel = QosModel()
     operator: ServerModel = ServerModel(address="127.0.0.1:50063")
     metrics: ServerModel = ServerModel(address="127.0.0.1:9464")
 
@@ -264,6 +274,17 @@ class Config(_Strict):
             raise ValueError(f"cells must be one or more with different ids, not {names}")
         return self
 
+    def with_policy(self, policy: str) -> Config:
+        """The same with ``policy`` in every slice; ConfigError where it is unknown."""
+        data = self.model_dump()
+        for cell in data["cells"]:
+            for s in cell["slices"]:
+                s.update(policy=policy, policy_options={})
+        try:
+            return Config.model_validate(data)
+        except ValidationError as error:
+            raise ConfigError(_text(error.errors()[0])) from error
+
     @property
     def lease_s(self) -> float:
         """Seconds that a quota or clock lock holds without renewal: by default max(3, 2 T)."""
@@ -321,6 +342,8 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[Any] = set()
     for key_node, _ in node.value:
         key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, (str, int, float, bool)):
+            raise yaml.constructor.ConstructorError(None, None, "a key must be a word", key_node.start_mark)
         if key in seen:
             raise yaml.constructor.ConstructorError(None, None, f"key {key!r} twice", key_node.start_mark)
         seen.add(key)
@@ -356,7 +379,10 @@ def parse(text: str, name: str = "<text>", overrides: Mapping[str, Any] | None =
     if not isinstance(data, dict):
         raise ConfigError(f"{name}: a configuration is a mapping, not {type(data).__name__}")
     for dotted, value in (overrides or {}).items():
-        _override(data, dotted.split("."), value)
+        try:
+            _override(data, dotted.split("."), value)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise ConfigError(f"{name}: {dotted}: there is no such place to set a value") from error
     try:
         return Config.model_validate(data)
     except ValidationError as error:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,13 @@ from controller.config import Config, ConfigError
 from controller.core.collector import SlotCollector
 from controller.core.decision import Decision
 from controller.core.loop import ControlLoop
-from controller.core.observation import Command, Enforcement, Flow, MacReport, Mode
+from controller.core.observation import Command, Enforcement, Flow, MacReport, Mode, Observation
 from controller.links import codec
 from controller.links.counters import Counters
 from controller.links.edge import EdgeLink
 from controller.links.metrics import Metrics
 from controller.links.operator import Broadcaster, CellStatus, ControllerStatus, OperatorServer
-from controller.links.qos import HostLost, QosIngest, QosItem, QosQueue
+from controller.links.qos import FlowBegin, HostLost, QosIngest, QosItem, QosQueue
 from controller.links.ran import (
     CellJoined,
     CellLost,
@@ -51,6 +51,9 @@ _CALL_TIMEOUT_S = 5.0
 _FIRST_DECISION_S = 1.0
 _RELEASE_WAIT_S = 1.0
 _MAX_HOSTS = 32
+_COMPLAIN_EVERY_S = 5.0
+_ASK_USE_S = 0.2
+"""So long before the end of a control slot the gNB is asked what was used in it."""
 
 
 @dataclass
@@ -76,7 +79,11 @@ class _Cell:
     next_step: float = 0.0
     reported_mono: float | None = None
     leased_until: float | None = None
-    host_lost_mono: float | None = None
+    quota_sequence: int = 0
+    ask_use_at: float = float("inf")
+    state: dict[str, Any] | None = None
+    flow_hosts: dict[str, str] = field(default_factory=dict)
+    hosts_lost: dict[str, float] = field(default_factory=dict)
 
     @property
     def connected(self) -> bool:
@@ -114,6 +121,7 @@ class Daemon:
         self.counters = Counters()
         self.metrics = Metrics(self.counters)
         self._broadcaster = Broadcaster(self.counters)
+        self._complained: dict[tuple[str, str], float] = {}
         self._calls: queue.SimpleQueue[tuple[Callable[[], str], Future[str]]] = queue.SimpleQueue()
         keys = config.security.keys
         tls = Tls(Path(keys), "controller") if keys else None
@@ -155,6 +163,7 @@ class Daemon:
             expected_cells={c.id for c in self.config.cells},
             check_flow=self._check_flow,
             max_streams=_MAX_HOSTS,
+            clock_bound_ns=self.config.links.qos.clock_bound_us * 1e3,
             counters=self.counters,
         ).add_to(server)
         grpc_server_add(server, address, tls, setting="links.qos.address", missing="security.keys")
@@ -203,7 +212,8 @@ class Daemon:
     def _turn(self) -> None:
         """One turn: what the gNBs sent, what operators asked, what is due."""
         now = time.monotonic()
-        due = [c.next_step for c in self._cells.values() if c.connected and c.loop]
+        controlled = [c for c in self._cells.values() if c.connected and c.loop]
+        due = [min(c.next_step, c.ask_use_at) for c in controlled]
         wait = min(_IDLE_POLL_S, max(0.0, min(due, default=now + _IDLE_POLL_S) - now))
         for event in self._ran.poll(wait):
             self._handle(event)
@@ -211,8 +221,13 @@ class Daemon:
         self._answer_calls()
         now = time.monotonic()
         for cell in self._cells.values():
-            if cell.connected and cell.loop and now >= cell.next_step:
+            if not (cell.connected and cell.loop):
+                continue
+            if now >= cell.next_step:
                 self._step(cell)
+            elif now >= cell.ask_use_at:
+                cell.ask_use_at = float("inf")
+                self._ran.renew(cell.cell_id)
         if self._beat and now >= self._next_beat:
             self._next_beat = now + 1.0
             with suppress(OSError):  # who looks for it will miss it
@@ -252,7 +267,10 @@ class Daemon:
             case Report():
                 cell.reports += 1
                 cell.reported_mono = event.received_mono
-                cell.collector.report(event.message.time_ns, event.message)
+                if cell.loop:
+                    # The gNB's clock need not agree with ours: what counts is when the report came.
+                    now_ns = time.time_ns()
+                    cell.collector.report(now_ns, (now_ns, event.message))
                 if self._step_on_report and cell.loop:
                     self._step(cell)
             case QuotaApplied():
@@ -266,7 +284,8 @@ class Daemon:
                 if cell.edge:
                     cell.edge.release()
             case QuotaNotHonoured():
-                cell.faults[event.slice] = "quota not honoured"
+                if event.sequence >= cell.quota_sequence:  # else it is about the slot before
+                    cell.faults[event.slice] = "quota not honoured"
                 self._event(
                     cell.cell_id,
                     "quota_not_honoured",
@@ -291,6 +310,8 @@ class Daemon:
         cell.session = event.session
         cell.reports = 0
         cell.decision = None
+        cell.acknowledged_ns, cell.decided_ns = 0, time.time_ns()
+        cell.collector.restart(cell.decided_ns)
         facts = event.facts
         self._event(cell.cell_id, "cell_joined", f"session {event.session}, {facts}")
         if cell.loop is None or cell.carrier != facts:
@@ -298,6 +319,8 @@ class Daemon:
             try:
                 self._new_loop(cell, self._state_of(cell))
             except ValueError as error:
+                if cell.loop:
+                    self._learned[cell.cell_id] = cell.loop.to_state()
                 cell.loop = None
                 self.counters.inc("config_refused_total", cell.cell_id)
                 self._event(cell.cell_id, "not_controlled", str(error))
@@ -307,18 +330,26 @@ class Daemon:
     def _state_of(self, cell: _Cell) -> Mapping[str, Any] | None:
         return cell.loop.to_state() if cell.loop else self._learned.get(cell.cell_id)
 
-    def _new_loop(self, cell: _Cell, state: Mapping[str, Any] | None) -> None:
-        """A control loop for the cell's carrier that goes on from ``state`` where that fits."""
+    def _make_loop(self, config: Config, cell: _Cell) -> ControlLoop:
+        """A new control loop for the cell's carrier; ValueError where ``config`` does not fit it."""
         facts = cell.carrier
         assert facts is not None
-        loop = ControlLoop(self.config.loop_spec(cell.cell_id, facts.n_prb, facts.scs_khz, facts.tdd))
+        return ControlLoop(config.loop_spec(cell.cell_id, facts.n_prb, facts.scs_khz, facts.tdd))
+
+    def _new_loop(self, cell: _Cell, state: Mapping[str, Any] | None) -> None:
+        self._install(cell, self._make_loop(self.config, cell), state)
+
+    def _install(self, cell: _Cell, loop: ControlLoop, state: Mapping[str, Any] | None) -> None:
+        """Let ``loop`` control the cell, going on from ``state`` where that fits."""
         if state:
             try:
                 loop.load_state(state)
-                self._event(cell.cell_id, "learning_resumed", f"at control slot {loop.control_slot}")
+                where = f"at control slot {loop.control_slot}, mode {loop.mode}"
+                self._event(cell.cell_id, "learning_resumed", where)
             except ValueError as error:
                 self._event(cell.cell_id, "learning_restarted", str(error))
         cell.loop = loop
+        cell.state = loop.to_state()
         if self._store:
             cell.start_id = self._store.record_start(
                 time.time_ns(), cell.cell_id, loop.spec.to_dict(), loop.to_state()
@@ -327,51 +358,66 @@ class Daemon:
     # ---- one control slot ----------------------------------------------------------------------------------
 
     def _step(self, cell: _Cell) -> None:
-        loop = cell.loop
-        assert loop is not None
+        """Close the control slot and begin the next one; whatever fails here, the daemon goes on."""
         started = time.perf_counter()
         now, wall = time.monotonic(), time.time_ns()
         slot_s = self.config.control.control_slot_s
         cell.next_step = max(cell.next_step + slot_s, now) if now - cell.next_step < slot_s else now + slot_s
-        self._forget_flows(cell, now, wall)
+        cell.ask_use_at = cell.next_step - min(_ASK_USE_S, slot_s / 4)
         commands, cell.commands = cell.commands, []
-        observation = cell.collector.close(
-            control_slot=loop.control_slot,
-            opened_ns=cell.acknowledged_ns or cell.decided_ns or wall - int(slot_s * 1e9),
-            closed_ns=wall,
-            open_report=lambda message: self._open(cell, message),
-            enforcement=self._enforcement(cell),
-            gpu=cell.edge.reading(cell.decided_mono) if cell.edge else None,
-            commands=commands,
-        )
         try:
-            decision = loop.step(observation)
-        except Exception:
-            # The lease is not renewed past the last good decision, so the network returns to full.
+            observation, decision = self._decide(cell, commands, now, wall)
+            self._act(cell, decision, 2.0 * slot_s)
+        except Exception as error:
+            # Nothing is renewed past the last good decision, so the network returns to full resources.
             self.counters.inc("step_failed_total", cell.cell_id)
-            log.exception("cell %s: control slot %d failed", cell.cell_id, observation.control_slot)
-            self._event(cell.cell_id, "step_failed", f"control slot {observation.control_slot}")
+            log.exception("cell %s: a control slot failed", cell.cell_id)
+            self._event(cell.cell_id, "step_failed", repr(error))
+            cell.commands = commands + cell.commands
+            cell.decision = None
+            self._new_loop(cell, cell.state)  # a step that was half done must not leave anything behind
             return
-        cell.decision, cell.decided_mono, cell.decided_ns = decision, now, wall
-        cell.acknowledged_ns = 0
-        cell.faults.clear()
-        cell.used.clear()
-        self._act(cell, decision, 2.0 * slot_s)
+        assert cell.loop is not None
         cell.record = record = decision.to_record()
+        cell.state = cell.loop.to_state()
         if self._store:
-            self._store.record_slot(cell.start_id, observation, record, loop.to_state())
+            self._store.record_slot(cell.start_id, observation, record, cell.state)
         self._broadcaster.publish(record)
         self.metrics.observe(record)
         if cell.edge and (sample := cell.edge.state):
             self.metrics.gpu(cell.cell_id, sample.message.sm_mhz, sample.message.power_w)
         self.metrics.step_seconds(cell.cell_id, time.perf_counter() - started)
 
+    def _decide(
+        self, cell: _Cell, commands: list[Command], now: float, wall: int
+    ) -> tuple[Observation, Decision]:
+        loop = cell.loop
+        assert loop is not None
+        self._forget_flows(cell, now, wall)
+        observation = cell.collector.close(
+            control_slot=loop.control_slot,
+            opened_ns=cell.acknowledged_ns or cell.decided_ns,
+            closed_ns=wall,
+            open_report=lambda report: self._open(cell, *report),
+            enforcement=self._enforcement(cell),
+            gpu=cell.edge.reading(cell.decided_mono) if cell.edge else None,
+            commands=commands,
+        )
+        decision = loop.step(observation)
+        cell.decision, cell.decided_mono, cell.decided_ns = decision, now, wall
+        cell.acknowledged_ns = 0
+        cell.faults.clear()
+        cell.used.clear()
+        return observation, decision
+
     def _act(self, cell: _Cell, decision: Decision, valid_for_s: float) -> None:
         if decision.quotas:
             assert cell.loop is not None
             bindings = {ue: s.slice for s in cell.loop.spec.slices for ue in s.ues}
             try:
-                self._ran.set_quota(cell.cell_id, decision.quotas, bindings, valid_for_s)
+                cell.quota_sequence = self._ran.set_quota(
+                    cell.cell_id, decision.quotas, bindings, valid_for_s
+                )
             except CellNotConnected:
                 log.debug("cell %s went away while it was decided about", cell.cell_id)
         else:
@@ -387,14 +433,20 @@ class Daemon:
         with suppress(CellNotConnected):
             self._ran.release(cell_id)
 
-    def _open(self, cell: _Cell, message: ran_pb2.MacReport) -> MacReport | None:
-        assert cell.carrier is not None
+    def _open(self, cell: _Cell, received_ns: int, message: ran_pb2.MacReport) -> MacReport | None:
+        assert cell.carrier is not None and cell.loop is not None
         try:
-            return codec.open_report(message, cell.carrier)
+            report = codec.open_report(message, cell.carrier)
         except codec.BadReport as error:
             self.counters.inc("ran_bad_report_total", cell.cell_id)
-            self._event(cell.cell_id, "bad_report", str(error))
+            self._complaint(cell.cell_id, "bad_report", str(error))
             return None
+        unknown = set(report.slice) - cell.loop.slices - {""}
+        if unknown:
+            self.counters.inc("ran_unknown_slice_total", cell.cell_id)
+            names = ", ".join(map(repr, sorted(unknown)))
+            self._complaint(cell.cell_id, "unknown_slice", f"MacReport with UEs of {names}")
+        return replace(report, time_ns=received_ns)
 
     def _enforcement(self, cell: _Cell) -> dict[str, Enforcement]:
         if not (cell.decision and cell.decision.quotas):
@@ -404,6 +456,13 @@ class Daemon:
             s: Enforcement(cell.faults.get(s, missing), *cell.used.get(s, (None, None)))
             for s in cell.decision.quotas
         }
+
+    def _complaint(self, cell_id: str, kind: str, text: str) -> None:
+        """An event of a kind that may come often: every one is counted elsewhere, few are recorded."""
+        now = time.monotonic()
+        if now - self._complained.get((cell_id, kind), -float("inf")) >= _COMPLAIN_EVERY_S:
+            self._complained[cell_id, kind] = now
+            self._event(cell_id, kind, text)
 
     def _event(self, cell_id: str, kind: str, text: str) -> None:
         log.log(
@@ -423,28 +482,35 @@ class Daemon:
                 self._take_item(cell, item)
             except ValueError as error:
                 self.counters.inc("qos_refused_total", cell_id)
-                self._event(cell_id, "qos_refused", str(error))
+                self._complaint(cell_id, "qos_refused", str(error))
 
     def _take_item(self, cell: _Cell, item: QosItem) -> None:
         match item:
             case codec.FrameBatch():
                 cell.collector.frames(item.flow, item.columns, item.synchronised, item.received_ns)
-            case Flow():
-                cell.host_lost_mono = None
-                cell.collector.flow_start(item)
+            case FlowBegin():
+                cell.collector.flow_start(item.flow)
+                cell.flow_hosts[item.flow.flow] = item.host
+                cell.hosts_lost.pop(item.host, None)
             case codec.FlowEnd():
+                cell.flow_hosts.pop(item.flow, None)
                 cell.collector.flow_stop(item.flow, item.time_ns)
             case HostLost():
-                cell.host_lost_mono = time.monotonic()
+                cell.hosts_lost[item.host] = time.monotonic()
                 self._event(cell.cell_id, "host_lost", f"the QoS stream of {item.host} ended")
 
     def _forget_flows(self, cell: _Cell, now: float, wall: int) -> None:
         """Flows whose host has not come back for two control slots are over."""
         patience = 2 * self.config.control.control_slot_s
-        if cell.host_lost_mono is not None and now - cell.host_lost_mono > patience:
-            cell.host_lost_mono = None
-            cell.collector.forget_flows(wall)
-            self._event(cell.cell_id, "flows_forgotten", f"their host was gone for {patience:g} s")
+        for host in [h for h, since in cell.hosts_lost.items() if now - since > patience]:
+            del cell.hosts_lost[host]
+            theirs = [flow for flow, its in cell.flow_hosts.items() if its == host]
+            for flow in theirs:
+                del cell.flow_hosts[flow]
+                cell.collector.flow_stop(flow, wall)
+            if theirs:
+                text = f"{', '.join(theirs)}: host {host} was gone for {patience:g} s"
+                self._event(cell.cell_id, "flows_forgotten", text)
 
     def _check_flow(self, cell_id: str, flow: Flow) -> None:
         """ValueError for a flow of a slice that the cell does not have; any thread."""
@@ -491,22 +557,24 @@ class Daemon:
             config_path=str(self._config_path or ""),
             run_dir=str(self._run_dir or ""),
             control_slot_s=self.config.control.control_slot_s,
-            cells=[
-                CellStatus(
-                    cell_id=c.cell_id,
-                    connected=c.connected,
-                    session=c.session,
-                    control_slots=c.loop.control_slot if c.loop else 0,
-                    prb=c.carrier.n_prb if c.carrier else 0,
-                    mode=c.loop.mode.value if c.loop else self.config.control.mode,
-                    last=c.record,
-                    reports=c.reports,
-                    edge_connected=bool(c.edge and c.edge.connected),
-                    sm_mhz=c.edge.state.message.sm_mhz if c.edge and c.edge.state else 0,
-                    active_flows=c.collector.active_flows,
-                )
-                for c in self._cells.values()
-            ],
+            cells=[self._status(c) for c in self._cells.values()],
+        )
+
+    def _status(self, cell: _Cell) -> CellStatus:
+        loop, carrier = cell.loop, cell.carrier
+        sample = cell.edge.state if cell.edge else None
+        return CellStatus(
+            cell_id=cell.cell_id,
+            connected=cell.connected,
+            session=cell.session,
+            control_slots=loop.control_slot if loop else 0,
+            prb=carrier.n_prb if carrier else 0,
+            mode=loop.mode.value if loop else self.config.control.mode,
+            last=cell.record,
+            reports=cell.reports,
+            edge_connected=bool(cell.edge and cell.edge.connected),
+            sm_mhz=sample.message.sm_mhz if sample else 0,
+            active_flows=cell.collector.active_flows,
         )
 
     def _chosen(self, cell_id: str) -> list[_Cell]:
@@ -516,8 +584,8 @@ class Daemon:
         """Check a command with every cell that it is for, then give it to all of them."""
         cells = self._chosen(cell_id)
         for cell in cells:
-            if cell.loop is None:
-                raise ValueError(f"cell {cell.cell_id} is not under control: its gNB has not joined")
+            if cell.loop is None or not cell.connected:
+                raise ValueError(f"cell {cell.cell_id} is not under control: its gNB is not connected")
             cell.loop.check(command)
         for cell in cells:
             cell.commands.append(command)
@@ -528,7 +596,10 @@ class Daemon:
         """Change the mode at once: the control slot in progress ends here."""
 
         def call() -> str:
+            before = {c.cell_id: c.loop.mode for c in self._chosen(cell_id) if c.loop}
             for cell in self._command(cell_id, Command("mode", mode)):
+                if before[cell.cell_id] == mode:
+                    continue
                 if Mode(mode) in (Mode.RELEASED, Mode.SHADOW):
                     self._release(cell.cell_id)
                     if cell.edge:
@@ -559,8 +630,9 @@ class Daemon:
     def reload(self) -> str:
         """Read the configuration file again; a bad one changes nothing.
 
-        Slices whose part of the configuration is the same go on learning, the others start anew. Cells,
-        links, security and store are read at start alone.
+        Slices go on learning unless their service, actions or policy have changed. What an operator had set
+        stays unless the configuration changes it. Cells, links, security, store and the timing of control
+        are read at start alone.
         """
 
         def call() -> str:
@@ -576,34 +648,40 @@ class Daemon:
         return self._in_loop(call)
 
     def _take_over(self, new: Config) -> str:
+        """Everything of ``new`` or nothing of it: all loops are made before the first is exchanged."""
         old = self.config
         fixed = [k for k in ("links", "security", "store") if getattr(old, k) != getattr(new, k)]
         if [c.id for c in old.cells] != [c.id for c in new.cells]:
             fixed.append("cells")
+        changes = {k for k, v in new.control.model_dump().items() if v != getattr(old.control, k)}
+        fixed += [f"control.{k}" for k in sorted(changes - {"mode"})]
         if fixed:
             raise ValueError(
                 f"the configuration stays as it was: {', '.join(fixed)} can change at a restart alone"
             )
-        for cell in self._cells.values():  # all must fit before any changes
-            if cell.carrier:
-                new.loop_spec(cell.cell_id, cell.carrier.n_prb, cell.carrier.scs_khz, cell.carrier.tdd)
+        changed = [
+            self._cells[after.id]
+            for before, after in zip(old.cells, new.cells, strict=True)
+            if before != after or changes
+        ]
+        loops = {c.cell_id: self._make_loop(new, c) for c in changed if c.carrier}
+        kept = {
+            after.id: {s.id for s in after.slices} - {s.id for s in after.slices if _other_actions(s, before)}
+            for before, after in zip(old.cells, new.cells, strict=True)
+        }
         self.config = new
-        changed = []
-        for before, after in zip(old.cells, new.cells, strict=True):
-            cell = self._cells[after.id]
-            same = {s.id for s in before.slices} & {s.id for s in after.slices if s in before.slices}
-            cell.collector.set_slices([s.id for s in after.slices])
-            if before == after and old.control == new.control:
-                continue
-            changed.append(after.id)
-            if cell.loop:
-                state = cell.loop.to_state()
-                state["slices"] = {name: s for name, s in state["slices"].items() if name in same}
-                cell.loop = None
+        for cell in changed:
+            slices = next(c.slices for c in new.cells if c.id == cell.cell_id)
+            cell.collector.set_slices([s.id for s in slices])
+            state = self._state_of(cell)
+            if state:
+                same = {n: s for n, s in state["slices"].items() if n in kept[cell.cell_id]}
+                state = {**state, "slices": same}
+            if cell.cell_id in loops:
                 cell.decision = None
-                self._new_loop(cell, state)
+                self._install(cell, loops[cell.cell_id], state)
                 cell.next_step = 0.0
-        return f"reloaded; changed: {', '.join(changed) or 'nothing'}"
+        return f"reloaded; changed: {', '.join(c.cell_id for c in changed) or 'nothing'}"
 
     def checkpoint(self) -> str:
         """Write what has been learned to ``checkpoint.json`` in the run folder."""
@@ -631,3 +709,9 @@ def _learned_in(run_dir: Path) -> dict[str, Any]:
         return {}
     with RunStore.open(run_dir) as earlier:
         return {cell: state for cell in earlier.cells() if (state := earlier.latest_state(cell))}
+
+
+def _other_actions(s: config_module.SliceModel, before: config_module.CellModel) -> bool:
+    """Whether a slice is new or has other actions or another service, so that its learning does not fit."""
+    was = next((b for b in before.slices if b.id == s.id), None)
+    return was is None or (was.actions, was.service) != (s.actions, s.service)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,15 +23,18 @@ from agents.emulator.testbed import EmulatedTestbed
 from agents.emulator.warmup import warm_up
 from controller.config import Config, Emulation
 from controller.core.collector import SlotCollector
-from controller.core.decision import Decision
+from controller.core.decision import Decision, SliceDemand
 from controller.core.loop import ControlLoop
 from controller.core.nr import SLOT_NS, TDD_PATTERNS
 from controller.core.observation import Enforcement, Flow, GpuReading, Observation
 from controller.links import codec
-from controller.store.summary import Summary
+from controller.store.summary import Allocation, Summary
 
 EPOCH_NS = 1_767_225_600_000_000_000
 """2026-01-01: when a virtual run begins, so that its record is the same every time."""
+
+FRAMES_KEPT_NR_SLOTS = 20_000
+"""NR slots (10 s) after which frames are taken from the cell, which forgets those of half a minute ago."""
 
 
 def testbed_spec(config: Config, seed: int) -> TestbedSpec:
@@ -76,6 +79,40 @@ def _active(e: Emulation, seed: int) -> tuple[schedule.Intervals, ...]:
     return schedule.described(e.flows, e.duration_s, **times, seed=seed)
 
 
+def control_slots(config: Config, duration_s: float | None = None) -> int:
+    """Control slots that a run holds; ValueError for none, and for a run longer than its scenario.
+
+    ``duration_s`` shortens the scenario.
+    """
+    if config.emulation is None:
+        raise ValueError("the configuration has no emulation section")
+    length_s = config.emulation.duration_s if duration_s is None else duration_s
+    slot_s = config.control.control_slot_s
+    if length_s > config.emulation.duration_s:
+        raise ValueError(
+            f"{length_s:g} s are more than the scenario's {config.emulation.duration_s:g} s "
+            "(emulation.duration_s): its flows end there"
+        )
+    if not length_s >= slot_s:
+        raise ValueError(f"{length_s:g} s hold no control slot of {slot_s:g} s")
+    return int(length_s / slot_s)
+
+
+def loads(config: Config, seed: int, duration_s: float | None = None) -> tuple[int, ...]:
+    """Flows that are active at some time in each control slot of a run, known beforehand."""
+    slot_s = config.control.control_slot_s
+    count = [0] * control_slots(config, duration_s)
+    for flow in testbed_spec(config, seed).flows:
+        touched = {
+            slot
+            for start, stop in flow.active
+            for slot in range(int(start / slot_s), min(len(count), -int(-stop // slot_s)))
+        }
+        for slot in touched:
+            count[slot] += 1
+    return tuple(count)
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """What a run gave. ``wall_s`` leaves out compilation, warm-up and construction."""
@@ -90,24 +127,33 @@ OnSlot = Callable[[Observation, Decision, ControlLoop], None]
 
 
 def run(
-    config: Config, seed: int, *, on_slot: OnSlot | None = None, duration_s: float | None = None
+    config: Config,
+    seed: int,
+    *,
+    on_slot: OnSlot | None = None,
+    duration_s: float | None = None,
+    plan: Sequence[Allocation] | None = None,
 ) -> Result:
     """Run a scenario on the virtual clock.
 
-    ``on_slot`` sees every control slot as it is decided. Deterministic under ``seed``.
+    ``on_slot`` sees every control slot as it is decided. Deterministic under ``seed``: schedule, channel and
+    traffic are the same whatever is allocated. With a ``plan`` the n-th control slot runs under its n-th
+    allocation in place of what the policy chose, and no MAC report is taken, as no state is needed.
+
+    ValueError for a configuration that cannot be emulated, a duration outside the scenario and a plan that
+    is shorter than the run or for more than one slice.
     """
-    e = config.emulation
+    n_slots = control_slots(config, duration_s)
     spec = testbed_spec(config, seed)
-    assert e is not None
-    length_s = duration_s or e.duration_s
     slot_s = config.control.control_slot_s
-    n_slots = int(length_s / slot_s)
-    if n_slots < 1:
-        raise ValueError(f"{length_s:g} s hold no control slot of {slot_s:g} s")
+    if plan is not None and len(plan) < n_slots:
+        raise ValueError(f"a plan of {len(plan)} control slots for a run of {n_slots}")
+    if plan is not None and len(config.cells[0].slices) != 1:
+        raise ValueError("a plan is for a cell of one slice")
     warm_up()
     bed = EmulatedTestbed(spec, seed=seed, epoch_ns=EPOCH_NS)
     loop = ControlLoop(config.loop_spec(spec.cell.cell_id, spec.cell.n_prb, 30, spec.cell.tdd))
-    runner = VirtualCell(bed, loop, config.control.subinterval_ms)
+    runner = VirtualCell(bed, loop, config.control.subinterval_ms, plan)
     summary = Summary()
     started = time.perf_counter()
     for slot in range(n_slots + 1):
@@ -122,8 +168,14 @@ def run(
 class VirtualCell:
     """One control loop on one emulated cell, advanced control slot by control slot."""
 
-    def __init__(self, bed: EmulatedTestbed, loop: ControlLoop, subinterval_ms: float) -> None:
-        self._bed, self._loop = bed, loop
+    def __init__(
+        self,
+        bed: EmulatedTestbed,
+        loop: ControlLoop,
+        subinterval_ms: float,
+        plan: Sequence[Allocation] | None = None,
+    ) -> None:
+        self._bed, self._loop, self._plan = bed, loop, plan
         self._collector = SlotCollector([s.slice for s in loop.spec.slices], subinterval_ms)
         self._facts = codec.CellFacts(
             loop.spec.cell, loop.spec.n_prb, loop.spec.carrier.scs_khz, loop.spec.carrier.tdd
@@ -136,10 +188,16 @@ class VirtualCell:
     def control_slot(self, until_nr_slot: int) -> tuple[Observation, Decision]:
         """Let the cell run to an NR slot, close the control slot there and put the next decision in force."""
         bed = self._bed
+        step = self._subinterval if self._plan is None else FRAMES_KEPT_NR_SLOTS
+        taken = bed.nr_slot
         while bed.nr_slot < until_nr_slot:
-            bed.advance(min(bed.nr_slot + self._subinterval, until_nr_slot))
-            report = codec.open_report(bed.mac_report(), self._facts)
-            self._collector.report(report.time_ns - 1, report)
+            bed.advance(min(bed.nr_slot + step, until_nr_slot))
+            if self._plan is None:
+                report = codec.open_report(bed.mac_report(), self._facts)
+                self._collector.report(report.time_ns - 1, report)
+            if bed.nr_slot - taken >= FRAMES_KEPT_NR_SLOTS:
+                self._flows_and_frames()
+                taken = bed.nr_slot
         self._flows_and_frames()
         now = bed.time_ns()
         observation = self._collector.close(
@@ -147,9 +205,13 @@ class VirtualCell:
             opened_ns=self._opened_ns,
             closed_ns=now,
             enforcement=self._enforcement(),
-            gpu=GpuReading(self._decision.gpu_mhz or self._loop.spec.max_mhz) if self._decision else None,
+            gpu=GpuReading((self._decision.gpu_mhz if self._decision else None) or self._loop.spec.max_mhz),
         )
         decision = self._loop.step(observation)
+        if self._plan is not None:
+            # The decision after the last control slot is never in force.
+            at = min(decision.control_slot - 1, len(self._plan) - 1)
+            decision = _planned(decision, self._plan[at])
         bed.set_quotas(decision.quotas, self._bindings)
         bed.set_gpu_mhz(decision.gpu_mhz or self._loop.spec.max_mhz)
         self._opened_ns, self._decision = now, decision
@@ -197,3 +259,15 @@ class VirtualCell:
             ul, dl = used.get(name, [0, 0])
             out[name] = Enforcement("quota not honoured" if ul > quota[0] or dl > quota[1] else "", ul, dl)
         return out
+
+
+def _planned(decision: Decision, a: Allocation) -> Decision:
+    """The decision with another allocation for its one slice."""
+    (one,) = decision.slices
+    demand = SliceDemand(a.ul_prb, a.dl_prb, a.gpu_mhz)
+    return replace(
+        decision,
+        quotas={one.slice: (a.ul_prb, a.dl_prb)},
+        gpu_mhz=a.gpu_mhz,
+        slices=(replace(one, demand=demand, ul_prb=a.ul_prb, dl_prb=a.dl_prb),),
+    )

@@ -121,3 +121,32 @@ def test_overrides_replace_by_dotted_key() -> None:
 def test_a_carrier_smaller_than_the_actions_is_refused() -> None:
     with pytest.raises(ValueError, match="ul_prb 90 is above 51"):
         config.parse(GOOD).loop_spec("cell-1", 51, 30, TDD_PATTERNS["DSUUU"])
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("links: {ran: {lease_s: 0.01}}", "f.yaml:1: links.ran.lease_s"),
+        ("cells: [{id: c, max_mhz: 300000}]", "f.yaml:1: cells.0.max_mhz"),
+        (
+            f"cells: [{{id: c, slices: [{{id: a, ues: [{', '.join(f'u{i}' for i in range(65))}]}}]}}]",
+            "64 UEs",
+        ),
+        ("? [a, b]\n: 1", "f.yaml:1: a key must be a word"),
+        ("cells: [{id: c, slices: [{id: a, policy: static, policy_options: {action: 30}}]}]", "action"),
+    ],
+)
+def test_what_would_stop_the_daemon_later_is_refused_here(text: str, match: str) -> None:
+    with pytest.raises(ConfigError, match=match):
+        config.parse(text, "f.yaml")
+
+
+def test_an_override_without_a_place_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"cells\.7\.id: there is no such place"):
+        config.parse(GOOD, overrides={"cells.7.id": "x"})
+
+
+def test_one_policy_everywhere_also_without_cells_in_the_file() -> None:
+    assert config.parse("{}").with_policy("aimd").cells[0].slices[0].policy == "aimd"
+    with pytest.raises(ConfigError, match="unknown policy 'x'"):
+        config.parse(GOOD).with_policy("x")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from controller.core.decision import SliceDemand
@@ -17,13 +17,15 @@ class SliceView:
     """What an allocator sees of its slice at the end of a control slot.
 
     ``unattributed`` names, for each hop that must not be learned from, why; a hop that is not in it ran
-    wholly under this allocator's own action.
+    wholly under this allocator's own action. ``available`` is what each hop really had (PRB, MHz), where that
+    is known.
     """
 
     slice: str
     observation: Observation
     qos: SlotQos
     unattributed: Mapping[Hop, str]
+    available: Mapping[Hop, int] = field(default_factory=dict)
 
 
 class Allocator(ABC):

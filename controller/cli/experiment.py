@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from controller.cli import emit, json_option
+from controller.cli.processes import SECONDS
 
 
 @click.command("experiment")
@@ -19,7 +20,7 @@ from controller.cli import emit, json_option
     "--schedule", type=click.Choice(["described", "published", "always"]), help="When flows are on."
 )
 @click.option("--channel-trace", type=click.Path(), help="Measured channel (CQI, SNR) instead of a process.")
-@click.option("--duration", type=float, help="Run only so many emulated seconds.")
+@click.option("--duration", type=SECONDS, help="Run only so many emulated seconds.")
 @click.option("--run", "run_dir", type=click.Path(path_type=Path), help="Write a run folder.")
 @json_option
 def experiment(
@@ -34,14 +35,14 @@ def experiment(
 ) -> None:
     """Run SCENARIO (a shipped name or a file) on the emulated cell, in process, on a virtual clock."""
     from controller import sim
-    from controller.cli.processes import load_config, policy_everywhere
+    from controller.cli.processes import load_config
 
-    overrides = policy_everywhere(scenario, policy)
+    overrides: dict[str, Any] = {}
     if schedule:
         overrides["emulation.schedule"] = schedule
     if channel_trace:
         overrides["emulation.channel_trace"] = channel_trace
-    config = load_config(scenario, overrides)
+    config = load_config(scenario, overrides, policy)
     on_slot, finish = _recorder(run_dir, config, seed)
     try:
         result = sim.run(config, seed, on_slot=on_slot, duration_s=duration)

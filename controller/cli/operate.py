@@ -23,7 +23,8 @@ def _client(operator: str, keys: str | None) -> Any:
     from controller.links.operator import OperatorClient
     from wire.security import Tls
 
-    return OperatorClient(operator, Tls(Path(keys), "operator") if keys else None)
+    tls = Tls(Path(keys), "operator") if keys else None
+    return OperatorClient(operator, tls, setting="--operator", missing="--keys")
 
 
 def _command(operator: str, keys: str | None, as_json: bool, call: Callable[[Any], str]) -> None:

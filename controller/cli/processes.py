@@ -15,7 +15,8 @@ import click
 from controller.config import Config
 
 _keys_option = click.option("--keys", help="Folder of CURVE keys and TLS certificates (prbandit keys).")
-_duration_option = click.option("--duration", type=float, help="Stop after so many seconds.")
+SECONDS = click.FloatRange(min=0, min_open=True)
+_duration_option = click.option("--duration", type=SECONDS, help="Stop after so many seconds.")
 _heartbeat_option = click.option(
     "--heartbeat", type=click.Path(path_type=Path), help="Touch this file once a second while all is well."
 )
@@ -41,24 +42,12 @@ def log_to_stderr(verbose: bool) -> None:
     )
 
 
-def load_config(name: str, overrides: dict[str, Any]) -> Config:
-    """A scenario or configuration file, with dotted keys replaced."""
+def load_config(name: str, overrides: dict[str, Any], policy: str | None = None) -> Config:
+    """A scenario or configuration file, with dotted keys replaced and one policy in every slice."""
     from controller import config
 
-    return config.load(config.find(name), overrides)
-
-
-def policy_everywhere(name: str, policy: str | None) -> dict[str, Any]:
-    """The overrides that make every slice of a configuration play ``policy``."""
-    if policy is None:
-        return {}
-    cells = load_config(name, {}).cells
-    return {
-        f"cells.{i}.slices.{j}.{key}": value
-        for i, cell in enumerate(cells)
-        for j in range(len(cell.slices))
-        for key, value in (("policy", policy), ("policy_options", {}))
-    }
+    loaded = config.load(config.find(name), overrides)
+    return loaded if policy is None else loaded.with_policy(policy)
 
 
 @click.command("controller")
@@ -91,11 +80,14 @@ def controller(
     from controller import config as config_module
     from controller.daemon import Daemon
     from controller.store import checkpoint as checkpoint_module
+    from controller.store.run import DATABASE_FILE
 
     log_to_stderr(verbose)
     overrides = parse_settings(settings)
     config = load_config(config_file, overrides)
     learned = checkpoint_module.load(checkpoint).states if checkpoint else None
+    if learned and run_dir and (run_dir / DATABASE_FILE).exists():
+        raise ValueError(f"--checkpoint: the run in {run_dir} has learned already; choose another --run")
     if run_dir is None and not no_record:
         run_dir = Path(config.store.runs) / time.strftime("%Y%m%d-%H%M%S")
     stop = stop_on_signals()
@@ -119,7 +111,10 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
         key, separator, value = setting.partition("=")
         if not separator or not key:
             raise click.BadParameter(f"{setting!r} is not KEY=VALUE", param_hint="--set")
-        out[key] = yaml.safe_load(value)
+        try:
+            out[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise click.BadParameter(f"{setting!r}: {value!r} is not YAML", param_hint="--set") from error
     return out
 
 

@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from controller.cli import emit, json_option
+from controller.cli.processes import SECONDS
 
 _START_S = 60.0
 _STOP_S = 10.0
@@ -31,7 +32,7 @@ _SPARKS = "▁▂▃▄▅▆▇█"
 @click.option("--policy", help="Play this policy in every slice.")
 @click.option("--channel-trace", type=click.Path(), help="Measured channel (CQI, SNR) instead of a process.")
 @click.option("--seed", default=1, show_default=True)
-@click.option("--duration", type=float, help="Stop after so many seconds; without it, at Ctrl-C.")
+@click.option("--duration", type=SECONDS, help="Stop after so many seconds; without it, at Ctrl-C.")
 @click.option(
     "--run", "run_dir", type=click.Path(path_type=Path), help="Run folder (default: a new one in runs/)."
 )
@@ -46,7 +47,7 @@ def up(
     as_json: bool,
 ) -> None:
     """Start controller, emulated gNB and edge agent, show what they do, and report at the end."""
-    from controller.cli.processes import load_config, policy_everywhere
+    from controller.cli.processes import load_config
     from controller.store.report import build
 
     console = Console(stderr=as_json)
@@ -54,7 +55,6 @@ def up(
     config = load_config(
         config_file,
         {
-            **policy_everywhere(config_file, policy),
             **({"emulation.channel_trace": str(Path(channel_trace).resolve())} if channel_trace else {}),
             "links.ran.address": f"tcp://127.0.0.1:{ports[0]}",
             "links.edge.address": f"127.0.0.1:{ports[1]}",
@@ -62,6 +62,7 @@ def up(
             "links.operator.address": f"127.0.0.1:{ports[3]}",
             "links.metrics.address": f"127.0.0.1:{ports[4]}",
         },
+        policy,
     )
     if config.emulation is None:
         raise ValueError(f"{config_file}: no emulation section, so there is no testbed to bring up")
@@ -80,6 +81,7 @@ def up(
     }
     source = channel_trace or "a channel process"
     console.print(f"PRBandit on the emulated testbed, channel: {source}; record and logs in {run_dir}")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does, the processes with it
     try:
         with ExitStack() as stack:
             processes = {

@@ -23,6 +23,10 @@ MAX_FLOWS = 1024
 MAX_FRAMES = 200_000
 RETAIN_NS = 60_000_000_000
 """How long a flow that stopped is remembered, for late news of its last frames."""
+MAX_AHEAD_NS = 1_000_000_000
+"""A frame said to be sent so much later than now is refused: that clock is wrong."""
+MAX_STEP_NS = 1_000_000_000
+"""An unsynchronised clock that moved so much against the controller's has been set."""
 MAX_LAG_NS = 1_000_000_000
 """A host whose last batch is older than this is taken to have nothing more to say."""
 
@@ -33,6 +37,9 @@ class SlotCollector:
     Reports are kept unopened, the last one of each state sub-interval; they are opened when the slot
     closes. Frame times are merged by (flow, sequence): a later batch fills in what an earlier one did not
     know. Frames of a slot that is closed are forgotten, and late news of them is ignored.
+
+    Frames whose clocks are not synchronised are placed by the time at which the controller heard of them: the
+    flow's first batch tells how far its clock is off.
 
     ``slices`` are the slices that the cell has; a flow of another one is refused.
     """
@@ -46,6 +53,7 @@ class SlotCollector:
         self._n_frames = 0
         self._floor_ns = 0
         self._known: dict[str, int] = {}
+        self._offset: dict[str, int] = {}
         self.frames_dropped = 0
 
     def set_slices(self, slices: Sequence[str]) -> None:
@@ -82,7 +90,12 @@ class SlotCollector:
             raise ValueError(f"flow {flow}: frames, but it never started")
         if known_ns:
             self._known[flow] = known_ns
-        columns = columns[columns[:, 1] >= self._floor_ns]
+        if not synchronised and known_ns:
+            columns = self._on_our_clock(flow, columns, known_ns)
+        when = _when(columns)
+        if known_ns and (wrong := int(np.count_nonzero(when > known_ns + MAX_AHEAD_NS))):
+            raise ValueError(f"flow {flow}: {wrong} frames sent in the future; is its clock synchronised?")
+        columns = columns[when >= self._floor_ns]
         if not len(columns):
             return
         self._batches.append((flow, columns, synchronised))
@@ -92,15 +105,33 @@ class SlotCollector:
             self._n_frames -= dropped
             self.frames_dropped += dropped
 
+    def _on_our_clock(self, flow: str, columns: IntArray, known_ns: int) -> IntArray:
+        """The UE's times shifted so that its latest one is the time of arrival; rows without one are left out.
+
+        The edge's times stay out too: they are of yet another clock.
+        """
+        ours = columns[(columns[:, 1] > 0) | (columns[:, 4] > 0)]
+        if not len(ours):
+            return ours
+        offset = known_ns - int(ours[:, (1, 4)].max())
+        known = self._offset.get(flow)
+        if known is None or abs(offset - known) > MAX_STEP_NS:
+            self._offset[flow] = known = offset
+        shifted = np.zeros_like(ours)
+        shifted[:, 0] = ours[:, 0]
+        for column in (1, 4):
+            shifted[:, column] = np.where(ours[:, column] > 0, ours[:, column] + known, 0)
+        return shifted
+
     @property
     def active_flows(self) -> int:
-        return sum(not f.stop_ns for f in self._flows.values())
+        """Flows that have not stopped; any thread may ask."""
+        return sum(not f.stop_ns for f in list(self._flows.values()))
 
-    def forget_flows(self, time_ns: int) -> None:
-        """Who told of the flows is gone for good: they end."""
-        for name, flow in self._flows.items():
-            if not flow.stop_ns:
-                self._flows[name] = replace(flow, stop_ns=max(time_ns, flow.start_ns))
+    def restart(self, time_ns: int) -> None:
+        """What was gathered before ``time_ns`` is of no use any more: the cell was away."""
+        self._reports.clear()
+        self._forget(time_ns)
 
     def close(
         self,
@@ -170,8 +201,14 @@ class SlotCollector:
 
     def _forget(self, closed_ns: int) -> None:
         self._floor_ns = closed_ns
-        kept = [(name, b[b[:, 1] >= closed_ns], s) for name, b, s in self._batches]
+        self._flows = {n: f for n, f in self._flows.items() if self._lived(f, closed_ns - RETAIN_NS)}
+        kept = [(name, b[_when(b) >= closed_ns], s) for name, b, s in self._batches if name in self._flows]
         self._batches = [(name, b, s) for name, b, s in kept if len(b)]
         self._n_frames = sum(len(b) for _, b, _ in self._batches)
-        self._flows = {n: f for n, f in self._flows.items() if self._lived(f, closed_ns - RETAIN_NS)}
         self._known = {n: t for n, t in self._known.items() if n in self._flows}
+        self._offset = {n: o for n, o in self._offset.items() if n in self._flows}
+
+
+def _when(columns: IntArray) -> IntArray:
+    """When each frame was sent; where that is not known, the latest time that is. ns, [n]."""
+    return np.where(columns[:, 1] > 0, columns[:, 1], columns[:, 2:].max(axis=1))

@@ -10,7 +10,15 @@ from controller.allocators import make as make_allocator
 from controller.allocators.base import Allocator, SliceView
 from controller.core.budgets import Budgets
 from controller.core.decision import Decision, SliceDecision, SliceDemand, SliceOutcome
-from controller.core.observation import HOPS, Command, Hop, Mode, Observation
+from controller.core.observation import (
+    HOPS,
+    NO_EDGE_AGENT,
+    Command,
+    GpuReading,
+    Hop,
+    Mode,
+    Observation,
+)
 from controller.core.qos import Metric, slot_qos
 from controller.core.spec import LoopSpec, SliceSpec
 from controller.slicing import divide
@@ -34,6 +42,11 @@ class ControlLoop:
         self._held: dict[str, SliceDemand] = {}
         self._last: Decision | None = None
 
+    @property
+    def slices(self) -> frozenset[str]:
+        """Names of the slices that it controls."""
+        return frozenset(self._slices)
+
     def _allocator(self, s: SliceSpec) -> Allocator:
         return make_allocator(s, self.spec)
 
@@ -47,17 +60,22 @@ class ControlLoop:
                 observation, name, s.budgets, metric=Metric.parse(s.metric), guard_ms=self.spec.guard_ms
             )
             reasons = self._unattributed(name, observation, mode_changed)
-            views[name] = SliceView(name, observation, qos, reasons)
+            views[name] = SliceView(name, observation, qos, reasons, self._available(name, observation))
             closed[name] = SliceOutcome(qos, self._allocators[name].learn(views[name]))
         for command in observation.commands:
             self._obey(command)
         self.control_slot = observation.control_slot + 1
-        decision = self._decide(observation.closed_ns, views, closed)
+        decision = self._decide(observation.closed_ns, views, closed, has_gpu=_present(observation.gpu))
         self._last = decision
         return decision
 
     def _decide(
-        self, time_ns: int, views: Mapping[str, SliceView], closed: Mapping[str, SliceOutcome]
+        self,
+        time_ns: int,
+        views: Mapping[str, SliceView],
+        closed: Mapping[str, SliceOutcome],
+        *,
+        has_gpu: bool,
     ) -> Decision:
         demands: dict[str, SliceDemand] = {}
         for name in self._slices:
@@ -72,6 +90,8 @@ class ControlLoop:
                 demands[name] = self._allocators[name].demand(views[name])
         if self.mode is Mode.ACTIVE:
             self._held = dict(demands)
+        elif self.mode is not Mode.FROZEN:
+            self._held = {}  # the network is at full resources: there is nothing to hold
         prb = self.spec.n_prb
         ul = divide(
             prb, {n: d.ul_prb for n, d in demands.items()}, {n: d.ul_floor for n, d in demands.items()}
@@ -86,7 +106,7 @@ class ControlLoop:
             time_ns=time_ns,
             mode=self.mode,
             quotas={n: (ul[n], dl[n]) for n in demands} if acts else {},
-            gpu_mhz=max(d.gpu_mhz for d in demands.values()) if acts and demands else None,
+            gpu_mhz=max(d.gpu_mhz for d in demands.values()) if acts and has_gpu else None,
             slices=tuple(SliceDecision(n, closed[n], d, ul[n], dl[n]) for n, d in demands.items()),
             prb=prb,
             max_mhz=self.spec.max_mhz,
@@ -118,12 +138,21 @@ class ControlLoop:
             elif enforcement.reason:
                 reasons[hop] = enforcement.reason
         if obs.gpu is None:
-            reasons[Hop.EDGE] = "no edge agent"
+            reasons[Hop.EDGE] = NO_EDGE_AGENT
         elif obs.gpu.reason:
             reasons[Hop.EDGE] = obs.gpu.reason
         elif last.gpu_mhz is not None and last.gpu_mhz > mine.demand.gpu_mhz:
             reasons[Hop.EDGE] = "clock raised by another slice"
         return reasons
+
+    def _available(self, name: str, obs: Observation) -> dict[Hop, int]:
+        """What the slice really had in the slot that closes, where less than it asked for."""
+        if self._last is None or obs.gpu is None:
+            mhz: dict[Hop, int] = {}
+        else:
+            mhz = {Hop.EDGE: obs.gpu.sm_mhz}
+        mine = next((s for s in self._last.slices if s.slice == name), None) if self._last else None
+        return mhz if mine is None else {**mhz, Hop.UL: mine.ul_prb, Hop.DL: mine.dl_prb}
 
     def _obey(self, command: Command) -> None:
         if command.kind == "mode":
@@ -163,17 +192,19 @@ class ControlLoop:
         """What has been learned and set, as plain JSON values; :meth:`load_state` is the inverse.
 
         The decision in force is not part of it: after a restart the first control slot is not learned
-        from, because what happened in between is not known.
+        from, because what happened in between is not known. What mode frozen holds is part of it.
         """
+        configured = {s.slice: s for s in self.spec.slices}
         return {
             "version": STATE_VERSION,
             "control_slot": self.control_slot,
             "mode": self.mode.value,
+            "configured_mode": self.spec.mode.value,
             "slices": {
                 name: {
-                    "policy": s.policy,
-                    "policy_options": dict(s.policy_options),
-                    "budgets": asdict(s.budgets),
+                    "set": _settings(s),
+                    "configured": _settings(configured[name]),
+                    "held": [d.ul_prb, d.dl_prb, d.gpu_mhz] if (d := self._held.get(name)) else None,
                     "allocator": self._allocators[name].to_state(),
                 }
                 for name, s in self._slices.items()
@@ -183,29 +214,48 @@ class ControlLoop:
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Go on from a state; ValueError names what does not fit, and then nothing has changed.
 
-        Slices of the state that this loop does not have are left out; slices that the state does not
-        have start new.
+        What an operator had set (mode, policy, budgets) stays, unless the configuration has changed there
+        since: then that counts. Learning goes on where the policy is the same. Slices of the state that this
+        loop does not have are left out; slices that the state does not have start new.
         """
         try:
             version = state["version"]
             if version != STATE_VERSION:
                 raise ValueError(f"loop state has version {version}, this controller reads {STATE_VERSION}")
             slices, allocators = dict(self._slices), dict(self._allocators)
+            held: dict[str, SliceDemand] = {}
             for name, saved in state["slices"].items():
                 if name not in slices:
                     continue
-                s = replace(
-                    slices[name],
-                    policy=saved["policy"],
-                    policy_options=saved["policy_options"],
-                    budgets=Budgets(**saved["budgets"]),
-                )
+                s = slices[name]
+                kept = {k: v for k, v in saved["set"].items() if saved["configured"][k] == _settings(s)[k]}
+                if "policy" in kept:
+                    policy, options = kept["policy"]
+                    s = replace(s, policy=policy, policy_options=options)
+                if "budgets" in kept:
+                    s = replace(s, budgets=Budgets(**kept["budgets"]))
                 allocator = self._allocator(s)
-                allocator.load_state(saved["allocator"])
+                if _settings(s)["policy"] == saved["set"]["policy"]:
+                    allocator.load_state(saved["allocator"])
                 slices[name], allocators[name] = s, allocator
-            mode, control_slot = Mode(state["mode"]), int(state["control_slot"])
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"cell {self.spec.cell}: loop state is incomplete: {error!r}") from error
+                if saved["held"] is not None:
+                    ul_prb, dl_prb, gpu_mhz = saved["held"]
+                    held[name] = SliceDemand(int(ul_prb), int(dl_prb), int(gpu_mhz))
+            same = state["configured_mode"] == self.spec.mode.value
+            mode = Mode(state["mode"]) if same else self.spec.mode
+            control_slot = int(state["control_slot"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"cell {self.spec.cell}: loop state is damaged: {error!r}") from error
         self._slices, self._allocators = slices, allocators
         self.mode, self.control_slot = mode, control_slot
-        self._last, self._held = None, {}
+        self._last, self._held = None, held
+
+
+def _present(gpu: GpuReading | None) -> bool:
+    """Whether there is an agent that could set a clock; without one none is claimed."""
+    return gpu is not None and gpu.reason != NO_EDGE_AGENT
+
+
+def _settings(s: SliceSpec) -> dict[str, Any]:
+    """What an operator can change of a slice, as plain JSON values."""
+    return {"policy": [s.policy, dict(s.policy_options)], "budgets": asdict(s.budgets)}

@@ -135,6 +135,9 @@ class Enforcement:
     dl_used: int | None = None
 
 
+NO_EDGE_AGENT = "no edge agent"
+
+
 @dataclass(frozen=True, slots=True)
 class GpuReading:
     """The clock that the edge agent read back; ``reason`` as in :class:`Enforcement`."""

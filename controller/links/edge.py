@@ -17,7 +17,7 @@ from typing import Any
 
 import grpc
 
-from controller.core.observation import GpuReading
+from controller.core.observation import NO_EDGE_AGENT, GpuReading
 from controller.links import codec
 from controller.links.codec import BadMessage
 from controller.links.counters import Complaints, Counters
@@ -26,7 +26,7 @@ from wire.security import Tls, grpc_channel
 
 log = logging.getLogger(__name__)
 
-NO_AGENT = "no edge agent"
+NO_AGENT = NO_EDGE_AGENT
 NOT_REACHED = "clock not reached"
 NOT_CONFIRMED = "lock not confirmed"
 

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 import grpc
@@ -37,9 +37,18 @@ COUNTERS: dict[str, str] = {
     "qos_refused_total": "Messages refused: impossible value, unknown flow or slice",
     "qos_frames_total": "Frame reports taken",
     "qos_frames_dropped_total": "Frame reports dropped, oldest first, because the queue was full",
+    "qos_clock_out_of_bound_total": "Clock reports with an offset beyond the bound",
     "qos_clock_reports_dropped_total": "Clock reports dropped because a later one of that host came",
 }
 """Help text of every counter of this link; each has the label ``cell``, empty where it is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlowBegin:
+    """``host`` says that a flow is active."""
+
+    host: str
+    flow: Flow
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +59,7 @@ class HostLost:
     time_ns: int
 
 
-QosItem = Flow | FlowEnd | FrameBatch | ClockReport | HostLost
+QosItem = FlowBegin | FlowEnd | FrameBatch | ClockReport | HostLost
 
 
 class QosQueue:
@@ -122,6 +131,14 @@ def parse(data: bytes) -> qos_pb2.QosMessage | None:
         return None
 
 
+@dataclass(slots=True)
+class _Stream:
+    """One host's stream; ``clock_in_bound`` is what its last ClockStatus says of its clock."""
+
+    hello: qos_pb2.QosHello
+    clock_in_bound: bool = True
+
+
 class QosIngest:
     """The gRPC servicer.
 
@@ -131,6 +148,7 @@ class QosIngest:
         check_flow: takes ``(cell id, flow)`` and raises ValueError for a flow that cannot be, for instance
             one of an unknown slice.
         max_streams: hosts at a time; each takes a thread of the server's pool.
+        clock_bound_ns: frames of a host whose PTP offset is beyond it count for the round trip alone.
         clock: CLOCK_REALTIME in ns.
     """
 
@@ -141,6 +159,7 @@ class QosIngest:
         expected_cells: Collection[str] | None = None,
         check_flow: Callable[[str, Flow], None] | None = None,
         max_streams: int = 32,
+        clock_bound_ns: float = 1e6,
         counters: Counters | None = None,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
@@ -148,12 +167,13 @@ class QosIngest:
         self._expected = None if expected_cells is None else frozenset(expected_cells)
         self._check_flow = check_flow
         self._max_streams = max_streams
+        self._clock_bound_ns = clock_bound_ns
         self.counters = counters or Counters()
         self._complain = Complaints(self.counters, log)
         self._clock = clock
         self._lock = threading.Lock()
         self._streams = 0
-        self._hosts: dict[tuple[str, str], object] = {}
+        self._hosts: dict[tuple[str, str], _Stream] = {}
         self._flows: OrderedDict[tuple[str, str], bool] = OrderedDict()
 
     def add_to(self, server: grpc.Server) -> None:
@@ -195,14 +215,14 @@ class QosIngest:
         first = next(requests, (None,))[0]
         hello = self._hello(first, context)
         cell_id = hello.cell_id
-        key, stream = (cell_id, hello.host), object()
+        key, stream = (cell_id, hello.host), _Stream(hello)
         with self._lock:
             self._hosts[key] = stream
         self.counters.inc("qos_streams_total", cell_id)
         try:
             yield qos_pb2.QosNotice(kind=qos_pb2.ACCEPTED, protocol_version=PROTOCOL_VERSION)
             for (message,) in requests:
-                reason = self._take(hello, message)
+                reason = self._take(stream, message)
                 if reason:
                     yield qos_pb2.QosNotice(
                         kind=qos_pb2.REFUSED, reason=reason, protocol_version=PROTOCOL_VERSION
@@ -210,7 +230,7 @@ class QosIngest:
         finally:
             self._ended(key, stream)
 
-    def _ended(self, key: tuple[str, str], stream: object) -> None:
+    def _ended(self, key: tuple[str, str], stream: _Stream) -> None:
         """Says that a host is gone, unless it came back before its old stream was seen to end."""
         with self._lock:
             gone = self._hosts.get(key) is stream
@@ -259,8 +279,9 @@ class QosIngest:
         context.abort(code, text)
         raise AssertionError("abort raises")
 
-    def _take(self, hello: qos_pb2.QosHello, message: qos_pb2.QosMessage | None) -> str:
+    def _take(self, stream: _Stream, message: qos_pb2.QosMessage | None) -> str:
         """Hands one message on; returns why it was refused, or nothing."""
+        hello = stream.hello
         cell_id = hello.cell_id
         counter = "qos_refused_total"
         try:
@@ -273,7 +294,7 @@ class QosIngest:
             if body == "frames":
                 batch = codec.open_frame_batch(
                     message.frames,
-                    synchronised=hello.clocks_synchronised,
+                    synchronised=hello.clocks_synchronised and stream.clock_in_bound,
                     received_ns=self._clock(),
                 )
                 self._known(cell_id, batch.flow, "FrameBatch")
@@ -282,19 +303,27 @@ class QosIngest:
                     self._sink(cell_id, batch)
             elif body == "flow_start":
                 flow = codec.open_flow_start(message.flow_start)
+                if not hello.clocks_synchronised:
+                    flow = replace(flow, start_ns=self._clock())
                 if self._check_flow is not None:
                     self._check_flow(cell_id, flow)
                 with self._lock:
                     self._remember((cell_id, flow.flow))
-                self._sink(cell_id, flow)
+                self._sink(cell_id, FlowBegin(hello.host, flow))
             elif body == "flow_stop":
                 end = codec.open_flow_stop(message.flow_stop)
+                if not hello.clocks_synchronised:
+                    end = replace(end, time_ns=self._clock())
                 self._known(cell_id, end.flow, "FlowStop")
                 self._sink(cell_id, end)
                 with self._lock:
                     self._flows[cell_id, end.flow] = False
             elif body == "clock":
-                self._sink(cell_id, codec.open_clock_status(message.clock))
+                clock = codec.open_clock_status(message.clock)
+                stream.clock_in_bound = abs(clock.offset_ns) <= self._clock_bound_ns
+                if not stream.clock_in_bound:
+                    self.counters.inc("qos_clock_out_of_bound_total", cell_id)
+                self._sink(cell_id, clock)
             else:
                 raise BadMessage("a second QosHello")
         except ValueError as error:

@@ -94,7 +94,8 @@ class QuotaNotHonoured:
     """Acknowledged but not so: new transmissions took ``used`` PRBs where ``asked`` was the quota.
 
     Also raised where the acknowledgement itself says another quota than the one asked for: ``used`` is
-    then the quota in force. ``direction`` is ``"ul"`` or ``"dl"``.
+    then the quota in force. ``direction`` is ``"ul"`` or ``"dl"``, ``sequence`` that of the message whose
+    quota was not kept.
     """
 
     cell_id: str
@@ -102,6 +103,7 @@ class QuotaNotHonoured:
     direction: str
     asked: int
     used: int
+    sequence: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +121,10 @@ Event = CellJoined | CellLost | Report | QuotaApplied | QuotaNotHonoured | Lease
 
 @dataclass(slots=True)
 class _Wanted:
-    """The latest set_quota or release. ``bindings`` is None for a release."""
+    """The latest set_quota or release. ``bound`` holds its UE bindings, None for a release."""
 
     quotas: dict[str, tuple[int, int]]
-    bindings: dict[str, str] | None
+    bound: ran_pb2.SetQuota | None
     valid_until: float
     first_sequence: int
     renew_at: float
@@ -153,6 +155,8 @@ class _Cell:
     sent: dict[int, dict[str, tuple[int, int]]] = field(default_factory=dict)
     wanted: _Wanted | None = None
     pending: _Pending | None = None
+    bindings: dict[str, str] = field(default_factory=dict)
+    bound: ran_pb2.SetQuota = field(default_factory=ran_pb2.SetQuota)
 
 
 def _new_session() -> int:
@@ -222,13 +226,26 @@ class RanProtocol:
             ValueError: names the slice, UE or number that cannot be sent. Nothing has been sent then.
         """
         cell = self._cell(cell_id)
-        self._check_quotas(cell, quotas, bindings)
+        self._check_quotas(cell, quotas)
+        bound = self._bind(cell, bindings)
         if not (math.isfinite(valid_for_s) and valid_for_s > 0):
             raise ValueError(f"cell {cell_id}: valid_for_s {valid_for_s} is not a time to come")
         cell.wanted = _Wanted(
-            dict(quotas), dict(bindings), now + valid_for_s, cell.sequence + 1, now + self._lease_s / 3
+            dict(quotas), bound, now + valid_for_s, cell.sequence + 1, now + self._lease_s / 3
         )
         return self._send_wanted(cell, cell.wanted, now)
+
+    def renew(self, cell_id: str, now: float) -> None:
+        """Renews the lease at once, so that the acknowledgement says what was used up to now.
+
+        Nothing happens where the cell has no session or no quotas that are still valid.
+        """
+        cell = self._cells.get(cell_id)
+        wanted = cell.wanted if cell else None
+        if cell and wanted is not None and wanted.bound is not None and now < wanted.valid_until:
+            wanted.renew_at = now + self._lease_s / 3
+            self.counters.inc("ran_renewals_total", cell_id)
+            self._send_wanted(cell, wanted, now)
 
     def release(self, cell_id: str, now: float) -> int:
         """Back to all PRBs; re-sent until acknowledged. Returns the sequence of the message.
@@ -483,14 +500,17 @@ class RanProtocol:
             self._events.append(LeaseLapsed(cell_id))
             return
         over = self._over_quota(cell, message) if sequence > cell.applied else {}
-        over |= self._differences(cell, sequence, in_force)
-        for (slice_, direction), (asked, used) in over.items():
+        blamed = dict.fromkeys(over, cell.applied)
+        differ = self._differences(cell, sequence, in_force)
+        blamed |= dict.fromkeys(differ, sequence)
+        for (slice_, direction), (asked, used) in (over | differ).items():
             self._complain(
                 "ran_quota_not_honoured_total",
                 f"slice {slice_!r} {direction}: asked for {asked} PRB, {used} used",
                 cell_id,
             )
-            self._events.append(QuotaNotHonoured(cell_id, slice_, direction, asked, used))
+            which = blamed[slice_, direction]
+            self._events.append(QuotaNotHonoured(cell_id, slice_, direction, asked, used, which))
         if sequence > cell.applied:
             cell.applied = sequence
             cell.in_force_known = True
@@ -543,19 +563,18 @@ class RanProtocol:
     def _send_wanted(self, cell: _Cell, wanted: _Wanted, now: float) -> int:
         cell.sequence += 1
         sequence = cell.sequence
-        if wanted.bindings is None:
+        if wanted.bound is None:
             release = ran_pb2.Release(session=cell.session, sequence=sequence)
             data = ran_pb2.ControllerMessage(release=release).SerializeToString()
         else:
             message = ran_pb2.ControllerMessage()
             quota = message.set_quota
+            quota.MergeFrom(wanted.bound)
             quota.session = cell.session
             quota.sequence = sequence
             quota.lease_ms = self._lease_ms
             for slice_, (ul_prb, dl_prb) in wanted.quotas.items():
                 quota.quotas.add(slice=slice_, ul_prb=ul_prb, dl_prb=dl_prb)
-            for ue_id, slice_ in wanted.bindings.items():
-                quota.bindings.add(ue_id=ue_id, slice=slice_)
             data = message.SerializeToString()
         cell.sent[sequence] = wanted.quotas
         if len(cell.sent) > _HISTORY:
@@ -588,12 +607,10 @@ class RanProtocol:
         cell = self._by_peer.get(peer)
         self._complain("ran_malformed_total", f"connection {peer.hex()}: {why}", _id(cell))
 
-    def _check_quotas(self, cell: _Cell, quotas: Quotas, bindings: Mapping[str, str]) -> None:
+    def _check_quotas(self, cell: _Cell, quotas: Quotas) -> None:
         place = f"cell {cell.facts.cell_id}"
         if len(quotas) > codec.MAX_SLICES:
             raise ValueError(f"{place}: {len(quotas)} quotas, more than {codec.MAX_SLICES} slices")
-        if len(bindings) > codec.MAX_UES:
-            raise ValueError(f"{place}: {len(bindings)} UE bindings, more than {codec.MAX_UES}")
         for slice_, prbs in quotas.items():
             if not slice_ or len(slice_.encode()) > codec.MAX_NAME:
                 raise ValueError(f"{place}: slice {slice_!r} is empty or longer than {codec.MAX_NAME} bytes")
@@ -602,12 +619,24 @@ class RanProtocol:
                     raise ValueError(
                         f"{place}: slice {slice_!r}: {prb} {direction} PRB on a carrier of {cell.facts.n_prb}"
                     )
+
+    def _bind(self, cell: _Cell, bindings: Mapping[str, str]) -> ran_pb2.SetQuota:
+        """A message with the bindings alone. It is made, and they are checked, where they have changed."""
+        if bindings == cell.bindings:
+            return cell.bound
+        place = f"cell {cell.facts.cell_id}"
+        if len(bindings) > codec.MAX_UES:
+            raise ValueError(f"{place}: {len(bindings)} UE bindings, more than {codec.MAX_UES}")
+        bound = ran_pb2.SetQuota()
         for ue_id, slice_ in bindings.items():
             if not ue_id or len(ue_id.encode()) > codec.MAX_NAME or len(slice_.encode()) > codec.MAX_NAME:
                 raise ValueError(
                     f"{place}: binding of UE {ue_id!r} to slice {slice_!r}: a name is empty or longer"
                     f" than {codec.MAX_NAME} bytes"
                 )
+            bound.bindings.add(ue_id=ue_id, slice=slice_)
+        cell.bindings, cell.bound = dict(bindings), bound
+        return bound
 
 
 def _id(cell: _Cell | None) -> str:
@@ -755,6 +784,11 @@ class RanLink:
         sequence = self._protocol.set_quota(cell_id, quotas, bindings, valid_for_s, time.monotonic())
         self._flush()
         return sequence
+
+    def renew(self, cell_id: str) -> None:
+        """As :meth:`RanProtocol.renew`; the message is on its way on return."""
+        self._protocol.renew(cell_id, time.monotonic())
+        self._flush()
 
     def release(self, cell_id: str) -> int:
         """As :meth:`RanProtocol.release`; the message is on its way on return."""

@@ -22,6 +22,8 @@ def divide(prb: int, wanted: Mapping[str, int], floors: Mapping[str, int] | None
     floors = floors or {}
     if prb < 0 or any(w < 0 for w in wanted.values()) or any(f < 0 for f in floors.values()):
         raise ValueError(f"PRBs must not be negative: {prb=}, {dict(wanted)=}, {dict(floors)=}")
+    if sum(wanted.values()) <= prb:
+        return dict(wanted)
     granted = dict.fromkeys(wanted, 0)
     left = _fill(granted, {s: min(floors.get(s, 0), w) for s, w in wanted.items()}, prb)
     _fill(granted, wanted, left)

@@ -143,3 +143,57 @@ def test_a_flow_that_stopped_does_not_hold_the_others_back() -> None:
     c.frames("a", rows((1, T0 + 1, 0, 0, 0)), True, T0 + S // 2)
     c.flow_stop("a", T0 + S // 2)
     assert close(c, T0, T0 + S).known_ns == T0 + S
+
+
+def test_a_clock_that_is_far_off_is_placed_by_arrival_where_it_is_not_synchronised() -> None:
+    c = SlotCollector(["ar"])
+    c.flow_start(flow())
+    hour = 3600 * S
+    for i in range(1, 10):
+        sent = T0 + i * 100 * MS - hour
+        c.frames("f", rows((i, sent, 7, 7, sent + 40 * MS)), False, T0 + i * 100 * MS + 45 * MS)
+    got = close(c, T0, T0 + S).frames
+    assert got.sequence.tolist() == list(range(1, 10))
+    # One offset for all: the round trips stay what the host measured, the spacing too.
+    assert ((got.ue_received - got.ue_sent) == 40 * MS).all()
+    assert (np.diff(got.ue_sent) == 100 * MS).all()
+    assert got.ue_received[0] == T0 + 145 * MS
+    assert not got.edge_received.any()
+
+
+def test_a_synchronised_frame_from_the_future_is_refused() -> None:
+    c = SlotCollector(["ar"])
+    c.flow_start(flow())
+    with pytest.raises(ValueError, match="flow f: 1 frames sent in the future"):
+        c.frames("f", rows((1, T0 + 300 * S, 0, 0, 0)), True, T0)
+
+
+def test_frames_of_a_flow_that_is_forgotten_go_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collector_module, "RETAIN_NS", S)
+    c = SlotCollector(["ar"])
+    c.flow_start(flow())
+    c.frames("f", rows((1, T0 + 900 * S, 0, 0, 0)), True)
+    c.flow_stop("f", T0 + 1)
+    for slot in range(5):
+        close(c, T0 + slot * S, T0 + (slot + 1) * S, slot)
+
+
+def test_an_edge_host_may_tell_before_the_ue_does() -> None:
+    c = SlotCollector(["ar"])
+    c.flow_start(flow())
+    c.frames("f", rows((1, 0, T0 + 20 * MS, T0 + 30 * MS, 0)), True)
+    c.frames("f", rows((1, T0 + 10 * MS, 0, 0, T0 + 50 * MS)), True)
+    got = close(c, T0, T0 + S).frames
+    assert got.edge_received.tolist() == [T0 + 20 * MS]
+
+
+def test_what_was_gathered_while_the_cell_was_away_is_dropped() -> None:
+    c = SlotCollector(["ar"])
+    c.flow_start(flow())
+    c.frames("f", rows((1, T0 + 1, 0, 0, 0)), True)
+    c.report(T0 + 1, report(T0 + 1))
+    c.restart(T0 + S)
+    assert len(close(c, T0, T0 + 2 * S).frames) == 0
+    c.report(T0 + 2 * S + 1, report(T0 + 2 * S + 1))
+    close(c, T0 + 2 * S, T0 + 3 * S, 2)
+    assert close(c, T0 + 2 * S, T0 + 4 * S, 3).reports == ()

@@ -211,6 +211,7 @@ def test_a_state_that_does_not_fit_changes_nothing() -> None:
     for broken in (
         {**before, "version": 99},
         {k: v for k, v in before.items() if k != "slices"},
+        {**before, "slices": []},
         ControlLoop(loop_spec(slice_spec(ul_prb=(10, 20)))).to_state() | {"control_slot": "x"},
     ):
         with pytest.raises(ValueError):
@@ -259,3 +260,58 @@ def test_a_frame_on_its_way_is_aged_at_the_time_until_which_frames_are_known() -
     late = slot_qos(observation(0, frames=on_its_way), "ar", Budgets(70, 20, 60))
     told = slot_qos(observation(0, frames=on_its_way, known_ns=sent + 10 * MS), "ar", Budgets(70, 20, 60))
     assert (late.late_frames, told.late_frames) == (1, 0)
+
+
+def test_a_policy_that_is_always_cut_learns_within_what_it_gets() -> None:
+    """Two slices that want 60 PRB each of 106: a deterministic policy must not ask for 60 for ever."""
+    actions = {"ul_prb": (20, 40, 60), "dl_prb": (10,), "policy": "ucb1"}
+    loop = ControlLoop(loop_spec(slice_spec("a", **actions), slice_spec("b", **actions)))
+    names = ("a", "b")
+    learned = 0
+    for slot in range(200):
+        decision = loop.step(observation(slot, slices=names))
+        if slot > 100:
+            learned += Hop.UL not in decision.slices[0].closed.unattributed
+        assert sum(q[0] for q in decision.quotas.values()) <= 106
+    assert learned > 50
+
+
+def test_frozen_after_released_holds_full_resources() -> None:
+    loop = ControlLoop(loop_spec())
+    run(loop, 3)
+    loop.step(observation(3, commands=(Command("mode", "released"),)))
+    frozen = loop.step(observation(4, commands=(Command("mode", "frozen"),)))
+    assert frozen.quotas == {} and frozen.gpu_mhz is None
+
+
+def test_what_frozen_holds_survives_a_restart() -> None:
+    loop = ControlLoop(loop_spec())
+    held = run(loop, 5)[-1]
+    loop.step(observation(5, commands=(Command("mode", "frozen"),)))
+    again = ControlLoop(loop_spec())
+    again.load_state(json.loads(json.dumps(loop.to_state())))
+    decision = again.step(observation(6))
+    assert (decision.mode, decision.quotas, decision.gpu_mhz) == (Mode.FROZEN, held.quotas, held.gpu_mhz)
+
+
+def test_an_operator_s_settings_survive_a_restart_and_a_changed_configuration_wins() -> None:
+    loop = ControlLoop(loop_spec())
+    run(loop, 3)
+    commands = (Command("mode", "shadow"), Command("policy", "aimd"), Command("budgets", [50.0, 20.0, 40.0]))
+    loop.step(observation(3, commands=commands))
+    state = json.loads(json.dumps(loop.to_state()))
+    same = ControlLoop(loop_spec())
+    same.load_state(state)
+    assert same.mode is Mode.SHADOW
+    assert same.to_state()["slices"]["ar"]["set"] == state["slices"]["ar"]["set"]
+    changed = ControlLoop(loop_spec(slice_spec(policy="ucb1", budgets=Budgets(70, 30, 60)), mode=Mode.FROZEN))
+    changed.load_state(state)
+    assert changed.mode is Mode.FROZEN
+    assert changed.to_state()["slices"]["ar"]["set"]["policy"] == ["ucb1", {}]
+    assert changed.to_state()["slices"]["ar"]["set"]["budgets"]["edge_ms"] == 30
+
+
+def test_without_an_edge_agent_no_clock_is_claimed() -> None:
+    loop = ControlLoop(loop_spec())
+    assert loop.step(observation(0, gpu=None)).gpu_mhz is None
+    assert loop.step(observation(1)).gpu_mhz is not None

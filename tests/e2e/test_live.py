@@ -168,3 +168,33 @@ def test_a_run_folder_that_cannot_be_written_does_not_stop_control(bed: Testbed)
         line.startswith("prbandit_store_errors_total") and float(line.split()[-1]) > 0
         for line in page.splitlines()
     )
+
+
+def test_up_ends_its_processes_and_reports_when_it_is_told_to_stop(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    up = subprocess.Popen(
+        [sys.executable, "-m", "controller.cli", "up", "--run", str(folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        assert up.stdout is not None
+        lines = iter(up.stdout.readline, "")
+        assert any(line.startswith("cell-1 #3") for line in lines), "no third decision"
+        ours = [p for p in Path("/proc").glob("[0-9]*") if is_child_of(p, up.pid)]
+        assert len(ours) == 3
+        up.send_signal(signal.SIGTERM)
+        rest = up.stdout.read()
+        assert up.wait(30) == 0, rest
+    finally:
+        up.kill()
+    assert "Summary" in rest and (folder / "report.html").is_file()
+    assert not [p for p in ours if p.exists()]
+
+
+def is_child_of(process: Path, parent: int) -> bool:
+    try:
+        return f"PPid:\t{parent}\n" in (process / "status").read_text()
+    except OSError:
+        return False

@@ -16,7 +16,7 @@ from controller.core.observation import Flow
 from controller.links import qos
 from controller.links.codec import BadMessage, ClockReport, FlowEnd, FrameBatch
 from controller.links.counters import Counters
-from controller.links.qos import HostLost, QosIngest, QosItem, QosQueue
+from controller.links.qos import FlowBegin, HostLost, QosIngest, QosItem, QosQueue, _Stream
 from tests.links.test_codec import T0, flow_start
 from wire import PROTOCOL_VERSION, qos_pb2
 from wire.security import SERVER_OPTIONS, grpc_channel, grpc_server_add
@@ -34,8 +34,8 @@ def batch(n: int, first: int = 0, flow: str = "f") -> FrameBatch:
     return FrameBatch(flow, columns, True, NOW)
 
 
-def flow(name: str = "f") -> Flow:
-    return Flow(name, "ue-1", "ar", 3e6, 1e6, T0)
+def flow(name: str = "f") -> FlowBegin:
+    return FlowBegin("h", Flow(name, "ue-1", "ar", 3e6, 1e6, T0))
 
 
 def test_a_full_queue_drops_the_oldest_frames_counts_them_and_keeps_flow_events() -> None:
@@ -50,7 +50,7 @@ def test_a_full_queue_drops_the_oldest_frames_counts_them_and_keeps_flow_events(
     assert frames == [9, 12, 15]
     assert held.counters.get("qos_frames_dropped_total", "cell-1") == 9
     assert held.counters.get("qos_frames_dropped_total", "cell-2") == 0
-    assert sum(isinstance(i, Flow | FlowEnd) for _, i in items) == 7
+    assert sum(isinstance(i, FlowBegin | FlowEnd) for _, i in items) == 7
     assert held.take() == [] and len(held) == 0
 
 
@@ -69,7 +69,7 @@ def test_too_many_flow_events_are_refused_not_dropped() -> None:
     held.put("c", flow("b"))
     with pytest.raises(BadMessage, match="full"):
         held.put("c", flow("c"))
-    assert [i.flow for _, i in held.take() if isinstance(i, Flow)] == ["a", "b"]
+    assert [i.flow.flow for _, i in held.take() if isinstance(i, FlowBegin)] == ["a", "b"]
     held.put("c", flow("c"))
 
 
@@ -177,6 +177,21 @@ def refusal(host: Host) -> tuple[grpc.StatusCode, str]:
     return caught.value.code(), caught.value.details()
 
 
+def test_frames_of_a_clock_beyond_the_bound_are_not_synchronised(bench: Bench) -> None:
+    host = bench.host()
+    host.greet()
+    host.send(flow_start=flow_start())
+    seen = []
+    for offset in (5.0, 2e6, -5.0):
+        host.send(clock=qos_pb2.ClockStatus(host="h", ptp_state="SLAVE", offset_ns=offset, time_ns=T0))
+        host.send(frames=frames())
+        while not isinstance(item := bench.item()[1], FrameBatch):
+            pass
+        seen.append(item.synchronised)
+    assert seen == [True, False, True]
+    assert bench.ingest.counters.get("qos_clock_out_of_bound_total", "cell-1") == 1
+
+
 def test_flows_frames_and_clocks_come_through_as_core_types(bench: Bench) -> None:
     host = bench.host()
     host.greet()
@@ -185,7 +200,7 @@ def test_flows_frames_and_clocks_come_through_as_core_types(bench: Bench) -> Non
     host.send(clock=qos_pb2.ClockStatus(host="h", ptp_state="SLAVE", offset_ns=-5.0, time_ns=T0))
     host.send(flow_stop=qos_pb2.FlowStop(flow="f", time_ns=T0 + 9))
     host.send(frames=frames())
-    assert bench.item() == ("cell-1", Flow("f", "ue-1", "ar", 3e6, 1e6, T0))
+    assert bench.item() == ("cell-1", FlowBegin("h", Flow("f", "ue-1", "ar", 3e6, 1e6, T0)))
     cell, item = bench.item()
     assert cell == "cell-1" and isinstance(item, FrameBatch)
     assert item.columns.tolist() == [[0, T0, 0, 0, 0], [1, T0 + 1, 0, 0, 0]]
@@ -206,7 +221,7 @@ def test_two_cells_report_at_a_time(bench: Bench) -> None:
         host.greet(cell_id=cell, host=f"host of {cell}")
         host.send(flow_start=flow_start(flow=cell))
         got, item = bench.item()
-        assert got == cell and isinstance(item, Flow) and item.flow == cell
+        assert got == cell and isinstance(item, FlowBegin) and item.flow.flow == cell
 
 
 def test_hello_must_come_first(bench: Bench) -> None:
@@ -263,7 +278,7 @@ def test_a_message_that_cannot_be_used_is_refused_by_place_and_the_stream_goes_o
     assert "body" in host.refused()
     assert bench.count("qos_malformed_total", "cell-1") == 3
     host.send(flow_start=flow_start())
-    assert isinstance(bench.item()[1], Flow)
+    assert isinstance(bench.item()[1], FlowBegin)
     host.send(frames=frames(n=1025))
     assert "1025 frames" in host.refused()
     host.send(frames=frames())
@@ -283,7 +298,7 @@ def test_a_flow_that_the_daemon_does_not_want_is_refused(make: Callable[..., Ben
     host.send(frames=frames())
     assert "never started" in host.refused()
     host.send(flow_start=flow_start())
-    assert isinstance(bench.item()[1], Flow)
+    assert isinstance(bench.item()[1], FlowBegin)
 
 
 def test_a_full_queue_is_told_to_the_host() -> None:
@@ -291,8 +306,8 @@ def test_a_full_queue_is_told_to_the_host() -> None:
     ingest = QosIngest(held.put, counters=held.counters)
     hello = qos_pb2.QosHello(host="h", cell_id="cell-1")
     starts = [qos_pb2.QosMessage(flow_start=flow_start(flow=n)) for n in ("a", "b")]
-    assert ingest._take(hello, starts[0]) == ""
-    assert "full" in ingest._take(hello, starts[1])
+    assert ingest._take(_Stream(hello), starts[0]) == ""
+    assert "full" in ingest._take(_Stream(hello), starts[1])
     assert held.counters.get("qos_refused_total", "cell-1") == 1
 
 
@@ -303,7 +318,7 @@ def test_a_host_that_comes_back_before_its_old_stream_ends_is_not_lost(bench: Be
     old.out.put(None)
     assert list(old.notices) == []
     new.send(flow_start=flow_start())
-    assert isinstance(bench.item()[1], Flow)
+    assert isinstance(bench.item()[1], FlowBegin)
     new.out.put(None)
     assert bench.item()[1] == HostLost("h", NOW)
 
@@ -348,11 +363,11 @@ def test_flows_are_bounded_and_stopped_ones_make_room(monkeypatch: pytest.Monkey
     hello = qos_pb2.QosHello(host="h", cell_id="c")
 
     def start(name: str) -> str:
-        return ingest._take(hello, qos_pb2.QosMessage(flow_start=flow_start(flow=name)))
+        return ingest._take(_Stream(hello), qos_pb2.QosMessage(flow_start=flow_start(flow=name)))
 
     assert [start("a"), start("b"), start("a")] == ["", "", ""]
     assert "more than 2 flows" in start("c")
     stop = qos_pb2.QosMessage(flow_stop=qos_pb2.FlowStop(flow="b", time_ns=T0))
-    assert ingest._take(hello, stop) == ""
+    assert ingest._take(_Stream(hello), stop) == ""
     assert start("c") == ""
-    assert "never started" in ingest._take(hello, qos_pb2.QosMessage(frames=frames("b")))
+    assert "never started" in ingest._take(_Stream(hello), qos_pb2.QosMessage(frames=frames("b")))

@@ -353,6 +353,20 @@ def test_quotas_go_out_at_once_with_lease_and_bindings(bench: Bench) -> None:
     assert [(b.ue_id, b.slice) for b in quota.bindings] == [("ue-1", "ar")]
 
 
+def test_bindings_that_change_go_out_and_bad_ones_leave_the_last(bench: Bench) -> None:
+    bench.join()
+    sent = []
+    for bindings in ({"ue-1": "ar"}, {"ue-1": "ar"}, {"ue-1": "vr", "ue-2": "ar"}, {}):
+        bench.protocol.set_quota("cell-1", {"ar": (30, 10)}, bindings, 10, bench.now)
+        sent.append({b.ue_id: b.slice for b in bench.reply().set_quota.bindings})
+    assert sent == [{"ue-1": "ar"}, {"ue-1": "ar"}, {"ue-1": "vr", "ue-2": "ar"}, {}]
+    for _ in range(2):
+        with pytest.raises(ValueError, match="a name is empty"):
+            bench.protocol.set_quota("cell-1", {"ar": (30, 10)}, {"": "ar"}, 10, bench.now)
+    again = bench.run(1.1)  # re-sent and renewed: the last good ones, of which there are none
+    assert again and not any(m.set_quota.bindings for _, m in again)
+
+
 def test_quotas_are_sent_again_until_acknowledged(bench: Bench) -> None:
     session = bench.join()
     start = bench.now
@@ -521,7 +535,7 @@ def test_use_above_the_quota_of_the_interval_before_is_told(bench: Bench) -> Non
     # 70 UL PRB were used under the quota of 30, though 106 are allowed from now on.
     acknowledged(bench, session, {"ar": (106, 5)}, use={("ar", UL): 70, ("ar", DL): 10, ("", DL): 106})
     event, applied = bench.protocol.take_events()
-    assert event == QuotaNotHonoured("cell-1", "ar", "ul", 30, 70)
+    assert event == QuotaNotHonoured("cell-1", "ar", "ul", 30, 70, 1)
     assert isinstance(applied, QuotaApplied)
     assert bench.count("ran_quota_not_honoured_total", "cell-1") == 1
 
@@ -549,7 +563,7 @@ def test_lost_acknowledgements_of_equal_quotas_leave_the_interval_certain(bench:
     bench.protocol.take_events()
     acknowledged(bench, session, {"ar": (90, 10)}, use={("ar", UL): 45})
     event, _ = bench.protocol.take_events()
-    assert event == QuotaNotHonoured("cell-1", "ar", "ul", 30, 45)
+    assert event == QuotaNotHonoured("cell-1", "ar", "ul", 30, 45, 1)
 
 
 def test_a_repeated_acknowledgement_is_not_judged_twice(bench: Bench) -> None:
@@ -570,7 +584,7 @@ def test_a_lapsed_lease_is_told_and_its_interval_not_judged(bench: Bench) -> Non
     assert len(bench.events(QuotaApplied)) == 1
     acknowledged(bench, session, {"ar": (50, 10)}, use={("ar", UL): 41})
     event, _ = bench.protocol.take_events()
-    assert event == QuotaNotHonoured("cell-1", "ar", "ul", 40, 41)
+    assert event == QuotaNotHonoured("cell-1", "ar", "ul", 40, 41, 2)
 
 
 def test_quotas_in_force_that_were_not_asked_for_are_told(bench: Bench) -> None:
@@ -579,11 +593,33 @@ def test_quotas_in_force_that_were_not_asked_for_are_told(bench: Bench) -> None:
     bench.applied(session, sequence, {"ar": (70, 10)})
     *events, applied = bench.protocol.take_events()
     assert events == [
-        QuotaNotHonoured("cell-1", "ar", "ul", 30, 70),
-        QuotaNotHonoured("cell-1", "mar", "ul", 20, 106),
-        QuotaNotHonoured("cell-1", "mar", "dl", 20, 106),
+        QuotaNotHonoured("cell-1", "ar", "ul", 30, 70, 1),
+        QuotaNotHonoured("cell-1", "mar", "ul", 20, 106, 1),
+        QuotaNotHonoured("cell-1", "mar", "dl", 20, 106, 1),
     ]
     assert isinstance(applied, QuotaApplied) and applied.quotas == {"ar": (70, 10)}
+
+
+def test_a_renewal_asked_for_tells_the_use_up_to_now(bench: Bench) -> None:
+    session = bench.join()
+    sequence = acknowledged(bench, session, {"ar": (30, 10)})
+    bench.protocol.take_events()
+    bench.protocol.renew("cell-1", bench.now)
+    bench.applied(session, sequence + 1, {"ar": (30, 10)}, use={("ar", UL): 70})
+    event, applied = bench.protocol.take_events()
+    assert event == QuotaNotHonoured("cell-1", "ar", "ul", 30, 70, sequence)
+    assert isinstance(applied, QuotaApplied) and not applied.first
+
+
+def test_nothing_is_renewed_without_a_valid_quota(bench: Bench) -> None:
+    bench.protocol.renew("cell-1", bench.now)  # no session
+    session = bench.join()
+    bench.protocol.renew("cell-1", bench.now)  # no quota
+    sequence = bench.protocol.set_quota("cell-1", {"ar": (30, 10)}, {}, 1.0, bench.now)
+    bench.applied(session, sequence, {"ar": (30, 10)})
+    bench.protocol.take_outgoing()
+    bench.protocol.renew("cell-1", bench.now + 2.0)  # decided too long ago
+    assert bench.protocol.take_outgoing() == []
 
 
 def test_quotas_of_the_session_before_are_forgotten(bench: Bench) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from controller import policies
@@ -14,12 +15,22 @@ from controller.core.spec import LoopSpec, SliceSpec
 from controller.policies.base import Policy
 
 
+_PATIENCE = 3
+_MODEST = 12
+_SHORT = frozenset({"arbiter cut", "clock not reached"})
+"""Reasons of a hop that had less than its policy asked for."""
+
+
 class ArAllocator(Allocator):
     """One policy for each (hop, state), created when the state is first seen.
 
     The hop state is the demand in PRB rounded up to a grid (section VIII-A); the edge uses the uplink's.
     Policies without a state (static, aimd) get one instance a hop. ``static`` plays all there is, which
     need not be in the action set of the others (section IX-B).
+
+    A policy that is not told how its action went asks for the same again. So where a hop had less than it
+    asked for in three control slots running, it stays within what it had for the next twelve and learns from
+    those, before it asks for more again.
     """
 
     service: ClassVar[str] = "ar"
@@ -36,6 +47,8 @@ class ArAllocator(Allocator):
         self._policies: dict[Hop, dict[int | None, Policy]] = {hop: {} for hop in HOPS}
         self._demand: dict[Hop, float] = {Hop.UL: 0.0, Hop.DL: 0.0}
         self._played: dict[Hop, tuple[int | None, int]] = {}
+        self._short: dict[Hop, int] = dict.fromkeys(HOPS, 0)
+        self._ceiling: dict[Hop, tuple[int, int]] = {}
         for hop in HOPS:  # a bad policy name or option is found here, not at the first control slot
             self._new(hop)
 
@@ -46,7 +59,10 @@ class ArAllocator(Allocator):
         reasons = dict(view.unattributed)
         for hop in HOPS:
             if hop in reasons:
+                if reasons[hop] in _SHORT:
+                    self._fell_short(hop, view.available.get(hop))
                 continue
+            self._short[hop] = 0
             q = view.qos.hop(hop).q
             if hop not in self._played:
                 reasons[hop] = "no decision"
@@ -56,6 +72,12 @@ class ArAllocator(Allocator):
                 state, action = self._played[hop]
                 self._policies[hop][state].update(action, q)
         return reasons
+
+    def _fell_short(self, hop: Hop, available: int | None) -> None:
+        self._short[hop] += 1
+        if self._short[hop] >= _PATIENCE and available is not None:
+            self._short[hop] = 0
+            self._ceiling[hop] = (available, _MODEST)
 
     def demand(self, view: SliceView) -> SliceDemand:
         self._measure(view)
@@ -90,13 +112,22 @@ class ArAllocator(Allocator):
         if policy is None:
             policy = self._policies[hop][state] = self._new(hop)
         action = policy.pull()
-        self._played[hop] = (state, action)
         why = policy.explain()
+        if hop in self._ceiling:
+            ceiling, left = self._ceiling.pop(hop)
+            if left > 1:
+                self._ceiling[hop] = (ceiling, left - 1)
+            if action > ceiling:
+                action = max((a for a in policy.actions if a <= ceiling), default=policy.actions[0])
+                why = replace(why, reason="within what there was")
+        self._played[hop] = (state, action)
         indices = None if why.indices is None else tuple(why.indices.tolist())
         return HopChoice(hop, self._spec.policy, state, demand, policy.actions, indices, action, why.reason)
 
     def to_state(self) -> dict[str, Any]:
         return {
+            "short": {hop.value: n for hop, n in self._short.items() if n},
+            "ceiling": {hop.value: list(c) for hop, c in self._ceiling.items()},
             "demand": {hop.value: d for hop, d in self._demand.items()},
             "hops": {
                 hop.value: [[state, policy.to_state()] for state, policy in by_state.items()]
@@ -118,4 +149,6 @@ class ArAllocator(Allocator):
                 restored[hop][hop_state] = policy
         self._policies = restored
         self._demand = {Hop(h): float(d) for h, d in state["demand"].items()}
+        self._short = {hop: int(state["short"].get(hop.value, 0)) for hop in HOPS}
+        self._ceiling = {Hop(h): (int(c), int(left)) for h, (c, left) in state["ceiling"].items()}
         self._played = {}
