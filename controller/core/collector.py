@@ -106,9 +106,9 @@ class SlotCollector:
             self.frames_dropped += dropped
 
     def _on_our_clock(self, flow: str, columns: IntArray, known_ns: int) -> IntArray:
-        """The UE's times shifted so that its latest one is the time of arrival; rows without one are left out.
+        """The UE's times shifted so that its latest one is the time of arrival.
 
-        The edge's times stay out too: they are of yet another clock.
+        Rows without one are left out, and so are the edge's times: they are of yet another clock.
         """
         ours = columns[(columns[:, 1] > 0) | (columns[:, 4] > 0)]
         if not len(ours):

@@ -645,6 +645,7 @@ def _id(cell: _Cell | None) -> str:
 
 COUNTERS: dict[str, str] = {
     "ran_reports_total": "MacReports taken",
+    "ran_unknown_slice_total": "MacReports that name a slice that is not configured",
     "ran_bad_report_total": "MacReports that could not be opened: impossible values",
     "ran_reports_lost_total": "MacReports missing from the sequence",
     "ran_sequence_backwards_total": "MacReports dropped: sequence repeated or going backwards",
