@@ -24,6 +24,7 @@ from controller.cli.processes import SECONDS
 
 _START_S = 60.0
 _STOP_S = 10.0
+_LOG_WIDTH = 110
 _SPARKS = "▁▂▃▄▅▆▇█"
 
 
@@ -51,6 +52,8 @@ def up(
     from controller.store.report import build
 
     console = Console(stderr=as_json)
+    if not console.is_terminal:
+        console = Console(stderr=as_json, width=_LOG_WIDTH)
     ports = free_ports(5)
     config = load_config(
         config_file,
