@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 MAX_SUBSCRIBERS = 16
 SUBSCRIBER_QUEUE = 64
 MAX_NAME_BYTES = 64
+COMMANDERS = frozenset({"operator", "controller"})
+"""Roles whose certificate may change something; the others of the testbed may look."""
 
 COUNTERS: dict[str, str] = {
     "operator_version_mismatch_total": "Clients refused: other protocol version",
@@ -328,6 +330,11 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
         command: Callable[[], str],
     ) -> operator_pb2.CommandResult:
         name = type(request).__name__.removesuffix("Request")
+        shown = context.auth_context().get("x509_common_name", ())
+        if shown and shown[0].decode() not in COMMANDERS:
+            text = f"{name}: the certificate of {shown[0].decode()!r} may look and not command"
+            self._complain("operator_refused_total", f"{context.peer()}: {text}")
+            _abort(context, grpc.StatusCode.PERMISSION_DENIED, text)
         try:
             for field, value in request.ListFields():
                 if isinstance(value, str) and len(value.encode()) > MAX_NAME_BYTES:
