@@ -176,7 +176,10 @@ class EdgeLinkModel(_Strict):
 
 
 class QosModel(_Strict):
-    """QoS ingest (gRPC); address null: none. Hop delays count while a host's PTP offset is within ``clock_bound_us``."""
+    """QoS ingest (gRPC); address null: none.
+
+    Hop delays count while a host's PTP offset is within ``clock_bound_us``.
+    """
 
     address: str | None = "127.0.0.1:50062"
     clock_bound_us: Positive = 1000.0
@@ -334,11 +337,11 @@ def _slice_spec(s: SliceModel) -> SliceSpec:
     )
 
 
-class _Loader(yaml.SafeLoader):
+class StrictLoader(yaml.SafeLoader):
     """Safe YAML that refuses a key given twice."""
 
 
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+def _mapping(loader: StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[Any] = set()
     for key_node, _ in node.value:
         key = loader.construct_object(key_node, deep=True)
@@ -350,7 +353,7 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     return loader.construct_mapping(node, deep=True)
 
 
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
 def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Config:
@@ -368,8 +371,8 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Config
 def parse(text: str, name: str = "<text>", overrides: Mapping[str, Any] | None = None) -> Config:
     """As :func:`load`, from text."""
     try:
-        data = yaml.load(text, Loader=_Loader)
-        root = yaml.compose(text, Loader=_Loader)
+        data = yaml.load(text, Loader=StrictLoader)
+        root = yaml.compose(text, Loader=StrictLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{name}:{mark.line + 1}" if mark else name

@@ -643,7 +643,7 @@ class AsyncRunStore:
         self._next_handle = 1
         self._starts: dict[int, _LiveStart] = {}
         self._store: RunStore | None = None
-        self._inode = 0
+        self._created_ns = 0
         self._reported: dict[str, float] = {}
         self.error = ""
         """Why nothing can be written at present; empty where all is well."""
@@ -798,20 +798,20 @@ class AsyncRunStore:
         path = self.folder / DATABASE_FILE
         if path.exists():
             store = RunStore.open(self.folder, write=True, retention=self._create["retention"])
-            if not self._inode:
+            if not self._created_ns:
                 versions = environment()["versions"]
                 store.record_event(time.time_ns(), "", "run_resumed", data={"versions": versions})
         else:
             store = RunStore.create(self.folder, **self._create)
-        inode = path.stat().st_ino
-        if inode != self._inode:
-            # Another file than before: what it does not hold is lost, its starts are written anew.
+        created_ns = store.about()["created_ns"]
+        if created_ns != self._created_ns:
+            # Another run than before (not: another inode, which a new file may inherit): what it does not hold is lost, its starts are written anew.
             with self._changed:
                 for start in self._starts.values():
                     start.row = None
                     start.lost += start.written
                     start.written = 0
-        self._inode, self._store = inode, store
+        self._created_ns, self._store = created_ns, store
 
     def _write(self, item: _Item) -> None:
         assert self._store is not None

@@ -14,7 +14,6 @@ from controller.core.observation import HOPS, Hop
 from controller.core.spec import LoopSpec, SliceSpec
 from controller.policies.base import Policy
 
-
 _PATIENCE = 3
 _MODEST = 12
 _SHORT = frozenset({"arbiter cut", "clock not reached"})
