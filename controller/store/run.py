@@ -805,7 +805,8 @@ class AsyncRunStore:
             store = RunStore.create(self.folder, **self._create)
         created_ns = store.about()["created_ns"]
         if created_ns != self._created_ns:
-            # Another run than before (not: another inode, which a new file may inherit): what it does not hold is lost, its starts are written anew.
+            # Another run than before: what it does not hold is lost, its starts are written anew. (An inode
+            # would not tell: a new file may inherit it.)
             with self._changed:
                 for start in self._starts.values():
                     start.row = None
