@@ -21,7 +21,7 @@ inlined = njit(forceinline=True, **OPTIONS)
 """For functions of the hot path: a call hands the model's arrays over one by one, which costs more than many
 of the functions themselves."""
 
-BLER, CHANNEL, CONTENT, JITTER, STALL, POLL, PHASE = 1, 2, 3, 4, 5, 6, 7
+BLER, CHANNEL, CONTENT, JITTER, STALL, POLL, PHASE, GAP, HOLD, HICCUP = range(1, 11)
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _M1 = np.uint64(0xBF58476D1CE4E5B9)

@@ -33,12 +33,13 @@ PUSCH, PUSCH_LEN = 80, 32  # HARQ process granted in an UL slot, -1: none
 ACKS, ACKS_LEN = 112, 64  # HARQ bits in an UL slot
 ACK_SLOT = 176  # the NR slot that an entry of ACKS speaks of
 AM = 240  # RLC segments to be sent again, SEGMENTS entries
-SMALL_RINGS = AM + SEGMENTS
+GRANTS = AM + SEGMENTS  # by NR slot of the radio frame: new grants, retransmissions, PRBs of new grants
+SMALL_RINGS = GRANTS + 60
 
 # Packet kinds.
-DATA, ACK, RAW = 0, 1, 2
+DATA, ACK, RAW, PROBE = 0, 1, 2, 3
 # Flow kinds.
-OPENRTIST, SATURATED_UL, SATURATED_DL = 0, 1, 2
+OPENRTIST, SATURATED_UL, SATURATED_DL, CBR_UL, CBR_DL, ECHO, BURST_UL = range(7)
 # States of an RLC segment.
 UNDERWAY, RECEIVED, LOST = 0, 1, 2
 
@@ -61,11 +62,13 @@ CELL = _record(
     # edge
     " edge_head edge_tail serving serving_frame edge_end busy_ns mhz orders_head orders_tail lag_ns held_max"
     " stall_min_ns stall_max_ns events_head events_tail",
-    "harq_gain bler_scale bler_lower bler_upper bler_keep pf_keep base_ns clocked_ns max_mhz stall_rate",
+    "harq_gain bler_scale bler_lower bler_upper bler_keep pf_keep base_ns clocked_ns max_mhz stall_rate"
+    " hold_p hold_median hold_sigma hiccup_p hiccup_min hiccup_max",
 )
 UE = _record(
     "slice busy trace_first trace_len trace_hold sr_offset sr_trigger sr_known_slot sr_silent_until sr_flag"
-    " last_grant last_pusch bsr_slot estimate scheduled granted host_head host_tail host_due host_drops cqi",
+    " last_grant last_pusch bsr_slot estimate scheduled granted host_head host_tail host_due host_drops cqi"
+    " hold_from hold_until hiccup_from hiccup_until",
     "snr_ul snr_dl mean_ul mean_dl sd rho z_ul z_dl trace_start_s ul_offset",
 )
 RLC = _record(
@@ -84,8 +87,10 @@ SEGMENT = _record("start end state unsent missing due")
 FLOW = _record(
     "ue kind next_ns interval intervals active capture_due frame_ns left captured_ns frames"
     " edge_read held inferred written returned report_from phase"
-    " ul_offered dl_offered ul_delivered dl_delivered ul_dropped dl_dropped frame_unreported",
-    "ul_max ul_scale ul_power dl_max dl_scale dl_power ul_floor dl_floor jitter content_ns size",
+    " ul_offered dl_offered ul_delivered dl_delivered ul_dropped dl_dropped frame_unreported"
+    " poisson packets burst on_ticks",
+    "ul_max ul_scale ul_power dl_max dl_scale dl_power ul_floor dl_floor jitter content_ns size"
+    " gap_min gap_span",
 )
 TCP = _record(
     # sender

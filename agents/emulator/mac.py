@@ -18,6 +18,7 @@ from agents.emulator.layout import (
     ACKS_LEN,
     AM,
     DL,
+    GRANTS,
     HOST,
     LINE,
     LOST,
@@ -128,13 +129,15 @@ def hand_up(s: Any, row: int, p: Any, due: int) -> None:
     c, r = s.cell[0], s.rlc[row]
     r.packets_out += 1
     r.bytes_out += p.size
-    if p.kind == RAW:
+    if p.kind >= RAW:
         f = s.flow[p.flow]
         if row & 1 == UL:
             f.ul_delivered += p.size
         else:
             f.dl_delivered += p.size
-    elif row & 1 == UL:
+        if p.kind == RAW:
+            return
+    if row & 1 == UL:
         c.up_tail = line_push(c, s.up, c.up_head, c.up_tail, due, p.size, p.flow, p.kind, p.a, p.b)
     else:
         e = s.ue[row >> 1]
@@ -177,7 +180,7 @@ def release(s: Any, row: int, n: int) -> None:
             if p.lost:
                 r.packets_dropped += 1
                 r.bytes_dropped += p.size
-                if p.kind == RAW:
+                if p.kind >= RAW:
                     if row & 1 == UL:
                         s.flow[p.flow].ul_dropped += p.size
                     else:
@@ -348,9 +351,15 @@ def pusch(s: Any, u: int, n: int) -> None:
     e.granted -= 1
     e.last_pusch = n
     if h.round == 0:
-        fill(s, row, h)
-        h.bsr, h.slot = bsr(backlog(s.rlc[row])), n
-        e.sr_trigger = 0
+        h.slot = n
+        if e.hold_from <= n < e.hold_until:
+            # The grant goes out as padding, and the report says that nothing waits.
+            h.seg, h.again, h.again_bytes, h.taken, h.bsr = -1, -1, 0, 0, 0
+            e.sr_trigger = 1
+        else:
+            fill(s, row, h)
+            h.bsr = bsr(backlog(s.rlc[row]))
+            e.sr_trigger = 0
     transmit(s, row, pid, n, n + s.cell[0].ul_known)
 
 
@@ -358,7 +367,7 @@ def pusch(s: Any, u: int, n: int) -> None:
 def scheduling_request(s: Any, u: int, n: int) -> None:
     """The UE has data and no grant: it asks for one at its SR occasion (38.321 5.4.4)."""
     c, e = s.cell[0], s.ue[u]
-    if (n - e.sr_offset) % c.sr_period != 0:
+    if (n - e.sr_offset) % c.sr_period != 0 or e.hold_from <= n < e.hold_until:
         return
     if e.sr_trigger == 0:
         if n - e.last_pusch < c.retx_bsr:
@@ -427,7 +436,7 @@ def schedule(s: Any, d: int, shape: int, n: int) -> None:
         u = (i + n) % c.ues
         e = s.ue[u]
         s.scratch[u] = -1.0
-        if e.busy == 0:
+        if e.busy == 0 or e.hiccup_from <= n < e.hiccup_until:
             continue
         row = 2 * u + d
         r = s.rlc[row]
@@ -444,6 +453,7 @@ def schedule(s: Any, d: int, shape: int, n: int) -> None:
                 known = m + c.dl_known
             r.retx_head += 1
             h.round += 1
+            s.small[row, GRANTS + SLOTS_PER_FRAME + (n if d == DL else n + c.k2) % SLOTS_PER_FRAME] += 1
             avail -= h.prb
             x = s.slices[e.slice]
             x.left = max(0, x.left - h.prb)
@@ -533,6 +543,9 @@ def grant(s: Any, row: int, shape: int, limit: int, n: int) -> int:
     r.throughput = r.throughput * c.pf_keep ** (n - r.last_tb) + (1.0 - c.pf_keep) * h.tbs
     r.last_tb = n
     r.prb_slots += prb
+    at = GRANTS + (n if row & 1 == DL else n + c.k2) % SLOTS_PER_FRAME
+    s.small[row, at] += 1
+    s.small[row, at + 2 * SLOTS_PER_FRAME] += prb
     if row & 1 == DL:
         fill(s, row, h)
         r.lc_bytes += h.taken
@@ -656,6 +669,25 @@ def channel(s: Any, u: int, frame: int) -> None:
 
 
 @compiled
+def interruptions(s: Any, u: int, n: int, frame: int) -> None:
+    """Begins the holds of a UE's uplink and its hiccups, at most one of each in a radio frame."""
+    c, e = s.cell[0], s.ue[u]
+    if c.hold_p > 0.0 and n >= e.hold_until and draws.uniform(c.seed, draws.HOLD, 3 * u, frame) < c.hold_p:
+        e.hold_from = n + int(draws.uniform(c.seed, draws.HOLD, 3 * u + 1, frame) * SLOTS_PER_FRAME)
+        length = c.hold_median * math.exp(c.hold_sigma * draws.gaussian(c.seed, draws.HOLD, 3 * u + 2, frame))
+        e.hold_until = e.hold_from + int(length + 0.5)
+    if (
+        c.hiccup_p > 0.0
+        and n >= e.hiccup_until
+        and draws.uniform(c.seed, draws.HICCUP, 3 * u, frame) < c.hiccup_p
+    ):
+        e.hiccup_from = n + int(draws.uniform(c.seed, draws.HICCUP, 3 * u + 1, frame) * SLOTS_PER_FRAME)
+        span = c.hiccup_max - c.hiccup_min
+        length = c.hiccup_min + span * draws.uniform(c.seed, draws.HICCUP, 3 * u + 2, frame)
+        e.hiccup_until = e.hiccup_from + int(length + 0.5)
+
+
+@compiled
 def radio_frame(s: Any, n: int) -> None:
     """What happens once a radio frame, at NR slot ``n``: channel, link adaptation, inactive UEs, sources."""
     c = s.cell[0]
@@ -663,6 +695,7 @@ def radio_frame(s: Any, n: int) -> None:
     for u in range(c.ues):
         e = s.ue[u]
         channel(s, u, frame)
+        interruptions(s, u, n, frame)
         if (frame + u) % c.mcs_period == 0:
             adapt(s, 2 * u)
             adapt(s, 2 * u + 1)

@@ -16,7 +16,11 @@ from controller.core.nr import TDD_PATTERNS, TddPattern
 SATURATED_UL = "saturated_ul"
 SATURATED_DL = "saturated_dl"
 OPENRTIST = "openrtist"
-FLOW_KINDS = (OPENRTIST, SATURATED_UL, SATURATED_DL)
+CBR_UL = "cbr_ul"
+CBR_DL = "cbr_dl"
+ECHO = "echo"
+BURST_UL = "burst_ul"
+FLOW_KINDS = (OPENRTIST, SATURATED_UL, SATURATED_DL, CBR_UL, CBR_DL, ECHO, BURST_UL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +73,9 @@ class CellSpec:
 
     sched_lead_slots: int = 1
     """NR slots that the scheduler decides ahead: what it hears later waits for the next decision. Assumed."""
-    pusch_decode_slots: int = 1
-    """NR slots from the end of a PUSCH to its decoding. Assumed."""
+    pusch_decode_slots: int = 0
+    """NR slots from the end of a PUSCH to its decoding. Table IV: the UL minimum of 5 ms and mean of 12 ms
+    leave no more; the scheduler's lead stands for the rest."""
     sr_period_slots: int = 10
     """NR slots between the SR occasions of a UE; a multiple of the TDD period. Assumed; rfsim's idle echo
     spreads over about 10."""
@@ -152,10 +157,10 @@ class LinkSpec:
 class ChannelProcess:
     """SNR in dB by radio frame: a first-order autoregressive process round a mean, one a direction."""
 
-    ul_mean_db: float = 14.5
-    """Gives UL MCS 17 to 20, with which 106 PRB carry Table III's 22 Mbit/s."""
+    ul_mean_db: float = 17.5
+    """Gives UL MCS 20 to 23, with which 106 PRB carry Table III's 22 Mbit/s in spite of the holds."""
     dl_mean_db: float = 26.5
-    """Gives DL MCS 28, with which 106 PRB carry Table III's 44 Mbit/s."""
+    """Gives DL MCS 28, the highest of MCS table 1."""
     sd_db: float = 0.8
     """Standard deviation. Assumed."""
     coherence_s: float = 0.5
@@ -216,6 +221,12 @@ class FlowSpec:
     ``active`` holds [start, stop) intervals in seconds from the start of the run, ascending and disjoint.
     Kind ``openrtist``: camera frames up, stylised frames down, over TCP. ``saturated_ul``/``saturated_dl``:
     UDP of 1400-byte payloads gated so that the queue never empties (iperf-like).
+
+    The other kinds send ``burst_bytes`` (IP) in ``packets`` packets without TCP, at gaps uniform in
+    ``gap_ms``: ``cbr_ul``/``cbr_dl`` a constant or jittered stream, ``echo`` from the gNB to the UE, which
+    answers at once, ``burst_ul`` from the UE. :meth:`EmulatedTestbed.take_frames` tells echoes
+    (``edge_sent``, ``ue_received`` = ``ue_sent``, ``edge_received``) and bursts (``ue_sent``,
+    ``edge_received`` of the latest packet, ``edge_sent`` once all are through).
     """
 
     flow: str
@@ -231,6 +242,13 @@ class FlowSpec:
     """Time scale of the content process behind the rates. Assumed."""
     frame_jitter: float = 0.05
     """Relative half-width of the frame sizes round the content process. Assumed."""
+    arrivals: str = "periodic"
+    """``periodic`` (the camera's or the source's own gaps) or ``poisson`` (exponential, of the same mean)."""
+    gap_ms: tuple[float, float] = (33.0, 33.0)
+    packets: int = 1
+    burst_bytes: int = 1000
+    on_ticks: bool = False
+    """Sources without TCP: send in NR slots with downlink by the scheduler's clock, as rfsim's tools do."""
 
     def __post_init__(self) -> None:
         if self.kind not in FLOW_KINDS:
@@ -239,6 +257,14 @@ class FlowSpec:
             raise ValueError(f"flow {self.flow!r}: fps, resolution and content_s are positive")
         if not 0 <= self.frame_jitter < 1:
             raise ValueError(f"flow {self.flow!r}: frame_jitter {self.frame_jitter} is outside [0, 1)")
+        if self.arrivals not in ("periodic", "poisson"):
+            raise ValueError(
+                f"flow {self.flow!r}: arrivals {self.arrivals!r} are neither periodic nor poisson"
+            )
+        if not 0 < self.gap_ms[0] <= self.gap_ms[1]:
+            raise ValueError(f"flow {self.flow!r}: gaps of {self.gap_ms} ms are not positive or out of order")
+        if not 1 <= self.packets <= self.burst_bytes <= 1_000_000:
+            raise ValueError(f"flow {self.flow!r}: {self.burst_bytes} bytes in {self.packets} packets")
         last = 0.0
         for start, stop in self.active:
             if not last <= start < stop:
@@ -263,7 +289,7 @@ class EdgeSpec:
     """Part of the time at 160x80 that grows with the pixels. Table II: 5.2 ms + 0.298 ms per 1000 pixels."""
     clock_lag_ms: float = 10.0
     """From the order to the clock in force. Assumed."""
-    stall_rate_hz: float = 0.06
+    stall_rate_hz: float = 0.055
     """Stalls of the GPU or its host, at most one a second. Table IV: mean above the 90th percentile."""
     stall_min_ms: float = 50.0
     stall_max_ms: float = 370.0
@@ -334,17 +360,45 @@ class PathSpec:
     """gNB, core and host stack from decoding to the edge's TCP receiver. Assumed."""
     dl_forward_ms: float = 0.3
     """The same downwards, to the RLC queue. Assumed."""
-    ue_dl_offset_ms: float = 6.5
+    ue_dl_offset_ms: float = 7.5
     """Processing in the UE's modem and host, DL. Table IV: the minimum is 9 ms, the radio needs under 4."""
-    ue_dl_poll_ms: float = 17.0
+    ue_dl_poll_ms: float = 16.0
     """Period in which the UE's modem hands received packets to its host, with a jitter of one period; 0: at
     once. The spread of Table IV's DL delays (9 to 62 ms at 1/40 of the capacity) is not one of queues; this
     mechanism is assumed for it."""
+    ul_hold_rate_hz: float = 11.5
+    """Holds of the UE's uplink a second: the modem answers its grants with padding and asks for none, while
+    what its host gave it waits. Table IV: the 90th percentile of 27 ms and the maximum of 216 ms at a mean of
+    12 ms, which no queue at a seventh of the capacity explains."""
+    ul_hold_median_ms: float = 6.5
+    """Median length of a hold; lengths are log-normal. Table IV, with the rate."""
+    ul_hold_sigma: float = 0.8
+    """Standard deviation of the logarithm of the lengths. Table IV: the maximum."""
+    hiccup_rate_hz: float = 0.0165
+    """Hiccups a second that no resource prevents: the UE loses its cell and comes back (re-establishment,
+    38.331 5.3.7); the gNB schedules nothing for it, PDCP and RLC keep what waits. Fitted to the Static row of
+    scenario 1 in Table V and to nothing else."""
+    hiccup_min_ms: float = 1500.0
+    """Lengths are uniform. Assumed: shorter ones leave the mean delay of a control slot within 150 ms."""
+    hiccup_max_ms: float = 3000.0
 
     def __post_init__(self) -> None:
-        for name in ("ul_forward_ms", "dl_forward_ms", "ue_dl_offset_ms", "ue_dl_poll_ms"):
+        for name in (
+            "ul_forward_ms",
+            "dl_forward_ms",
+            "ue_dl_offset_ms",
+            "ue_dl_poll_ms",
+            "ul_hold_median_ms",
+        ):
             if not 0 <= getattr(self, name) <= 1000:
                 raise ValueError(f"path.{name} {getattr(self, name)} is outside 0..1000 ms")
+        if not 0 <= self.ul_hold_sigma <= 2:
+            raise ValueError(f"path.ul_hold_sigma {self.ul_hold_sigma} is outside 0..2")
+        for name in ("ul_hold_rate_hz", "hiccup_rate_hz"):
+            if not 0 <= getattr(self, name) <= 100:
+                raise ValueError(f"path.{name} {getattr(self, name)} is outside 0..100 Hz")
+        if not 0 <= self.hiccup_min_ms <= self.hiccup_max_ms <= 60_000:
+            raise ValueError("path: hiccup lengths are outside 0..60000 ms or out of order")
 
 
 @dataclass(frozen=True, slots=True)
@@ -388,3 +442,64 @@ def _unique(what: str, names: Sequence[object]) -> None:
         if n in seen:
             raise ValueError(f"{what} {n!r} is there twice")
         seen.add(n)
+
+
+# -- the measurements' setups --------------------------------------------------------------------------
+
+RFSIM_LEAD_SLOTS = 5
+"""``sched_lead_slots`` of the RF simulator: the gNB's scheduler, whose clock stamps the echoes, runs ahead of
+the air. rfsim, with the next: an idle DL takes 6 to 8 NR slots by that clock."""
+RFSIM_UE_RX_SLOTS = 0
+"""NR slots from the end of a PDSCH to the UE's stack, beyond the lead. rfsim."""
+RFSIM_UE_LEAD_SLOTS = 5
+"""NR slots that the UE prepares a PUSCH or SR ahead of the air: what its stack sends later misses it. rfsim:
+idle and loaded UL delays."""
+RFSIM_SR_PERIOD_SLOTS = 20
+"""rfsim: spread of the idle UL delays."""
+RFSIM_SR_LATENCY_SLOTS = 1
+"""rfsim, with the above: an idle UL takes 35 to 40 NR slots (DSUUU) and 54 to 62 (DDDDDDDSUU)."""
+RFSIM_ECHO_GAPS = (30.0, 45.0)
+"""ms between two echoes: 60 to 90 NR slots, uniform. rfsim's README."""
+RFSIM_PATH = PathSpec(
+    ul_forward_ms=0.0,
+    dl_forward_ms=0.0,
+    ue_dl_offset_ms=0.5 * (RFSIM_UE_RX_SLOTS + RFSIM_UE_LEAD_SLOTS),
+    ue_dl_poll_ms=0.0,
+    ul_hold_rate_hz=0.0,
+    hiccup_rate_hz=0.0,
+)
+"""Echoes are answered inside the UE's process: no host, no modem. The UE's lead stands at its receiver, where
+its answers pass as well; stamps of the UE are moved back by it."""
+
+
+def rfsim_cell(tdd: TddPattern, k2: int) -> CellSpec:
+    """The cell that ``../shared/data/oai-rfsim`` was measured on."""
+    return CellSpec(
+        tdd=tdd,
+        k2=k2,
+        sched_lead_slots=RFSIM_LEAD_SLOTS,
+        pusch_decode_slots=1,
+        sr_period_slots=RFSIM_SR_PERIOD_SLOTS,
+        sr_latency_slots=RFSIM_SR_LATENCY_SLOTS,
+        ul_inactivity_frames=10,
+    )
+
+
+TABLE_II_UL_BITS = 146_000.0
+"""Bits of a 160x80 frame. Table II: 4.3 Mbit/s at 30 fps. The scenarios use their own offline measurement
+(:class:`FlowSpec`), which is lower."""
+TABLE_II_UL_EXPONENT = 0.64
+"""Bits of a frame grow with its pixels to this power. Table II, least sum of relative deviations."""
+TABLE_II_DL_BITS = 31_000.0
+"""Bits of a result without its pixels. Table II."""
+TABLE_II_DL_BITS_PER_PIXEL = 1.5
+"""Table II, with results as often as the inference time allows."""
+TABLE_II_INFERENCE = 9 / 7
+"""Inference time at 160x80 in Table II over that in Table IV."""
+
+
+def table_ii_bits(width: int, height: int) -> tuple[float, float]:
+    """Bits of a camera frame and of its result, as fitted to Table II."""
+    pixels = width * height
+    up = TABLE_II_UL_BITS * (pixels / (160 * 80)) ** TABLE_II_UL_EXPONENT
+    return up, TABLE_II_DL_BITS + TABLE_II_DL_BITS_PER_PIXEL * pixels

@@ -17,7 +17,7 @@ from agents.emulator import kernel
 from agents.emulator import layout as lay
 from agents.emulator.channel import bler_midpoints, cqi_snr, read_trace
 from agents.emulator.spec import FLOW_KINDS, ChannelProcess, FlowSpec, RateSpec, TestbedSpec
-from controller.core.nr import SLOT_NS, SLOTS_PER_FRAME, tbs_table
+from controller.core.nr import FRAME_MS, SLOT_NS, SLOTS_PER_FRAME, tbs_table
 from wire import ran_pb2
 
 IntArray = NDArray[np.int64]
@@ -367,6 +367,15 @@ class EmulatedTestbed:
             for d, name in enumerate(("ul", "dl"))
         )
 
+    def grants(self, ue_id: str) -> IntArray:
+        """Grants of a UE since the start, by NR slot of the radio frame that carries them.
+
+        int64 [2, 3, 20]: direction (UL, DL); new grants, retransmissions, PRBs of new grants; NR slot.
+        """
+        i = self._ue_index[ue_id]
+        rings = self._state.small[2 * i : 2 * i + 2, lay.GRANTS : lay.GRANTS + 3 * SLOTS_PER_FRAME]
+        return rings.reshape(2, 3, SLOTS_PER_FRAME).copy()
+
     def health(self) -> Health:
         """What the model's rings had to refuse."""
         return Health(
@@ -560,6 +569,12 @@ def _set_cell(cell: NDArray[np.void], spec: TestbedSpec, seed: int) -> None:
         "clocked_ns": e.clocked_ms * 1e6,
         "max_mhz": e.max_mhz,
         "stall_rate": e.stall_rate_hz,
+        "hold_p": spec.path.ul_hold_rate_hz * FRAME_MS / 1e3,
+        "hold_median": _ns(spec.path.ul_hold_median_ms) / SLOT_NS,
+        "hold_sigma": spec.path.ul_hold_sigma,
+        "hiccup_p": spec.path.hiccup_rate_hz * FRAME_MS / 1e3,
+        "hiccup_min": _ns(spec.path.hiccup_min_ms) / SLOT_NS,
+        "hiccup_max": _ns(spec.path.hiccup_max_ms) / SLOT_NS,
     }
     for name, value in values.items():
         cell[name] = value
@@ -596,6 +611,10 @@ def _set_flow(s: lay.State, spec: TestbedSpec, i: int, f: FlowSpec, first: int) 
     row["frame_ns"] = round(1e9 / f.fps)
     row["content_ns"] = f.content_s * 1e9
     row["jitter"] = f.frame_jitter
+    row["poisson"] = f.arrivals == "poisson"
+    row["on_ticks"] = f.on_ticks
+    row["packets"], row["burst"] = f.packets, f.burst_bytes
+    row["gap_min"], row["gap_span"] = f.gap_ms[0] * 1e6, (f.gap_ms[1] - f.gap_ms[0]) * 1e6
     share = spec.edge.pixel_share
     row["size"] = 1 - share + share * f.width * f.height / (160 * 80)
     for name, rate in (("ul", f.ul), ("dl", f.dl)):

@@ -6,15 +6,20 @@ results down; direction ``d`` is that of the data, its ACKs go the other way.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from agents.emulator import draws
 from agents.emulator.draws import compiled, inlined
 from agents.emulator.layout import (
     ACK,
+    BURST_UL,
+    CBR_DL,
+    CBR_UL,
     CLOCK_ORDERS,
     DATA,
     DL,
+    ECHO,
     EDGE_QUEUE,
     FLOW_EVENTS,
     FRAMES,
@@ -22,10 +27,13 @@ from agents.emulator.layout import (
     LINE,
     NEVER,
     OPENRTIST,
+    PROBE,
+    RAW,
     TCP_SEGMENTS,
     UL,
 )
 from agents.emulator.mac import enqueue, line_push
+from controller.core.nr import SLOT_NS
 
 _SECOND = 1_000_000_000
 
@@ -240,6 +248,93 @@ def touched(fr: Any) -> None:
     fr.changed = 1
 
 
+@inlined
+def exponential(s: Any, i: int, k: int, mean: float) -> int:
+    """The gap of a Poisson process before emission ``k`` of a flow, ns."""
+    return int(-mean * math.log(1.0 - draws.uniform(s.cell[0].seed, draws.GAP, i, k)))
+
+
+@compiled
+def emission(s: Any, i: int, now: int) -> None:
+    """A flow without TCP sends: one packet, or a burst of the UE's in one go."""
+    c, f = s.cell[0], s.flow[i]
+    k = f.frames
+    f.frames += 1
+    if f.poisson == 1:
+        gap = exponential(s, i, k, f.gap_min + 0.5 * f.gap_span)
+    else:
+        gap = int(f.gap_min + f.gap_span * draws.uniform(c.seed, draws.GAP, i, k))
+    f.capture_due = now + max(gap, 1)
+    if f.on_ticks == 1:
+        # The source sees the scheduler's clock move only in NR slots with downlink, and sends then.
+        n = f.capture_due // SLOT_NS + 1
+        while s.tdd[1, (n + c.dl_known - 1) % c.period] < 0:
+            n += 1
+        f.capture_due = n * SLOT_NS + SLOT_NS // 2
+    up = f.kind != ECHO and f.kind != CBR_DL
+    kind = RAW
+    if f.kind == ECHO or f.kind == BURST_UL:
+        kind = PROBE
+        fr = s.frames[i * FRAMES + (k & (FRAMES - 1))]
+        if fr.changed == 1:
+            f.frame_unreported += 1
+            f.report_from = max(f.report_from, k - FRAMES + 1)
+        fr.seq, fr.dl_size = k, f.packets
+        fr.t_ue_sent, fr.t_edge_in, fr.t_edge_out, fr.t_ue_in = 0, 0, 0, 0
+        if up:
+            fr.t_ue_sent = now
+        else:
+            fr.t_edge_out = now
+        touched(fr)
+    else:
+        f.report_from = f.frames
+    for q in range(f.packets):
+        size = f.burst // f.packets + (1 if q < f.burst % f.packets else 0)
+        if f.kind == ECHO:
+            due = now + c.dl_forward_ns
+            c.down_tail = line_push(c, s.down, c.down_head, c.down_tail, due, size, i, kind, k, 0)
+        else:
+            offer(s, i, UL if up else DL, size, kind, k)
+
+
+@inlined
+def offer(s: Any, i: int, d: int, size: int, kind: int, k: int) -> None:
+    """A packet without TCP enters an RLC queue, or is dropped and counted."""
+    f = s.flow[i]
+    taken = enqueue(s, 2 * f.ue + d, size, i, kind, k, 0)
+    if d == UL:
+        f.ul_offered += size
+        f.ul_dropped += 0 if taken else size
+    else:
+        f.dl_offered += size
+        f.dl_dropped += 0 if taken else size
+
+
+@inlined
+def probe_arrived(s: Any, p: Any, up: bool, now: int) -> None:
+    """A packet of an echo or a burst is through. The UE answers an echo at once.
+
+    A burst's ``t_edge_in`` is that of its latest packet, ``t_edge_out`` that of the last one of all.
+    """
+    i, k, size = p.flow, p.a, p.size
+    f = s.flow[i]
+    fr = s.frames[i * FRAMES + (k & (FRAMES - 1))]
+    if fr.seq != k:
+        return
+    touched(fr)
+    if not up:
+        fr.t_ue_in, fr.t_ue_sent = now, now
+        offer(s, i, UL, size, PROBE, k)
+        return
+    fr.t_edge_in = now
+    if f.kind == BURST_UL:
+        fr.dl_size -= 1
+        if fr.dl_size > 0:
+            return
+        fr.t_edge_out = now
+    f.returned = max(f.returned, k + 1)
+
+
 @compiled
 def client_capture(s: Any, i: int, now: int) -> None:
     """The client takes a camera frame and begins to send it."""
@@ -274,7 +369,10 @@ def client_write(s: Any, i: int, now: int) -> None:
         return
     f.left -= write(s, i, UL, f.left)
     if f.left == 0 and f.active == 1:
-        f.capture_due = max(now, f.captured_ns + f.frame_ns)
+        gap = f.frame_ns
+        if f.poisson == 1:
+            gap = exponential(s, i, f.frames, f.frame_ns)
+        f.capture_due = max(now, f.captured_ns + gap)
 
 
 @inlined
@@ -417,12 +515,17 @@ def flow_event(s: Any, i: int, now: int) -> None:
             if f.kind == OPENRTIST and f.left == 0:
                 # The camera's phase: flows that start together do not capture together.
                 f.capture_due = now + int(draws.uniform(c.seed, draws.PHASE, i, f.interval) * f.frame_ns)
+            elif f.kind >= CBR_UL:
+                f.capture_due = now + int(draws.uniform(c.seed, draws.PHASE, i, f.interval) * f.gap_min)
         else:
             f.active = 0
             f.capture_due = NEVER
             f.interval += 1
     elif f.active == 1 and f.capture_due <= now:
-        client_capture(s, i, now)
+        if f.kind == OPENRTIST:
+            client_capture(s, i, now)
+        else:
+            emission(s, i, now)
     else:
         for d in (UL, DL):
             t = s.tcp[2 * i + d]
@@ -434,8 +537,11 @@ def flow_event(s: Any, i: int, now: int) -> None:
 
 @inlined
 def packet_arrived(s: Any, p: Any, up: bool, now: int) -> None:
-    """A TCP packet reaches its host: the edge (``up``) or the UE."""
+    """A packet reaches its host: the edge (``up``) or the UE."""
     i = p.flow
+    if p.kind == PROBE:
+        probe_arrived(s, p, up, now)
+        return
     if p.kind == DATA:
         data_arrived(s, i, UL if up else DL, p.a, now)
     else:
@@ -473,7 +579,10 @@ def instants(s: Any, until: int) -> None:
         elif source == 2:
             p = s.down[c.down_head & (LINE - 1)]
             c.down_head += 1
-            enqueue(s, 2 * s.flow[p.flow].ue + DL, p.size, p.flow, p.kind, p.a, p.b)
+            if p.kind == PROBE:
+                offer(s, p.flow, DL, p.size, p.kind, p.a)
+            else:
+                enqueue(s, 2 * s.flow[p.flow].ue + DL, p.size, p.flow, p.kind, p.a, p.b)
         elif source == 3:
             e = s.ue[which]
             p = s.host[which * HOST + (e.host_head & (HOST - 1))]

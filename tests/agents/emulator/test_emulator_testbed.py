@@ -17,12 +17,14 @@ import pytest
 import agents.emulator
 from agents.emulator import kernel, mac
 from agents.emulator.spec import (
+    RFSIM_PATH,
     CellSpec,
     ChannelProcess,
     ChannelTrace,
     EdgeSpec,
     FlowSpec,
     LinkSpec,
+    PathSpec,
     RateSpec,
     RlcSpec,
     TcpSpec,
@@ -50,7 +52,8 @@ def saturated(direction, *, tdd="DSUUU", k2=6, channel=CLEAR, seed=1, **cell):
     spec = CellSpec(tdd=pattern, k2=k2, initial_mcs=28, ul_inactivity_frames=10, **cell)
     flow = FlowSpec("flow", "ue-1", kind=f"saturated_{direction}")
     return EmulatedTestbed(
-        TestbedSpec([UeSpec("ue-1", 1, "s", channel)], [flow], spec, rlc=RlcSpec(mode="um")), seed=seed
+        TestbedSpec([UeSpec("ue-1", 1, "s", channel)], [flow], spec, rlc=RlcSpec(mode="um"), path=RFSIM_PATH),
+        seed=seed,
     )
 
 
@@ -218,7 +221,7 @@ def test_retransmissions_count_inside_the_quota_where_they_fit():
 def test_slices_keep_to_their_quotas_and_the_rest_gets_what_is_left():
     ues = [UeSpec("a", 1, "one", CLEAR), UeSpec("b", 2, "two", CLEAR), UeSpec("c", 3, "", CLEAR)]
     flows = [FlowSpec(f"{u.ue_id}-{d}", u.ue_id, kind=f"saturated_{d}") for u in ues for d in ("ul", "dl")]
-    bed = EmulatedTestbed(TestbedSpec(ues, flows), seed=1)
+    bed = EmulatedTestbed(TestbedSpec(ues, flows, path=RFSIM_PATH), seed=1)
     bed.set_quotas({"one": (30, 20), "two": (40, 50)}, {})
     bed.advance(2 * SECOND)
     bed.slice_use()
@@ -489,7 +492,8 @@ def test_one_flow_at_full_resources_has_the_delays_of_table_iv(single_flow, hop,
 
 
 def test_one_flow_offers_the_measured_rates():
-    bed = one_ue()
+    # A hiccup blocks the camera.
+    bed = one_ue(path=PathSpec(hiccup_rate_hz=0.0))
     bed.advance(120 * SECOND)
     ul, dl = bed.counters()
     assert ul.offered * 8 / 120 == pytest.approx(2.997e6, rel=0.04)
@@ -533,7 +537,7 @@ def test_more_gpu_mhz_give_less_edge_delay_and_less_load():
 
 def test_gpu_clock_changes_after_its_lag():
     edge = EdgeSpec(clock_lag_ms=500.0, stall_rate_hz=0.0)
-    bed = one_ue(edge=edge)
+    bed = one_ue(edge=edge, path=RFSIM_PATH)
     bed.advance(SECOND)
     bed.set_gpu_mhz(800)
     frames = frames_of(bed, 2 * SECOND)
@@ -557,7 +561,8 @@ def test_clock_orders_without_end_keep_the_last_and_need_no_room():
 
 
 def test_stalls_raise_the_mean_but_not_the_90th_percentile(single_flow):
-    calm = hop_ms(frames_of(one_ue(edge=EdgeSpec(stall_rate_hz=0.0)), 10 * SECOND))
+    calm = one_ue(edge=EdgeSpec(stall_rate_hz=0.0), path=RFSIM_PATH)
+    calm = hop_ms(frames_of(calm, 10 * SECOND))
     assert calm[:, 1].max() == pytest.approx(7.0, abs=0.01)
     assert np.quantile(single_flow[:, 1], 0.9) == pytest.approx(7.0, abs=0.1)
     assert single_flow[:, 1].mean() > 7.5
