@@ -111,6 +111,7 @@ def test_links_and_store_do_not_know_who_joins_them(room: str) -> None:
 def test_the_controller_starts_without_the_extras() -> None:
     """Numba, matplotlib and cryptography are extras: nothing imports them when a module is loaded."""
     extras = {"numba", "matplotlib", "jinja2", "cryptography", "torch", "docker"}
+    extras |= {"pyarrow", "scipy", "distributed"}
     for module, path in MODULES.items():
         if within(module, "controller") or within(module, "wire"):
             top = {

@@ -16,6 +16,7 @@ _COMMANDS = {
     "edge-agent": "processes",
     "experiment": "experiment",
     "replay": "experiment",
+    "sweep": "sweep",
     "calibrate": "calibrate",
     "report": "records",
     "check-config": "configuration",

@@ -1,4 +1,4 @@
-"""``experiment`` and ``replay``: the control loop on a virtual clock and on a record."""
+"""``experiment`` (one scenario, or the whole Table V) and ``replay``: virtual clock, and a record."""
 
 from __future__ import annotations
 
@@ -12,7 +12,24 @@ from controller.cli import emit, json_option
 from controller.cli.processes import SECONDS
 
 
-@click.command("experiment")
+class _ByDefaultAScenario(click.Group):
+    """What is none of the commands is the name of a scenario."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = ["scenario", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group("experiment", cls=_ByDefaultAScenario, subcommand_metavar="SCENARIO|COMMAND [ARGS]...")
+def experiment() -> None:
+    """Run scenarios on the emulated cell, in process, on a virtual clock.
+
+    `prbandit experiment NAME` is `prbandit experiment scenario NAME`.
+    """
+
+
+@experiment.command("scenario")
 @click.argument("scenario")
 @click.option("--policy", help="Play this policy in every slice (static, aimd, ucb1, mucb1).")
 @click.option("--seed", default=4, show_default=True, help="Seed of channel, traffic and schedule.")
@@ -23,7 +40,7 @@ from controller.cli.processes import SECONDS
 @click.option("--duration", type=SECONDS, help="Run only so many emulated seconds.")
 @click.option("--run", "run_dir", type=click.Path(path_type=Path), help="Write a run folder.")
 @json_option
-def experiment(
+def one_scenario(
     scenario: str,
     policy: str | None,
     seed: int,
@@ -73,6 +90,95 @@ def experiment(
         "details": ar,
     }
     emit(out, as_json, experiment_text(out))
+
+
+class _Seeds(click.ParamType):
+    """``3`` is seeds 1, 2, 3; ``4,7`` is those."""
+
+    name = "N|A,B,..."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = [int(part) for part in str(value).rstrip(",").split(",")]
+        except ValueError:
+            self.fail(f"{value!r} is neither a number of seeds nor seeds with commas", param, ctx)
+        if "," not in str(value):
+            numbers = list(range(1, numbers[0] + 1))
+        if not numbers or min(numbers) < 0:
+            self.fail(f"{value!r}: at least one seed, none negative", param, ctx)
+        if len(set(numbers)) != len(numbers):
+            self.fail(f"{value!r}: a seed is there twice", param, ctx)
+        return tuple(numbers)
+
+
+@experiment.command("table-v")
+@click.option("--seeds", type=_Seeds(), default="1", show_default=True, help="So many, or a list (4,7,).")
+@click.option(
+    "--schedule",
+    type=click.Choice(["described", "published", "both"]),
+    default="described",
+    show_default=True,
+    help="When flows are on: as the paper describes it, as its authors' generator did it.",
+)
+@click.option("--channel-trace", type=click.Path(), help="Measured channel (CQI) instead of a process.")
+@click.option("--duration", type=float, help="Only so many emulated seconds of each scenario.")
+@click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Worker processes.")
+@click.option("--oracle/--no-oracle", default=True, show_default=True, help="Search what hindsight plays.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default="table-v", show_default=True)
+@json_option
+def table_v(
+    seeds: tuple[int, ...],
+    schedule: str,
+    channel_trace: str | None,
+    duration: float | None,
+    jobs: int,
+    oracle: bool,
+    out: Path,
+    as_json: bool,
+) -> None:
+    """Run the MUCB1 paper's Table V: five scenarios, four schemes, beside the paper's figures.
+
+    Writes table-v.json, table-v.parquet, table-v-slots.parquet (a row a control slot) and table-v.html.
+    """
+    import time
+
+    from controller.cli.progress import progress
+    from controller.experiments import page, table_v, tables
+    from controller.store.files import write_atomic
+
+    tables.require_parquet()
+    page.require()
+    out.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    schedules = ("described", "published") if schedule == "both" else (schedule,)
+    todo = {
+        s: table_v.jobs(
+            seeds, schedule=s, channel_trace=channel_trace, duration_s=duration, with_oracle=oracle
+        )
+        for s in schedules
+    }
+    done = []
+    with progress("runs", sum(map(len, todo.values()))) as advance:
+        for s, of in todo.items():
+            table = table_v.Table(s, seeds, table_v.SCENARIOS, channel_trace)
+            done.append(table_v.collect(table, of, jobs, lambda job: advance(job.spec.name)))
+    results = [table_v.result(table) for table in done]
+    whole = {
+        "tables": results,
+        "wall_s": round(time.monotonic() - started, 1),
+        "simulated_s": sum(run.simulated_s for table in done for run in table.runs.values()),
+        "files": {k: str(out / f"table-v{k}") for k in (".json", ".parquet", "-slots.parquet", ".html")},
+    }
+    tables.write_parquet(out / "table-v.parquet", table_v.run_rows(done))
+    tables.write_parquet(out / "table-v-slots.parquet", table_v.slot_rows(done))
+    write_atomic(out / "table-v.json", (json.dumps(whole, indent=1) + "\n").encode())
+    write_atomic(out / "table-v.html", page.build(done, results).encode())
+    text = "\n\n".join(table_v.text(r) for r in results)
+    emit(whole, as_json, f"{text}\n\n{out / 'table-v.html'}  ({whole['wall_s']:.0f} s)")
 
 
 def experiment_text(out: dict[str, Any]) -> str:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import json
-import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from controller.core.observation import HOPS
+from controller.store import figures
 from controller.store.files import write_atomic
 from controller.store.run import Event, RunStore, StoreError
 from controller.store.summary import LEGS, Allocation, ClosedSlot, Summary
@@ -24,42 +21,12 @@ from controller.store.summary import LEGS, Allocation, ClosedSlot, Summary
 HTML_FILE, SUMMARY_FILE = "report.html", "summary.json"
 LAST_DECISIONS = 20
 LAST_EVENTS = 100
-MAX_POINTS = 1500
-"""Points of a curve; a longer run is drawn as means over equal stretches."""
 
 _ROLLING = 25
 _NAMES = {"ul": "uplink", "edge": "edge", "dl": "downlink", "round_trip": "round trip"}
 _COLOURS = {"ul": "#2f81c7", "edge": "#cf7a22", "dl": "#2a9563", "round_trip": "#8d63c9"}
 _MET, _VIOLATED = "#2a9563", "#d64545"
-# Stand for the page's own colours until the SVG is in the page, so that it fits light and dark.
-_INK, _GRID = "#010203", "#040506"
 _DASHES = ("-", "--", ":", "-.")
-
-_RC: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "prbandit",
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "axes.edgecolor": _INK,
-    "axes.labelcolor": _INK,
-    "axes.titlecolor": _INK,
-    "text.color": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "axes.grid": True,
-    "grid.color": _GRID,
-    "grid.linewidth": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-    "legend.frameon": False,
-    "lines.linewidth": 1.3,
-    "text.usetex": False,
-    "text.parse_math": False,
-}
-
-Array = NDArray[np.float64]
 
 
 @dataclass(slots=True)
@@ -125,7 +92,7 @@ def build(run_folder: Path | str, *, out: Path | str | None = None) -> tuple[Pat
         StoreError: the run cannot be read, or the folder not written; names the path.
         ImportError: matplotlib or Jinja2 is not installed; names the extra ``report``.
     """
-    template = _template()
+    template = figures.template(Path(__file__).with_name("report.html"))
     folder = Path(run_folder)
     with RunStore.open(folder) as store:
         about = store.about()
@@ -155,22 +122,6 @@ def build(run_folder: Path | str, *, out: Path | str | None = None) -> tuple[Pat
     except OSError as error:
         raise StoreError(f"{target}: the report cannot be written: {error.strerror or error}") from error
     return target / HTML_FILE, result
-
-
-def _template() -> Any:
-    try:
-        import jinja2
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            f"the report needs the package {error.name}: pip install 'prbandit[report]'", name=error.name
-        ) from error
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    environment = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(number=_number, percent=_percent, instant=_instant)
-    return environment.get_template("report.html")
 
 
 # ---- reading ---------------------------------------------------------------------------------------------
@@ -238,19 +189,6 @@ def _event_row(event: Event) -> dict[str, Any]:
     }
 
 
-def _number(value: float | None, digits: int = 1) -> str:
-    return "n/a" if value is None else f"{value:.{digits}f}"
-
-
-def _percent(value: float | None) -> str:
-    return "n/a" if value is None else f"{100 * value:.1f} %"
-
-
-def _instant(time_ns: int) -> str:
-    moment = datetime.fromtimestamp(time_ns / 1e9, UTC)
-    return f"{moment:%Y-%m-%d %H:%M:%S}.{moment.microsecond // 100_000} UTC"
-
-
 # ---- plots -----------------------------------------------------------------------------------------------
 
 
@@ -269,11 +207,11 @@ def _plots(cell: str, series: _CellSeries) -> list[dict[str, str]]:
         ("Hop states", 2, 1.4, _plot_states, True),
         ("Actions by hop state", 3, 3.2, _plot_actions, False),
     )
-    unit, scale = _unit(max(one.time[-1] for one in series.slices.values()))
+    unit, scale = figures.unit(max(one.time[-1] for one in series.slices.values()))
     for one in series.slices.values():
         one.time = [t / scale for t in one.time]
     plots = []
-    with matplotlib.rc_context(_RC):
+    with matplotlib.rc_context(figures.RC):
         for number, (title, count, height, draw, over_time) in enumerate(panels):
             if over_time:
                 figure = Figure(figsize=(9.5, height * count + 0.5), layout="constrained")
@@ -285,16 +223,8 @@ def _plots(cell: str, series: _CellSeries) -> list[dict[str, str]]:
             draw(axes, series)
             if any(a.has_data() for a in axes):
                 label = f"{title}, cell {cell}"
-                plots.append({"title": title, "svg": _svg(figure, f"{cell}-{number}", label)})
+                plots.append({"title": title, "svg": figures.svg(figure, f"{cell}-{number}", label)})
     return plots
-
-
-def _unit(seconds: float) -> tuple[str, float]:
-    """What an axis of that length is best read in, and how many seconds that is."""
-    for name, length in (("days", 86_400.0), ("hours", 3600.0), ("minutes", 60.0)):
-        if seconds >= 5 * length:
-            return name, length
-    return "seconds", 1.0
 
 
 def _styled(series: _CellSeries) -> Iterable[tuple[str, _SliceSeries, str, str]]:
@@ -306,12 +236,14 @@ def _styled(series: _CellSeries) -> Iterable[tuple[str, _SliceSeries, str, str]]
 def _plot_flows(axes: Sequence[Any], series: _CellSeries) -> None:
     axis = axes[0]
     for name, one, dash, _ in _styled(series):
-        axis.step(*_thin(one.time, one.flows), where="post", linestyle=dash, label=name, color=_INK)
+        axis.step(
+            *figures.thin(one.time, one.flows), where="post", linestyle=dash, label=name, color=figures.INK
+        )
     axis.set_ylabel("flows")
     axis.set_ylim(bottom=0)
     axis.yaxis.get_major_locator().set_params(integer=True)
     if len(series.slices) > 1:
-        _legend(axis)
+        figures.legend(axis)
 
 
 def _plot_allocation(axes: Sequence[Any], series: _CellSeries) -> None:
@@ -324,12 +256,12 @@ def _plot_allocation(axes: Sequence[Any], series: _CellSeries) -> None:
         strict=True,
     ):
         for _, one, dash, prefix in _styled(series):
-            x, y = _thin(one.time, getattr(one, column))
+            x, y = figures.thin(one.time, getattr(one, column))
             axis.step(x, y, where="post", linestyle=dash, color=_COLOURS[hop], label=f"{prefix}{_NAMES[hop]}")
-        axis.axhline(limit, color=_INK, linestyle="--", linewidth=0.9, label=f"maximum {limit} {unit}")
+        axis.axhline(limit, color=figures.INK, linestyle="--", linewidth=0.9, label=f"maximum {limit} {unit}")
         axis.set_ylabel(f"{_NAMES[hop]}, {unit}")
         axis.set_ylim(0, limit * 1.08)
-        _legend(axis)
+        figures.legend(axis)
 
 
 def _plot_qos(axes: Sequence[Any], series: _CellSeries) -> None:
@@ -345,22 +277,22 @@ def _plot_qos(axes: Sequence[Any], series: _CellSeries) -> None:
         first = np.maximum(np.arange(1, len(bits) + 1) - _ROLLING, 0)
         rolling = (sums[1:] - sums[first]) / (np.arange(1, len(bits) + 1) - first)
         colour = _COLOURS["round_trip"]
-        axis.plot(*_thin(x, running), color=colour, linestyle=dash, label=f"{prefix}ratio so far")
+        axis.plot(*figures.thin(x, running), color=colour, linestyle=dash, label=f"{prefix}ratio so far")
         label = f"{prefix}last {_ROLLING}"
-        axis.plot(*_thin(x, rolling), color=colour, linestyle=dash, alpha=0.45, label=label)
+        axis.plot(*figures.thin(x, rolling), color=colour, linestyle=dash, alpha=0.45, label=label)
         busy = np.asarray(one.busy)[told]
         for value, mark, level in ((1, _MET, 1.06), (0, _VIOLATED, -0.06)):
-            at = _some(x[busy & (bits == value)])
+            at = figures.some(x[busy & (bits == value)])
             axis.plot(at, np.full(len(at), level), "|", color=mark, markersize=6)
     axis.set_ylim(-0.13, 1.13)
     axis.set_ylabel("QoS delivery ratio")
-    _legend(axis)
+    figures.legend(axis)
 
 
 def _plot_delays(axes: Sequence[Any], series: _CellSeries) -> None:
     for axis, leg in zip(axes, ("ul", "edge", "dl", "round_trip"), strict=True):
         for _, one, dash, prefix in _styled(series):
-            x, y = _thin(one.time, one.delay_ms[leg])
+            x, y = figures.thin(one.time, one.delay_ms[leg])
             axis.plot(
                 x,
                 y,
@@ -371,26 +303,26 @@ def _plot_delays(axes: Sequence[Any], series: _CellSeries) -> None:
                 color=_COLOURS[leg],
                 label=f"{prefix}{_NAMES[leg]}",
             )
-            x, y = _thin(one.time, one.budget_ms[leg])
+            x, y = figures.thin(one.time, one.budget_ms[leg])
             if not np.isnan(y).all():
                 axis.plot(x, y, color=_VIOLATED, linestyle=dash, linewidth=0.9, label=f"{prefix}budget")
         axis.set_ylabel(f"{_NAMES[leg]}, ms")
         axis.set_ylim(bottom=0)
-        _legend(axis)
+        figures.legend(axis)
 
 
 def _plot_states(axes: Sequence[Any], series: _CellSeries) -> None:
     for axis, hop in zip(axes, ("ul", "dl"), strict=True):
         for _, one, dash, prefix in _styled(series):
             if not np.isnan(one.state[hop]).all():
-                x, y = _thin(one.time, one.state[hop])
+                x, y = figures.thin(one.time, one.state[hop])
                 axis.step(
                     x, y, where="post", linestyle=dash, color=_COLOURS[hop], label=f"{prefix}{_NAMES[hop]}"
                 )
         axis.set_ylabel(f"{_NAMES[hop]} state, PRB")
         axis.set_ylim(0, series.prb)
         if axis.has_data():
-            _legend(axis)
+            figures.legend(axis)
 
 
 def _plot_actions(axes: Sequence[Any], series: _CellSeries) -> None:
@@ -416,44 +348,3 @@ def _plot_actions(axes: Sequence[Any], series: _CellSeries) -> None:
         axis.set_ylabel("GPU clock, MHz" if hop == "edge" else "action, PRB")
         if axis.has_data() and len(series.slices) > 1:
             axis.legend(fontsize=8)
-
-
-def _legend(axis: Any) -> None:
-    axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.03), fontsize=8)
-
-
-def _thin(x: Sequence[float] | Array, y: Sequence[float] | Array) -> tuple[Array, Array]:
-    """At most about :data:`MAX_POINTS` points: means over equal stretches, NaN left out."""
-    xs, ys = np.asarray(x, float), np.asarray(y, float)
-    step = -(-len(xs) // MAX_POINTS)
-    if step <= 1:
-        return xs, ys
-    starts = np.arange(0, len(xs), step)
-    known = ~np.isnan(ys)
-    count = np.add.reduceat(known.astype(float), starts)
-    total = np.add.reduceat(np.where(known, ys, 0.0), starts)
-    return xs[starts], np.where(count > 0, total / np.maximum(count, 1), np.nan)
-
-
-def _some(x: Array) -> Array:
-    """At most about :data:`MAX_POINTS` of the points, evenly chosen."""
-    return x[:: max(1, -(-len(x) // MAX_POINTS))]
-
-
-def _svg(figure: Any, key: str, label: str) -> Any:
-    """The figure as markup for the page: its ids made unique, its ink the page's."""
-    from markupsafe import Markup, escape
-
-    text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    svg = text.getvalue()
-    svg = svg[svg.index("<svg") :]
-    prefix = re.sub(r"[^A-Za-z0-9_-]", "_", key)
-    svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
-    svg = re.sub(r'href="#', f'href="#{prefix}-', svg)
-    svg = re.sub(r"url\(#", f"url(#{prefix}-", svg)
-    svg = svg.replace(_INK, "var(--ink)").replace(_GRID, "var(--grid)")
-    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'width="[^"]*pt" height="[^"]*pt" ', "", svg, count=1)
-    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)
-    return Markup(svg)

@@ -22,6 +22,7 @@ from tests.store.builders import steps
 pytest.importorskip("matplotlib", reason="the report needs the extra 'report'")
 pytest.importorskip("jinja2", reason="the report needs the extra 'report'")
 
+from controller.store import figures as look
 from controller.store import report
 
 VOID = {"meta", "br", "link", "img", "hr", "input"}
@@ -100,7 +101,7 @@ def test_every_plot_is_there_and_is_an_svg(built: tuple[Path, dict[str, Any], st
         assert len(list(root.iter("{http://www.w3.org/2000/svg}path"))) > 10, caption
         words = " ".join(t.text or "" for t in root.iter("{http://www.w3.org/2000/svg}text"))
         assert words, f"{caption}: the text is not text"
-        assert report._INK not in svg and report._GRID not in svg
+        assert look.INK not in svg and look.GRID not in svg
         # Axes and text take the page's ink, so that they are readable in light and dark.
         assert "var(--ink)" in svg and not re.search(r"fill: #(000000|ffffff)", svg)
     quotas = figures[1][1]
@@ -188,14 +189,14 @@ def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_long_curves_are_thinned_by_means_and_gaps_stay() -> None:
-    n = 4 * report.MAX_POINTS
+    n = 4 * look.MAX_POINTS
     y = np.arange(n, dtype=float)
     y[8:12] = np.nan
-    x, means = report._thin(np.arange(n), y)
-    assert len(x) == report.MAX_POINTS and means[0] == 1.5 and np.isnan(means[2])
-    few = report._thin([0.0, 1.0], [5.0, np.nan])
+    x, means = look.thin(np.arange(n), y)
+    assert len(x) == look.MAX_POINTS and means[0] == 1.5 and np.isnan(means[2])
+    few = look.thin([0.0, 1.0], [5.0, np.nan])
     assert few[0].tolist() == [0, 1] and few[1][0] == 5
-    assert len(report._some(np.arange(10 * report.MAX_POINTS + 1.0))) <= report.MAX_POINTS + 1
+    assert len(look.some(np.arange(10 * look.MAX_POINTS + 1.0))) <= look.MAX_POINTS + 1
 
 
 @pytest.mark.parametrize(
@@ -203,5 +204,5 @@ def test_long_curves_are_thinned_by_means_and_gaps_stay() -> None:
     [(60, "seconds"), (600, "minutes"), (7200, "minutes"), (36_000, "hours"), (1e6, "days")],
 )
 def test_the_time_axis_fits_the_length_of_the_run(seconds: float, unit: str) -> None:
-    name, length = report._unit(seconds)
+    name, length = look.unit(seconds)
     assert name == unit and seconds / length >= 5

@@ -1,0 +1,79 @@
+"""``sweep``: a grid of runs over local processes or a Dask cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from controller.cli import emit, json_option
+
+
+@click.command("sweep")
+@click.argument("spec", type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The Parquet file of the results; by default SPEC's name with .parquet.",
+)
+@click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Local worker processes.")
+@click.option("--scheduler", metavar="tcp://HOST:PORT", help="Run on this Dask cluster (extra: sweep).")
+@click.option(
+    "--keys", type=click.Path(path_type=Path), help="Keys for a scheduler at tls:// (prbandit keys)."
+)
+@click.option("--fresh", is_flag=True, help="Forget the runs that are already there.")
+@json_option
+def sweep(
+    spec: Path,
+    out: Path | None,
+    jobs: int,
+    scheduler: str | None,
+    keys: Path | None,
+    fresh: bool,
+    as_json: bool,
+) -> None:
+    """Run the grid in SPEC (YAML) and write one row a run as Parquet.
+
+    Every finished run is kept beside the result (.jsonl): the same command again does what is missing.
+    """
+    from controller.cli.progress import progress
+    from controller.experiments import pool, tables
+    from controller.experiments import sweep as sweep_module
+
+    tables.require_parquet()
+    todo = sweep_module.runs(spec)
+    target = out or spec.with_suffix(".parquet")
+    kept = target.with_suffix(".jsonl")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if fresh:
+        kept.unlink(missing_ok=True)
+
+    def run_all(function: Callable[[Any], Any], missing: Sequence[Any]) -> Iterable[tuple[int, Any]]:
+        if scheduler and missing:
+            names = [f"prbandit-{one.key}" for one in missing]
+            return pool.dask(function, missing, scheduler, keys=keys, names=names)
+        return pool.local(function, missing, jobs)
+
+    results = sweep_module.Results(kept)
+    there = sum(one.key in results.rows for one in todo)
+    try:
+        with progress("runs", len(todo), there) as advance:
+            for one in sweep_module.carry_out(todo, results, run_all):
+                advance(one.name)
+    except pool.WorkersLost as error:
+        missing = sum(one.key not in results.rows for one in todo)
+        raise click.ClickException(
+            f"{error}; {missing} of {len(todo)} runs are missing, the others are kept in {kept}: "
+            "start the sweep again to go on"
+        ) from error
+    finally:
+        results.close()
+    rows = [results.rows[one.key] for one in todo]
+    tables.write_parquet(target, rows)
+    emit(
+        {"runs": len(todo), "already_there": there, "results": str(target), "rows": rows},
+        as_json,
+        f"{target}: {len(todo)} runs ({there} were already there)",
+    )

@@ -1,0 +1,1 @@
+"""Many runs on the emulated cell: the paper's Table V, the oracle, sweeps of parameters."""

@@ -1,0 +1,132 @@
+"""Table V as one self-contained HTML page with the paper's plots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from controller.experiments import oracle, table_v
+from controller.experiments.runs import FIGURES, Run
+from controller.experiments.table_v import NAMES, RESOURCES, Table
+from controller.store import figures
+from controller.store.figures import Array
+
+COLOURS = {"static": "#5d6873", "aimd": "#cf7a22", "ucb1": "#d64545", "mucb1": "#2f81c7", "oracle": "#2a9563"}
+_UL, _DL, _QOS = "#2f81c7", "#2a9563", "#8d63c9"
+
+
+def require() -> None:
+    """ImportError, naming the extra ``report``, where the page cannot be made: before the long work."""
+    figures.template(Path(__file__).with_name("table-v.html"))
+
+
+def build(tables: Sequence[Table], results: Sequence[Mapping[str, Any]]) -> str:
+    """The page of some tables (schedules) with their :func:`table_v.result`.
+
+    ImportError, naming the extra ``report``, where matplotlib or Jinja2 is not installed.
+    """
+    template = figures.template(Path(__file__).with_name("table-v.html"))
+    page: str = template.render(
+        parts=[
+            {"result": result, "plots": {n: plots(table, n) for n in table.scenarios}}
+            for table, result in zip(tables, results, strict=True)
+        ],
+        columns=FIGURES,
+        resources=RESOURCES,
+        hops=oracle.HOP_NAMES,
+        names=NAMES,
+        tolerance=oracle.TOLERANCE,
+        reasons=[r.text for r in table_v.REASONS],
+    )
+    return page
+
+
+def plots(table: Table, scenario: int) -> list[dict[str, Any]]:
+    """Figures of one scenario with the first seed, as inline SVG."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    seed = table.seeds[0]
+    runs = {scheme: table.runs[scenario, scheme, seed] for scheme in table.schemes()}
+    key = f"{table.schedule}-{scenario}"
+    out = []
+    with matplotlib.rc_context(figures.RC):
+        loads = Figure(figsize=(9.5, 5.2), layout="constrained")
+        _by_load(loads, runs["mucb1"])
+        running = Figure(figsize=(9.5, 6.6), layout="constrained")
+        _running(running, runs)
+        drawn = [
+            ("MUCB1: active flows; by load the mean of the last 25 decisions", loads),
+            ("Running averages of all schemes", running),
+        ]
+        if table.oracles:
+            regret = Figure(figsize=(9.5, 2.8), layout="constrained")
+            _regret(regret, runs, table.oracles[scenario, seed])
+            drawn.append(("Regret against the best fixed actions in hindsight", regret))
+        for i, (title, figure) in enumerate(drawn):
+            label = f"{title}, scenario {scenario}, schedule {table.schedule}, seed {seed}"
+            out.append({"title": label, "svg": figures.svg(figure, f"{key}-{i}", label)})
+    return out
+
+
+def _minutes(run: Run) -> Array:
+    n = len(run.series)
+    return np.arange(n, dtype=np.float64) * (run.simulated_s / max(1, run.control_slots) / 60)
+
+
+def _by_load(figure: Any, run: Run) -> None:
+    (flows, qos), (prb, mhz) = figure.subplots(2, 2)
+    flows.step(_minutes(run), run.series.flows, where="post", color=figures.INK)
+    flows.set_xlabel("minutes")
+    flows.set_ylabel("active flows")
+    flows.yaxis.get_major_locator().set_params(integer=True)
+    loads = list(run.by_load)
+    at = np.arange(len(loads))
+
+    def bars(axis: Any, name: str, offset: float, width: float, colour: str, label: str) -> None:
+        heights = [run.by_load[load][name] or 0.0 for load in loads]
+        axis.bar(at + offset, heights, width, color=colour, label=label)
+
+    bars(qos, "qos_delivery_ratio", 0, 0.6, _QOS, "QoS")
+    qos.set_ylim(0, 1.05)
+    qos.set_ylabel("QoS delivery ratio")
+    bars(prb, "avg_ul_prb", -0.2, 0.4, _UL, "uplink")
+    bars(prb, "avg_dl_prb", 0.2, 0.4, _DL, "downlink")
+    prb.set_ylabel("PRB")
+    prb.legend(fontsize=8)
+    bars(mhz, "avg_gpu_mhz", 0, 0.6, "#cf7a22", "GPU")
+    mhz.set_ylabel("MHz")
+    for axis in (qos, prb, mhz):
+        axis.set_xticks(at, loads)
+        axis.set_xlabel("active flows")
+
+
+def _running(figure: Any, runs: Mapping[str, Run]) -> None:
+    axes = figure.subplots(4, 1, sharex=True)
+    for scheme, run in runs.items():
+        count = np.arange(1, len(run.series) + 1)
+        bits = run.series.q["round_trip"] != 0
+        for axis, values in zip(
+            axes, (bits, run.series.ul_prb, run.series.dl_prb, run.series.gpu_mhz), strict=True
+        ):
+            x, y = figures.thin(_minutes(run), np.cumsum(values, dtype=float) / count)
+            dash = "--" if scheme == "oracle" else "-"
+            axis.plot(x, y, dash, color=COLOURS[scheme], label=NAMES[scheme])
+    for axis, label in zip(axes, ("QoS delivery ratio", "UL PRB", "DL PRB", "GPU MHz"), strict=True):
+        axis.set_ylabel(label)
+    figures.legend(axes[0])
+    axes[-1].set_xlabel("minutes")
+
+
+def _regret(figure: Any, runs: Mapping[str, Run], reference: oracle.Oracle) -> None:
+    axis = figure.subplots()
+    for scheme, run in runs.items():
+        total = np.sum(list(oracle.regret(run, reference).values()), axis=0)
+        dash = "--" if scheme == "oracle" else "-"
+        axis.plot(*figures.thin(_minutes(run), total), dash, color=COLOURS[scheme], label=NAMES[scheme])
+    axis.set_xlabel("minutes")
+    axis.set_ylabel("cost / a_max, all hops")
+    figures.legend(axis)

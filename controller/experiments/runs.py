@@ -1,0 +1,200 @@
+"""One run of a scenario as a value: what to run, and what came of it. Both pickle and travel to workers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from controller import config as config_module
+from controller import sim
+from controller.config import Config, ConfigError
+from controller.core.observation import HOPS
+from controller.store.summary import LEGS, Allocation, ClosedSlot, Summary
+
+FIGURES = (
+    "qos_delivery_ratio",
+    "qos_delivery_ratio_busy",
+    "avg_ul_prb",
+    "avg_dl_prb",
+    "avg_gpu_mhz",
+    "ue_power_saving",
+    "bs_power_saving",
+)
+"""The columns of the paper's Table V, with the QoS over busy control slots beside it."""
+
+UNKNOWN = -1
+"""A q that cannot be told, in a column of :class:`Series`."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpec:
+    """A scenario with a policy, a seed and other values for some keys.
+
+    ``config`` is the resolved configuration as YAML, so that whoever runs it needs none of the files (but a
+    channel trace); ``parameters`` says what is special in it, by dotted key.
+    """
+
+    scenario: str
+    policy: str
+    seed: int
+    config: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    duration_s: float | None = None
+
+    @classmethod
+    def make(
+        cls,
+        scenario: str,
+        policy: str,
+        seed: int,
+        *,
+        parameters: Mapping[str, Any] | None = None,
+        overrides: Mapping[str, Any] | None = None,
+        duration_s: float | None = None,
+    ) -> RunSpec:
+        """Resolve a shipped scenario or a file, every slice under ``policy``.
+
+        ``parameters`` and ``overrides`` both replace dotted keys; only the first name columns of results.
+        :class:`ConfigError`, naming file and key, for what cannot be run.
+        """
+        path = config_module.find(scenario)
+        slices = [
+            f"cells.{i}.slices.{j}"
+            for i, cell in enumerate(config_module.load(path).cells)
+            for j in range(len(cell.slices))
+        ]
+        replaced: dict[str, Any] = {}
+        for one in slices:
+            replaced |= {f"{one}.policy": policy, f"{one}.policy_options": {}}
+        replaced |= {**(overrides or {}), **(parameters or {})}
+        config = config_module.load(path, replaced)
+        try:
+            sim.control_slots(config, duration_s)
+            spec = sim.testbed_spec(config, seed)
+            config.loop_spec(spec.cell.cell_id, spec.cell.n_prb, 30, spec.cell.tdd)
+        except ValueError as error:
+            raise ConfigError(f"{path}: {error}") from error
+        return cls(scenario, policy, seed, config.to_yaml(), dict(parameters or {}), duration_s)
+
+    def load(self) -> Config:
+        return config_module.parse(self.config, self.name)
+
+    @property
+    def name(self) -> str:
+        """For people: scenario, policy, seed and parameters."""
+        more = "".join(f", {key}={value}" for key, value in self.parameters.items())
+        return f"{self.scenario}, {self.policy}, seed {self.seed}{more}"
+
+    @property
+    def key(self) -> str:
+        """The same for the same run, whatever its parameters are called: 16 hexadecimal digits."""
+        text = json.dumps([self.scenario, self.policy, self.seed, self.config, self.duration_s])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+Column = NDArray[np.int16]
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One slice's control slots in their order, as int16 columns of equal length.
+
+    ``flows`` are those whose QoS was judged, ``ul_prb, dl_prb, gpu_mhz`` what was in force, ``q`` each leg's
+    bit (:data:`UNKNOWN` where it cannot be told).
+    """
+
+    flows: Column
+    ul_prb: Column
+    dl_prb: Column
+    gpu_mhz: Column
+    q: Mapping[str, Column]
+
+    def __len__(self) -> int:
+        return len(self.flows)
+
+    def action(self, hop: str) -> Column:
+        """What was in force at a hop, PRB or MHz."""
+        return {"ul": self.ul_prb, "edge": self.gpu_mhz, "dl": self.dl_prb}[hop]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a run gave: the figures of its one slice (those of :data:`FIGURES` and each hop's delivery ratio
+    over busy control slots), its means over the last 25 control slots of each load, and its control slots."""
+
+    spec: RunSpec
+    figures: Mapping[str, Any]
+    by_load: Mapping[str, Mapping[str, Any]]
+    series: Series
+    control_slots: int
+    simulated_s: float
+    wall_s: float
+
+    def row(self) -> dict[str, Any]:
+        """The run as one flat row of a table."""
+        return {
+            "key": self.spec.key,
+            "scenario": self.spec.scenario,
+            "policy": self.spec.policy,
+            "seed": self.spec.seed,
+            **self.spec.parameters,
+            **self.figures,
+            "control_slots": self.control_slots,
+            "busy_control_slots": int((self.series.flows > 0).sum()),
+            "simulated_s": self.simulated_s,
+            "wall_s": round(self.wall_s, 3),
+        }
+
+
+def execute(spec: RunSpec, plan: Sequence[Allocation] | None = None) -> Run:
+    """Run it. Deterministic: equal specifications give equal results, ``wall_s`` aside.
+
+    With a ``plan`` the allocation of each control slot is given (:func:`controller.sim.run`). ValueError for
+    a configuration with more than one slice, whose figures no single row holds.
+    """
+    config = spec.load()
+    if len(config.cells) != 1 or len(config.cells[0].slices) != 1:
+        raise ValueError(f"{spec.scenario}: an experiment is on one cell with one slice")
+    slots: list[ClosedSlot] = []
+    own = Summary()
+
+    def on_slot(_observation: Any, decision: Any, _loop: Any) -> None:
+        if (slot := own.add(decision.to_record())) is not None:
+            slots.append(slot)
+
+    result = sim.run(config, spec.seed, on_slot=on_slot, duration_s=spec.duration_s, plan=plan)
+    one = result.summary["cells"][config.cells[0].id]["slices"][config.cells[0].slices[0].id]
+    figures = {name: one[name] for name in FIGURES}
+    figures |= {f"{hop.value}_delivery_ratio_busy": one["hop_delivery_ratio_busy"][hop.value] for hop in HOPS}
+    return Run(
+        spec,
+        figures,
+        one["by_load"],
+        _series(slots, config.cells[0].slices[0].id),
+        result.control_slots,
+        result.simulated_s,
+        result.wall_s,
+    )
+
+
+def _series(slots: Sequence[ClosedSlot], name: str) -> Series:
+    def column(values: list[int]) -> Column:
+        return np.array(values, np.int16)
+
+    def bit(slot: ClosedSlot, leg: str) -> int:
+        q = slot.qos[name][leg]["q"]
+        return UNKNOWN if q is None else int(q)
+
+    return Series(
+        flows=column([s.qos[name]["flows"] for s in slots]),
+        ul_prb=column([s.allocations[name].ul_prb for s in slots]),
+        dl_prb=column([s.allocations[name].dl_prb for s in slots]),
+        gpu_mhz=column([s.allocations[name].gpu_mhz for s in slots]),
+        q={leg: column([bit(s, leg) for s in slots]) for leg in LEGS},
+    )

@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from controller.cli import cli
+from controller.experiments import pool, sweep
+from tests.experiments.builders import small
+from wire.security import InsecureAddress, KeyFileError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+GRID = """
+scenarios: [small.yaml]
+policies: [static, mucb1]
+seeds: [1, 2]
+parameters:
+  control.guard_ms: [100.0, 150.0]
+duration_s: 10.0
+"""
+
+
+def grid(folder: Path, text: str = GRID) -> Path:
+    small(folder)
+    path = folder / "grid.yaml"
+    path.write_text(text)
+    return path
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(cli, ["sweep", *map(str, arguments)])
+
+
+def without_time(rows: list[dict]) -> list[dict]:
+    return sorted(
+        ({k: v for k, v in row.items() if k != "wall_s"} for row in rows), key=lambda row: row["key"]
+    )
+
+
+def test_the_grid_is_every_combination_once(tmp_path: Path) -> None:
+    specs = sweep.runs(grid(tmp_path))
+    assert len(specs) == 8 == len({s.key for s in specs})
+    assert {(s.policy, s.seed, s.parameters["control.guard_ms"]) for s in specs} == {
+        (p, n, g) for p in ("static", "mucb1") for n in (1, 2) for g in (100.0, 150.0)
+    }
+    assert {s.load().control.guard_ms for s in specs} == {100.0, 150.0}
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (("policies:", "polices:"), "polices: unknown key"),
+        (("[static, mucb1]", "[static, best]"), "policies: unknown policy 'best'; policies: static, "),
+        (("[small.yaml]", "[nosuch]"), "scenario nosuch.*neither a file nor a shipped scenario"),
+        (("[1, 2]", "[1, 2, 1]"), "seeds: 1 is there twice"),
+        (("[1, 2]", "[]"), "seeds: needs a list"),
+        (("[1, 2]", "[-1]"), "seeds: seed -1 is negative"),
+        (("[100.0, 150.0]", "[100.0, 100.0]"), "control.guard_ms: 100.0 is there twice"),
+        (("[100.0, 150.0]", "100.0"), "control.guard_ms: needs a list"),
+        (("control.guard_ms:", "control.gard_ms:"), "control.gard_ms: unknown key"),
+        (("control.guard_ms: [100.0, 150.0]", "emulation.flows: [0, -1]"), "emulation.flows"),
+        (("duration_s: 10.0", "duration_s: 100.0"), "100 s are more than the scenario's 60 s"),
+        (("duration_s: 10.0", "seeds: [3]"), "key 'seeds' twice"),
+    ],
+)
+def test_a_mistake_is_named_with_its_file_and_key(
+    tmp_path: Path, change: tuple[str, str], match: str
+) -> None:
+    text = GRID.replace(*change)
+    assert text != GRID
+    with pytest.raises(sweep.SweepError, match=match) as error:
+        sweep.runs(grid(tmp_path, text))
+    assert "grid.yaml" in str(error.value)
+
+
+def test_a_sweep_goes_on_where_it_was_broken_off(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="Parquet needs the extra 'research'")
+    path = grid(tmp_path)
+    assert run(path, "--jobs", 1).exit_code == 0
+    whole = parquet.read_table(tmp_path / "grid.parquet").to_pylist()
+    assert len(whole) == 8 and whole[0]["control.guard_ms"] == 100.0 and whole[0]["policy"] == "static"
+    # Three rows and a torn fourth, as a crash leaves them.
+    kept = tmp_path / "grid.jsonl"
+    lines = kept.read_bytes().splitlines(keepends=True)
+    kept.write_bytes(b"".join(lines[:3]) + lines[3][:20])
+    (tmp_path / "grid.parquet").unlink()
+    again = run(path, "--jobs", 1, "--json")
+    assert again.exit_code == 0, again.output
+    assert json.loads(again.stdout)["already_there"] == 3
+    rows = parquet.read_table(tmp_path / "grid.parquet").to_pylist()
+    assert without_time(rows) == without_time(whole)
+    assert rows[:3] == whole[:3]  # not run again: their wall time is the first run's
+    assert json.loads(run(path, "--fresh", "--jobs", 1, "--json").stdout)["already_there"] == 0
+
+
+def test_results_that_are_not_of_a_sweep_are_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"key": "a"}\n[1]\n')
+    with pytest.raises(sweep.SweepError, match=r"x\.jsonl:2: not a row of a sweep"):
+        sweep.Results(path)
+    assert path.read_text().endswith("[1]\n")
+
+
+def die(_spec: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_local_worker_is_told_and_what_was_done_is_kept() -> None:
+    with pytest.raises(pool.WorkersLost, match="worker process died"):
+        list(pool.local(die, [1, 2], 2))
+
+
+def tell_and_wait(folder: str) -> None:
+    Path(folder, str(os.getpid())).touch()
+    time.sleep(60)
+
+
+WAITING = """
+import sys
+from controller.experiments import pool
+from tests.experiments.test_sweep import tell_and_wait
+if __name__ == "__main__":
+    list(pool.local(tell_and_wait, [sys.argv[1]] * 2, 2))
+"""
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_no_worker_outlives_the_process_that_started_it(tmp_path: Path) -> None:
+    script, told = tmp_path / "waiting.py", tmp_path / "told"
+    told.mkdir()
+    script.write_text(WAITING)
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(told)], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    end = time.monotonic() + 60
+    while len(list(told.iterdir())) < 2 and time.monotonic() < end:
+        time.sleep(0.05)
+    workers = [int(file.name) for file in told.iterdir()]
+    assert len(workers) == 2 and all(map(alive, workers))
+    process.kill()
+    process.wait()
+    end = time.monotonic() + 30
+    while any(map(alive, workers)) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not any(map(alive, workers))
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "error", "match"),
+    [
+        ("tcp://10.0.0.1:8786", InsecureAddress, "not a loopback address.*tls://"),
+        ("tls://10.0.0.1:8786", InsecureAddress, "needs --keys"),
+        ("127.0.0.1:8786", ValueError, "neither tcp://"),
+    ],
+)
+def test_a_cluster_beyond_loopback_needs_keys(scheduler: str, error: type[Exception], match: str) -> None:
+    with pytest.raises(error, match=match):
+        list(pool.dask(die, [1], scheduler))
+
+
+def test_a_key_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(KeyFileError, match=r"ca\.crt: there is no such file"):
+        list(pool.dask(die, [1], "tls://10.0.0.1:8786", keys=tmp_path))
+
+
+# ---- a real cluster --------------------------------------------------------------------------------------
+
+
+class Cluster:
+    """A Dask scheduler and two workers without nannies: a worker that is killed stays dead."""
+
+    def __init__(self, folder: Path) -> None:
+        self._log = (folder / "cluster.log").open("wb")
+        self.address = ""
+        file = folder / "scheduler.json"
+        no_page = ("--no-dashboard",)
+        self._scheduler = self._start(
+            "scheduler", "--host", "tcp://127.0.0.1", "--port", "0", "--scheduler-file", str(file), *no_page
+        )
+        end = time.monotonic() + 60
+        while not self.address and time.monotonic() < end:
+            time.sleep(0.1)
+            if file.exists() and file.read_text():
+                self.address = json.loads(file.read_text())["address"]
+        assert self.address, (folder / "cluster.log").read_text()
+        self.workers = [
+            self._start("worker", self.address, "--nthreads", "1", "--no-nanny", *no_page) for _ in range(2)
+        ]
+
+    def _start(self, what: str, *arguments: str) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        return subprocess.Popen(
+            [sys.executable, "-m", "dask", what, *arguments],
+            stdout=self._log,
+            stderr=self._log,
+            cwd=ROOT,
+            env=environment,
+        )
+
+    def close(self) -> None:
+        for process in (*self.workers, self._scheduler):
+            process.kill()
+            process.wait()
+        self._log.close()
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    pytest.importorskip("distributed", reason="a Dask cluster needs the extra 'sweep'")
+    one = Cluster(tmp_path)
+    yield one
+    one.close()
+
+
+def test_nothing_is_lost_when_a_worker_of_a_dask_cluster_is_killed(tmp_path: Path, cluster: Cluster) -> None:
+    import distributed
+
+    path = grid(tmp_path, GRID.replace("duration_s: 10.0", "duration_s: 60.0"))
+    todo = sweep.runs(path)
+    with distributed.Client(cluster.address, set_as_default=False) as client:
+        client.wait_for_workers(2, timeout=60)
+    results = sweep.Results(tmp_path / "cluster.jsonl")
+    finished = []
+    for spec in sweep.carry_out(todo, results, lambda f, jobs: pool.dask(f, jobs, cluster.address)):
+        finished.append(spec)
+        if len(finished) == 1:
+            cluster.workers[0].send_signal(signal.SIGKILL)
+    results.close()
+    assert cluster.workers[0].wait(10) == -signal.SIGKILL and cluster.workers[1].poll() is None
+    assert len(finished) == 8 == len(results.rows)
+    expected = [sweep.row(spec) for spec in todo]
+    on_disk = [json.loads(line) for line in (tmp_path / "cluster.jsonl").read_text().splitlines()]
+    assert without_time(on_disk) == without_time(expected)
