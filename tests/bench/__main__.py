@@ -8,10 +8,10 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from tests.bench import emulation, memory, policies, quota_latency, report_rate
+from tests.bench import emulation, memory, policies, quota_latency, report_rate, scaling
 from tests.bench.common import Row, Skip
 
-BENCHMARKS = {b.NAME: b for b in (quota_latency, report_rate, policies, emulation, memory)}
+BENCHMARKS = {b.NAME: b for b in (quota_latency, report_rate, policies, emulation, scaling, memory)}
 QUICK = 0.1
 
 
