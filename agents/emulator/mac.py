@@ -51,6 +51,9 @@ BSR_LEVELS = np.array(
 BSR_TOP = 300_000
 """What OAI takes a buffer of more than 150,000 bytes for. rfsim: backlogs of 77, 108, 150 and 300 kB."""
 
+READY = -1
+"""``due`` of a lost segment that waits for a transport block already."""
+
 ASKED, UNASKED = 1, 2
 """Why a UE without known data gets a minimum grant: its scheduling request, or inactivity."""
 
@@ -249,7 +252,7 @@ def given_up(s: Any, row: int, k: int, size: int, n: int) -> None:
         g.due = n + c.am_slots
         s.small[row, AM + (r.am_tail & (SEGMENTS - 1))] = k
         r.am_tail += 1
-    elif g.due <= n:
+    elif g.due == READY:
         r.am_bytes += size
     g.unsent += size
 
@@ -267,6 +270,7 @@ def retransmissions_due(s: Any, row: int, n: int) -> None:
             s.ue[row >> 1].sr_trigger = 1
         r.am_bytes += g.unsent
         r.am_ready += 1
+        g.due = READY
 
 
 @inlined

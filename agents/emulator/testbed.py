@@ -271,7 +271,7 @@ class EmulatedTestbed:
                         max_new_prb=int(row[f"max_{direction}"]),
                         new_prb_slots=int(row[f"new_{direction}"]),
                         retx_prb_slots=int(row[f"retx_{direction}"]),
-                        slots=_count(can_grant[direction], self._use_slot, n),
+                        slots=min(_count(can_grant[direction], self._use_slot, n), 2**32 - 1),
                     )
                 )
         for name in ("max", "new", "retx"):

@@ -112,6 +112,7 @@ class ClockKeeper:
         with self._changed:
             if self._closed.is_set():
                 raise GpuError("the edge agent is closing")
+            self._expire()  # before a renewal takes the place of a lease that has ended
             now = self._clock()
             before = self._leases.put(uuid, holder, mhz, now + lease_s, now)
             try:
@@ -120,6 +121,8 @@ class ClockKeeper:
             except GpuError:
                 self.counters["lock_errors"] += 1
                 self._leases.restore(uuid, holder, before)
+                self._failed.add(uuid)  # what the GPU is left at is not known: set again what is wanted
+                self._changed.notify_all()
                 raise
             self.counters["locks"] += 1
             self._changed.notify_all()

@@ -30,15 +30,16 @@ class ClockLeases:
     def put(self, gpu: str, holder: str, mhz: int, expires: float, now: float) -> Lease | None:
         """Set a holder's lease and return the one that it replaces, if that was live.
 
-        Raises :class:`TooManyHolders` for one more holder than the agent keeps.
+        Leases whose time has come stay for :meth:`expire`, so that nobody misses their end. Raises
+        :class:`TooManyHolders` for one more holder than the agent keeps.
         """
-        self.expire(now)
         leases = self._leases.setdefault(gpu, {})
-        if holder not in leases and len(leases) >= self._max_holders:
-            raise TooManyHolders(f"gpu {gpu} has {len(leases)} holders already")
+        live = sum(lease.expires > now for lease in leases.values())
+        if holder not in leases and live >= self._max_holders:
+            raise TooManyHolders(f"gpu {gpu} has {live} holders already")
         before = leases.get(holder)
         leases[holder] = Lease(mhz, expires)
-        return before
+        return before if before is None or before.expires > now else None
 
     def restore(self, gpu: str, holder: str, lease: Lease | None) -> None:
         """Undo a :meth:`put` that the GPU did not follow."""

@@ -16,6 +16,7 @@ import pytest
 
 import agents.emulator
 from agents.emulator import kernel, mac
+from agents.emulator.layout import AM, SEGMENTS
 from agents.emulator.spec import (
     RFSIM_PATH,
     CellSpec,
@@ -768,3 +769,21 @@ def test_a_second_process_finds_the_compiled_cell():
     )
     assert out.stdout.startswith("emulated cell already compiled")
     assert len(out.stdout.splitlines()) == 1
+
+
+def test_what_am_says_waits_is_what_waits():
+    """A segment of which two parts are given up, one as the other becomes due, counts once."""
+    bad = ChannelProcess(ul_mean_db=0.0, dl_mean_db=0.0, sd_db=8.0, coherence_s=0.05)
+    flows = [FlowSpec("d", "ue-1", kind="saturated_dl"), FlowSpec("u", "ue-1", kind="saturated_ul")]
+    spec = TestbedSpec([UeSpec("ue-1", 1, "ar", bad)], flows, rlc=RlcSpec(am_retransmit_ms=2.0))
+    bed = EmulatedTestbed(spec, seed=1)
+    for step in range(80):
+        bed.advance(bed.nr_slot + 500)
+        bed.set_quotas({"ar": ((106, 5, 20, 60)[step % 4],) * 2}, {})
+        for row in (0, 1):
+            rlc = bed._state.rlc[row]
+            waiting = range(int(rlc["am_head"]), int(rlc["am_ready"]))
+            numbers = (int(bed._state.small[row, AM + k % SEGMENTS]) for k in waiting)
+            unsent = sum(int(bed._state.segments[row * SEGMENTS + k % SEGMENTS]["unsent"]) for k in numbers)
+            assert rlc["am_bytes"] == unsent
+    assert bed._state.rlc["harq_failed"].min() > 100

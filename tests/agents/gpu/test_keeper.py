@@ -1,0 +1,65 @@
+"""Leases against the clocks, with time passed in: no lock outlives its lease, whoever comes first."""
+
+from __future__ import annotations
+
+import pytest
+
+from agents.gpu.device import GpuDevice, GpuInfo, GpuLost, Reading
+from agents.gpu.keeper import ClockKeeper
+
+
+class Gpu(GpuDevice):
+    def __init__(self, uuid: str) -> None:
+        self.locked = 0
+        self.failing = False
+        self._info = GpuInfo(uuid, "test", "test", (500, 900, 1600), 1600)
+
+    @property
+    def info(self) -> GpuInfo:
+        return self._info
+
+    def lock(self, mhz: int) -> None:
+        self.locked = mhz
+
+    def unlock(self) -> None:
+        self.locked = 0
+
+    def read(self) -> Reading:
+        if self.failing:
+            raise GpuLost("for a moment")
+        return Reading(self.locked or 1600, 4001, 30.0, 0.0, 0.0, 40.0)
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def keeper(*gpus: Gpu) -> tuple[ClockKeeper, Clock]:
+    clock = Clock()
+    return ClockKeeper(gpus, clock=clock), clock
+
+
+def test_a_call_for_one_gpu_does_not_swallow_the_end_of_another_s_lease() -> None:
+    a, b = Gpu("A"), Gpu("B")
+    kept, clock = keeper(a, b)
+    kept.lock("A", "cell", 900, 3.0)
+    clock.now = 3.0001
+    kept.lock("B", "cell", 900, 3.0)
+    kept.expire()
+    assert a.locked == 0
+    assert kept.counters["lapsed_leases"] == 1
+
+
+def test_a_late_renewal_that_fails_leaves_no_lock_without_a_lease() -> None:
+    a = Gpu("A")
+    kept, clock = keeper(a)
+    kept.lock("A", "cell", 900, 3.0)
+    clock.now, a.failing = 3.0001, True
+    with pytest.raises(GpuLost):
+        kept.lock("A", "cell", 900, 3.0)
+    a.failing, clock.now = False, 3.01
+    kept.expire()
+    assert a.locked == 0
