@@ -487,7 +487,10 @@ class Daemon:
     def _take_item(self, cell: _Cell, item: QosItem) -> None:
         match item:
             case codec.FrameBatch():
+                before = cell.collector.frames_dropped
                 cell.collector.frames(item.flow, item.columns, item.synchronised, item.received_ns)
+                if dropped := cell.collector.frames_dropped - before:
+                    self.counters.inc("qos_frames_dropped_total", cell.cell_id, dropped)
             case FlowBegin():
                 cell.collector.flow_start(item.flow)
                 cell.flow_hosts[item.flow.flow] = item.host

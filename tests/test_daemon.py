@@ -13,6 +13,7 @@ import pytest
 import zmq
 
 from controller import config
+from controller.core import collector
 from controller.core.loop import ControlLoop
 from controller.daemon import Daemon
 from controller.store.run import RunStore
@@ -129,6 +130,23 @@ def slots(daemon: Daemon) -> int:
     return daemon.state().cells[0].control_slots
 
 
+def flow_start(slice_: str = "ar") -> qos_pb2.QosMessage:
+    start = qos_pb2.FlowStart(
+        flow="f", ue_id="ue-1", slice=slice_, ul_bps=1e6, dl_bps=1e6, time_ns=time.time_ns()
+    )
+    return qos_pb2.QosMessage(flow_start=start)
+
+
+def publish(daemon: Daemon, *messages: qos_pb2.QosMessage) -> list[qos_pb2.QosNotice]:
+    """What a host's stream of ``messages`` is answered with; the stream ends after them."""
+    hello = qos_pb2.QosHello(protocol_version=PROTOCOL_VERSION, host="h", cell_id="cell-1")
+    address = daemon.config.links.qos.address
+    assert address is not None
+    with grpc.insecure_channel(address) as channel:
+        stream = iter([qos_pb2.QosMessage(hello=hello), *messages])
+        return list(qos_pb2_grpc.QosIngestStub(channel).Publish(stream, timeout=5))
+
+
 def closed(daemon: Daemon) -> tuple[dict[str, Any], dict[str, Any]]:
     """The QoS of the last control slot that is over, and all of its slice's record."""
     record = daemon.state().cells[0].last
@@ -220,15 +238,7 @@ def test_a_carrier_that_the_configuration_does_not_fit_is_not_controlled(
 def test_a_flow_of_an_unknown_slice_is_refused_by_name(run: Callable[..., tuple[Daemon, Gnb]]) -> None:
     daemon, gnb = run()
     gnb.hello()
-    start = qos_pb2.FlowStart(
-        flow="f", ue_id="ue-1", slice="nosuch", ul_bps=1e6, dl_bps=1e6, time_ns=time.time_ns()
-    )
-    hello = qos_pb2.QosHello(protocol_version=PROTOCOL_VERSION, host="h", cell_id="cell-1")
-    messages = [qos_pb2.QosMessage(hello=hello), qos_pb2.QosMessage(flow_start=start)]
-    address = daemon.config.links.qos.address
-    assert address is not None
-    with grpc.insecure_channel(address) as channel:
-        notices = list(qos_pb2_grpc.QosIngestStub(channel).Publish(iter(messages), timeout=5))
+    notices = publish(daemon, flow_start("nosuch"))
     assert [n.kind for n in notices] == [qos_pb2.ACCEPTED, qos_pb2.REFUSED]
     assert "unknown slice 'nosuch'" in notices[1].reason
     goes_on(daemon, gnb)
@@ -237,17 +247,22 @@ def test_a_flow_of_an_unknown_slice_is_refused_by_name(run: Callable[..., tuple[
 def test_flows_whose_host_is_gone_end(run: Callable[..., tuple[Daemon, Gnb]]) -> None:
     daemon, gnb = run()
     gnb.hello()
-    start = qos_pb2.FlowStart(
-        flow="f", ue_id="ue-1", slice="ar", ul_bps=1e6, dl_bps=1e6, time_ns=time.time_ns()
-    )
-    hello = qos_pb2.QosHello(protocol_version=PROTOCOL_VERSION, host="h", cell_id="cell-1")
-    messages = [qos_pb2.QosMessage(hello=hello), qos_pb2.QosMessage(flow_start=start)]
-    address = daemon.config.links.qos.address
-    assert address is not None
-    with grpc.insecure_channel(address) as channel:
-        list(qos_pb2_grpc.QosIngestStub(channel).Publish(iter(messages), timeout=5))
+    publish(daemon, flow_start())
     until(lambda: daemon.state().cells[0].active_flows == 1, "the flow", 5)
     until(lambda: gnb.pump() or gnb.report() or daemon.state().cells[0].active_flows == 0, "its end", 10)
+
+
+def test_frames_that_a_full_collector_drops_are_counted(
+    run: Callable[..., tuple[Daemon, Gnb]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collector, "MAX_FRAMES", 1)
+    daemon, _ = run(**{"control.control_slot_s": 60.0})
+    now = time.time_ns()
+    batches = [
+        qos_pb2.FrameBatch(flow="f", frames=[qos_pb2.Frame(sequence=i, ue_sent_ns=now)]) for i in range(3)
+    ]
+    publish(daemon, flow_start(), *(qos_pb2.QosMessage(frames=b) for b in batches))
+    until(lambda: daemon.counters.get("qos_frames_dropped_total", "cell-1") == 2, "two dropped frames", 5)
 
 
 def test_a_bad_reload_changes_nothing_and_a_good_one_keeps_what_was_learned(
