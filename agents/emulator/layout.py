@@ -61,7 +61,7 @@ CELL = _record(
     " up_head up_tail down_head down_tail line_drops"
     # edge
     " edge_head edge_tail serving serving_frame edge_end busy_ns mhz orders_head orders_tail lag_ns held_max"
-    " stall_min_ns stall_max_ns events_head events_tail",
+    " stall_mean_ns events_head events_tail",
     "harq_gain bler_scale bler_lower bler_upper bler_keep pf_keep base_ns clocked_ns max_mhz stall_rate"
     " hold_p hold_median hold_sigma hiccup_p hiccup_min hiccup_max",
 )

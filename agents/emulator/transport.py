@@ -402,12 +402,15 @@ def server_read(s: Any, i: int, now: int) -> None:
 
 @compiled
 def stall_of(c: Any, k: int) -> tuple[int, int]:
-    """Start and end of the stall that begins in second ``k``; both NEVER where there is none."""
+    """Start and end of the stall that begins in second ``k``; both NEVER where there is none.
+
+    The length is exponential, at most a second, which bounds how far back a stall can have begun.
+    """
     if draws.uniform(c.seed, draws.STALL, 0, k) >= c.stall_rate:
         return NEVER, NEVER
     start = k * _SECOND + int(draws.uniform(c.seed, draws.STALL, 1, k) * _SECOND)
-    span = c.stall_max_ns - c.stall_min_ns
-    return start, start + c.stall_min_ns + int(draws.uniform(c.seed, draws.STALL, 2, k) * span)
+    length = -c.stall_mean_ns * math.log(1.0 - draws.uniform(c.seed, draws.STALL, 2, k))
+    return start, start + int(min(length, 1.0 * _SECOND))
 
 
 @inlined

@@ -567,7 +567,7 @@ def test_stalls_raise_the_mean_but_not_the_90th_percentile(single_flow):
     assert calm[:, 1].max() == pytest.approx(7.0, abs=0.01)
     assert np.quantile(single_flow[:, 1], 0.9) == pytest.approx(7.0, abs=0.1)
     assert single_flow[:, 1].mean() > 7.5
-    assert 100 < single_flow[:, 1].max() < 400
+    assert 100 < single_flow[:, 1].max() < 800
 
 
 def test_a_larger_frame_takes_longer_on_the_gpu():
