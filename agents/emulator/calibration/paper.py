@@ -220,6 +220,7 @@ def _table_iv(out: Calibration, seconds: float) -> None:
     out.missing.append(
         "Table IV, UL: half the frames take over 11 ms (buffer status report, K2 and two TDD periods for "
         "12.5 kB), so a mean of 12 ms leaves little for a tail with a 90th percentile of 27 ms; a modem that "
-        "needs fewer TDD periods for most frames would make room for it. Round trip: hops are independent "
+        "needs fewer TDD periods for most frames would make room for it, and for the rare long holds behind "
+        "the maximum of 216 ms. Round trip: hops are independent "
         "here, and the paper's maximum of 567 ms says that its stalls sometimes meet"
     )
