@@ -15,7 +15,7 @@ from numba import njit
 from agents.emulator import draws, layout, mac, transport
 from agents.emulator.layout import FRAMES
 from agents.emulator.mac import radio, radio_frame
-from agents.emulator.transport import instants
+from agents.emulator.transport import instants, stream_send
 from controller.core import nr
 from controller.core.nr import SLOT_NS, SLOTS_PER_FRAME
 
@@ -29,7 +29,7 @@ def _digest() -> int:
     return int.from_bytes(h.digest()[:7], "little")
 
 
-def _entry_points(digest: int) -> tuple[Any, Any]:
+def _entry_points(digest: int) -> tuple[Any, Any, Any]:
     @njit(cache=True, **draws.OPTIONS)
     def advance(s: Any, until: int) -> int:
         """Runs NR slots up to, not including, ``until``; returns the sources' digest."""
@@ -85,8 +85,13 @@ def _entry_points(digest: int) -> tuple[Any, Any]:
                 return -1 if digest >= 0 else -2
         return k
 
-    return advance, collect
+    @njit(cache=True, **draws.OPTIONS)
+    def send(s: Any, flow: int, direction: int, size: int) -> int:
+        """Bytes of an external flow that enter now, at most ``size``; how many did."""
+        return stream_send(s, flow, direction, size) if digest >= 0 else -1
+
+    return advance, collect, send
 
 
 DIGEST = _digest()
-advance, collect = _entry_points(DIGEST)
+advance, collect, send = _entry_points(DIGEST)

@@ -25,6 +25,8 @@ EDGE_QUEUE = 16384
 CLOCK_ORDERS = 256
 FLOW_EVENTS = 4096
 MAX_SLICES = 64
+# Packets of an external flow and direction under way; all of a UE fit into half its PACKETS.
+STREAM_PACKETS = 256
 
 # Columns of the small rings of a (UE, direction).
 RESULTS, RESULTS_LEN = 0, 64  # HARQ processes whose outcome the gNB does not know yet
@@ -37,9 +39,9 @@ GRANTS = AM + SEGMENTS  # by NR slot of the radio frame: new grants, retransmiss
 SMALL_RINGS = GRANTS + 60
 
 # Packet kinds.
-DATA, ACK, RAW, PROBE = 0, 1, 2, 3
+DATA, ACK, RAW, PROBE, STREAM, STREAM_ACK = range(6)
 # Flow kinds.
-OPENRTIST, SATURATED_UL, SATURATED_DL, CBR_UL, CBR_DL, ECHO, BURST_UL = range(7)
+OPENRTIST, SATURATED_UL, SATURATED_DL, CBR_UL, CBR_DL, ECHO, BURST_UL, EXTERNAL = range(8)
 # States of an RLC segment.
 UNDERWAY, RECEIVED, LOST = 0, 1, 2
 

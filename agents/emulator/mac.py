@@ -24,6 +24,7 @@ from agents.emulator.layout import (
     LOST,
     NEVER,
     PACKETS,
+    PROBE,
     PUSCH,
     PUSCH_LEN,
     RAW,
@@ -132,7 +133,7 @@ def hand_up(s: Any, row: int, p: Any, due: int) -> None:
     c, r = s.cell[0], s.rlc[row]
     r.packets_out += 1
     r.bytes_out += p.size
-    if p.kind >= RAW:
+    if RAW <= p.kind <= PROBE:
         f = s.flow[p.flow]
         if row & 1 == UL:
             f.ul_delivered += p.size
@@ -183,7 +184,7 @@ def release(s: Any, row: int, n: int) -> None:
             if p.lost:
                 r.packets_dropped += 1
                 r.bytes_dropped += p.size
-                if p.kind >= RAW:
+                if RAW <= p.kind <= PROBE:
                     if row & 1 == UL:
                         s.flow[p.flow].ul_dropped += p.size
                     else:

@@ -20,7 +20,10 @@ CBR_UL = "cbr_ul"
 CBR_DL = "cbr_dl"
 ECHO = "echo"
 BURST_UL = "burst_ul"
-FLOW_KINDS = (OPENRTIST, SATURATED_UL, SATURATED_DL, CBR_UL, CBR_DL, ECHO, BURST_UL)
+EXTERNAL = "external"
+FLOW_KINDS = (OPENRTIST, SATURATED_UL, SATURATED_DL, CBR_UL, CBR_DL, ECHO, BURST_UL, EXTERNAL)
+MAX_EXTERNAL = 8
+"""External flows of one UE: what they have under way fits into its queues."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +231,9 @@ class FlowSpec:
     answers at once, ``burst_ul`` from the UE. :meth:`EmulatedTestbed.take_frames` tells echoes
     (``edge_sent``, ``ue_received`` = ``ue_sent``, ``edge_received``) and bursts (``ue_sent``,
     ``edge_received`` of the latest packet, ``edge_sent`` once all are through).
+
+    Kind ``external`` carries the bytes of somebody else in both directions, in order, as
+    :meth:`EmulatedTestbed.send` puts them in; it has no schedule (``active`` is empty). It needs RLC AM.
     """
 
     flow: str
@@ -266,6 +272,8 @@ class FlowSpec:
             raise ValueError(f"flow {self.flow!r}: gaps of {self.gap_ms} ms are not positive or out of order")
         if not 1 <= self.packets <= self.burst_bytes <= 1_000_000:
             raise ValueError(f"flow {self.flow!r}: {self.burst_bytes} bytes in {self.packets} packets")
+        if self.kind == EXTERNAL and self.active:
+            raise ValueError(f"flow {self.flow!r}: an external flow has no schedule, active is ()")
         last = 0.0
         for start, stop in self.active:
             if not last <= start < stop:
@@ -431,6 +439,12 @@ class TestbedSpec:
             largest = max(f.ul.max_bps, f.dl.max_bps) / f.fps / 8 * (1 + f.frame_jitter)
             if largest > self.tcp.receive_buffer_bytes / 2:
                 raise ValueError(f"flow {f.flow!r}: frames of {largest:.0f} B exceed half the receive buffer")
+        for ue in known:
+            streams = sum(f.kind == EXTERNAL and f.ue_id == ue for f in self.flows)
+            if streams and self.rlc.mode != "am":
+                raise ValueError(f"UE {ue!r}: external flows need rlc.mode am, which loses nothing")
+            if streams > MAX_EXTERNAL:
+                raise ValueError(f"UE {ue!r}: {streams} external flows, {MAX_EXTERNAL} at most")
 
 
 def _between(name: str, value: int, low: int, high: int) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from agents.emulator import kernel
 from agents.emulator import layout as lay
 from agents.emulator.channel import bler_midpoints, cqi_snr, read_trace
-from agents.emulator.spec import FLOW_KINDS, ChannelProcess, FlowSpec, RateSpec, TestbedSpec
+from agents.emulator.spec import EXTERNAL, FLOW_KINDS, ChannelProcess, FlowSpec, RateSpec, TestbedSpec
 from controller.core.nr import FRAME_MS, SLOT_NS, SLOTS_PER_FRAME, tbs_table
 from wire import ran_pb2
 
@@ -216,6 +216,32 @@ class EmulatedTestbed:
         orders[tail % lay.CLOCK_ORDERS] = due, mhz
         c["orders_head"], c["orders_tail"] = head, tail + 1
 
+    # -- external flows ------------------------------------------------------------------------------
+
+    def send(self, flow: int, direction: str, size: int) -> int:
+        """Puts up to ``size`` bytes of an external flow into the cell, at the start of the next NR slot.
+
+        ``direction`` is ``ul`` or ``dl``. Returns how many bytes were taken: no more than
+        ``tcp.send_buffer_bytes`` are under way. They come out in order (:meth:`delivered`). ValueError for
+        another kind of flow.
+        """
+        if self.spec.flows[flow].kind != EXTERNAL:
+            raise ValueError(f"flow {self.spec.flows[flow].flow!r} is not external")
+        return int(kernel.send(self._state, flow, ("ul", "dl").index(direction), size))
+
+    def delivered(self, flow: int, direction: str) -> int:
+        """Bytes of a flow that have come out since the start."""
+        return int(self._state.flow[flow][f"{direction}_delivered"])
+
+    def dropped(self, flow: int, direction: str) -> int:
+        """Bytes of a flow that a full queue has dropped since the start."""
+        return int(self._state.flow[flow][f"{direction}_dropped"])
+
+    def underway(self, flow: int, direction: str) -> int:
+        """Bytes of a flow that are neither out nor dropped."""
+        row = self._state.flow[flow]
+        return int(row[f"{direction}_offered"] - row[f"{direction}_delivered"] - row[f"{direction}_dropped"])
+
     # -- what is seen --------------------------------------------------------------------------------
 
     def mac_report(self) -> ran_pb2.MacReport:
@@ -336,6 +362,8 @@ class EmulatedTestbed:
             for d, name in enumerate(("ul", "dl")):
                 if f["kind"] == lay.OPENRTIST:
                     queued = self._frames_underway(i, d)
+                elif f["kind"] == lay.EXTERNAL:
+                    queued = sum(int(p["a"]) for p in self._stream_packets(i, d))
                 else:
                     queued = sum(
                         int(p["size"]) for p in self._packets(2 * int(f["ue"]) + d) if p["flow"] == i
@@ -401,10 +429,23 @@ class EmulatedTestbed:
 
     def _packets(self, row: int) -> list[np.void]:
         r = self._state.rlc[row]
-        first = row * lay.PACKETS
-        return [
-            self._state.packets[first + k % lay.PACKETS] for k in range(int(r["pk_head"]), int(r["pk_tail"]))
-        ]
+        return _ring(
+            self._state.packets, row * lay.PACKETS, lay.PACKETS, int(r["pk_head"]), int(r["pk_tail"])
+        )
+
+    def _stream_packets(self, i: int, d: int) -> list[np.void]:
+        """Packets of an external flow and direction, wherever they are."""
+        c, ue = self._cell, int(self._state.flow[i]["ue"])
+        packets = self._packets(2 * ue + d)
+        if d == lay.UL:
+            packets += _ring(self._state.up, 0, lay.LINE, int(c["up_head"]), int(c["up_tail"]))
+        else:
+            e = self._state.ue[ue]
+            packets += _ring(self._state.down, 0, lay.LINE, int(c["down_head"]), int(c["down_tail"]))
+            packets += _ring(
+                self._state.host, ue * lay.HOST, lay.HOST, int(e["host_head"]), int(e["host_tail"])
+            )
+        return [p for p in packets if p["flow"] == i and p["kind"] == lay.STREAM]
 
     def _frames_underway(self, i: int, d: int) -> int:
         f, received = self._state.flow[i], int(self._state.tcp[2 * i + d]["rcv"])
@@ -414,6 +455,10 @@ class EmulatedTestbed:
             frame = self._state.frames[i * lay.FRAMES + k % lay.FRAMES]
             total += min(int(frame[f"{name}_size"]), max(0, int(frame[f"{name}_end"]) - received))
         return total
+
+
+def _ring(rows: NDArray[np.void], first: int, length: int, head: int, tail: int) -> list[np.void]:
+    return [rows[first + k % length] for k in range(head, tail)]
 
 
 def _count(can_carry: NDArray[np.bool_], first: int, end: int) -> int:

@@ -27,12 +27,16 @@ from agents.emulator.layout import (
     LINE,
     NEVER,
     OPENRTIST,
+    PACKETS,
     PROBE,
     RAW,
+    STREAM,
+    STREAM_ACK,
+    STREAM_PACKETS,
     TCP_SEGMENTS,
     UL,
 )
-from agents.emulator.mac import enqueue, line_push
+from agents.emulator.mac import backlog, enqueue, line_push
 from controller.core.nr import SLOT_NS
 
 _SECOND = 1_000_000_000
@@ -335,6 +339,52 @@ def probe_arrived(s: Any, p: Any, up: bool, now: int) -> None:
     f.returned = max(f.returned, k + 1)
 
 
+@inlined
+def stream_arrived(s: Any, p: Any, up: bool, now: int) -> None:
+    """A packet of an external flow is through; every second one is acknowledged (RFC 5681 4.2)."""
+    f, t = s.flow[p.flow], s.tcp[2 * p.flow + (UL if up else DL)]
+    if up:
+        f.ul_delivered += p.a
+    else:
+        f.dl_delivered += p.a
+    t.seg_una += 1
+    t.unacked += 1
+    if t.unacked == 2:
+        t.unacked = 0
+        send_packet(s, p.flow, not up, s.cell[0].tcp_header, STREAM_ACK, 0, 0, now)
+
+
+@compiled
+def stream_send(s: Any, i: int, d: int, size: int) -> int:
+    """Up to ``size`` bytes of an external flow enter at the start of the present NR slot; how many did.
+
+    No more than the send buffer are under way, and none that a queue would drop.
+    """
+    c, f, t = s.cell[0], s.flow[i], s.tcp[2 * i + d]
+    now = c.slot * SLOT_NS
+    r = s.rlc[2 * f.ue + d]
+    taken = 0
+    while taken < size and t.seg_next - t.seg_una < STREAM_PACKETS:
+        if d == UL:
+            underway = f.ul_offered - f.ul_delivered - f.ul_dropped
+        else:
+            underway = f.dl_offered - f.dl_delivered - f.dl_dropped
+        n = min(min(c.mss, size - taken), c.send_buffer - underway)
+        whole = n + c.tcp_header
+        if n <= 0 or backlog(r) + whole > c.queue_limit or r.pk_tail - r.pk_head >= PACKETS:
+            break
+        if d == DL and c.down_tail - c.down_head >= LINE:
+            break
+        send_packet(s, i, d == UL, whole, STREAM, n, 0, now)
+        t.seg_next += 1
+        taken += n
+        if d == UL:
+            f.ul_offered += n
+        else:
+            f.dl_offered += n
+    return taken
+
+
 @compiled
 def client_capture(s: Any, i: int, now: int) -> None:
     """The client takes a camera frame and begins to send it."""
@@ -545,6 +595,10 @@ def packet_arrived(s: Any, p: Any, up: bool, now: int) -> None:
     if p.kind == PROBE:
         probe_arrived(s, p, up, now)
         return
+    if p.kind >= STREAM:
+        if p.kind == STREAM:
+            stream_arrived(s, p, up, now)
+        return
     if p.kind == DATA:
         data_arrived(s, i, UL if up else DL, p.a, now)
     else:
@@ -585,7 +639,9 @@ def instants(s: Any, until: int) -> None:
             if p.kind == PROBE:
                 offer(s, p.flow, DL, p.size, p.kind, p.a)
             else:
-                enqueue(s, 2 * s.flow[p.flow].ue + DL, p.size, p.flow, p.kind, p.a, p.b)
+                taken = enqueue(s, 2 * s.flow[p.flow].ue + DL, p.size, p.flow, p.kind, p.a, p.b)
+                if p.kind == STREAM and not taken:
+                    s.flow[p.flow].dl_dropped += p.a
         elif source == 3:
             e = s.ue[which]
             p = s.host[which * HOST + (e.host_head & (HOST - 1))]

@@ -12,13 +12,15 @@ def warm_up() -> tuple[float, bool]:
     """Compiles what is not in the cache yet: (seconds, whether anything was compiled)."""
     start = perf_counter()
     from agents.emulator import kernel
-    from agents.emulator.spec import FlowSpec, TestbedSpec, UeSpec
+    from agents.emulator.spec import EXTERNAL, FlowSpec, TestbedSpec, UeSpec
     from agents.emulator.testbed import EmulatedTestbed
 
-    bed = EmulatedTestbed(TestbedSpec([UeSpec("ue-1", 1)], [FlowSpec("flow-1", "ue-1")]), seed=0)
+    flows = [FlowSpec("flow-1", "ue-1"), FlowSpec("flow-2", "ue-1", (), kind=EXTERNAL)]
+    bed = EmulatedTestbed(TestbedSpec([UeSpec("ue-1", 1)], flows), seed=0)
+    bed.send(1, "ul", 1000)
     bed.advance(200)
     bed.take_frames()
-    compiled = any(f.stats.cache_misses for f in (kernel.advance, kernel.collect))
+    compiled = any(f.stats.cache_misses for f in (kernel.advance, kernel.collect, kernel.send))
     return perf_counter() - start, compiled
 
 

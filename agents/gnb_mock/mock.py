@@ -25,12 +25,13 @@ from typing import Any, Final
 import numpy as np
 import zmq
 
-from agents.emulator.spec import TestbedSpec
+from agents.emulator.spec import EXTERNAL, TestbedSpec
 from agents.emulator.testbed import EmulatedTestbed
 from agents.gnb_mock.agent import Cell, CellTime, Quotas, RanAgent
 from agents.gnb_mock.edge import EdgeFollower
 from agents.gnb_mock.pacing import CellClock, Pacer
 from agents.gnb_mock.qos import MAX_BATCH, QosPublisher
+from agents.gnb_mock.user_plane import UserPlane
 from agents.heartbeat import write_heartbeat
 from controller.core import nr
 from wire import qos_pb2, ran_pb2, security
@@ -70,6 +71,7 @@ Change = QuotaChange | ClockChange
 class GnbMock:
     """See the module.
 
+    A ``user_plane`` carries real connections through the cell, which then goes on NR slot by NR slot.
     ``ran_address`` is the controller's ROUTER (``tcp://host:port``); without ``qos_address`` flows and frames
     are told to nobody, and without ``edge_address`` the emulated GPU runs at its default clock. With an edge
     agent the emulated server runs at the clock that the agent reads back, without a lag of its own. A flow
@@ -90,6 +92,7 @@ class GnbMock:
         edge_address: str | None = None,
         gpu: str = "",
         tls: security.Tls | None = None,
+        user_plane: UserPlane | None = None,
         step_s: float = 0.004,
         health_file: Path | None = None,
         history_limit: int = 100_000,
@@ -97,6 +100,10 @@ class GnbMock:
         security.require_secure("--ran", ran_address, curve is not None, "--keys")
         if edge_address is not None:
             spec = dataclasses.replace(spec, edge=dataclasses.replace(spec.edge, clock_lag_ms=0.0))
+        self._user_plane = user_plane
+        if user_plane is not None:
+            spec = user_plane.join(spec)
+            step_s = nr.SLOT_NS / 1e9
         self.spec = spec
         self.seed = seed
         self.history: deque[Change] = deque(maxlen=history_limit)
@@ -226,6 +233,7 @@ class GnbMock:
             "ran": dict(agent.counters),
             "qos": self._qos.counters if self._qos else {},
             "edge": dict(self._edge.counters) if self._edge else {},
+            "user_plane": dict(self._user_plane.counters) if self._user_plane else {},
         }
 
     # ---- the cell's thread ------------------------------------------------------------------------------
@@ -271,15 +279,26 @@ class GnbMock:
             due, skipped = pacer.due(now_ns, testbed.nr_slot)
             self._keep_real_time(testbed, skipped, now_ns)
             self._follow_edge(testbed)
+            if self._user_plane is not None:
+                self._user_plane.put(testbed)
             self._advance(testbed, socket, due)
+            if self._user_plane is not None:
+                self._user_plane.take(testbed)
             self._agent.tick(now_ns / 1e9)
             self._enforce(testbed)
             self._send_control(socket)
             if now_ns >= step:
                 step = now_ns + self._step_ns
-            wait_ms = -(-(step - time.monotonic_ns()) // 1_000_000)
-            if socket.poll(max(0, wait_ms)):
-                self._receive(socket)
+            self._wait(socket, step)
+
+    def _wait(self, socket: zmq.Socket[bytes], until_ns: int) -> None:
+        """Until a message or the time comes. Poll counts in ms, too coarse for the user plane."""
+        wait_ns = max(0, until_ns - time.monotonic_ns())
+        if self._user_plane is not None:
+            time.sleep(wait_ns / 1e9)
+            wait_ns = 0
+        if socket.poll(-(-wait_ns // 1_000_000)):
+            self._receive(socket)
 
     def _keep_real_time(self, testbed: EmulatedTestbed, skipped: int, now_ns: int) -> None:
         if skipped:
@@ -390,7 +409,7 @@ class GnbMock:
                 self._active.add(event.flow)
             else:
                 self._active.discard(event.flow)
-        if self._edge is not None:
+        if self._edge is not None and any(f.kind != EXTERNAL for f in self.spec.flows):
             self._edge.set_load(testbed.edge_utilisation())
         if self._qos is None:
             return

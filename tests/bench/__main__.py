@@ -8,10 +8,20 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from tests.bench import emulation, memory, policies, quota_latency, report_rate, scaling
+from tests.bench import (
+    edge_agent,
+    emulation,
+    memory,
+    policies,
+    quota_latency,
+    report_rate,
+    scaling,
+    user_plane,
+)
 from tests.bench.common import Row, Skip
 
-BENCHMARKS = {b.NAME: b for b in (quota_latency, report_rate, policies, emulation, scaling, memory)}
+_ALL = (quota_latency, report_rate, policies, emulation, scaling, memory, user_plane, edge_agent)
+BENCHMARKS = {b.NAME: b for b in _ALL}
 QUICK = 0.1
 
 

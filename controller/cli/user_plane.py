@@ -1,0 +1,90 @@
+"""``user-plane``: real TCP connections through the emulated cell."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from controller.cli.processes import SECONDS, load_config, log_to_stderr
+
+
+class _Listen(click.ParamType):
+    name = "UE=HOST:PORT"
+
+    def convert(
+        self, value: str | tuple[str, str], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        ue, sign, address = value.partition("=")
+        if not (ue and sign):
+            self.fail(f"{value!r} is not {self.name}", param, ctx)
+        return ue, address
+
+
+@click.command("user-plane")
+@click.argument("config_file", metavar="CONFIG")
+@click.option(
+    "--listen",
+    "listens",
+    type=_Listen(),
+    multiple=True,
+    default=("ue-1=127.0.0.1:9098",),
+    show_default=True,
+    help="Where the applications of a UE connect. Repeat for more UEs.",
+)
+@click.option("--server", default="127.0.0.1:9099", show_default=True, help="The server behind the cell.")
+@click.option("--ran", default="tcp://127.0.0.1:5555", show_default=True, help="The controller's RAN link.")
+@click.option("--channel-trace", type=click.Path(), help="Measured channel (CQI, SNR) instead of a process.")
+@click.option("--seed", default=1, show_default=True)
+@click.option("--keys", help="Folder of CURVE keys (prbandit keys).")
+@click.option("--duration", type=SECONDS, help="Stop after so many seconds.")
+@click.option(
+    "--heartbeat", type=click.Path(path_type=Path), help="Touch this file once a second while all is well."
+)
+@click.option("-v", "--verbose", is_flag=True)
+def user_plane(
+    config_file: str,
+    listens: tuple[tuple[str, str], ...],
+    server: str,
+    ran: str,
+    channel_trace: str | None,
+    seed: int,
+    keys: str | None,
+    duration: float | None,
+    heartbeat: Path | None,
+    verbose: bool,
+) -> None:
+    """Carry TCP connections through the emulated cell of CONFIG, in real time.
+
+    The cell takes its quotas from the controller as gnb-mock's does, and delays the bytes as its queues do.
+    The flows that CONFIG emulates are left out; their UEs stay.
+    """
+    from agents.gnb_mock.mock import GnbMock
+    from agents.gnb_mock.user_plane import UserPlane, parse_address
+    from controller import sim
+    from wire.security import curve_client
+
+    log_to_stderr(verbose)
+    config = load_config(config_file, {"emulation.channel_trace": channel_trace} if channel_trace else {})
+    spec = replace(sim.testbed_spec(config, seed), flows=())
+    by_ue = dict(listens)
+    if len(by_ue) < len(listens):
+        raise click.BadParameter("a UE is named twice", param_hint="--listen")
+    plane = UserPlane({ue: parse_address(a) for ue, a in by_ue.items()}, parse_address(server))
+    try:
+        mock = GnbMock(
+            spec,
+            seed,
+            ran_address=ran,
+            curve=curve_client(keys, spec.cell.cell_id) if keys else None,
+            user_plane=plane,
+            health_file=heartbeat,
+        )
+        mock.stop_on_signals()
+        with mock:
+            mock.wait(duration)
+    finally:
+        plane.close()
