@@ -511,6 +511,8 @@ def warm_up(spec: TestbedSpec) -> None:
     testbed.take_frames()
     testbed.take_flow_events()
     testbed.edge_utilisation()
+    if spec.flows and spec.flows[-1].kind == EXTERNAL:
+        testbed.send(len(spec.flows) - 1, "ul", 0)
     if (took := time.monotonic() - began) > 1.0:
         log.info("emulated cell compiled in %.0f s", took)
 

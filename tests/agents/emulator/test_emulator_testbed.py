@@ -33,6 +33,7 @@ from agents.emulator.spec import (
     UeSpec,
 )
 from agents.emulator.testbed import EmulatedTestbed
+from agents.emulator.warmup import warm_up
 from controller.core.nr import TDD_PATTERNS, TddPattern, spectral_efficiency
 from wire import ran_pb2
 
@@ -758,8 +759,7 @@ def test_every_compiled_source_is_part_of_the_caches_key():
 
 
 def test_a_second_process_finds_the_compiled_cell():
-    one_ue().advance(1)
-    one_ue().take_frames()
+    warm_up()
     out = subprocess.run(
         [sys.executable, "-m", "agents.emulator.warmup"],
         capture_output=True,

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from agents.gpu.backends import open_devices
-from agents.gpu.device import ClockNotSupported, GpuInfo, supported_clock
+from agents.gpu.device import ClockNotSupported, GpuInfo, NoSuchGpu, supported_clock
 from agents.gpu.emulated import SUPPORTED_SM_MHZ, EmulatedGpu, EmulatedGpuSpec
 
 
@@ -147,6 +147,12 @@ def test_a_slowdown_holds_the_clock_below_the_lock_and_says_so(gpu: EmulatedGpu,
     gpu.set_ceiling(0)
     clock.now += 1
     assert gpu.read().sm_mhz == 1500
+
+
+def test_the_emulated_gpu_is_found_by_its_name_and_by_its_index_only():
+    assert open_devices("emulated", ["0", "GPU-emulated-0"])[0].info.uuid == "GPU-emulated-0"
+    with pytest.raises(NoSuchGpu, match="GPU 1: .*GPU-emulated-0"):
+        open_devices("emulated", ["1"])
 
 
 def test_an_unknown_backend_is_named():

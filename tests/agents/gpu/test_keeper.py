@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
-from agents.gpu.device import GpuDevice, GpuInfo, GpuLost, Reading
+from agents.gpu.device import GpuDevice, GpuInfo, GpuLost, NoPermission, Reading
 from agents.gpu.keeper import ClockKeeper
 
 
@@ -28,6 +30,11 @@ class Gpu(GpuDevice):
         if self.failing:
             raise GpuLost("for a moment")
         return Reading(self.locked or 1600, 4001, 30.0, 0.0, 0.0, 40.0)
+
+
+class Stubborn(Gpu):
+    def unlock(self) -> None:
+        raise NoPermission("not for you")
 
 
 class Clock:
@@ -63,3 +70,17 @@ def test_a_late_renewal_that_fails_leaves_no_lock_without_a_lease() -> None:
     a.failing, clock.now = False, 3.01
     kept.expire()
     assert a.locked == 0
+
+
+def test_a_release_that_fails_for_hours_is_counted_each_time_and_told_ever_more_seldom(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    kept, clock = keeper(Stubborn("A"))
+    kept.lock("A", "cell", 900, 3.0)
+    clock.now = 3.0
+    with caplog.at_level(logging.ERROR):
+        for _ in range(100):
+            kept.expire()
+    assert kept.counters["release_errors"] == kept.counters["errors_no_permission"] == 100
+    assert len(caplog.records) == 7
+    assert "A: clocks not released: no_permission: not for you (64)" in caplog.text

@@ -172,7 +172,7 @@ def test_a_clock_that_is_not_reached_is_said_so(
     gpu.set_ceiling(900)
     held = lock(edge, 1500)
     assert (held.locked_mhz, held.sm_mhz, held.reached) == (1500, 900, False)
-    assert agent.counters["not_reached"] == 1
+    assert agent.counters["errors_clock_not_reached"] == 1
     gpu.set_ceiling(0)
     assert lock(edge, 1500).reached
 

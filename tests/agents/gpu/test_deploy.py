@@ -1,0 +1,88 @@
+"""The edge agent on real GPUs as it is deployed: the unit's drop-in and the compose override."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+
+from controller.cli import cli
+from wire.security import is_loopback
+
+ROOT = Path(__file__).resolve().parents[3]
+UNIT = ROOT / "deploy/systemd/prbandit-edge-agent.service"
+DROP_IN = ROOT / "deploy/systemd/prbandit-edge-agent.service.d/nvml.conf"
+OVERRIDE = ROOT / "deploy/compose.nvml.yaml"
+PROGRAM = "/opt/prbandit/bin/prbandit"
+
+
+def parsed(arguments: list[str]) -> dict[str, Any]:
+    """The options of an edge-agent command line as the CLI itself reads them; its errors are the test's."""
+    context = click.Context(cli, info_name="prbandit")
+    name, command, rest = cli.resolve_command(context, list(arguments))
+    assert name == "edge-agent" and isinstance(command, click.Group)
+    inner = command.make_context(name, rest, parent=context)
+    if inner.args or inner._protected_args:
+        name, command, rest = command.resolve_command(inner, [*inner._protected_args, *inner.args])
+        assert command is not None
+        return dict(command.make_context(name, rest, parent=inner).params)
+    return dict(inner.params)
+
+
+def settings(path: Path) -> list[tuple[str, str]]:
+    lines = path.read_text().splitlines()
+    return [(k, v) for k, _, v in (x.partition("=") for x in lines if "=" in x and not x.startswith("#"))]
+
+
+def test_the_drop_in_runs_the_nvml_agent_and_releases_after_it() -> None:
+    found = settings(DROP_IN)
+    starts = [value for key, value in found if key == "ExecStart"]
+    assert starts[0] == "", "without a reset a unit would have two commands"
+    program, *arguments = shlex.split(starts[1])
+    options = parsed(arguments)
+    assert program == PROGRAM and options["backend"] == "nvml"
+    assert options["keys"] and not is_loopback(options["address"])
+    (stop,) = [value for key, value in found if key == "ExecStopPost"]
+    program, *arguments = shlex.split(stop)
+    assert program == PROGRAM and arguments[:2] == ["edge-agent", "release"]
+    # A release of other GPUs than the agent's would leave a lock or end a stranger's.
+    assert parsed(arguments)["gpus"] == options["gpus"]
+
+
+def test_the_drop_in_adds_one_capability_and_the_gpu_and_no_more() -> None:
+    found = dict(settings(DROP_IN))
+    base = dict(settings(UNIT))
+    assert found["AmbientCapabilities"] == found["CapabilityBoundingSet"] == "CAP_SYS_ADMIN"
+    assert (found["DevicePolicy"], found["DeviceAllow"]) == ("closed", "char-nvidia* rw")
+    changed = {k for k in found if k in base and base[k] != found[k]}
+    assert changed == {"After", "CapabilityBoundingSet", "ExecStart", "PrivateDevices"}
+    assert "User" not in found and base["User"] == "prbandit"
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
+def test_systemd_understands_every_setting_of_the_drop_in(tmp_path: Path) -> None:
+    for path in (UNIT, DROP_IN):
+        copy = tmp_path / path.relative_to(UNIT.parent)
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_text(path.read_text().replace(PROGRAM, "/bin/true"))
+    command = ["systemd-analyze", "verify", "--man=no", str(tmp_path / UNIT.name)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    ours = [line for line in done.stderr.splitlines() if UNIT.stem in line]
+    assert done.returncode == 0 and not ours, done.stderr
+
+
+def test_the_compose_override_changes_the_edge_agent_alone() -> None:
+    services = yaml.safe_load(OVERRIDE.read_text())["services"]
+    base = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["edge-agent"]
+    assert list(services) == ["edge-agent"]
+    agent = services["edge-agent"]
+    assert agent["cap_add"] == ["SYS_ADMIN", "DAC_READ_SEARCH"] and "privileged" not in agent
+    ours, theirs = parsed(agent["command"]), parsed(base["command"])
+    assert ours["backend"] == "nvml"
+    assert {k for k in ours if ours[k] != theirs[k]} == {"backend"}

@@ -1,0 +1,349 @@
+"""The NVML backend through the real ``pynvml`` and the stub ``libnvidia-ml.so.1``, in this process."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agents.gpu import nvml
+from agents.gpu.device import (
+    ClockNotReached,
+    ClockNotSupported,
+    GpuError,
+    GpuLost,
+    NoDriver,
+    NoPermission,
+    NoSuchGpu,
+    supported_clock,
+)
+from agents.gpu.keeper import ClockKeeper, release_clocks
+from agents.gpu.nvml import NvmlGpu, open_gpus
+from tests.agents.gpu import stub as stub_module
+from tests.agents.gpu.stub import GPUS, SUPPORTED_MHZ, Stub, Unsupported
+
+pynvml = pytest.importorskip("pynvml", reason="nvidia-ml-py is not installed")
+
+
+@pytest.fixture(scope="session")
+def library() -> None:
+    """The stub, loaded before pynvml looks for a library of its name."""
+    try:
+        folder = stub_module.build()
+    except stub_module.NoCompiler as missing:
+        pytest.skip(str(missing))
+    ctypes.CDLL(str(folder / stub_module.LIBRARY), mode=ctypes.RTLD_GLOBAL)
+
+
+@pytest.fixture
+def stub(library: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stub:
+    """One GPU under half load; no test touches another driver's."""
+    stub = Stub(tmp_path / "gpus")
+    monkeypatch.setenv(stub_module.STATE, str(stub.path))
+    pynvml.nvmlInit()
+    try:
+        assert pynvml.nvmlSystemGetDriverVersion() == "stub"
+    finally:
+        pynvml.nvmlShutdown()
+    monkeypatch.setattr(nvml, "RESTART_S", 0.0)
+    return stub
+
+
+@pytest.fixture
+def gpu(stub: Stub) -> Iterator[NvmlGpu]:
+    (device,) = open_gpus()
+    yield device
+    device.close()
+
+
+def settled(device: NvmlGpu, mhz: int) -> None:
+    end = time.monotonic() + 5.0
+    while device.sm_mhz() != mhz:
+        assert time.monotonic() < end, f"{device.sm_mhz()} MHz"
+        time.sleep(0.002)
+
+
+# ---- identity and clocks ---------------------------------------------------------------------------------
+
+
+def test_a_gpu_says_who_it_is_and_which_clocks_it_has(gpu: NvmlGpu) -> None:
+    assert gpu.info.uuid == GPUS[0] and gpu.info.name == "NVIDIA GeForce GTX 1650"
+    assert gpu.info.backend == "nvml"
+    assert gpu.info.supported_sm_mhz == SUPPORTED_MHZ
+    assert gpu.info.default_sm_mhz == 2100
+
+
+def test_an_idle_gpu_lists_the_clocks_that_it_has_under_load(stub: Stub) -> None:
+    """Its memory clock is then 405 MHz, for which NVML lists nothing above 645 MHz."""
+    stub.gpu.load_percent = 0
+    (device,) = open_gpus()
+    assert device.read().memory_mhz == 405
+    assert device.info.supported_sm_mhz == SUPPORTED_MHZ
+    device.close()
+
+
+def test_an_applications_memory_clock_says_which_list_holds(stub: Stub) -> None:
+    stub.gpu.applications_memory_mhz = 405
+    (device,) = open_gpus()
+    assert device.info.supported_sm_mhz[-1] == 645
+    device.close()
+
+
+def test_a_wish_is_rounded_up_before_the_driver_could_round_it_down(stub: Stub, gpu: NvmlGpu) -> None:
+    held = ClockKeeper([gpu]).lock("", "cell", 1001, 10.0)
+    assert (held.locked_mhz, held.sm_mhz, held.reached) == (1005, 1005, True)
+    assert stub.gpu.locked_mhz == 1005 == supported_clock(gpu.info, 1001)
+
+
+def test_a_clock_between_two_supported_ones_is_not_passed_on(stub: Stub, gpu: NvmlGpu) -> None:
+    with pytest.raises(ClockNotSupported, match="1001 MHz"):
+        gpu.lock(1001)
+    assert stub.gpu.locks == 0
+
+
+def test_a_clock_that_lags_is_waited_for(stub: Stub, gpu: NvmlGpu) -> None:
+    stub.gpu.lag_ms = 60
+    gpu.lock(600)
+    assert gpu.sm_mhz() == stub_module.BOOST_MHZ
+    held = ClockKeeper([gpu], reach_s=5.0).lock("", "cell", 900, 10.0)
+    assert held.reached and held.sm_mhz == 900
+
+
+@pytest.mark.parametrize("fault", ["stuck", "thermal"])
+def test_a_clock_that_does_not_come_is_a_named_error_with_its_reason(
+    stub: Stub, gpu: NvmlGpu, fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    gpu.lock(600)
+    settled(gpu, 600)
+    if fault == "stuck":
+        stub.gpu.stuck = 1
+    else:
+        stub.gpu.ceiling_mhz = 600
+    keeper = ClockKeeper([gpu], reach_s=0.05)
+    with caplog.at_level(logging.ERROR):
+        held = keeper.lock("", "cell", 1500, 10.0)
+    assert (held.locked_mhz, held.sm_mhz, held.reached) == (1500, 600, False)
+    assert keeper.counters[f"errors_{ClockNotReached.name}"] == 1
+    (record,) = caplog.records
+    assert "clock_not_reached: locked to 1500 MHz, 600 MHz read back" in record.getMessage()
+    assert ("sw_thermal_slowdown" in record.getMessage()) is (fault == "thermal")
+
+
+# ---- state -----------------------------------------------------------------------------------------------
+
+
+def test_the_state_is_what_the_hardware_says(stub: Stub, gpu: NvmlGpu) -> None:
+    gpu.lock(1200)
+    first = gpu.read()
+    time.sleep(0.05)
+    second = gpu.read()
+    watts = (stub.gpu.idle_mw + stub.gpu.uw_per_mhz * 1200 * 0.5 / 1e3) / 1e3
+    assert (second.sm_mhz, second.memory_mhz) == (1200, 4001)
+    assert second.power_w == pytest.approx(watts, abs=0.001)
+    assert second.utilisation == 0.5 and second.temperature_c == 42
+    assert second.clock_event_reasons == ("applications_clocks_setting",)
+    assert first.energy_j is not None and second.energy_j is not None
+    assert second.energy_j - first.energy_j > 0.9 * watts * 0.05
+
+
+def test_every_reason_bit_of_nvml_has_its_name() -> None:
+    bits = {
+        value
+        for name, value in vars(pynvml).items()
+        if name.startswith("nvmlClocksEventReason") and isinstance(value, int) and value.bit_count() == 1
+    }
+    assert set(nvml.REASONS) == bits
+
+
+FIELDS = {
+    Unsupported.SM_CLOCK: "sm_mhz",
+    Unsupported.MEMORY_CLOCK: "memory_mhz",
+    Unsupported.POWER: "power_w",
+    Unsupported.ENERGY: "energy_j",
+    Unsupported.UTILISATION: "utilisation",
+    Unsupported.TEMPERATURE: "temperature_c",
+}
+
+
+@pytest.mark.parametrize("bit", FIELDS, ids=FIELDS.get)
+def test_a_field_that_this_gpu_lacks_is_a_gap_and_the_others_stay(
+    stub: Stub, gpu: NvmlGpu, bit: Unsupported
+) -> None:
+    stub.gpu.unsupported = bit
+    reading = gpu.read()
+    assert [f for f in FIELDS.values() if getattr(reading, f) is None] == [FIELDS[bit]]
+
+
+def test_a_gap_is_told_once(stub: Stub, gpu: NvmlGpu, caplog: pytest.LogCaptureFixture) -> None:
+    stub.gpu.unsupported = Unsupported.POWER
+    with caplog.at_level(logging.INFO):
+        gpu.read(), gpu.read()
+    assert [r.getMessage() for r in caplog.records] == [
+        f"gpu {GPUS[0]}: nvmlDeviceGetPowerUsage: Not Supported"
+    ]
+
+
+def test_a_gpu_that_answers_nothing_can_be_watched_and_not_locked(stub: Stub) -> None:
+    """As a MIG device does: every field is a gap."""
+    stub.gpu.unsupported = Unsupported.ALL
+    (device,) = open_gpus()
+    assert device.info.supported_sm_mhz == ()
+    reading = device.read()
+    assert [getattr(reading, f) for f in FIELDS.values()] == [None] * len(FIELDS)
+    assert reading.clock_event_reasons == ()
+    keeper = ClockKeeper([device])
+    with pytest.raises(ClockNotSupported, match="no clock to lock"):
+        keeper.lock("", "cell", 1000, 10.0)
+    assert keeper.counters["errors_clock_not_supported"] == 1
+    assert release_clocks([device]) == {}
+    device.close()
+
+
+def test_a_clock_that_cannot_be_read_back_is_not_said_to_be_reached(stub: Stub, gpu: NvmlGpu) -> None:
+    stub.gpu.unsupported = Unsupported.SM_CLOCK
+    keeper = ClockKeeper([gpu], reach_s=0.0)
+    held = keeper.lock("", "cell", 900, 10.0)
+    assert (held.locked_mhz, held.sm_mhz, held.reached) == (900, 0, False)
+    assert keeper.counters["errors_clock_not_reached"] == 1
+
+
+# ---- errors ----------------------------------------------------------------------------------------------
+
+
+def test_without_permission_the_state_is_read_and_no_clock_is_locked(stub: Stub, gpu: NvmlGpu) -> None:
+    stub.gpu.no_permission = 1
+    keeper = ClockKeeper([gpu])
+    with pytest.raises(NoPermission, match=f"{GPUS[0]}.*1005 MHz.*Insufficient Permissions"):
+        keeper.lock("", "cell", 1000, 10.0)
+    assert keeper.counters["errors_no_permission"] == 1
+    assert keeper.read("")[1].sm_mhz == stub_module.BOOST_MHZ
+    assert isinstance(release_clocks([gpu])[GPUS[0]], NoPermission)
+
+
+@pytest.mark.parametrize("code", [stub_module.GPU_IS_LOST, stub_module.RESET_REQUIRED])
+def test_a_lost_gpu_is_a_named_error_and_is_found_again_when_it_is_back(
+    stub: Stub, gpu: NvmlGpu, code: int
+) -> None:
+    keeper = ClockKeeper([gpu])
+    keeper.lock("", "cell", 900, 60.0)
+    stub.gpu.error = code
+    with pytest.raises(GpuLost):
+        keeper.read("")
+    with pytest.raises(GpuLost):
+        keeper.lock("", "cell", 900, 60.0)
+    assert keeper.counters["errors_gpu_lost"] == 2
+    stub.gpu.error, stub.gpu.locked_mhz = 0, 0  # a reset has put it back to its default clocks
+    held = keeper.lock("", "cell", 900, 60.0)
+    assert held.reached and stub.gpu.locked_mhz == 900
+
+
+def test_nvml_is_opened_anew_ever_more_seldom_for_a_gpu_that_stays_lost(
+    stub: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nvml, "RESTART_S", 0.01)
+    (device,) = open_gpus()
+    stub.gpu.error = stub_module.GPU_IS_LOST
+    waits = set()
+    end = time.monotonic() + 0.3
+    while time.monotonic() < end:
+        with pytest.raises(GpuError):
+            device.read()
+        waits.add(device._nvml._wait_s)
+    assert {0.01, 0.02, 0.04, 0.08} <= waits
+    stub.gpu.error = 0
+    device.close()
+
+
+def test_an_unknown_error_of_one_field_is_a_gap_and_of_a_lock_an_error(
+    stub: Stub, gpu: NvmlGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub.gpu.error = stub_module.UNKNOWN
+    assert gpu.read().power_w is None
+    with pytest.raises(GpuError, match="Unknown Error") as caught:
+        gpu.lock(900)
+    assert caught.value.name == "unknown"
+
+
+@pytest.mark.parametrize("code", [stub_module.DRIVER_NOT_LOADED, stub_module.VERSION_MISMATCH])
+def test_no_driver_is_a_named_error(stub: Stub, code: int) -> None:
+    stub.state.init_error = code
+    with pytest.raises(NoDriver):
+        open_gpus()
+
+
+def test_a_driver_that_goes_and_comes_back_is_used_again(stub: Stub, gpu: NvmlGpu) -> None:
+    stub.gpu.error = stub_module.DRIVER_NOT_LOADED
+    with pytest.raises(NoDriver):
+        gpu.read()
+    stub.state.init_error = stub_module.DRIVER_NOT_LOADED
+    with pytest.raises(NoDriver):
+        gpu.read()
+    stub.gpu.error = stub.state.init_error = 0
+    assert gpu.read().sm_mhz == stub_module.BOOST_MHZ
+
+
+@pytest.mark.parametrize("name", ["GPU-unknown", "7"])
+def test_a_gpu_that_is_not_there_is_named_with_those_that_are(stub: Stub, name: str) -> None:
+    with pytest.raises(NoSuchGpu, match=f"GPU {name}: .*known: 0 {GPUS[0]}"):
+        open_gpus([name])
+
+
+def test_no_gpu_at_all(stub: Stub) -> None:
+    stub.state.gpus = 0
+    with pytest.raises(NoSuchGpu):
+        open_gpus()
+
+
+# ---- two GPUs --------------------------------------------------------------------------------------------
+
+
+def test_gpus_are_chosen_by_uuid_and_by_index_and_each_once(stub: Stub) -> None:
+    stub.state.gpus = 2
+    for names, uuids in (
+        ((), GPUS),
+        (("1",), GPUS[1:]),
+        ((GPUS[1], "0"), (GPUS[1], GPUS[0])),
+        ((GPUS[0], "0"), GPUS[:1]),
+    ):
+        devices = open_gpus(names)
+        assert tuple(d.info.uuid for d in devices) == uuids
+        for device in devices:
+            device.close()
+
+
+def test_locks_of_two_gpus_do_not_touch_each_other(stub: Stub) -> None:
+    stub.state.gpus = 2
+    keeper = ClockKeeper(open_gpus())
+    keeper.lock(GPUS[0], "cell", 600, 60.0)
+    keeper.lock(GPUS[1], "cell", 1200, 60.0)
+    assert [g.locked_mhz for g in stub.state.gpu] == [600, 1200]
+    keeper.release(GPUS[0], "cell")
+    assert [g.locked_mhz for g in stub.state.gpu] == [0, 1200]
+    keeper.close()
+    assert [g.locked_mhz for g in stub.state.gpu] == [0, 0]
+
+
+def test_one_lost_gpu_leaves_the_other_in_use(stub: Stub, caplog: pytest.LogCaptureFixture) -> None:
+    stub.state.gpus = 2
+    stub.state.gpu[0].error = stub_module.GPU_IS_LOST
+    (device,) = open_gpus()
+    assert device.info.uuid == GPUS[1] and "left out" in caplog.text
+    device.close()
+    with pytest.raises(GpuLost):
+        open_gpus([GPUS[1], GPUS[0]])
+
+
+def test_release_goes_on_after_a_gpu_that_refuses(stub: Stub) -> None:
+    stub.state.gpus = 2
+    devices = open_gpus()
+    for device in devices:
+        device.lock(600)
+    stub.state.gpu[0].no_permission = 1
+    assert list(release_clocks(devices)) == [GPUS[0]]
+    assert [g.locked_mhz for g in stub.state.gpu] == [600, 0]
+    for device in devices:
+        device.close()

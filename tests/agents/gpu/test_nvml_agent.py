@@ -1,0 +1,396 @@
+"""``prbandit edge-agent --backend nvml`` as a process of its own against the stub ``libnvidia-ml.so.1``.
+
+The agent, pynvml and the loader run as they do in the field; the file behind the stub says what the GPU did.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from click.testing import CliRunner
+
+from agents.gpu.device import ERRORS
+from controller.cli import cli
+from controller.links import codec
+from controller.links.edge import NOT_REACHED, EdgeLink
+from tests.agents.gpu import stub as stub_module
+from tests.agents.gpu.stub import BOOST_MHZ, GPUS, SUPPORTED_MHZ, Stub, Unsupported
+from wire import PROTOCOL_VERSION, edge_pb2, edge_pb2_grpc, security
+
+ROOT = Path(__file__).resolve().parents[3]
+DROP_IN = ROOT / "deploy/systemd/prbandit-edge-agent.service.d/nvml.conf"
+CLI = [sys.executable, "-m", "controller.cli"]
+START_S = 60.0
+CALL_S = 10.0
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_spec("pynvml") is None, reason="nvidia-ml-py is not installed"),
+]
+
+
+@pytest.fixture
+def stub(tmp_path: Path) -> Stub:
+    """One GPU under half load."""
+    try:
+        stub_module.build()
+    except stub_module.NoCompiler as missing:
+        pytest.skip(str(missing))
+    return Stub(tmp_path / "gpus")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as s:
+        return int(s.getsockname()[1])
+
+
+def until(condition: Callable[[], Any], what: str, timeout_s: float = START_S) -> Any:
+    end = time.monotonic() + timeout_s
+    while not (value := condition()):
+        assert time.monotonic() < end, f"{what} did not happen within {timeout_s:g} s"
+        time.sleep(0.01)
+    return value
+
+
+class Agent:
+    """A running agent and a channel to it."""
+
+    def __init__(self, process: subprocess.Popen[str], port: int, log: Path) -> None:
+        self.process = process
+        self.port = port
+        self._log = log
+        self._channel = security.grpc_channel(f"127.0.0.1:{port}", None)
+        self.edge: Any = edge_pb2_grpc.EdgeStub(self._channel)
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def wait(self) -> None:
+        hello = edge_pb2.EdgeHello(protocol_version=PROTOCOL_VERSION, holder="test")
+        end = time.monotonic() + START_S
+        while True:
+            assert self.process.poll() is None, self.log
+            try:
+                self.welcome = self.edge.Hello(hello, timeout=CALL_S)
+                return
+            except grpc.RpcError:
+                assert time.monotonic() < end, self.log
+                time.sleep(0.05)
+
+    def lock(self, mhz: int, *, lease_ms: int = 60_000, gpu: str = "", holder: str = "cell-1") -> Any:
+        request = edge_pb2.LockClocksRequest(gpu=gpu, holder=holder, mhz=mhz, lease_ms=lease_ms)
+        return self.edge.LockClocks(request, timeout=CALL_S)
+
+    def state(self, gpu: str = "") -> edge_pb2.GpuState:
+        stream = self.edge.WatchGpu(edge_pb2.WatchGpuRequest(gpu=gpu, period_ms=10), timeout=CALL_S)
+        try:
+            return next(stream)
+        finally:
+            stream.cancel()
+
+    def close(self) -> None:
+        self._channel.close()
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+
+@contextmanager
+def running(stub: Stub, *more: str) -> Iterator[Agent]:
+    port = free_port()
+    log = stub.path.with_name(f"agent-{port}.log")
+    command = [*CLI, "edge-agent", "--backend", "nvml", "--address", f"127.0.0.1:{port}", *more]
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=stub.environment(), stdout=out, stderr=subprocess.STDOUT, text=True
+        )
+    agent = Agent(process, port, log)
+    try:
+        agent.wait()
+        yield agent
+    finally:
+        agent.close()
+
+
+def prbandit(stub: Stub, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command of ours that sees the stub."""
+    return subprocess.run(
+        [*CLI, *arguments], cwd=ROOT, env=stub.environment(), capture_output=True, text=True, timeout=START_S
+    )
+
+
+def refused(call: Callable[[], object]) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(grpc.RpcError) as caught:
+        call()
+    return caught.value.code(), caught.value.details()
+
+
+def metrics(port: int) -> dict[str, float]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=CALL_S) as page:
+        lines = page.read().decode().splitlines()
+    return {name: float(value) for name, _, value in (x.rpartition(" ") for x in lines if x[0] != "#")}
+
+
+def test_the_agent_lists_locks_reads_back_and_releases(stub: Stub) -> None:
+    stub.gpu.lag_ms = 40
+    with running(stub) as agent:
+        (info,) = agent.welcome.gpus
+        assert (info.uuid, info.backend, info.default_sm_mhz) == (GPUS[0], "nvml", 2100)
+        assert tuple(info.supported_sm_mhz) == SUPPORTED_MHZ
+        resets = stub.gpu.resets
+        assert resets == 1, "the start releases"
+        held = agent.lock(1000)
+        assert (held.wanted_mhz, held.locked_mhz, held.sm_mhz, held.reached) == (1000, 1005, 1005, True)
+        state = agent.state()
+        codec.check_gpu_state(state)
+        assert (state.sm_mhz, state.locked_mhz, state.memory_mhz) == (1005, 1005, 4001)
+        assert state.power_w == pytest.approx(10 + 0.024 * 1005 / 2, abs=0.01) and state.utilisation == 0.5
+        assert state.energy_j > 0 and state.temperature_c > 30
+        assert list(state.clock_event_reasons) == ["applications_clocks_setting"]
+        agent.edge.ReleaseClocks(edge_pb2.ReleaseClocksRequest(holder="cell-1"), timeout=CALL_S)
+        assert stub.gpu.locked_mhz == 0 and stub.gpu.resets == resets + 1
+
+
+def test_the_end_of_a_lease_and_sigterm_release(stub: Stub) -> None:
+    with running(stub) as agent:
+        agent.lock(900, lease_ms=100)
+        assert stub.gpu.locks == 1
+        until(lambda: stub.gpu.locked_mhz == 0, "the end of the lease", CALL_S)
+        agent.lock(900)
+        assert stub.gpu.locked_mhz == 900
+        agent.process.send_signal(signal.SIGTERM)
+        assert agent.process.wait(CALL_S) == 0, agent.log
+        assert stub.gpu.locked_mhz == 0
+
+
+def exec_stop_post() -> list[str]:
+    """What the unit runs after the agent, however that ended; the interpreter's path replaced."""
+    (line,) = re.findall(r"(?m)^ExecStopPost=(.*)$", DROP_IN.read_text())
+    program, *arguments = shlex.split(line)
+    assert program == "/opt/prbandit/bin/prbandit"
+    return arguments
+
+
+def test_what_kill_9_leaves_locked_exec_stop_post_releases(stub: Stub) -> None:
+    with running(stub) as agent:
+        agent.lock(900)
+        agent.process.kill()
+        agent.process.wait(CALL_S)
+        assert stub.gpu.locked_mhz == 900, "a lock outlives its process"
+        done = prbandit(stub, *exec_stop_post())
+        assert done.returncode == 0, done.stderr
+        assert stub.gpu.locked_mhz == 0 and GPUS[0] in done.stdout
+
+
+def test_an_agent_that_starts_releases_what_a_killed_one_left(stub: Stub) -> None:
+    with running(stub) as agent:
+        agent.lock(900)
+        agent.process.kill()
+        agent.process.wait(CALL_S)
+    with running(stub) as agent:
+        assert stub.gpu.locked_mhz == 0
+        assert agent.state().sm_mhz == BOOST_MHZ
+
+
+def test_release_tells_what_it_could_not_release(stub: Stub) -> None:
+    stub.state.gpus = 2
+    stub.gpu.no_permission = 1
+    done = prbandit(stub, "edge-agent", "release", "--json")
+    assert done.returncode == 1
+    told = json.loads(done.stdout)
+    assert told["released"] == [GPUS[1]] and told["failed"][GPUS[0]].startswith("no_permission: ")
+    assert "Insufficient Permissions" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_without_permission_the_agent_still_streams_the_state(stub: Stub) -> None:
+    stub.gpu.no_permission = 1
+    port = free_port()
+    with running(stub, "--metrics", f"127.0.0.1:{port}") as agent:
+        assert agent.state().sm_mhz == BOOST_MHZ
+        code, details = refused(lambda: agent.lock(900))
+        assert code is grpc.StatusCode.PERMISSION_DENIED and GPUS[0] in details
+        assert metrics(port)['prbandit_agent_errors_total{error="no_permission"}'] >= 2
+        assert "no_permission" in agent.log and "Traceback" not in agent.log
+
+
+def test_a_lost_gpu_is_unavailable_until_it_is_back(stub: Stub) -> None:
+    port = free_port()
+    with running(stub, "--metrics", f"127.0.0.1:{port}") as agent:
+        assert agent.lock(900).reached
+        stub.gpu.error = stub_module.GPU_IS_LOST
+        for call in (agent.state, lambda: agent.lock(900)):
+            code, details = refused(call)
+            assert code is grpc.StatusCode.UNAVAILABLE and "GPU is lost" in details
+        page = metrics(port)
+        assert page[f'prbandit_agent_gpu_up{{gpu="{GPUS[0]}"}}'] == 0
+        assert page['prbandit_agent_errors_total{error="gpu_lost"}'] >= 2
+        stub.gpu.error = stub.gpu.locked_mhz = 0
+
+        def back() -> bool:
+            try:
+                return agent.lock(900).reached
+            except grpc.RpcError:
+                return False
+
+        until(back, "the GPU")
+        assert agent.state().sm_mhz == stub.gpu.locked_mhz == 900
+
+
+def test_a_stuck_clock_is_answered_and_counted(stub: Stub) -> None:
+    port = free_port()
+    with running(stub, "--metrics", f"127.0.0.1:{port}") as agent:
+        assert agent.state().sm_mhz == BOOST_MHZ
+        stub.gpu.stuck = 1
+        held = agent.lock(900)
+        assert (held.locked_mhz, held.sm_mhz, held.reached) == (900, BOOST_MHZ, False)
+        assert metrics(port)['prbandit_agent_errors_total{error="clock_not_reached"}'] == 1
+        stub.gpu.stuck = 0
+        assert agent.lock(900).reached
+
+
+def test_what_a_gpu_does_not_report_is_a_gap(stub: Stub) -> None:
+    stub.gpu.unsupported = Unsupported.ALL
+    port = free_port()
+    with running(stub, "--metrics", f"127.0.0.1:{port}") as agent:
+        state = agent.state()
+        codec.check_gpu_state(state)
+        # Nothing but these two is set: what is not known is not said to be 0.
+        assert {field.name for field, _ in state.ListFields()} == {"gpu", "time_ns"}
+        page = metrics(port)
+        assert page[f'prbandit_agent_gpu_up{{gpu="{GPUS[0]}"}}'] == 1
+        assert not [name for name in page if "power" in name or "energy" in name or "sm_mhz" in name]
+        assert refused(lambda: agent.lock(900))[0] is grpc.StatusCode.FAILED_PRECONDITION
+
+
+def test_the_controller_s_link_holds_a_clock_and_sees_it_lost(stub: Stub) -> None:
+    stub.gpu.lag_ms = 20
+    with running(stub) as agent:
+        link = EdgeLink(f"127.0.0.1:{agent.port}", holder="cell-1", lease_s=1.0, watch_period_ms=20)
+        link.start()
+        try:
+            link.lock(1000, 60.0)
+            until(lambda: stub.gpu.locked_mhz == 1005, "the lock")
+            since = time.monotonic() + 0.3
+            until(lambda: time.monotonic() > since + 0.3, "some states")
+            reading = link.reading(since)
+            assert (reading.mhz, reading.reason) == (1005, "")
+            stub.gpu.ceiling_mhz = 600
+            until(lambda: link.reading(since).reason == NOT_REACHED, "the slowdown", CALL_S)
+            stub.gpu.ceiling_mhz = 0
+        finally:
+            link.close()
+        until(lambda: stub.gpu.locked_mhz == 0, "the release of a clean end", CALL_S)
+
+
+def test_metrics_show_the_gpu_and_every_error_before_its_first(stub: Stub) -> None:
+    port = free_port()
+    with running(stub, "--metrics", f"127.0.0.1:{port}") as agent:
+        agent.lock(1200)
+        page = metrics(port)
+        label = f'{{gpu="{GPUS[0]}"}}'
+        assert page[f"prbandit_agent_gpu_sm_mhz{label}"] == 1200
+        assert page[f"prbandit_agent_gpu_locked_mhz{label}"] == 1200
+        assert page[f"prbandit_agent_gpu_power_watts{label}"] == pytest.approx(10 + 0.024 * 600, abs=0.01)
+        assert page[f"prbandit_agent_gpu_energy_joules_total{label}"] > 0
+        reason = f'{{gpu="{GPUS[0]}",reason="applications_clocks_setting"}}'
+        assert page[f"prbandit_agent_gpu_clock_event{reason}"] == 1
+        assert page["prbandit_agent_locks_total"] == 1
+        for kind in ERRORS:
+            assert page[f'prbandit_agent_errors_total{{error="{kind.name}"}}'] == 0
+
+
+def test_two_gpus_are_told_apart_by_uuid(stub: Stub) -> None:
+    stub.state.gpus = 2
+    with running(stub) as agent:
+        assert [info.uuid for info in agent.welcome.gpus] == list(GPUS)
+        code, details = refused(lambda: agent.lock(900))
+        assert code is grpc.StatusCode.NOT_FOUND and all(uuid in details for uuid in GPUS)
+        agent.lock(900, gpu=GPUS[1])
+        assert [g.locked_mhz for g in stub.state.gpu] == [0, 900]
+    with running(stub, "--gpu", GPUS[1]) as agent:
+        assert [info.uuid for info in agent.welcome.gpus] == [GPUS[1]]
+
+
+@pytest.mark.parametrize("what", ["driver", "library", "gpu", "index"])
+def test_an_agent_without_its_gpu_says_what_is_missing(stub: Stub, what: str) -> None:
+    arguments = ["edge-agent", "--backend", "nvml", "--address", "127.0.0.1:0"]
+    says = {
+        "driver": "Driver Not Loaded",
+        "library": "Shared Library Not Found",
+        "gpu": f"GPU-x: Not Found; known: 0 {GPUS[0]}",
+        "index": "GPU 3: Invalid Argument; known: 0",
+    }[what]
+    if what == "driver":
+        stub.state.init_error = stub_module.DRIVER_NOT_LOADED
+    if what in ("gpu", "index"):
+        arguments += ["--gpu", "GPU-x" if what == "gpu" else "3"]
+    if what == "library":
+        # A file of that name that is none comes first, so that no driver of this machine is found.
+        folder = stub.path.with_name("empty")
+        folder.mkdir()
+        (folder / stub_module.LIBRARY).mkdir()
+        environment = {**stub.environment(), "LD_LIBRARY_PATH": str(folder)}
+        done = subprocess.run(
+            [*CLI, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=START_S
+        )
+    else:
+        done = prbandit(stub, *arguments)
+    assert done.returncode == 1 and says in done.stderr, done.stderr
+    assert done.stderr.count("\n") == 1, "one line, not a traceback"
+
+
+def test_fit_power_finds_the_constants_of_the_gpu(stub: Stub) -> None:
+    with running(stub) as agent:
+        arguments = ["--edge", f"127.0.0.1:{agent.port}", "--clocks", "4", "--settle", "0.05"]
+        done = prbandit(stub, "edge-agent", "fit-power", *arguments, "--measure", "0.3", "--json")
+        assert done.returncode == 0, done.stderr
+        fit = json.loads(done.stdout)
+        assert fit["w_per_mhz"] == pytest.approx(0.024 * 0.5, rel=0.02)
+        assert fit["idle_w"] == pytest.approx(10.0, rel=0.02)
+        assert len(fit["samples"]) == 8 and fit["source"] == "energy counter" and fit["rms_w"] < 0.2
+        assert stub.gpu.locked_mhz == 0
+
+        stub.gpu.unsupported = Unsupported.ENERGY
+        done = prbandit(stub, "edge-agent", "fit-power", *arguments, "--measure", "0.3")
+        assert done.returncode == 0, done.stderr
+        assert "8 samples of power" in done.stdout and "P = 0.0120" in done.stdout
+
+        stub.gpu.no_permission = 1
+        done = prbandit(stub, "edge-agent", "fit-power", *arguments)
+        assert done.returncode == 1 and "PERMISSION_DENIED" in done.stderr
+
+
+def test_a_fit_that_is_stopped_gives_its_lock_back(stub: Stub) -> None:
+    with running(stub) as agent:
+        command = [*CLI, "edge-agent", "fit-power", "--edge", f"127.0.0.1:{agent.port}"]
+        fit = subprocess.Popen([*command, "--settle", "30"], cwd=ROOT, stdout=subprocess.DEVNULL)
+        try:
+            until(lambda: stub.gpu.locked_mhz, "a lock of the fit")
+            fit.send_signal(signal.SIGTERM)
+            assert fit.wait(CALL_S) != 0
+            until(lambda: stub.gpu.locked_mhz == 0, "the fit's release", CALL_S)
+        finally:
+            fit.kill()
+            fit.wait()
+
+
+def test_options_of_the_agent_before_a_subcommand_are_refused_not_ignored() -> None:
+    command = ["edge-agent", "--keys", "/nowhere", "fit-power"]
+    result = CliRunner().invoke(cli, command)
+    assert result.exit_code == 2 and "come after its name" in result.output

@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import grpc
+import numpy as np
+import pytest
+
+from agents.gpu import powerfit
+from agents.gpu.device import NoPermission
+from agents.gpu.emulated import EmulatedGpu, EmulatedGpuSpec
+from agents.gpu.powerfit import FitError, Sample, least_squares, spread
+from agents.gpu.service import EdgeAgent, serve
+from wire import edge_pb2, edge_pb2_grpc, security
+
+SPEC = EmulatedGpuSpec(load_hold_s=600.0)
+FAST = {"clocks": 4, "settle_s": 0.01, "measure_s": 0.2}
+
+
+def samples(points: list[tuple[int, float]]) -> list[Sample]:
+    return [Sample(mhz, watts, 0.5, 40.0) for mhz, watts in points]
+
+
+def test_a_line_is_found_exactly() -> None:
+    slope, constant, rms, r2 = least_squares(samples([(f, 9.0 + 0.03 * f) for f in (300, 700, 1600)]))
+    assert (slope, constant, rms) == (pytest.approx(0.03), pytest.approx(9.0), pytest.approx(0.0, abs=1e-9))
+    assert r2 == pytest.approx(1.0)
+
+
+def test_residual_and_r2_are_those_of_the_least_squares() -> None:
+    rng = np.random.default_rng(2)
+    mhz = np.arange(300, 2101, 100)
+    watts = 10 + 0.02 * mhz + rng.normal(0, 1.5, mhz.size)
+    slope, constant, rms, r2 = least_squares(samples(list(zip(mhz.tolist(), watts.tolist(), strict=True))))
+    a, b = np.linalg.lstsq(np.stack([mhz, np.ones_like(mhz)], 1), watts, rcond=None)[0]
+    assert (slope, constant) == (pytest.approx(a), pytest.approx(b))
+    assert rms == pytest.approx(float(np.std(watts - a * mhz - b)))
+    assert r2 == pytest.approx(float(np.corrcoef(mhz, watts)[0, 1] ** 2))
+
+
+def test_power_that_does_not_vary_has_no_r2() -> None:
+    slope, constant, _, r2 = least_squares(samples([(300, 50.0), (600, 50.0), (900, 50.0)]))
+    assert (slope, constant, r2) == (pytest.approx(0.0, abs=1e-9), pytest.approx(50.0), None)
+
+
+def test_two_clocks_are_too_few() -> None:
+    with pytest.raises(FitError, match="2 clocks"):
+        least_squares(samples([(300, 20.0), (600, 30.0), (300, 21.0)]))
+
+
+def test_clocks_are_spread_over_what_is_supported_ends_included() -> None:
+    supported = range(300, 2101, 15)
+    assert spread(supported, 3) == [300, 1200, 2100]
+    assert spread(supported, 4, low=500, high=1600) == [510, 870, 1230, 1590]
+    assert spread([300, 400], 8) == [300, 400]
+    assert spread(supported, 3, low=3000) == []
+
+
+@pytest.fixture
+def gpu() -> EmulatedGpu:
+    gpu = EmulatedGpu(SPEC)
+    gpu.set_load("test", 0.5)
+    return gpu
+
+
+@pytest.fixture
+def agent(gpu: EmulatedGpu) -> Iterator[EdgeAgent]:
+    agent = serve("127.0.0.1:0", backend=[gpu])
+    agent.start()
+    yield agent
+    agent.close()
+
+
+@pytest.fixture
+def edge(agent: EdgeAgent) -> Iterator[edge_pb2_grpc.EdgeStub]:
+    with security.grpc_channel(f"127.0.0.1:{agent.port}", None) as channel:
+        yield edge_pb2_grpc.EdgeStub(channel)
+
+
+def lock(edge: edge_pb2_grpc.EdgeStub, holder: str, mhz: int) -> None:
+    request = edge_pb2.LockClocksRequest(holder=holder, mhz=mhz, lease_ms=60_000)
+    edge.LockClocks(request, timeout=5)
+
+
+def locked(edge: edge_pb2_grpc.EdgeStub) -> int:
+    release = edge_pb2.ReleaseClocksRequest(holder="nobody")
+    return edge.ReleaseClocks(release, timeout=5).locked_mhz
+
+
+def test_the_constants_of_the_emulated_gpu_come_out_and_the_lock_goes_back(
+    edge: edge_pb2_grpc.EdgeStub,
+) -> None:
+    visits: list[int] = []
+    fit = powerfit.measure(edge, **FAST, progress=lambda done, of, mhz: visits.append(mhz))
+    share = SPEC.clocking_share + (1 - SPEC.clocking_share) * 0.5
+    assert fit.w_per_mhz == pytest.approx(SPEC.dynamic_w * share / 1600, rel=1e-3)
+    assert fit.idle_w == pytest.approx(SPEC.idle_w, rel=1e-2)
+    assert fit.r2 == pytest.approx(1.0, abs=1e-4) and fit.rms_w < 0.05
+    assert fit.source == "energy counter" and fit.left_out == {}
+    assert visits == [*visits[:4], *visits[3::-1]] and visits[0] == 300 and visits[3] == 1600
+    assert [s.mhz for s in fit.samples] == visits and all(s.utilisation == 0.5 for s in fit.samples)
+    assert locked(edge) == 0
+
+
+def test_a_clock_that_does_not_come_is_left_out_and_said_so(
+    edge: edge_pb2_grpc.EdgeStub, gpu: EmulatedGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(powerfit, "_REACH_S", 0.0)
+    gpu.set_ceiling(1300)
+    fit = powerfit.measure(edge, **{**FAST, "clocks": 5})
+    assert list(fit.left_out) == [1600] and "1300 MHz read back" in fit.left_out[1600]
+    assert len(fit.samples) == 8 and fit.idle_w == pytest.approx(SPEC.idle_w, rel=1e-2)
+
+
+def test_another_holder_s_higher_clock_leaves_too_little_to_fit(edge: edge_pb2_grpc.EdgeStub) -> None:
+    lock(edge, "cell-1", 1600)
+    with pytest.raises(FitError, match=r"1 clocks.*another holder keeps 1600 MHz"):
+        powerfit.measure(edge, **FAST)
+    assert locked(edge) == 1600
+
+
+def test_an_interrupted_fit_gives_its_lock_back(edge: edge_pb2_grpc.EdgeStub) -> None:
+    def interrupt(done: int, of: int, mhz: int) -> None:
+        if done == 2:
+            assert locked(edge) > 0
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        powerfit.measure(edge, **FAST, progress=interrupt)
+    assert locked(edge) == 0
+
+
+def test_a_gpu_without_power_readings_cannot_be_fitted() -> None:
+    class Silent(EmulatedGpu):
+        def read(self):  # type: ignore[no-untyped-def]
+            import dataclasses
+
+            return dataclasses.replace(super().read(), power_w=None, energy_j=None)
+
+    agent = serve("127.0.0.1:0", backend=[Silent(SPEC)])
+    agent.start()
+    try:
+        with security.grpc_channel(f"127.0.0.1:{agent.port}", None) as channel:
+            edge = edge_pb2_grpc.EdgeStub(channel)
+            with pytest.raises(FitError, match="neither power nor energy"):
+                powerfit.measure(edge, **FAST)
+            assert locked(edge) == 0
+    finally:
+        agent.close()
+
+
+def test_without_permission_the_agent_s_answer_is_the_error() -> None:
+    class Refusing(EmulatedGpu):
+        def lock(self, mhz: int) -> None:
+            raise NoPermission("not for you")
+
+    agent = serve("127.0.0.1:0", backend=[Refusing(SPEC)])
+    agent.start()
+    try:
+        with security.grpc_channel(f"127.0.0.1:{agent.port}", None) as channel:
+            with pytest.raises(grpc.RpcError) as caught:
+                powerfit.measure(edge_pb2_grpc.EdgeStub(channel), **FAST)
+            assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    finally:
+        agent.close()
+
+
+def test_an_unknown_gpu_is_named(edge: edge_pb2_grpc.EdgeStub) -> None:
+    with pytest.raises(FitError, match=r"GPU-x: the edge agent has GPU-emulated-0"):
+        powerfit.measure(edge, gpu="GPU-x")
+
+
+def test_an_agent_that_goes_away_in_the_middle_is_an_error(
+    edge: edge_pb2_grpc.EdgeStub, agent: EdgeAgent
+) -> None:
+    def leave(done: int, of: int, mhz: int) -> None:
+        if done == 1:
+            threading.Thread(target=agent.close).start()
+            agent.wait(5.0)
+
+    with pytest.raises((grpc.RpcError, FitError)):
+        powerfit.measure(edge, **{**FAST, "measure_s": 2.0}, progress=leave)

@@ -1,0 +1,272 @@
+"""The agent at a real ptp4l pair: what it reads, what the controller makes of it, what the report shows."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent import futures
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from agents.gnb_mock.qos import QosPublisher
+from agents.ptp.client import PtpClient, PtpError, PtpReading
+from agents.ptp.messages import identity
+from agents.ptp.service import PtpAgent
+from agents.ptp.watch import Watch
+from controller.core.collector import SlotCollector
+from controller.core.loop import ControlLoop
+from controller.links.codec import ClockReport, FrameBatch
+from controller.links.qos import FlowBegin, QosIngest, QosQueue
+from controller.store import report
+from controller.store.run import RunStore
+from controller.store.summary import Summary
+from tests.agents.ptp.linuxptp import Pair, needs_linuxptp, wait_for
+from tests.builders import loop_spec
+from wire import qos_pb2
+from wire.security import SERVER_OPTIONS, grpc_server_add
+
+pytestmark = [needs_linuxptp, pytest.mark.slow]
+
+MS = 1_000_000
+BOUND_NS = 5 * MS
+DELAY_S = 0.04
+SLOT_S = 1.5
+DATA_SETS = ("CURRENT_DATA_SET", "PARENT_DATA_SET", "PORT_DATA_SET", "TIME_STATUS_NP")
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[Pair]:
+    with ExitStack() as last:
+        made = Pair(tmp_path)
+        last.callback(made.close)
+        yield made
+
+
+def try_read(client: PtpClient) -> PtpReading | None:
+    try:
+        return client.read()
+    except PtpError:
+        return None
+
+
+def test_the_agent_and_linuxptps_own_client_read_the_same(pair: Pair, tmp_path: Path) -> None:
+    pair.ptp4l("master", "priority1 10", "logSyncInterval 0")
+    pair.ptp4l("client", "slaveOnly 1", "free_running 1", "logSyncInterval 0")
+    with ExitStack() as last:
+        clients = {}
+        for side in ("master", "client"):
+            clients[side] = PtpClient([pair.socket(side)], reply_dir=tmp_path)
+            last.callback(clients[side].close)
+
+        def following() -> bool:
+            got = try_read(clients["client"])
+            return bool(got and got.ingress_ns and got.path_delay_ns)
+
+        wait_for("Syncs at the client", following)
+        for side in ("master", "client"):
+            for _ in range(200):
+                before = clients[side].read()
+                theirs = pair.pmc(side, *DATA_SETS)
+                ours = clients[side].read()
+                # Only what was read between two Syncs can be compared.
+                if before == ours:
+                    break
+            else:
+                pytest.fail("no moment without a Sync")
+            assert float(theirs["offsetFromMaster"]) == pytest.approx(ours.offset_ns, abs=0.1)
+            assert float(theirs["meanPathDelay"]) == pytest.approx(ours.path_delay_ns, abs=0.1)
+            assert int(theirs["stepsRemoved"]) == ours.steps_removed
+            assert theirs["grandmasterIdentity"] == identity(ours.grandmaster)
+            assert int(theirs["gm.ClockClass"]) == ours.grandmaster_class
+            assert theirs["portState"] == ours.state
+            assert int(theirs["logSyncInterval"]) == ours.log_sync_interval
+            assert int(theirs["ingress_time"]) == ours.ingress_ns
+        master, client = clients["master"].read(), clients["client"].read()
+        assert (master.state, master.is_grandmaster, master.steps_removed) == ("MASTER", True, 0)
+        assert client.grandmaster == master.clock != client.clock and client.steps_removed == 1
+        # A clock that ptp4l measures and does not steer is not synchronised, and linuxptp says so.
+        assert client.state == "UNCALIBRATED" and not Watch().update(client, 0.0).synchronised
+
+
+class Controller:
+    """The controller's parts as the daemon joins them, one control slot after the other."""
+
+    def __init__(self, folder: Path) -> None:
+        self.queue = QosQueue()
+        self.ingest = QosIngest(self.queue.put, clock_bound_ns=BOUND_NS, clock_stale_s=3.0)
+        self.server = grpc.server(futures.ThreadPoolExecutor(8), options=SERVER_OPTIONS)
+        self.ingest.add_to(self.server)
+        self.address = f"127.0.0.1:{grpc_server_add(self.server, '127.0.0.1:0', None)}"
+        self.server.start()
+        self.collector = SlotCollector(["ar"])
+        self.loop = ControlLoop(loop_spec())
+        self.store = RunStore.create(folder, config="")
+        self.start = self.store.record_start(
+            time.time_ns(), "cell-1", self.loop.spec.to_dict(), self.loop.to_state()
+        )
+        self.opened_ns = time.time_ns()
+
+    def slot(self) -> dict[str, Any]:
+        """One control slot from now on: its ``closed`` and the ``clocks`` of it."""
+        self._close()
+        time.sleep(SLOT_S)
+        record = self._close()
+        return {**record["slices"]["ar"]["closed"], "clocks": record.get("clocks", {})}
+
+    def _close(self) -> dict[str, Any]:
+        for _, item in self.queue.take():
+            match item:
+                case FrameBatch():
+                    self.collector.frames(
+                        item.flow, item.columns, item.synchronised, item.received_ns, item.fault
+                    )
+                case FlowBegin():
+                    self.collector.flow_start(item.flow)
+                case ClockReport():
+                    self.collector.clock(item)
+        now = time.time_ns()
+        observation = self.collector.close(
+            control_slot=self.loop.control_slot, opened_ns=self.opened_ns, closed_ns=now
+        )
+        self.opened_ns = now
+        record = self.loop.step(observation).to_record()
+        self.store.record_slot(self.start, observation, record, self.loop.to_state())
+        return record
+
+    def close(self) -> None:
+        self.server.stop(0).wait()
+        self.store.close()
+
+
+class Frames:
+    """A flow of the host ue-1: twenty frames a second that came back 30 ms after they were sent."""
+
+    def __init__(self, address: str) -> None:
+        self._publisher = QosPublisher(address, None, cell_id="cell-1", host="ue-1")
+        self._publisher.start()
+        start = qos_pb2.FlowStart(
+            flow="f", ue_id="ue-1", slice="ar", ul_bps=3e6, dl_bps=1e6, time_ns=time.time_ns()
+        )
+        self._publisher.put(qos_pb2.QosMessage(flow_start=start))
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        sequence = 0
+        while not self._stop.wait(0.05):
+            sequence += 1
+            back = time.time_ns()
+            frame = qos_pb2.Frame(
+                sequence=sequence,
+                ue_sent_ns=back - 30 * MS,
+                edge_received_ns=back - 20 * MS,
+                edge_sent_ns=back - 12 * MS,
+                ue_received_ns=back,
+            )
+            self._publisher.put(qos_pb2.QosMessage(frames=qos_pb2.FrameBatch(flow="f", frames=[frame])))
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._publisher.close()
+
+
+def test_frames_count_for_the_round_trip_alone_while_the_clocks_do_not_agree(
+    pair: Pair, tmp_path: Path
+) -> None:
+    with ExitStack() as last:
+        controller = Controller(tmp_path / "run")
+        last.callback(controller.close)
+        agents = {}
+        for side, host in (("client", "ue-1"), ("master", "edge")):
+            agent = agents[side] = PtpAgent(
+                host=host,
+                cells=["cell-1"],
+                address=controller.address,
+                sockets=[pair.socket(side)],
+                reply_dir=tmp_path,
+                grandmaster=side == "master",
+                interval_s=0.1,
+                silence_s=2.0,
+            )
+            last.callback(agent.close)
+            stop = threading.Event()
+            thread = threading.Thread(target=agent.run, args=(stop,), daemon=True)
+            thread.start()
+            last.callback(lambda s=stop, t=thread: (s.set(), t.join()))
+        flow = Frames(controller.address)
+        last.callback(flow.close)
+
+        def clocks_agree() -> bool:
+            told = [agent.status for agent in agents.values()]
+            return all(s.synchronised and abs(s.offset_ns) < BOUND_NS for s in told)
+
+        def all_is_well(why: str) -> None:
+            wait_for(why, clocks_agree)
+            # The controller hears of it a moment later than this test.
+            wait_for(f"{why}: a slot without a fault", lambda: not controller.slot()["unsynchronised_frames"])
+            got = controller.slot()
+            assert got["round_trip"]["frames"] and got["unsynchronised_frames"] == 0, (why, got)
+            assert {leg: got[leg]["q"] for leg in ("ul", "edge", "dl", "round_trip")} == {
+                "ul": 1, "edge": 1, "dl": 1, "round_trip": 1
+            }  # fmt: skip
+            assert got["ul"]["ms"]["f"] == pytest.approx(10.0)
+
+        def round_trip_alone(why: str, *reasons: str) -> dict[str, Any]:
+            wait_for(why, lambda: set(controller.slot().get("unsynchronised", ())) & set(reasons))
+            got = controller.slot()
+            assert got["unsynchronised_frames"] == got["round_trip"]["frames"] > 0, (why, got)
+            assert {leg: got[leg]["q"] for leg in ("ul", "edge", "dl", "round_trip")} == {
+                "ul": None, "edge": None, "dl": None, "round_trip": 1
+            }, (why, got)  # fmt: skip
+            assert got["round_trip"]["ms"]["f"] == pytest.approx(30.0)
+            assert set(got["unsynchronised"]) <= set(reasons), (why, got)
+            return got
+
+        # ptp4l is not there yet.
+        round_trip_alone("no ptp4l", "edge: PTP state NONE", "ue-1: PTP state NONE")
+
+        pair.ptp4l("master", "priority1 10")
+        pair.ptp4l("client", "slaveOnly 1")
+        all_is_well("both follow the master")
+
+        pair.delay(DELAY_S)
+        got = round_trip_alone("an asymmetric path", "ue-1: offset beyond the bound")
+        assert got["clocks"]["ue-1"]["state"] == "SLAVE" and not got["clocks"]["edge"]["fault"]
+        assert DELAY_S / 4 < got["clocks"]["ue-1"]["offset_ns"] / 1e9 < DELAY_S
+        pair.delay(0.0)
+        all_is_well("the path is as it was")
+
+        pair.signal("master", signal.SIGSTOP)
+        hung = ("edge: PTP state NONE", "ue-1: PTP state LISTENING", "ue-1: PTP state NONE")
+        got = round_trip_alone("the master hangs", *hung)
+        assert got["clocks"]["edge"]["state"] == "NONE" and got["clocks"]["ue-1"]["state"] == "LISTENING"
+        pair.signal("master", signal.SIGCONT)
+        all_is_well("the master goes on")
+
+        pair.kill("master")
+        got = round_trip_alone("the master is gone", *hung)
+        assert got["clocks"]["edge"]["offset_ns"] is None and got["clocks"]["ue-1"]["state"] == "LISTENING"
+        pair.ptp4l("master", "priority1 10")
+        all_is_well("the master is back")
+
+    with RunStore.open(tmp_path / "run") as run:
+        summary = Summary()
+        for record in run.decisions():
+            summary.add(record)
+    told = summary.result()["cells"]["cell-1"]
+    assert told["clocks"]["ue-1"]["worst_offset_ns"] > DELAY_S / 4 * 1e9
+    assert told["clocks"]["edge"]["faults"]
+    ar = told["slices"]["ar"]
+    assert 0 < sum(ar["unsynchronised"].values()) == ar["unsynchronised_frames"] < ar["frames"]
+    pytest.importorskip("matplotlib", reason="the extra `report` is not installed")
+    page, result = report.build(tmp_path / "run")
+    assert result["cells"]["cell-1"]["slices"]["ar"]["unsynchronised"] == ar["unsynchronised"]
+    assert "ue-1: offset beyond the bound" in page.read_text()
