@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import threading
 import time
@@ -385,7 +386,9 @@ class Daemon:
         self._broadcaster.publish(record)
         self.metrics.observe(record)
         if cell.edge and (sample := cell.edge.state):
-            self.metrics.gpu(cell.cell_id, sample.message.sm_mhz, sample.message.power_w)
+            gpu = sample.message
+            power_w = gpu.power_w if gpu.HasField("power_w") else math.nan
+            self.metrics.gpu(cell.cell_id, gpu.sm_mhz if gpu.HasField("sm_mhz") else math.nan, power_w)
         self.metrics.step_seconds(cell.cell_id, time.perf_counter() - started)
 
     def _decide(

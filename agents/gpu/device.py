@@ -13,34 +13,64 @@ from dataclasses import dataclass
 
 
 class GpuError(Exception):
-    """A GPU call failed."""
+    """A GPU call failed. ``name`` tells the kind in metrics."""
+
+    name = "unknown"
 
 
 class NoPermission(GpuError):
     """The driver refuses this user to change clocks."""
 
+    name = "no_permission"
+
 
 class NoDriver(GpuError):
     """There is no driver, or it does not answer."""
 
+    name = "no_driver"
+
 
 class NoSuchGpu(GpuError):
-    """No GPU has this UUID."""
+    """No GPU has this UUID or index."""
+
+    name = "no_such_gpu"
 
 
 class ClockNotSupported(GpuError):
     """The GPU cannot be locked, or not to this clock."""
 
+    name = "clock_not_supported"
+
 
 class GpuLost(GpuError):
     """The GPU was there and is gone (fallen off the bus, or needs a reset)."""
 
+    name = "gpu_lost"
+
+
+class ClockNotReached(GpuError):
+    """The GPU took the lock, and another clock was read back until the deadline."""
+
+    name = "clock_not_reached"
+
+
+ERRORS: tuple[type[GpuError], ...] = (
+    NoPermission,
+    NoDriver,
+    NoSuchGpu,
+    ClockNotSupported,
+    GpuLost,
+    ClockNotReached,
+    GpuError,
+)
+"""Every kind of error, for metrics that are there before the first of them."""
+
 
 @dataclass(frozen=True, slots=True)
 class GpuInfo:
-    """What does not change about a GPU. ``supported_sm_mhz`` ascends and is not empty.
+    """What does not change about a GPU. ``supported_sm_mhz`` ascends; empty: it cannot be locked.
 
-    ``default_sm_mhz`` is the highest clock that an unlocked GPU takes.
+    ``default_sm_mhz`` is the highest clock that an unlocked GPU takes, 0 where it does not say.
     """
 
     uuid: str
@@ -50,13 +80,13 @@ class GpuInfo:
     default_sm_mhz: int
 
     def __post_init__(self) -> None:
-        if not self.supported_sm_mhz or list(self.supported_sm_mhz) != sorted(set(self.supported_sm_mhz)):
-            raise ValueError(f"GPU {self.uuid}: supported SM clocks must ascend and not be empty")
+        if list(self.supported_sm_mhz) != sorted(set(self.supported_sm_mhz)):
+            raise ValueError(f"GPU {self.uuid}: supported SM clocks must ascend")
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The state of a GPU now.
+    """The state of a GPU now; None where it does not report a field.
 
     Clocks in MHz as the hardware runs them, ``power_w`` in W, ``energy_j`` in J since the driver was loaded
     (never falls), ``utilisation`` 0..1, ``temperature_c`` in degrees Celsius; ``clock_event_reasons`` are
@@ -64,12 +94,12 @@ class Reading:
     ``sw_thermal_slowdown``, ...).
     """
 
-    sm_mhz: int
-    memory_mhz: int
-    power_w: float
-    energy_j: float
-    utilisation: float
-    temperature_c: float
+    sm_mhz: int | None
+    memory_mhz: int | None
+    power_w: float | None
+    energy_j: float | None
+    utilisation: float | None
+    temperature_c: float | None
     clock_event_reasons: tuple[str, ...] = ()
 
 
@@ -83,7 +113,7 @@ class GpuDevice(abc.ABC):
 
     @abc.abstractmethod
     def lock(self, mhz: int) -> None:
-        """Ask for this SM clock. Returning does not promise the clock: :meth:`read` tells.
+        """Ask for this SM clock. Returning does not promise the clock: :meth:`sm_mhz` tells.
 
         Raises :class:`ClockNotSupported` where ``mhz`` is not one of ``info.supported_sm_mhz``.
         """
@@ -96,6 +126,10 @@ class GpuDevice(abc.ABC):
     def read(self) -> Reading:
         """Read the state back from the hardware."""
 
+    def sm_mhz(self) -> int | None:
+        """The SM clock alone, which a backend may read for less than the whole state."""
+        return self.read().sm_mhz
+
     def close(self) -> None:
         """Give the handle back. Does not change clocks."""
         return None
@@ -105,5 +139,8 @@ def supported_clock(info: GpuInfo, mhz: int) -> int:
     """The clock to lock for a wish of ``mhz``: the nearest supported one at or above, else the highest.
 
     Rounding up keeps the promise that a holder gets at least what it asked for, as far as the GPU can.
+    Raises :class:`ClockNotSupported` for a GPU that lists no clock.
     """
+    if not info.supported_sm_mhz:
+        raise ClockNotSupported(f"GPU {info.uuid}: lists no clock to lock")
     return next((clock for clock in info.supported_sm_mhz if clock >= mhz), info.supported_sm_mhz[-1])

@@ -6,10 +6,19 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from agents.gpu.device import GpuDevice, GpuError, GpuInfo, NoSuchGpu, Reading, supported_clock
+from agents.gpu.device import (
+    ClockNotReached,
+    GpuDevice,
+    GpuError,
+    GpuInfo,
+    NoSuchGpu,
+    Reading,
+    supported_clock,
+)
 from agents.gpu.leases import ClockLeases
 
 log = logging.getLogger(__name__)
@@ -22,8 +31,22 @@ class Held:
     gpu: str
     wanted_mhz: int
     locked_mhz: int
-    reading: Reading
+    sm_mhz: int
     reached: bool
+
+
+def release_clocks(devices: Iterable[GpuDevice]) -> dict[str, GpuError]:
+    """Bring every GPU back to its default clocks; the error of each that refuses, by UUID.
+
+    What an agent does when it starts and ends, and all that is left to do after one that was killed.
+    """
+    failed = {}
+    for device in devices:
+        try:
+            device.unlock()
+        except GpuError as error:
+            failed[device.info.uuid] = error
+    return failed
 
 
 class ClockKeeper:
@@ -54,6 +77,7 @@ class ClockKeeper:
         self._locked = dict.fromkeys(self._devices, 0)
         self._failed: set[str] = set()
         self._changed = threading.Condition()
+        self._counted = threading.Lock()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
         self.counters: Counter[str] = Counter()
@@ -74,13 +98,9 @@ class ClockKeeper:
 
     def start(self) -> None:
         """Release whatever an earlier run left locked, then watch the ends of leases."""
-        for uuid, device in self._devices.items():
-            try:
-                device.unlock()
-            except GpuError as error:
-                self.counters["release_errors"] += 1
-                self._failed.add(uuid)
-                log.warning("gpu %s: cannot release clocks at start: %s", uuid, error)
+        for uuid, error in release_clocks(self._devices.values()).items():
+            self._failed.add(uuid)
+            self._release_failed(uuid, error)
         self._thread = threading.Thread(target=self._run, name="clock-leases", daemon=True)
         self._thread.start()
 
@@ -92,13 +112,12 @@ class ClockKeeper:
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join()
+        failed = release_clocks(self._devices.values())
         for uuid, device in self._devices.items():
-            try:
-                device.unlock()
+            if uuid in failed:
+                self._release_failed(uuid, failed[uuid])
+            else:
                 self._locked[uuid] = 0
-            except GpuError as error:
-                self.counters["release_errors"] += 1
-                log.error("gpu %s: cannot release clocks: %s", uuid, error)
             device.close()
 
     def lock(self, gpu: str, holder: str, mhz: int, lease_s: float) -> Held:
@@ -116,8 +135,9 @@ class ClockKeeper:
             now = self._clock()
             before = self._leases.put(uuid, holder, mhz, now + lease_s, now)
             try:
-                # Another program may have changed the clock of a lease that is only renewed.
-                self._apply(uuid, now, again=device.read().sm_mhz != self._locked[uuid])
+                with self._counting():
+                    # Another program may have changed the clock of a lease that is only renewed.
+                    self._apply(uuid, now, again=device.sm_mhz() != self._locked[uuid])
             except GpuError:
                 self.counters["lock_errors"] += 1
                 self._leases.restore(uuid, holder, before)
@@ -135,7 +155,8 @@ class ClockKeeper:
             if self._leases.drop(uuid, holder):
                 self.counters["releases"] += 1
             try:
-                self._apply(uuid, self._clock())
+                with self._counting():
+                    self._apply(uuid, self._clock())
             except GpuError:
                 self._failed.add(uuid)
                 self._changed.notify_all()
@@ -145,7 +166,8 @@ class ClockKeeper:
     def read(self, gpu: str) -> tuple[int, Reading]:
         """The clock that is locked (0: none) and the GPU's state."""
         device = self.device(gpu)
-        return self._locked[device.info.uuid], device.read()
+        with self._counting():
+            return self._locked[device.info.uuid], device.read()
 
     def expire(self) -> None:
         """End the leases whose time has come and set what is left."""
@@ -163,9 +185,8 @@ class ClockKeeper:
                 self._apply(uuid, now, again=uuid in self._failed)
                 self._failed.discard(uuid)
             except GpuError as error:
-                self.counters["release_errors"] += 1
                 self._failed.add(uuid)
-                log.error("gpu %s: clock not set after the end of a lease: %s", uuid, error)
+                self._release_failed(uuid, error)
 
     def _apply(self, uuid: str, now: float, *, again: bool = False) -> None:
         device = self._devices[uuid]
@@ -184,15 +205,51 @@ class ClockKeeper:
         deadline = time.monotonic() + self._reach_s
         while True:
             last = time.monotonic() >= deadline
-            reading = device.read()
+            with self._counting():
+                sm_mhz = device.sm_mhz() or 0
             with self._changed:
                 wanted, locked = self._leases.wanted(uuid, self._clock()), self._locked[uuid]
-            reached = locked in (0, reading.sm_mhz)
+            reached = locked in (0, sm_mhz)
             if reached or last or self._closed.wait(self._poll_s):
                 break
         if not reached:
-            self.counters["not_reached"] += 1
-        return Held(uuid, wanted, locked, reading, reached)
+            self._not_reached(device, locked, sm_mhz)
+        return Held(uuid, wanted, locked, sm_mhz, reached)
+
+    def _not_reached(self, device: GpuDevice, locked: int, sm_mhz: int) -> None:
+        """Count and tell a clock that did not come. The lock stays: it is the nearest to what is wanted."""
+        try:
+            reasons = ", ".join(device.read().clock_event_reasons) or "none"
+        except GpuError as error:
+            reasons = str(error)
+        seen = f"{sm_mhz} MHz" if sm_mhz else "no clock"
+        missed = ClockNotReached(
+            f"locked to {locked} MHz, {seen} read back for {self._reach_s:g} s;"
+            f" clock event reasons: {reasons}"
+        )
+        self._count(missed, device.info.uuid)
+
+    def _release_failed(self, uuid: str, error: GpuError) -> None:
+        self.counters["release_errors"] += 1
+        self._count(error, f"{uuid}: clocks not released")
+
+    @contextmanager
+    def _counting(self) -> Iterator[None]:
+        try:
+            yield
+        except GpuError as error:
+            self._count(error)
+            raise
+
+    def _count(self, error: GpuError, tell: str = "") -> None:
+        """Count an error by its name, and log it where ``tell`` says of what it is."""
+        name = f"errors_{error.name}"
+        with self._counted:
+            self.counters[name] += 1
+            count = self.counters[name]
+        # Every power of two: what fails once a second for hours must not fill the disk.
+        if tell and count & (count - 1) == 0:
+            log.error("gpu %s: %s: %s (%d)", tell, error.name, error, count)
 
     def _run(self) -> None:
         while not self._closed.is_set():

@@ -20,10 +20,12 @@ from agents.gpu.device import (
     ClockNotSupported,
     GpuDevice,
     GpuError,
+    GpuInfo,
     GpuLost,
     NoDriver,
     NoPermission,
     NoSuchGpu,
+    Reading,
 )
 from agents.gpu.emulated import EmulatedGpu
 from agents.gpu.keeper import ClockKeeper, Held
@@ -168,7 +170,7 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
             utilisation=reading.utilisation,
             temperature_c=reading.temperature_c,
             clock_event_reasons=reading.clock_event_reasons,
-        )
+        )  # a field that the GPU does not report is None here and stays unset
 
     def _answer(self, context: grpc.ServicerContext, call: Callable[[], Held]) -> edge_pb2.ClockLock:
         try:
@@ -179,7 +181,7 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
             gpu=held.gpu,
             wanted_mhz=held.wanted_mhz,
             locked_mhz=held.locked_mhz,
-            sm_mhz=held.reading.sm_mhz,
+            sm_mhz=held.sm_mhz,
             reached=held.reached,
             time_ns=time.time_ns(),
         )
@@ -272,7 +274,7 @@ class EdgeAgent:
 
     @property
     def counters(self) -> dict[str, int]:
-        """Everything counted so far: locks, releases, lapsed leases, errors, refused calls by status."""
+        """Everything counted so far: locks, releases, lapsed leases, errors by name, refused calls."""
         total: Counter[str] = Counter()
         for part in (self._keeper, self._service, self._emulated):
             total.update(part.counters.copy())
@@ -281,6 +283,14 @@ class EdgeAgent:
     @property
     def watchers(self) -> int:
         return self._service.watchers
+
+    @property
+    def infos(self) -> tuple[GpuInfo, ...]:
+        return self._keeper.infos
+
+    def read(self, gpu: str) -> tuple[int, Reading]:
+        """The clock that is locked (MHz, 0: none) and the GPU's state. Raises :class:`GpuError`."""
+        return self._keeper.read(gpu)
 
     def start(self) -> None:
         """Release all clocks, then serve."""
@@ -320,6 +330,7 @@ def serve(
     *,
     tls: security.Tls | None = None,
     backend: str | Sequence[GpuDevice] = "emulated",
+    gpus: Sequence[str] = (),
     max_watchers: int = 16,
     max_calls: int = 8,
     setting: str = "--address",
@@ -328,13 +339,13 @@ def serve(
 ) -> EdgeAgent:
     """An edge agent bound to ``address`` (``host:port``, port 0 for any), not yet started.
 
-    ``backend`` is a backend's name or the GPUs themselves; ``keeper_options`` go to :class:`ClockKeeper`;
-    ``setting`` and ``missing`` name the settings of address and TLS in errors. Raises ``ValueError`` for an
-    unknown backend, :class:`agents.gpu.device.GpuError` where the backend finds no GPU, ``OSError`` where
-    the address cannot be bound, and :class:`wire.security.InsecureAddress` for an address beyond loopback
-    without ``tls``.
+    ``backend`` is a backend's name, of which ``gpus`` names some (UUID or index; empty: all), or the GPUs
+    themselves; ``keeper_options`` go to :class:`ClockKeeper`; ``setting`` and ``missing`` name the settings
+    of address and TLS in errors. Raises ``ValueError`` for an unknown backend,
+    :class:`agents.gpu.device.GpuError` where the backend finds no GPU, ``OSError`` where the address cannot
+    be bound, and :class:`wire.security.InsecureAddress` for an address beyond loopback without ``tls``.
     """
-    devices = open_devices(backend) if isinstance(backend, str) else tuple(backend)
+    devices = open_devices(backend, gpus) if isinstance(backend, str) else tuple(backend)
     return EdgeAgent(
         address,
         devices,

@@ -11,7 +11,9 @@ from types import FrameType
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
+from controller.cli import gpu
 from controller.config import Config
 
 _keys_option = click.option("--keys", help="Folder of CURVE keys and TLS certificates (prbandit keys).")
@@ -164,40 +166,61 @@ def gnb_mock(
         mock.wait(duration)
 
 
-@click.command("edge-agent")
+@click.group("edge-agent", invoke_without_command=True)
 @click.option("--address", default="127.0.0.1:50061", show_default=True)
 @click.option(
     "--backend",
-    type=click.Choice(["emulated"]),
+    type=click.Choice(["emulated", "nvml"]),
     default="emulated",
     show_default=True,
     help="Where the GPU is.",
 )
+@gpu.gpus_option
+@click.option("--metrics", help="Serve Prometheus metrics on this host:port.")
 @_keys_option
 @_duration_option
 @_heartbeat_option
 @click.option("-v", "--verbose", is_flag=True)
+@click.pass_context
 def edge_agent(
+    context: click.Context,
     address: str,
     backend: str,
+    gpus: tuple[str, ...],
+    metrics: str | None,
     keys: str | None,
     duration: float | None,
     heartbeat: Path | None,
     verbose: bool,
 ) -> None:
     """Run the agent beside the GPU: clocks, power and utilisation out, clock locks in."""
+    if context.invoked_subcommand is not None:
+        given = [p for p in context.params if context.get_parameter_source(p) is ParameterSource.COMMANDLINE]
+        if given:
+            raise click.UsageError(f"the options of {context.invoked_subcommand} come after its name")
+        return
+    from agents.gpu.metrics import MetricsServer
     from agents.gpu.service import serve
     from agents.heartbeat import write_heartbeat
     from wire.security import Tls
 
     log_to_stderr(verbose)
-    agent = serve(address, tls=Tls(Path(keys), "edge-agent") if keys else None, backend=backend)
+    tls = Tls(Path(keys), "edge-agent") if keys else None
+    agent = serve(address, tls=tls, backend=backend, gpus=gpus)
     agent.stop_on_signals()
-    agent.start()
     end = time.monotonic() + duration if duration else float("inf")
+    served = None
     try:
+        agent.start()
+        served = MetricsServer(agent, metrics, tls) if metrics else None
         while time.monotonic() < end and not agent.wait(min(1.0, end - time.monotonic())):
             if heartbeat:
                 write_heartbeat(heartbeat, {"port": agent.port, "counters": agent.counters})
     finally:
+        if served is not None:
+            served.close()
         agent.close()
+
+
+edge_agent.add_command(gpu.release)
+edge_agent.add_command(gpu.fit_power)

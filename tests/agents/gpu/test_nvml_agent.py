@@ -26,6 +26,7 @@ from click.testing import CliRunner
 
 from agents.gpu.device import ERRORS
 from controller.cli import cli
+from controller.core.observation import GpuReading
 from controller.links import codec
 from controller.links.edge import NOT_REACHED, EdgeLink
 from tests.agents.gpu import stub as stub_module
@@ -285,13 +286,14 @@ def test_the_controller_s_link_holds_a_clock_and_sees_it_lost(stub: Stub) -> Non
         link.start()
         try:
             link.lock(1000, 60.0)
-            until(lambda: stub.gpu.locked_mhz == 1005, "the lock")
-            since = time.monotonic() + 0.3
-            until(lambda: time.monotonic() > since + 0.3, "some states")
-            reading = link.reading(since)
-            assert (reading.mhz, reading.reason) == (1005, "")
+
+            def reading() -> GpuReading:
+                return link.reading(time.monotonic() - 0.5)
+
+            until(lambda: reading() == GpuReading(1005), "a second at the clock")
+            assert stub.gpu.locked_mhz == 1005
             stub.gpu.ceiling_mhz = 600
-            until(lambda: link.reading(since).reason == NOT_REACHED, "the slowdown", CALL_S)
+            until(lambda: reading() == GpuReading(600, NOT_REACHED), "the slowdown", CALL_S)
             stub.gpu.ceiling_mhz = 0
         finally:
             link.close()

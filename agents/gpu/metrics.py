@@ -1,0 +1,144 @@
+"""Prometheus metrics of the edge agent: the GPUs as they are read when scraped, and what was counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from agents.gpu.device import ERRORS, GpuError, Reading
+from agents.gpu.service import EdgeAgent
+from wire import security
+
+_COUNTS = {
+    "locks": "Clock locks and renewals that the GPU took",
+    "releases": "Leases that their holder ended",
+    "lapsed_leases": "Leases that ended for want of renewal",
+    "lock_errors": "Clock locks and renewals that the GPU refused",
+    "release_errors": "Attempts to bring a GPU back to its default clocks that failed",
+}
+
+_GAUGES = {
+    "sm_mhz": "SM clock, MHz",
+    "memory_mhz": "Memory clock, MHz",
+    "power_watts": "Power, W",
+    "utilisation_ratio": "Share of the time in which a kernel ran, 0..1",
+    "temperature_celsius": "Temperature of the GPU, degrees Celsius",
+}
+
+
+class AgentCollector(Collector):
+    """Reads every GPU at each scrape; a field that a GPU does not report has no sample."""
+
+    def __init__(self, agent: EdgeAgent) -> None:
+        self._agent = agent
+
+    def collect(self) -> Iterator[Metric]:
+        readings: dict[str, tuple[int, Reading]] = {}
+        up = GaugeMetricFamily("prbandit_agent_gpu_up", "Whether the GPU can be read", labels=["gpu"])
+        for info in self._agent.infos:
+            try:
+                readings[info.uuid] = self._agent.read(info.uuid)
+            except GpuError:
+                up.add_metric([info.uuid], 0)
+            else:
+                up.add_metric([info.uuid], 1)
+        yield up
+        locked = GaugeMetricFamily(
+            "prbandit_agent_gpu_locked_mhz", "Clock that is locked, MHz; 0: none", labels=["gpu"]
+        )
+        energy = CounterMetricFamily(
+            "prbandit_agent_gpu_energy_joules", "Energy since the driver was loaded, J", labels=["gpu"]
+        )
+        reasons = GaugeMetricFamily(
+            "prbandit_agent_gpu_clock_event",
+            "Why the clock is what it is: 1 for each",
+            labels=["gpu", "reason"],
+        )
+        gauges = {
+            name: GaugeMetricFamily(f"prbandit_agent_gpu_{name}", text, labels=["gpu"])
+            for name, text in _GAUGES.items()
+        }
+        for uuid, (locked_mhz, reading) in readings.items():
+            locked.add_metric([uuid], locked_mhz)
+            if reading.energy_j is not None:
+                energy.add_metric([uuid], reading.energy_j)
+            for reason in reading.clock_event_reasons:
+                reasons.add_metric([uuid, reason], 1)
+            values = (
+                reading.sm_mhz,
+                reading.memory_mhz,
+                reading.power_w,
+                reading.utilisation,
+                reading.temperature_c,
+            )
+            for gauge, value in zip(gauges.values(), values, strict=True):
+                if value is not None:
+                    gauge.add_metric([uuid], value)
+        yield from (locked, energy, reasons, *gauges.values())
+        yield from self._counters()
+
+    def _counters(self) -> Iterator[Metric]:
+        counts = self._agent.counters
+        for name, text in _COUNTS.items():
+            yield CounterMetricFamily(f"prbandit_agent_{name}", text, value=counts.get(name, 0))
+        errors = CounterMetricFamily(
+            "prbandit_agent_errors", "GPU calls that failed, by error", labels=["error"]
+        )
+        for kind in ERRORS:
+            errors.add_metric([kind.name], counts.get(f"errors_{kind.name}", 0))
+        refused = CounterMetricFamily(
+            "prbandit_agent_refused_calls",
+            "Calls of the edge link that were refused, by status",
+            labels=["code"],
+        )
+        for name, count in sorted(counts.items()):
+            if name.startswith("refused_"):
+                refused.add_metric([name.removeprefix("refused_")], count)
+        yield from (errors, refused)
+
+
+class MetricsServer:
+    """Serves the metrics of ``agent`` on ``host:port`` (port 0: any) until :meth:`close`.
+
+    HTTPS with ``tls``; asks for no certificate, so that Prometheus needs no key of the testbed. Raises
+    :class:`wire.security.InsecureAddress` beyond loopback without it, ``ValueError`` for what is no address
+    and ``OSError`` where it cannot be bound.
+    """
+
+    def __init__(
+        self,
+        agent: EdgeAgent,
+        address: str,
+        tls: security.Tls | None,
+        *,
+        setting: str = "--metrics",
+        missing: str = "--keys",
+    ) -> None:
+        security.require_secure(setting, address, tls is not None, missing)
+        host, _, port = address.rpartition(":")
+        if not (host and port.isdecimal() and int(port) < 65536):
+            raise ValueError(f"{setting}: {address!r} is not host:port")
+        registry = CollectorRegistry()
+        registry.register(AgentCollector(agent))
+        if tls is not None:
+            tls.read()  # names the file that is missing
+        try:
+            self._server, self._thread = start_http_server(
+                int(port),
+                host.strip("[]"),
+                registry,
+                certfile=str(tls.certificate_file) if tls else None,
+                keyfile=str(tls.key_file) if tls else None,
+            )
+        except OSError as error:
+            raise OSError(f"{setting}: cannot listen on {address}: {error}") from error
+        self.port = int(self._server.server_port)
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(2.0)

@@ -1,0 +1,322 @@
+"""The GPUs of this host through NVML (``nvidia-ml-py``, module ``pynvml``).
+
+What NVML does not promise, as its API reference has it: that a lock is honoured (power and thermal limits
+hold the clock lower), that a field exists on a GPU (``NVML_ERROR_NOT_SUPPORTED``), or that a GPU that was
+there still is. Changing clocks takes root; the kernel module asks for CAP_SYS_ADMIN. Reading takes nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from agents.gpu.device import (
+    ClockNotSupported,
+    GpuDevice,
+    GpuError,
+    GpuInfo,
+    GpuLost,
+    NoDriver,
+    NoPermission,
+    NoSuchGpu,
+    Reading,
+)
+
+log = logging.getLogger(__name__)
+
+RESTART_S, RESTART_MAX_S = 1.0, 60.0
+"""Between attempts to open NVML anew after the driver or a GPU was lost: each waits twice as long (s)."""
+
+_KINDS: dict[str, type[GpuError]] = {
+    "NVML_ERROR_UNINITIALIZED": NoDriver,
+    "NVML_ERROR_DRIVER_NOT_LOADED": NoDriver,
+    "NVML_ERROR_LIBRARY_NOT_FOUND": NoDriver,
+    "NVML_ERROR_LIB_RM_VERSION_MISMATCH": NoDriver,
+    "NVML_ERROR_NO_PERMISSION": NoPermission,
+    "NVML_ERROR_NOT_FOUND": NoSuchGpu,
+    "NVML_ERROR_GPU_NOT_FOUND": NoSuchGpu,
+    "NVML_ERROR_NOT_SUPPORTED": ClockNotSupported,
+    "NVML_ERROR_FREQ_NOT_SUPPORTED": ClockNotSupported,
+    "NVML_ERROR_FUNCTION_NOT_FOUND": ClockNotSupported,
+    "NVML_ERROR_GPU_IS_LOST": GpuLost,
+    "NVML_ERROR_RESET_REQUIRED": GpuLost,
+}
+
+REASONS = {
+    0x001: "gpu_idle",
+    0x002: "applications_clocks_setting",
+    0x004: "sw_power_cap",
+    0x008: "hw_slowdown",
+    0x010: "sync_boost",
+    0x020: "sw_thermal_slowdown",
+    0x040: "hw_thermal_slowdown",
+    0x080: "hw_power_brake_slowdown",
+    0x100: "display_clock_setting",
+}
+"""Bits of nvmlDeviceGetCurrentClocksEventReasons."""
+
+
+class Nvml:
+    """NVML of this process, shared by its GPUs.
+
+    A lost GPU or driver stays lost for a process until NVML is opened anew, so that the first call after such
+    an error does that once :data:`RESTART_S` has passed; ``generation`` tells the GPUs that their handles
+    are void.
+    """
+
+    def __init__(self) -> None:
+        try:
+            self.api: Any = importlib.import_module("pynvml")
+        except ModuleNotFoundError as error:
+            raise NoDriver(f"{error.name} is not installed (pip install nvidia-ml-py)") from error
+        self._kinds = {getattr(self.api, name): kind for name, kind in _KINDS.items()}
+        self._mutex = threading.Lock()
+        self._users = 0
+        self._broken_at: float | None = None
+        self._restarted = -math.inf
+        self._wait_s = RESTART_S
+        self.generation = 0
+        with self.errors("NVML"):
+            self.api.nvmlInit()
+
+    @contextmanager
+    def errors(self, what: str) -> Iterator[None]:
+        """NVML's errors as ours; the message begins with ``what``."""
+        try:
+            yield
+        except self.api.NVMLError as error:
+            kind = self.kind(error)
+            if kind in (GpuLost, NoDriver) and self._broken_at is None:
+                self._broken_at = now = time.monotonic()
+                # The others lose their handles too: a GPU that stays away must not cost them that for ever.
+                soon = now - self._restarted < 2 * self._wait_s
+                self._wait_s = min(2 * self._wait_s, RESTART_MAX_S) if soon else RESTART_S
+            raise kind(f"{what}: {error}") from error
+
+    def kind(self, error: Any) -> type[GpuError]:
+        """Which of our errors an ``NVMLError`` is."""
+        return self._kinds.get(error.value, GpuError)
+
+    def revive(self) -> None:
+        """Open NVML anew where that is due. Raises :class:`NoDriver`."""
+        if self._broken_at is None:
+            return
+        with self._mutex:
+            now = time.monotonic()
+            if self._broken_at is None or now - self._broken_at < self._wait_s:
+                return
+            self._broken_at = now
+            with suppress(self.api.NVMLError):
+                self.api.nvmlShutdown()
+            with self.errors("NVML"):
+                self.api.nvmlInit()
+            self._restarted, self._broken_at = now, None
+            self.generation += 1
+            log.info("NVML was opened anew")
+
+    def acquire(self) -> None:
+        with self._mutex:
+            self._users += 1
+
+    def release(self) -> None:
+        """The last GPU to be closed closes NVML."""
+        with self._mutex:
+            self._users -= 1
+            if not self._users:
+                with suppress(self.api.NVMLError):
+                    self.api.nvmlShutdown()
+
+
+class NvmlGpu(GpuDevice):
+    """One GPU. ``gpu`` is its UUID or its index as nvidia-smi counts.
+
+    Raises :class:`GpuError` where it cannot be opened.
+    """
+
+    def __init__(self, nvml: Nvml, gpu: str) -> None:
+        self._nvml = nvml
+        self._uuid = gpu
+        self._gaps: set[str] = set()
+        self._generation = nvml.generation
+        self._closed = False
+        api = nvml.api
+        with nvml.errors(f"GPU {gpu}"):
+            try:
+                if gpu.isdecimal():
+                    self._handle = api.nvmlDeviceGetHandleByIndex(int(gpu))
+                else:
+                    self._handle = api.nvmlDeviceGetHandleByUUID(gpu)
+            except api.NVMLError_InvalidArgument as error:
+                raise NoSuchGpu(f"GPU {gpu}: {error}") from error
+            self._uuid = str(api.nvmlDeviceGetUUID(self._handle))
+            name = str(api.nvmlDeviceGetName(self._handle))
+            supported = self._supported()
+            default = self._field(api.nvmlDeviceGetMaxClockInfo, self._handle, api.NVML_CLOCK_SM)
+        highest = supported[-1] if supported else 0
+        self._info = GpuInfo(
+            uuid=self._uuid,
+            name=name,
+            backend="nvml",
+            supported_sm_mhz=supported,
+            default_sm_mhz=min(default or highest, highest or default or 0),
+        )
+        if not supported:
+            log.warning("gpu %s: lists no clocks; it can be watched, not locked", self._uuid)
+        nvml.acquire()
+
+    @property
+    def info(self) -> GpuInfo:
+        return self._info
+
+    def lock(self, mhz: int) -> None:
+        if mhz not in self._info.supported_sm_mhz:
+            raise ClockNotSupported(f"GPU {self._uuid}: no SM clock of {mhz} MHz")
+        api = self._nvml.api
+        with self._use(f"cannot lock {mhz} MHz") as handle:
+            try:
+                api.nvmlDeviceSetGpuLockedClocks(handle, mhz, mhz)
+            except api.NVMLError_InvalidArgument as error:
+                raise ClockNotSupported(f"GPU {self._uuid}: cannot lock {mhz} MHz: {error}") from error
+
+    def unlock(self) -> None:
+        api = self._nvml.api
+        # A GPU that cannot be locked is not locked.
+        with suppress(ClockNotSupported), self._use("cannot release its clocks") as handle:
+            try:
+                api.nvmlDeviceResetGpuLockedClocks(handle)
+            except api.NVMLError_InvalidArgument:
+                if self._info.supported_sm_mhz:
+                    raise
+
+    def read(self) -> Reading:
+        api = self._nvml.api
+        with self._use("cannot be read") as handle:
+            power_mw = self._field(api.nvmlDeviceGetPowerUsage, handle)
+            energy_mj = self._field(api.nvmlDeviceGetTotalEnergyConsumption, handle)
+            rates = self._field(api.nvmlDeviceGetUtilizationRates, handle)
+            return Reading(
+                sm_mhz=self._field(api.nvmlDeviceGetClockInfo, handle, api.NVML_CLOCK_SM),
+                memory_mhz=self._field(api.nvmlDeviceGetClockInfo, handle, api.NVML_CLOCK_MEM),
+                power_w=None if power_mw is None else power_mw / 1e3,
+                energy_j=None if energy_mj is None else energy_mj / 1e3,
+                utilisation=None if rates is None else min(1.0, rates.gpu / 100),
+                temperature_c=self._field(api.nvmlDeviceGetTemperature, handle, api.NVML_TEMPERATURE_GPU),
+                clock_event_reasons=self._reasons(handle),
+            )
+
+    def sm_mhz(self) -> int | None:
+        api = self._nvml.api
+        with self._use("cannot be read") as handle:
+            mhz: int | None = self._field(api.nvmlDeviceGetClockInfo, handle, api.NVML_CLOCK_SM)
+            return mhz
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._nvml.release()
+
+    @contextmanager
+    def _use(self, what: str) -> Iterator[Any]:
+        """The handle, opened anew where NVML was; NVML's errors as ours."""
+        nvml = self._nvml
+        nvml.revive()
+        with nvml.errors(f"GPU {self._uuid}: {what}"):
+            if self._generation != nvml.generation:
+                generation = nvml.generation
+                self._handle = nvml.api.nvmlDeviceGetHandleByUUID(self._uuid)
+                self._generation = generation
+            yield self._handle
+
+    def _field(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """What a call gives, None where this GPU, driver or user has no answer."""
+        try:
+            return call(*arguments)
+        except self._nvml.api.NVMLError as error:
+            if self._nvml.kind(error) in (GpuLost, NoDriver):
+                raise
+            name = "/".join([call.__name__, *(str(a) for a in arguments[1:])])
+            if name not in self._gaps:
+                self._gaps.add(name)
+                log.info("gpu %s: %s: %s", self._uuid, name, error)
+            return None
+
+    def _reasons(self, handle: Any) -> tuple[str, ...]:
+        api = self._nvml.api
+        bits = self._field(api.nvmlDeviceGetCurrentClocksEventReasons, handle)
+        if bits is None:  # drivers before R535 have the call under its old name alone
+            bits = self._field(api.nvmlDeviceGetCurrentClocksThrottleReasons, handle) or 0
+        return tuple(name for bit, name in REASONS.items() if bits & bit)
+
+    def _supported(self) -> tuple[int, ...]:
+        """The SM clocks of the memory clock that the GPU takes under load.
+
+        That is its applications clock where it has one, else the highest: an idle GPU lowers its memory
+        clock, for which it lists fewer SM clocks.
+        """
+        api = self._nvml.api
+        memory = self._field(api.nvmlDeviceGetApplicationsClock, self._handle, api.NVML_CLOCK_MEM)
+        if not memory:
+            memory = max(self._field(api.nvmlDeviceGetSupportedMemoryClocks, self._handle) or (0,))
+        clocks = (
+            self._field(api.nvmlDeviceGetSupportedGraphicsClocks, self._handle, memory) if memory else None
+        )
+        return tuple(sorted(set(clocks or ())))
+
+
+def open_gpus(gpus: Sequence[str] = ()) -> tuple[NvmlGpu, ...]:
+    """The named GPUs (UUID or index), or all that can be opened where none is named.
+
+    Raises :class:`GpuError` where a named one cannot be opened, or none of them all.
+    """
+    nvml = Nvml()
+    opened: list[NvmlGpu] = []
+    failed: list[GpuError] = []
+    try:
+        if gpus:
+            for gpu in gpus:
+                device = NvmlGpu(nvml, gpu)
+                if all(device.info.uuid != other.info.uuid for other in opened):
+                    opened.append(device)
+                else:
+                    device.close()
+            return tuple(opened)
+        with nvml.errors("NVML"):
+            count = nvml.api.nvmlDeviceGetCount()
+        for index in range(count):
+            try:
+                opened.append(NvmlGpu(nvml, str(index)))
+            except GpuError as error:
+                log.error("%s; it is left out", error)
+                failed.append(error)
+        if not opened:
+            raise failed[0] if failed else NoSuchGpu("NVML: the driver knows no GPU")
+        return tuple(opened)
+    except GpuError as error:
+        for device in opened:
+            device.close()
+        if not opened:
+            with suppress(nvml.api.NVMLError):
+                nvml.api.nvmlShutdown()
+        if isinstance(error, NoSuchGpu) and gpus:
+            raise NoSuchGpu(f"{error}; known: {', '.join(_known(nvml)) or 'none'}") from error
+        raise
+
+
+def _known(nvml: Nvml) -> list[str]:
+    known = []
+    api = nvml.api
+    with suppress(api.NVMLError):
+        api.nvmlInit()
+        try:
+            for index in range(api.nvmlDeviceGetCount()):
+                with suppress(api.NVMLError):
+                    known.append(f"{index} {api.nvmlDeviceGetUUID(api.nvmlDeviceGetHandleByIndex(index))}")
+        finally:
+            api.nvmlShutdown()
+    return known

@@ -1,0 +1,114 @@
+"""``edge-agent release`` and ``edge-agent fit-power``: what is done to GPUs beside the agent."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+
+import click
+
+from controller.cli import emit, json_option
+
+SECONDS = click.FloatRange(min=0, min_open=True)
+gpus_option = click.option(
+    "--gpu", "gpus", multiple=True, metavar="GPU", help="UUID or index; repeatable. Default: every GPU."
+)
+
+
+@click.command("release")
+@gpus_option
+@json_option
+def release(gpus: tuple[str, ...], as_json: bool) -> None:
+    """Bring NVML GPUs back to their default clocks and end: for what a killed agent left locked."""
+    from agents.gpu.device import GpuError
+    from agents.gpu.keeper import release_clocks
+    from agents.gpu.nvml import open_gpus
+
+    devices = open_gpus(gpus)
+    try:
+        failed = release_clocks(devices)
+    finally:
+        for device in devices:
+            device.close()
+    released = [d.info.uuid for d in devices if d.info.uuid not in failed]
+    errors = {uuid: f"{error.name}: {error}" for uuid, error in failed.items()}
+    emit({"released": released, "failed": errors}, as_json, "\n".join(f"{u}: released" for u in released))
+    if failed:
+        raise GpuError("; ".join(errors.values()))
+
+
+@click.command("fit-power")
+@click.option("--edge", default="127.0.0.1:50061", show_default=True, help="The edge agent.")
+@click.option("--keys", help="Folder of CURVE keys and TLS certificates (prbandit keys).")
+@click.option("--gpu", default="", metavar="UUID", help="Which GPU; not needed where there is one.")
+@click.option(
+    "--clocks", default=8, show_default=True, type=click.IntRange(min=3), help="Clocks to measure at."
+)
+@click.option("--from", "low", default=0, type=click.IntRange(min=0), help="Lowest clock, MHz.")
+@click.option("--to", "high", default=0, type=click.IntRange(min=0), help="Highest clock, MHz.")
+@click.option(
+    "--settle", default=2.0, show_default=True, type=SECONDS, help="Seconds at a clock before it counts."
+)
+@click.option(
+    "--measure", "measure_s", default=3.0, show_default=True, type=SECONDS, help="Seconds measured."
+)
+@json_option
+def fit_power(
+    edge: str,
+    keys: str | None,
+    gpu: str,
+    clocks: int,
+    low: int,
+    high: int,
+    settle: float,
+    measure_s: float,
+    as_json: bool,
+) -> None:
+    """Fit P = a f + b (MUCB1 equation 4) to the power that a GPU draws at locked clocks.
+
+    Through a running edge agent: locks clock after clock under the present load, measures power at each, and
+    gives the lock back. Keep the load steady and controllers off the GPU meanwhile: the highest clock wins.
+    """
+    import grpc
+
+    from agents.gpu import powerfit
+    from wire.security import Tls, grpc_channel
+
+    def progress(done: int, of: int, mhz: int) -> None:
+        if sys.stderr.isatty():
+            click.echo(f"{done + 1} of {of}: {mhz} MHz", err=True)
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # gives the lock back, as Ctrl-C does
+    tls = Tls(Path(keys), "operator") if keys else None
+    with grpc_channel(edge, tls, setting="--edge", missing="--keys") as channel:
+        from wire import edge_pb2_grpc
+
+        try:
+            fit = powerfit.measure(
+                edge_pb2_grpc.EdgeStub(channel),
+                gpu=gpu,
+                clocks=clocks,
+                low=low,
+                high=high,
+                settle_s=settle,
+                measure_s=measure_s,
+                progress=progress,
+            )
+        except grpc.RpcError as error:
+            if not isinstance(error, grpc.Call):
+                raise
+            raise ValueError(f"edge agent {edge}: {error.code().name} {error.details()}") from error
+    lines = [
+        f"{fit.gpu} ({fit.name}), {len(fit.samples)} samples of {fit.source}",
+        "   MHz        W      fit     util     degC",
+        *(
+            f"{s.mhz:6d} {s.power_w:8.2f} {fit.w_per_mhz * s.mhz + fit.idle_w:8.2f}"
+            f" {s.utilisation:8.0%} {s.temperature_c:8.1f}"
+            for s in fit.samples
+        ),
+        *(f"left out {mhz} MHz: {why}" for mhz, why in fit.left_out.items()),
+        f"P = {fit.w_per_mhz:.5f} W/MHz * f + {fit.idle_w:.2f} W",
+        f"residual {fit.rms_w:.3f} W RMS, R2 {'-' if fit.r2 is None else format(fit.r2, '.4f')}",
+    ]
+    emit(fit.to_dict(), as_json, "\n".join(lines))

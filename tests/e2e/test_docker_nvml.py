@@ -1,0 +1,144 @@
+"""The edge agent's container on the NVML backend, with the stub libnvidia-ml.so.1 mounted for a driver's.
+
+Needs what test_docker.py needs, and a C compiler.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import yaml
+
+from tests.agents.gpu import stub as stub_module
+from tests.agents.gpu.stub import BOOST_MHZ, Stub
+from tests.e2e.harness import until
+from tests.e2e.test_docker import ROOT, Stack, missing
+from wire import edge_pb2, edge_pb2_grpc
+from wire.security import channel_credentials
+
+pytestmark = [pytest.mark.docker, pytest.mark.slow]
+
+CAPABILITIES = 1 << 2 | 1 << 21
+"""CAP_DAC_READ_SEARCH and CAP_SYS_ADMIN."""
+START_S = 120.0
+
+
+class EdgeStack(Stack):
+    """The edge agent alone, as deploy/compose.nvml.yaml has it but for the GPU."""
+
+    def __init__(self, engine: Any, folder: Path, stub: Stub) -> None:
+        super().__init__(engine, folder)
+        service = yaml.safe_load((ROOT / "deploy/compose.nvml.yaml").read_text())["services"]["edge-agent"]
+        del service["deploy"]
+        service["environment"] = {"LD_LIBRARY_PATH": "/stub", stub_module.STATE: f"/stub/{stub.path.name}"}
+        service["volumes"] = [f"{stub.path.parent}:/stub"]
+        self._override = folder / "override.yaml"
+        self._override.write_text(yaml.safe_dump({"version": "3.9", "services": {"edge-agent": service}}))
+
+    def compose(self, *arguments: str, timeout_s: float) -> str:
+        files = ["-f", str(ROOT / "docker-compose.yml"), "-f", str(self._override)]
+        done = subprocess.run(
+            [*self._command, "-p", self.project, *files, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=self._environment,
+            timeout=timeout_s,
+        )
+        text = done.stdout.decode(errors="replace")
+        assert done.returncode == 0, f"docker-compose {' '.join(arguments)}:\n{text[-4000:]}"
+        return text
+
+    def copy_keys(self) -> None:
+        self.keys.mkdir(exist_ok=True)
+        for name in ("ca.crt", "operator.crt", "operator.key"):
+            (self.keys / name).write_text(self.run("edge-agent", "cat", f"/keys/{name}"))
+
+    def edge(self, call: str, request: Any) -> Any:
+        options = [("grpc.ssl_target_name_override", "edge-agent"), ("grpc.enable_http_proxy", 0)]
+        credentials = channel_credentials(self.keys, "operator")
+        with grpc.secure_channel(f"{self.address('edge-agent')}:50061", credentials, options) as channel:
+            answer = getattr(edge_pb2_grpc.EdgeStub(channel), call)(request, timeout=10)
+            return next(answer) if call == "WatchGpu" else answer
+
+    def lock(self, mhz: int) -> edge_pb2.ClockLock:
+        request = edge_pb2.LockClocksRequest(holder="test", mhz=mhz, lease_ms=600_000)
+        return self.edge("LockClocks", request)
+
+    def healthy(self) -> None:
+        until(lambda: self.health("edge-agent") == "healthy", "a healthy edge-agent", START_S)
+
+
+@pytest.fixture(scope="module")
+def stub(tmp_path_factory: pytest.TempPathFactory) -> Stub:
+    try:
+        library = stub_module.build() / stub_module.LIBRARY
+    except stub_module.NoCompiler as reason:
+        missing(str(reason))
+    folder = tmp_path_factory.mktemp("stub")
+    shutil.copy(library, folder)
+    return Stub(folder / "gpus")
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory, stub: Stub) -> Iterator[EdgeStack]:
+    try:
+        import docker
+    except ImportError:
+        missing("the docker package is not installed: pip install -e '.[dev]'")
+    try:
+        engine = docker.from_env()
+        engine.ping()
+    except docker.errors.DockerException as error:
+        missing(f"no Docker engine: {error}")
+    stack = EdgeStack(engine, tmp_path_factory.mktemp("docker"), stub)
+    try:
+        stack.compose("build", "edge-agent", timeout_s=600)
+        stack.compose("up", "-d", "--no-build", "edge-agent", timeout_s=120)
+        stack.healthy()
+        stack.copy_keys()
+        yield stack
+    finally:
+        try:
+            print(stack.compose("logs", "--no-color", timeout_s=60))
+        finally:
+            stack.close()
+            engine.close()
+
+
+def test_the_container_drives_the_gpu_with_two_capabilities(stack: EdgeStack, stub: Stub) -> None:
+    status = stack.run("edge-agent", "cat", "/proc/1/status")
+    fields = dict(line.split(":\t", 1) for line in status.splitlines())
+    assert int(fields["CapEff"], 16) == int(fields["CapBnd"], 16) == CAPABILITIES
+    held = stack.lock(1000)
+    assert (held.locked_mhz, held.sm_mhz, held.reached) == (1005, 1005, True)
+    state = stack.edge("WatchGpu", edge_pb2.WatchGpuRequest(period_ms=50))
+    assert state.sm_mhz == 1005 == stub.gpu.locked_mhz and state.power_w > 10
+
+
+def test_what_a_killed_container_leaves_locked_its_next_start_releases(stack: EdgeStack, stub: Stub) -> None:
+    stack.lock(900)
+    container = stack.container("edge-agent")
+    container.kill("SIGKILL")
+    container.wait(timeout=30)
+    assert stub.gpu.locked_mhz == 900
+    container.start()
+    until(lambda: stub.gpu.locked_mhz == 0, "the release of a start", START_S)
+    stack.healthy()
+    assert stack.edge("WatchGpu", edge_pb2.WatchGpuRequest(period_ms=50)).sm_mhz == BOOST_MHZ
+
+
+def test_the_release_command_frees_a_gpu_without_an_agent(stack: EdgeStack, stub: Stub) -> None:
+    stack.lock(900)
+    container = stack.container("edge-agent")
+    container.kill("SIGKILL")
+    container.wait(timeout=30)
+    assert stub.gpu.locked_mhz == 900
+    stack.compose("run", "--rm", "--no-deps", "edge-agent", "edge-agent", "release", timeout_s=120)
+    assert stub.gpu.locked_mhz == 0
