@@ -401,5 +401,7 @@ class RanAgent:
 def _check_name(place: str, name: str) -> None:
     if not name:
         raise ValueError(f"{place}: empty")
+    if "\0" in name:
+        raise ValueError(f"{place}: {name!r} has a zero byte, which ends a name in C")
     if len(name.encode()) > MAX_NAME_BYTES:
         raise ValueError(f"{place}: {name!r} is longer than {MAX_NAME_BYTES} bytes")

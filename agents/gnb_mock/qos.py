@@ -119,7 +119,7 @@ class QosPublisher:
             )
         )
         self._address = address
-        self._outbox = outbox or Outbox()
+        self._outbox = Outbox() if outbox is None else outbox
         self._backoff_s = backoff_s
         self._accept_s = accept_s
         self._changed = threading.Condition()

@@ -188,6 +188,14 @@ def test_a_malformed_message_is_counted_and_changes_nothing(data: bytes):
 # ---- quotas ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", ["", "a" * 32, "a\0b"])
+def test_a_name_that_the_c_agent_could_not_hold_is_refused(name: str):
+    ran = in_session()
+    quotas = [ran_pb2.SliceQuota(slice=name, ul_prb=10, dl_prb=10)]
+    receive(ran, set_quota=ran_pb2.SetQuota(session=7, sequence=1, lease_ms=1000, quotas=quotas))
+    assert ran.counters["refused_quotas"] == 1 and ran.pending is None
+
+
 def test_a_quota_is_acknowledged_once_it_is_in_force_with_the_use_since_the_last_one():
     ran = in_session()
     receive(ran, set_quota=quota(bindings={"ue-1": "ar"}))

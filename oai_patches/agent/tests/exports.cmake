@@ -1,0 +1,11 @@
+# The shared library exports the functions of the header, all of them and nothing else.
+execute_process(COMMAND ${NM} -D --defined-only ${LIBRARY} OUTPUT_VARIABLE symbols COMMAND_ERROR_IS_FATAL ANY)
+string(REGEX MATCHALL " [A-Za-z] [A-Za-z0-9_]+" symbols "${symbols}")
+list(TRANSFORM symbols REPLACE "^ [A-Za-z] " "")
+list(SORT symbols)
+file(STRINGS ${HEADER} declared REGEX "^PRBANDIT_API ")
+list(TRANSFORM declared REPLACE "^PRBANDIT_API [^(]*(prbandit_[a-z_]+)\\(.*$" "\\1")
+list(SORT declared)
+if(NOT symbols STREQUAL declared)
+  message(FATAL_ERROR "exported: ${symbols}\ndeclared: ${declared}")
+endif()
