@@ -178,11 +178,15 @@ class EdgeLinkModel(_Strict):
 class QosModel(_Strict):
     """QoS ingest (gRPC); address null: none.
 
-    Hop delays count while a host's PTP offset is within ``clock_bound_us``.
+    Hop delays count while the hosts' clocks are known to agree: every host that tells of its PTP clock does
+    so at least every ``clock_stale_s``, follows a master or is one, and is off by ``clock_bound_us`` at most.
+    ``clock_hosts`` must tell of theirs; without them a host that never does is believed.
     """
 
     address: str | None = "127.0.0.1:50062"
     clock_bound_us: Positive = 1000.0
+    clock_stale_s: Positive = 5.0
+    clock_hosts: list[str] = []
 
 
 class ServerModel(_Strict):
@@ -228,7 +232,8 @@ class Emulation(_Strict):
 
     ``schedule``: ``described`` (exponential on and off with both minimums), ``published`` (as the authors'
     generator really did it, seed 4) or ``always`` (every flow from start to end). ``channel_trace`` is a
-    file of measured CQI and SNR; without it a channel process drives the cell.
+    file of measured CQI and SNR, or a folder of them; each seed and each UE begins elsewhere in it
+    (:func:`controller.sim.trace_uses`). Without it a channel process drives the cell.
     """
 
     duration_s: Positive = 3600.0

@@ -85,6 +85,7 @@ class _Cell:
     state: dict[str, Any] | None = None
     flow_hosts: dict[str, str] = field(default_factory=dict)
     hosts_lost: dict[str, float] = field(default_factory=dict)
+    clock_faults: dict[str, str] = field(default_factory=dict)
 
     @property
     def connected(self) -> bool:
@@ -165,6 +166,8 @@ class Daemon:
             check_flow=self._check_flow,
             max_streams=_MAX_HOSTS,
             clock_bound_ns=self.config.links.qos.clock_bound_us * 1e3,
+            clock_stale_s=self.config.links.qos.clock_stale_s,
+            clock_hosts=self.config.links.qos.clock_hosts,
             counters=self.counters,
         ).add_to(server)
         grpc_server_add(server, address, tls, setting="links.qos.address", missing="security.keys")
@@ -491,7 +494,10 @@ class Daemon:
         match item:
             case codec.FrameBatch():
                 before = cell.collector.frames_dropped
-                cell.collector.frames(item.flow, item.columns, item.synchronised, item.received_ns)
+                cell.collector.frames(
+                    item.flow, item.columns, item.synchronised, item.received_ns, item.fault
+                )
+                self._note_clocks(cell, item.flow, item.fault.reason if item.fault else "")
                 if dropped := cell.collector.frames_dropped - before:
                     self.counters.inc("qos_frames_dropped_total", cell.cell_id, dropped)
             case FlowBegin():
@@ -500,10 +506,26 @@ class Daemon:
                 cell.hosts_lost.pop(item.host, None)
             case codec.FlowEnd():
                 cell.flow_hosts.pop(item.flow, None)
+                cell.clock_faults.pop(item.flow, None)
                 cell.collector.flow_stop(item.flow, item.time_ns)
+            case codec.ClockReport():
+                cell.collector.clock(item)
             case HostLost():
                 cell.hosts_lost[item.host] = time.monotonic()
                 self._event(cell.cell_id, "host_lost", f"the QoS stream of {item.host} ended")
+
+    def _note_clocks(self, cell: _Cell, flow: str, reason: str) -> None:
+        """Record when a flow's frames begin and cease to count for the round trip alone."""
+        if reason == cell.clock_faults.get(flow, ""):
+            return
+        if reason:
+            cell.clock_faults[flow] = reason
+            self._complaint(
+                cell.cell_id, "clock_fault", f"flow {flow}: frames count for the round trip alone: {reason}"
+            )
+        else:
+            del cell.clock_faults[flow]
+            self._complaint(cell.cell_id, "clock_fault_ended", f"flow {flow}: its clocks agree again")
 
     def _forget_flows(self, cell: _Cell, now: float, wall: int) -> None:
         """Flows whose host has not come back for two control slots are over."""
@@ -513,6 +535,7 @@ class Daemon:
             theirs = [flow for flow, its in cell.flow_hosts.items() if its == host]
             for flow in theirs:
                 del cell.flow_hosts[flow]
+                cell.clock_faults.pop(flow, None)
                 cell.collector.flow_stop(flow, wall)
             if theirs:
                 text = f"{', '.join(theirs)}: host {host} was gone for {patience:g} s"
@@ -706,7 +729,9 @@ class Daemon:
         return self._in_loop(call)
 
 
-_GOOD_NEWS = frozenset({"cell_joined", "learning_resumed", "set_mode", "set_policy", "set_budgets"})
+_GOOD_NEWS = frozenset(
+    {"cell_joined", "clock_fault_ended", "learning_resumed", "set_mode", "set_policy", "set_budgets"}
+)
 
 
 def _learned_in(run_dir: Path) -> dict[str, Any]:

@@ -409,3 +409,67 @@ def test_what_fails_at_the_end_leaves_nothing_else_open(
         assert not list(store.decisions())
     # Every address is free again.
     Daemon(parsed, run_dir=tmp_path / "again").run(stop)
+
+
+def test_a_clock_that_is_lost_makes_frames_count_for_the_round_trip_alone_and_is_recorded(
+    run: Callable[..., tuple[Daemon, Gnb]],
+) -> None:
+    daemon, gnb = run(**{"links.qos.clock_hosts": ["edge"], "links.qos.clock_stale_s": 60.0})
+    gnb.hello()
+    seen: list[dict[str, Any]] = []
+    stop = threading.Event()
+    state = ["SLAVE"]
+
+    def messages() -> Iterator[qos_pb2.QosMessage]:
+        hello = qos_pb2.QosHello(
+            protocol_version=PROTOCOL_VERSION, host="h", cell_id="cell-1", clocks_synchronised=True
+        )
+        yield qos_pb2.QosMessage(hello=hello)
+        yield flow_start()
+        for sequence in range(10_000):
+            if stop.wait(0.02):
+                return
+            now = time.time_ns()
+            told = qos_pb2.ClockStatus(host="edge", ptp_state=state[0], offset_ns=40.0, time_ns=now)
+            yield qos_pb2.QosMessage(clock=told)
+            times = {
+                "ue_sent_ns": now - 9_000_000,
+                "edge_received_ns": now - 6_000_000,
+                "edge_sent_ns": now - 4_000_000,
+                "ue_received_ns": now,
+            }
+            frame = qos_pb2.Frame(sequence=sequence, **times)
+            yield qos_pb2.QosMessage(frames=qos_pb2.FrameBatch(flow="f", frames=[frame]))
+
+    def slot(unsynchronised: bool) -> dict[str, Any]:
+        def there() -> bool:
+            gnb.report()
+            gnb.pump()
+            record = daemon._cells["cell-1"].record
+            if record and record["slices"]["ar"]["closed"]["round_trip"]["frames"]:
+                seen.append(record)
+            closed_slot = seen[-1]["slices"]["ar"]["closed"] if seen else {}
+            frames, affected = (
+                closed_slot.get("round_trip", {}).get("frames"),
+                closed_slot.get("unsynchronised_frames"),
+            )
+            return bool(frames) and affected == (frames if unsynchronised else 0)
+
+        until(there, f"a slot with unsynchronised frames: {unsynchronised}", 20)
+        return seen[-1]
+
+    with grpc.insecure_channel(str(daemon.config.links.qos.address)) as channel:
+        notices = qos_pb2_grpc.QosIngestStub(channel).Publish(messages())
+        good = slot(False)
+        assert good["clocks"]["edge"]["offset_ns"] == 40.0
+        assert good["slices"]["ar"]["closed"]["ul"]["q"] == 1
+        state[0] = "LISTENING"
+        bad = slot(True)
+        closed_slot = bad["slices"]["ar"]["closed"]
+        assert set(closed_slot["unsynchronised"]) == {"edge: PTP state LISTENING"}
+        assert (closed_slot["ul"]["q"], closed_slot["round_trip"]["q"]) == (None, 1)
+        assert bad["clocks"]["edge"]["fault"] == "edge: PTP state LISTENING"
+        state[0] = "SLAVE"
+        slot(False)
+        stop.set()
+        notices.cancel()

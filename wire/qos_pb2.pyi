@@ -89,18 +89,20 @@ class FrameBatch(_message.Message):
     def __init__(self, flow: _Optional[str] = ..., frames: _Optional[_Iterable[_Union[Frame, _Mapping]]] = ...) -> None: ...
 
 class ClockStatus(_message.Message):
-    __slots__ = ("host", "ptp_state", "offset_ns", "path_delay_ns", "time_ns")
+    __slots__ = ("host", "ptp_state", "offset_ns", "path_delay_ns", "time_ns", "grandmaster")
     HOST_FIELD_NUMBER: _ClassVar[int]
     PTP_STATE_FIELD_NUMBER: _ClassVar[int]
     OFFSET_NS_FIELD_NUMBER: _ClassVar[int]
     PATH_DELAY_NS_FIELD_NUMBER: _ClassVar[int]
     TIME_NS_FIELD_NUMBER: _ClassVar[int]
+    GRANDMASTER_FIELD_NUMBER: _ClassVar[int]
     host: str
     ptp_state: str
     offset_ns: float
     path_delay_ns: float
     time_ns: int
-    def __init__(self, host: _Optional[str] = ..., ptp_state: _Optional[str] = ..., offset_ns: _Optional[float] = ..., path_delay_ns: _Optional[float] = ..., time_ns: _Optional[int] = ...) -> None: ...
+    grandmaster: str
+    def __init__(self, host: _Optional[str] = ..., ptp_state: _Optional[str] = ..., offset_ns: _Optional[float] = ..., path_delay_ns: _Optional[float] = ..., time_ns: _Optional[int] = ..., grandmaster: _Optional[str] = ...) -> None: ...
 
 class QosNotice(_message.Message):
     __slots__ = ("kind", "reason", "protocol_version")

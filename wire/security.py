@@ -5,7 +5,7 @@ A loopback address needs nothing. Any other address needs CURVE (ZMQ) or TLS (gR
 :func:`wire.keys.create`::
 
     ca.crt, ca.key                        the authority that signs the certificates below
-    ROLE.crt, ROLE.key                    controller, edge-agent, gnb-mock, operator
+    ROLE.crt, ROLE.key                    controller, edge-agent, gnb-mock, operator, ptp-agent
     curve/controller.pub, .key            the controller's CURVE pair, Z85 text
     curve/cells/CELL.pub, .key            the CURVE pair of each cell's agent
 
@@ -25,8 +25,8 @@ import zmq
 from zmq.utils import z85
 
 CONTROLLER = "controller"
-ROLES = (CONTROLLER, "edge-agent", "gnb-mock", "operator")
-"""Holders of a TLS certificate; each name is also the service's name in docker-compose.yml."""
+ROLES = (CONTROLLER, "edge-agent", "gnb-mock", "operator", "ptp-agent")
+"""Holders of a TLS certificate; a service of docker-compose.yml has its role's name."""
 
 CELL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,62}\Z")
 """Cell ids that can name a key file; 63 bytes is the bound of wire/ran.options."""

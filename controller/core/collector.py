@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from controller.core.clocks import ClockFault
 from controller.core.observation import (
+    BoolArray,
+    ClockReport,
     Command,
     Enforcement,
     Flow,
@@ -21,6 +24,7 @@ from controller.core.observation import (
 
 MAX_FLOWS = 1024
 MAX_FRAMES = 200_000
+MAX_CLOCKS = 4096
 RETAIN_NS = 60_000_000_000
 """How long a flow that stopped is remembered, for late news of its last frames."""
 MAX_AHEAD_NS = 1_000_000_000
@@ -31,6 +35,14 @@ MAX_LAG_NS = 1_000_000_000
 """A host whose last batch is older than this is taken to have nothing more to say."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    flow: str
+    columns: IntArray
+    synchronised: bool
+    known_ns: int
+
+
 class SlotCollector:
     """Reports, flows and frames of one cell between two control slots.
 
@@ -39,7 +51,8 @@ class SlotCollector:
     know. Frames of a slot that is closed are forgotten, and late news of them is ignored.
 
     Frames whose clocks are not synchronised are placed by the time at which the controller heard of them: the
-    flow's first batch tells how far its clock is off.
+    flow's first batch tells how far its clock is off. A clock that is found to be wrong was so since it was
+    last told to be right: frames heard in between are taken back.
 
     ``slices`` are the slices that the cell has; a flow of another one is refused.
     """
@@ -49,7 +62,9 @@ class SlotCollector:
         self._sub_ns = int(subinterval_ms * 1e6)
         self._reports: dict[int, Any] = {}
         self._flows: dict[str, Flow] = {}
-        self._batches: list[tuple[str, IntArray, bool]] = []
+        self._batches: list[_Batch] = []
+        self._clocks: list[ClockReport] = []
+        self._faults: dict[str, str] = {}
         self._n_frames = 0
         self._floor_ns = 0
         self._known: dict[str, int] = {}
@@ -80,30 +95,56 @@ class SlotCollector:
             raise ValueError(f"flow {flow}: stopped, but never started")
         self._flows[flow] = replace(known, stop_ns=max(time_ns, known.start_ns))
 
-    def frames(self, flow: str, columns: IntArray, synchronised: bool, known_ns: int = 0) -> None:
+    def clock(self, report: ClockReport) -> None:
+        """Keep what a host told of its clock; beyond :data:`MAX_CLOCKS` in a slot the oldest go."""
+        self._clocks.append(report)
+        del self._clocks[:-MAX_CLOCKS]
+
+    def frames(
+        self,
+        flow: str,
+        columns: IntArray,
+        synchronised: bool,
+        known_ns: int = 0,
+        fault: ClockFault | None = None,
+    ) -> None:
         """Times of frames of one flow.
 
         ``columns`` is int64 [n, 5]: sequence, ue_sent, edge_received, edge_sent, ue_received (ns, 0: not
-        known at ``known_ns``). ValueError where the flow never started.
+        known at ``known_ns``). ``fault`` says why they are not ``synchronised``, where that is known.
+        ValueError where the flow never started, or some of the frames are of the future; all of them: its
+        clock has been set, and that is a fault.
         """
         if flow not in self._flows:
             raise ValueError(f"flow {flow}: frames, but it never started")
         if known_ns:
             self._known[flow] = known_ns
+        if synchronised and known_ns and len(columns) and _when(columns).min() > known_ns + MAX_AHEAD_NS:
+            synchronised, fault = False, ClockFault("times ahead of the controller's clock", known_ns)
         if not synchronised and known_ns:
             columns = self._on_our_clock(flow, columns, known_ns)
+        if fault is not None:
+            self._faults[flow] = fault.reason
+            self._take_back(flow, fault.since_ns)
         when = _when(columns)
         if known_ns and (wrong := int(np.count_nonzero(when > known_ns + MAX_AHEAD_NS))):
             raise ValueError(f"flow {flow}: {wrong} frames sent in the future; is its clock synchronised?")
         columns = columns[when >= self._floor_ns]
         if not len(columns):
             return
-        self._batches.append((flow, columns, synchronised))
+        self._batches.append(_Batch(flow, columns, synchronised, known_ns))
         self._n_frames += len(columns)
         while self._n_frames > MAX_FRAMES:
-            dropped = len(self._batches.pop(0)[1])
+            dropped = len(self._batches.pop(0).columns)
             self._n_frames -= dropped
             self.frames_dropped += dropped
+
+    def _take_back(self, flow: str, since_ns: int) -> None:
+        """Frames of a flow that were heard after ``since_ns`` were not synchronised either."""
+        for i, b in enumerate(self._batches):
+            if b.flow == flow and b.synchronised and b.known_ns > since_ns:
+                columns = self._on_our_clock(flow, b.columns, b.known_ns)
+                self._batches[i] = replace(b, columns=columns, synchronised=False)
 
     def _on_our_clock(self, flow: str, columns: IntArray, known_ns: int) -> IntArray:
         """The UE's times shifted so that its latest one is the time of arrival.
@@ -152,7 +193,7 @@ class SlotCollector:
             if index >= first and (report := open_report(self._reports[index])) is not None
         ]
         self._reports.clear()
-        seen = {flow for flow, _, _ in self._batches}
+        seen = {b.flow for b in self._batches}
         flows = [f for name, f in self._flows.items() if name in seen or self._lived(f, opened_ns)]
         observation = Observation(
             control_slot=control_slot,
@@ -165,7 +206,11 @@ class SlotCollector:
             gpu=gpu,
             commands=tuple(commands),
             known_ns=self._known_until(closed_ns),
+            clocks=tuple(self._clocks),
+            clock_faults={f: why for f, why in self._faults.items() if f in seen},
         )
+        self._clocks.clear()
+        self._faults.clear()
         self._forget(closed_ns)
         return observation
 
@@ -183,15 +228,17 @@ class SlotCollector:
         """All frames sent in the slot, one row each: known times win over unknown ones."""
         if not self._batches:
             return Frames.empty()
-        flow = np.concatenate([np.full(len(b), index[name]) for name, b, _ in self._batches])
-        rows = np.concatenate([b for _, b, _ in self._batches])
-        synchronised = np.concatenate([np.full(len(b), s) for _, b, s in self._batches])
+        flow = np.concatenate([np.full(len(b.columns), index[b.flow]) for b in self._batches])
+        rows = np.concatenate([b.columns for b in self._batches])
+        synchronised = np.concatenate([np.full(len(b.columns), b.synchronised) for b in self._batches])
         order = np.lexsort((rows[:, 0], flow))
         flow, rows, synchronised = flow[order], rows[order], synchronised[order]
         new = np.ones(len(rows), np.bool_)
         new[1:] = (flow[1:] != flow[:-1]) | (rows[1:, 0] != rows[:-1, 0])
         starts = np.flatnonzero(new)
         if len(starts) < len(rows):
+            if not synchronised.all():
+                _one_clock(rows, synchronised, starts)
             flow = flow[starts]
             rows = np.maximum.reduceat(rows, starts, axis=0)
             synchronised = np.logical_and.reduceat(synchronised, starts)
@@ -202,11 +249,25 @@ class SlotCollector:
     def _forget(self, closed_ns: int) -> None:
         self._floor_ns = closed_ns
         self._flows = {n: f for n, f in self._flows.items() if self._lived(f, closed_ns - RETAIN_NS)}
-        kept = [(name, b[_when(b) >= closed_ns], s) for name, b, s in self._batches if name in self._flows]
-        self._batches = [(name, b, s) for name, b, s in kept if len(b)]
-        self._n_frames = sum(len(b) for _, b, _ in self._batches)
+        kept = [
+            replace(b, columns=b.columns[_when(b.columns) >= closed_ns])
+            for b in self._batches
+            if b.flow in self._flows
+        ]
+        self._batches = [b for b in kept if len(b.columns)]
+        self._n_frames = sum(len(b.columns) for b in self._batches)
         self._known = {n: t for n, t in self._known.items() if n in self._flows}
         self._offset = {n: o for n, o in self._offset.items() if n in self._flows}
+
+
+def _one_clock(rows: IntArray, synchronised: BoolArray, starts: IntArray) -> None:
+    """Where a frame was told by its own clock and then placed on ours, drop the former, in place.
+
+    ``starts`` is where each frame's rows begin. One whose sending only the former knows keeps both.
+    """
+    placed = np.maximum.reduceat(np.where(synchronised, 0, rows[:, 1]), starts) > 0
+    lengths = np.diff(np.append(starts, len(rows)))
+    rows[np.repeat(placed, lengths) & synchronised, 1:] = 0
 
 
 def _when(columns: IntArray) -> IntArray:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from controller.core.observation import Hop, Mode
+from controller.core.clocks import STATES
+from controller.core.observation import ClockReport, Hop, Mode
 from controller.core.qos import SlotQos
 
 RECORD_VERSION = 1
@@ -98,7 +99,8 @@ class Decision:
     """Quotas and clock of the control slot that begins.
 
     ``quotas`` maps a slice to its (UL, DL) PRBs; it is empty and ``gpu_mhz`` None where the network is to
-    be at full resources (modes shadow and released).
+    be at full resources (modes shadow and released). ``clocks`` is what hosts told of their clocks in the
+    control slot before.
     """
 
     cell: str
@@ -110,15 +112,17 @@ class Decision:
     slices: tuple[SliceDecision, ...]
     prb: int
     max_mhz: int
+    clocks: tuple[ClockReport, ...] = ()
 
     def to_record(self) -> dict[str, Any]:
         """As plain JSON values (version :data:`RECORD_VERSION`).
 
         Keys: ``version, cell, control_slot, time_ns, mode, quotas {slice: [ul, dl]}, gpu_mhz, prb`` (of the
         carrier), ``max_mhz`` and ``slices``: for each slice ``closed`` (QoS of the slot before), ``hops``
-        (each hop's choice), ``demand`` and ``granted``.
+        (each hop's choice), ``demand`` and ``granted``. Where a host told of its clock, ``clocks``: for
+        each host its last report and the ``worst_offset_ns`` of the slot.
         """
-        return {
+        record: dict[str, Any] = {
             "version": RECORD_VERSION,
             "cell": self.cell,
             "control_slot": self.control_slot,
@@ -130,6 +134,28 @@ class Decision:
             "max_mhz": self.max_mhz,
             "slices": {s.slice: s.to_record() for s in self.slices},
         }
+        if self.clocks:
+            record["clocks"] = _clocks(self.clocks)
+        return record
+
+
+def _clocks(reports: Sequence[ClockReport]) -> dict[str, Any]:
+    """By host; offsets are those of ports that follow a master or are one."""
+    out: dict[str, Any] = {}
+    for report in reports:
+        offset = report.offset_ns if report.ptp_state in STATES else None
+        worst = out.get(report.host, {}).get("worst_offset_ns")
+        if offset is not None and (worst is None or abs(offset) > abs(worst)):
+            worst = offset
+        out[report.host] = {
+            "state": report.ptp_state,
+            "grandmaster": report.grandmaster,
+            "offset_ns": offset,
+            "worst_offset_ns": worst,
+            "path_delay_ns": report.path_delay_ns,
+            "fault": report.fault,
+        }
+    return out
 
 
 def _number(value: float) -> float | None:

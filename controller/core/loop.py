@@ -65,7 +65,10 @@ class ControlLoop:
         for command in observation.commands:
             self._obey(command)
         self.control_slot = observation.control_slot + 1
-        decision = self._decide(observation.closed_ns, views, closed, has_gpu=_present(observation.gpu))
+        decision = replace(
+            self._decide(observation.closed_ns, views, closed, has_gpu=_present(observation.gpu)),
+            clocks=observation.clocks,
+        )
         self._last = decision
         return decision
 

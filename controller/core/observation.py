@@ -135,6 +135,23 @@ class Enforcement:
     dl_used: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ClockReport:
+    """State of a host's PTP clock as the host told it; offset and path delay in ns.
+
+    ``grandmaster`` is the identity of the clock that it follows, empty where that is not told. ``fault``
+    is the controller's: why the clock cannot be used, empty where it can.
+    """
+
+    host: str
+    ptp_state: str
+    offset_ns: float
+    path_delay_ns: float
+    time_ns: int
+    grandmaster: str = ""
+    fault: str = ""
+
+
 NO_EDGE_AGENT = "no edge agent"
 
 
@@ -166,7 +183,9 @@ class Observation:
     The slot ``control_slot`` ran from ``opened_ns`` (acknowledgement of its quotas) to ``closed_ns``.
     ``reports`` holds one report a state sub-interval, oldest first; ``flows`` every flow that was active
     at some time in the slot; ``enforcement`` an entry for every slice that had a quota. What became of the
-    frames is known until ``known_ns`` (0: until the close): hosts report them in batches.
+    frames is known until ``known_ns`` (0: until the close): hosts report them in batches. ``clocks`` are
+    the reports of the hosts' clocks in the order of their arrival; ``clock_faults`` says of flows with frames
+    that are not synchronised why (flow -> reason).
     """
 
     control_slot: int
@@ -179,6 +198,8 @@ class Observation:
     gpu: GpuReading | None = None
     commands: tuple[Command, ...] = ()
     known_ns: int = 0
+    clocks: tuple[ClockReport, ...] = ()
+    clock_faults: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values; :meth:`from_dict` is the inverse."""
@@ -198,6 +219,11 @@ class Observation:
             "gpu": None if self.gpu is None else [self.gpu.sm_mhz, self.gpu.reason],
             "commands": [[c.kind, c.value, c.slice] for c in self.commands],
             "known_ns": self.known_ns,
+            "clocks": [
+                [c.host, c.ptp_state, c.offset_ns, c.path_delay_ns, c.time_ns, c.grandmaster, c.fault]
+                for c in self.clocks
+            ],
+            "clock_faults": dict(self.clock_faults),
         }
 
     @classmethod
@@ -216,6 +242,8 @@ class Observation:
             gpu=None if data["gpu"] is None else GpuReading(*data["gpu"]),
             commands=tuple(Command(*c) for c in data["commands"]),
             known_ns=data["known_ns"],
+            clocks=tuple(ClockReport(*c) for c in data.get("clocks", ())),
+            clock_faults=data.get("clock_faults", {}),
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
 
@@ -72,7 +72,7 @@ class SlotQos:
 
     ``flows`` are the flows that were judged; ``busy`` tells whether there was one. ``late_frames``
     were not back at the close and counted at their age, ``unsynchronised_frames`` counted for the round
-    trip alone, ``negative_delays`` were not used.
+    trip alone (``unsynchronised``: reason -> frames, where it is known), ``negative_delays`` were not used.
     """
 
     hops: Mapping[Hop, DelayQos]
@@ -82,6 +82,7 @@ class SlotQos:
     late_frames: int
     unsynchronised_frames: int
     negative_delays: int
+    unsynchronised: Mapping[str, int] = field(default_factory=dict)
 
     def hop(self, hop: Hop) -> DelayQos:
         """The QoS of one hop."""
@@ -97,6 +98,8 @@ class SlotQos:
         record.update((hop.value, self._leg(qos)) for hop, qos in self.hops.items())
         record["late_frames"] = self.late_frames
         record["unsynchronised_frames"] = self.unsynchronised_frames
+        if self.unsynchronised:
+            record["unsynchronised"] = dict(self.unsynchronised)
         record["negative_delays"] = self.negative_delays
         return record
 
@@ -214,6 +217,7 @@ def slot_qos(
         late_frames=int(len(back) - np.count_nonzero(back)),
         unsynchronised_frames=int(len(synchronised) - np.count_nonzero(synchronised)),
         negative_delays=negative,
+        unsynchronised=_reasons(observation.clock_faults, names, flow[~synchronised]),
     )
 
 
@@ -232,6 +236,16 @@ def delivery_ratio(bits: Iterable[int]) -> float | None:
         slots += 1
         met += int(q)
     return met / slots if slots else None
+
+
+def _reasons(faults: Mapping[str, str], names: list[str], flow: NDArray[np.intp]) -> dict[str, int]:
+    """Unsynchronised frames by reason; ``flow`` indexes ``names``, one entry a frame."""
+    out: dict[str, int] = {}
+    if faults and len(flow):
+        for name, frames in zip(names, np.bincount(flow, minlength=len(names)).tolist(), strict=True):
+            if frames and name in faults:
+                out[faults[name]] = out.get(faults[name], 0) + frames
+    return out
 
 
 def _judge(

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from controller.core import nr
-from controller.core.observation import DirectionColumns, Flow, IntArray, MacReport
+from controller.core.clocks import ClockFault
+from controller.core.observation import ClockReport, DirectionColumns, Flow, IntArray, MacReport
 from wire import edge_pb2, qos_pb2, ran_pb2
 
 MAX_UES = 64
@@ -262,28 +263,18 @@ class FrameBatch:
     """Times of frames of one flow, as a host reported them.
 
     ``columns`` is int64 [n, 5]: sequence, ue_sent, edge_received, edge_sent, ue_received in
-    CLOCK_REALTIME ns, 0 where not known (yet). ``synchronised`` tells whether the host said that all four
-    come from clocks known to agree; ``received_ns`` is the controller's time of arrival.
+    CLOCK_REALTIME ns, 0 where not known (yet). ``synchronised`` tells whether all four come from clocks
+    known to agree, ``fault`` why not; ``received_ns`` is the controller's time of arrival.
     """
 
     flow: str
     columns: IntArray
     synchronised: bool
     received_ns: int
+    fault: ClockFault | None = None
 
     def __len__(self) -> int:
         return len(self.columns)
-
-
-@dataclass(frozen=True, slots=True)
-class ClockReport:
-    """State of a host's PTP clock; offset and path delay in ns."""
-
-    host: str
-    ptp_state: str
-    offset_ns: float
-    path_delay_ns: float
-    time_ns: int
 
 
 def _name(place: str, field: str, value: str, bound: int, *, empty: bool = False) -> str:
@@ -331,7 +322,9 @@ def open_flow_stop(msg: qos_pb2.FlowStop) -> FlowEnd:
     return FlowEnd(flow, _time(f"FlowStop of flow {flow!r}", "time_ns", msg.time_ns))
 
 
-def open_frame_batch(msg: qos_pb2.FrameBatch, *, synchronised: bool, received_ns: int) -> FrameBatch:
+def open_frame_batch(
+    msg: qos_pb2.FrameBatch, *, synchronised: bool, received_ns: int, fault: ClockFault | None = None
+) -> FrameBatch:
     """The frame times of a batch.
 
     Delays are not judged here: a negative one reaches the core, which counts it.
@@ -351,7 +344,7 @@ def open_frame_batch(msg: qos_pb2.FrameBatch, *, synchronised: bool, received_ns
         if not known or min(known) < MIN_TIME_NS or max(known) >= MAX_TIME_NS:
             _blame_frame(f"FrameBatch of flow {flow!r}: frame {sequence}", times)
     columns = np.array(rows, np.int64).reshape(len(rows), 5)
-    return FrameBatch(flow, columns, synchronised, received_ns)
+    return FrameBatch(flow, columns, synchronised, received_ns, fault)
 
 
 def _blame_frame(place: str, times: Sequence[int]) -> None:
@@ -377,6 +370,7 @@ def open_clock_status(msg: qos_pb2.ClockStatus) -> ClockReport:
         msg.offset_ns,
         msg.path_delay_ns,
         _time(place, "time_ns", msg.time_ns),
+        _name(place, "grandmaster", msg.grandmaster, MAX_NAME, empty=True),
     )
 
 

@@ -165,6 +165,12 @@ class Metrics:
         self.negative_delays = counter(
             "negative_delays", "Frames with a negative delay, which no QoS was told from", "cell", "slice"
         )
+        self.unsynchronised_frames = counter(
+            "unsynchronised_frames",
+            "Frames that counted for the round trip alone: their clocks are not known to agree",
+            "cell",
+            "slice",
+        )
         self.step_duration = Histogram(
             "prbandit_step_duration_seconds",
             "Time to close a control slot, decide the next one and hand it over, seconds",
@@ -205,6 +211,7 @@ class Metrics:
         self.flows.labels(cell, name).set(closed["flows"])
         self.busy.labels(cell, name).inc(bool(closed["busy"]))
         self.negative_delays.labels(cell, name).inc(closed["negative_delays"])
+        self.unsynchronised_frames.labels(cell, name).inc(closed["unsynchronised_frames"])
         for leg in _LEGS:
             told = closed[leg]
             worst = max(told["ms"].values(), default=math.nan)

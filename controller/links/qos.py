@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 import grpc
 from google.protobuf.message import DecodeError
 
+from controller.core.clocks import ClockBoard, ClockFault
 from controller.core.observation import Flow
 from controller.links import codec
 from controller.links.codec import BadMessage, ClockReport, FlowEnd, FrameBatch
@@ -37,7 +38,9 @@ COUNTERS: dict[str, str] = {
     "qos_refused_total": "Messages refused: impossible value, unknown flow or slice",
     "qos_frames_total": "Frame reports taken",
     "qos_frames_dropped_total": "Frame reports dropped, oldest first, because the queue was full",
+    "qos_frames_unsynchronised_total": "Frame reports taken that count for the round trip alone",
     "qos_clock_out_of_bound_total": "Clock reports with an offset beyond the bound",
+    "qos_clock_unusable_total": "Clock reports of a clock that cannot be used, whatever the reason",
     "qos_clock_reports_dropped_total": "Clock reports dropped because a later one of that host came",
 }
 """Help text of every counter of this link; each has the label ``cell``, empty where it is not known."""
@@ -133,10 +136,9 @@ def parse(data: bytes) -> qos_pb2.QosMessage | None:
 
 @dataclass(slots=True)
 class _Stream:
-    """One host's stream; ``clock_in_bound`` is what its last ClockStatus says of its clock."""
+    """One host's stream."""
 
     hello: qos_pb2.QosHello
-    clock_in_bound: bool = True
 
 
 class QosIngest:
@@ -149,6 +151,8 @@ class QosIngest:
             one of an unknown slice.
         max_streams: hosts at a time; each takes a thread of the server's pool.
         clock_bound_ns: frames of a host whose PTP offset is beyond it count for the round trip alone.
+        clock_stale_s: and those of a host that has told of its clock, but not for so long.
+        clock_hosts: hosts whose clocks must be told of; without news of one no frame is synchronised.
         clock: CLOCK_REALTIME in ns.
     """
 
@@ -160,6 +164,8 @@ class QosIngest:
         check_flow: Callable[[str, Flow], None] | None = None,
         max_streams: int = 32,
         clock_bound_ns: float = 1e6,
+        clock_stale_s: float = 5.0,
+        clock_hosts: Collection[str] = (),
         counters: Counters | None = None,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
@@ -167,7 +173,10 @@ class QosIngest:
         self._expected = None if expected_cells is None else frozenset(expected_cells)
         self._check_flow = check_flow
         self._max_streams = max_streams
-        self._clock_bound_ns = clock_bound_ns
+        self._new_board = lambda: ClockBoard(
+            bound_ns=clock_bound_ns, stale_ns=round(clock_stale_s * 1e9), required=clock_hosts
+        )
+        self._boards: dict[str, ClockBoard] = {}
         self.counters = counters or Counters()
         self._complain = Complaints(self.counters, log)
         self._clock = clock
@@ -292,19 +301,23 @@ class QosIngest:
                     "not a QosMessage" if message is None else "a QosMessage without a body known here"
                 )
             if body == "frames":
+                now_ns = self._clock()
+                fault = self._clock_fault(hello, now_ns)
                 batch = codec.open_frame_batch(
-                    message.frames,
-                    synchronised=hello.clocks_synchronised and stream.clock_in_bound,
-                    received_ns=self._clock(),
+                    message.frames, synchronised=fault is None, received_ns=now_ns, fault=fault
                 )
                 self._known(cell_id, batch.flow, "FrameBatch")
                 if len(batch):
                     self.counters.inc("qos_frames_total", cell_id, len(batch))
+                    if fault is not None:
+                        self.counters.inc("qos_frames_unsynchronised_total", cell_id, len(batch))
                     self._sink(cell_id, batch)
             elif body == "flow_start":
                 flow = codec.open_flow_start(message.flow_start)
-                if not hello.clocks_synchronised:
-                    flow = replace(flow, start_ns=self._clock())
+                with self._lock:
+                    self._board(cell_id).reports_flows(hello.host)
+                if self._clock_fault(hello, now_ns := self._clock()):
+                    flow = replace(flow, start_ns=now_ns)
                 if self._check_flow is not None:
                     self._check_flow(cell_id, flow)
                 with self._lock:
@@ -312,17 +325,21 @@ class QosIngest:
                 self._sink(cell_id, FlowBegin(hello.host, flow))
             elif body == "flow_stop":
                 end = codec.open_flow_stop(message.flow_stop)
-                if not hello.clocks_synchronised:
-                    end = replace(end, time_ns=self._clock())
+                if self._clock_fault(hello, now_ns := self._clock()):
+                    end = replace(end, time_ns=now_ns)
                 self._known(cell_id, end.flow, "FlowStop")
                 self._sink(cell_id, end)
                 with self._lock:
                     self._flows[cell_id, end.flow] = False
             elif body == "clock":
                 clock = codec.open_clock_status(message.clock)
-                stream.clock_in_bound = abs(clock.offset_ns) <= self._clock_bound_ns
-                if not stream.clock_in_bound:
+                with self._lock:
+                    board = self._board(cell_id)
+                    clock = board.take(clock, self._clock())
+                if board.beyond_bound(clock):
                     self.counters.inc("qos_clock_out_of_bound_total", cell_id)
+                if clock.fault:
+                    self.counters.inc("qos_clock_unusable_total", cell_id)
                 self._sink(cell_id, clock)
             else:
                 raise BadMessage("a second QosHello")
@@ -330,6 +347,17 @@ class QosIngest:
             self._complain(counter, f"message of host {hello.host!r} refused: {error}", cell_id)
             return str(error)
         return ""
+
+    def _board(self, cell_id: str) -> ClockBoard:
+        """The clocks of a cell. Holds the lock."""
+        return self._boards.setdefault(cell_id, self._new_board())
+
+    def _clock_fault(self, hello: qos_pb2.QosHello, now_ns: int) -> ClockFault | None:
+        """Why what this host stamps now counts for the round trip alone."""
+        if not hello.clocks_synchronised:
+            return ClockFault(f"{hello.host}: says that its clocks are not synchronised", 0)
+        with self._lock:
+            return self._board(hello.cell_id).fault(hello.host, now_ns)
 
     def _known(self, cell_id: str, flow: str, what: str) -> None:
         # A flow that has stopped is still known: its last frames come after its end.

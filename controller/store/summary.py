@@ -171,7 +171,38 @@ class _Slice:
     policies: list[str] = field(default_factory=list)
     unattributed: dict[str, Counter[str]] = field(default_factory=dict)
     negative_delays: int = 0
+    frames: int = 0
+    unsynchronised_frames: int = 0
+    unsynchronised: Counter[str] = field(default_factory=Counter)
     by_load: dict[int, deque[tuple[Allocation, Mapping[str, Any]]]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Clock:
+    """A host's PTP clock; ``slots`` are control slots with news of it."""
+
+    slots: int = 0
+    worst_offset_ns: float | None = None
+    grandmasters: list[str] = field(default_factory=list)
+    faults: Counter[str] = field(default_factory=Counter)
+
+    def add(self, told: Mapping[str, Any]) -> None:
+        self.slots += 1
+        offset = told["worst_offset_ns"]
+        if offset is not None:
+            self.worst_offset_ns = max(self.worst_offset_ns or 0.0, abs(offset))
+        if told["grandmaster"] and told["grandmaster"] not in self.grandmasters[-1:]:
+            self.grandmasters.append(told["grandmaster"])
+        if told["fault"]:
+            self.faults[told["fault"]] += 1
+
+    def result(self) -> dict[str, Any]:
+        return {
+            "control_slots": self.slots,
+            "worst_offset_ns": self.worst_offset_ns,
+            "grandmasters": list(self.grandmasters),
+            "faults": dict(self.faults),
+        }
 
 
 @dataclass(slots=True)
@@ -183,6 +214,7 @@ class _Cell:
     sums: _Sums = field(default_factory=_Sums)
     modes: Counter[str] = field(default_factory=Counter)
     slices: dict[str, _Slice] = field(default_factory=dict)
+    clocks: dict[str, _Clock] = field(default_factory=dict)
 
 
 class Summary:
@@ -204,6 +236,8 @@ class Summary:
         """Take the next record of a cell; returns the control slot that it closes, None where none counts."""
         cell = self._cells.setdefault(record["cell"], _Cell())
         cell.prb, cell.max_mhz = record["prb"], record["max_mhz"]
+        for host, told in record.get("clocks", {}).items():
+            cell.clocks.setdefault(host, _Clock()).add(told)
         slot = self._pairs.add(record)
         if slot is None:
             return None
@@ -233,6 +267,9 @@ class Summary:
         one.sums.allocate(allocation, slot.prb)
         one.sums.judge(closed)
         one.negative_delays += closed["negative_delays"]
+        one.frames += closed["round_trip"]["frames"]
+        one.unsynchronised_frames += closed.get("unsynchronised_frames", 0)
+        one.unsynchronised.update(closed.get("unsynchronised", {}))
         for choice in hops.values():
             one.policy = choice["policy"]
             if one.policy not in one.policies:
@@ -265,8 +302,12 @@ class Summary:
         """Plain JSON: :meth:`headline`, ``events`` by kind, and ``cells`` with their ``slices``.
 
         A slice has the headline's keys and ``policy`` (the latest), ``policies``, ``unattributed`` (reason ->
-        hop -> control slots), ``negative_delays`` and ``by_load``: for each number of active flows the
-        means over its last 25 control slots.
+        hop -> control slots), ``negative_delays``, ``frames`` (that the round trip was judged by),
+        ``unsynchronised_frames`` (of them, that counted for it alone) and ``unsynchronised`` (reason ->
+        frames, where it is known), and ``by_load``: for each number of active flows the means over its last
+        25 control slots. A cell's ``clocks`` are by host: ``control_slots`` with news of it, its
+        ``worst_offset_ns``, the ``grandmasters`` that it followed one after the other, and ``faults``
+        (reason -> control slots that ended with it).
         """
         cells = {name: self._cell(name, cell) for name, cell in self._cells.items()}
         return {**self.headline(), "events": dict(self._events.get("", Counter())), "cells": cells}
@@ -282,6 +323,7 @@ class Summary:
             "modes": dict(cell.modes),
             **cell.sums.means(),
             "events": dict(self._events.get(name, Counter())),
+            "clocks": {host: clock.result() for host, clock in cell.clocks.items()},
             "slices": {s: self._slice(one) for s, one in cell.slices.items()},
         }
 
@@ -296,6 +338,9 @@ class Summary:
             **one.sums.means(),
             "unattributed": {reason: dict(hops) for reason, hops in one.unattributed.items()},
             "negative_delays": one.negative_delays,
+            "frames": one.frames,
+            "unsynchronised_frames": one.unsynchronised_frames,
+            "unsynchronised": dict(one.unsynchronised),
             "by_load": {str(load): _load(one.by_load[load]) for load in sorted(one.by_load)},
         }
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from controller.core import collector as collector_module
+from controller.core.clocks import ClockFault
 from controller.core.collector import SlotCollector
-from controller.core.observation import Flow
+from controller.core.observation import ClockReport, Flow
 from tests.builders import MS, T0, report
 
 S = 1_000 * MS
@@ -165,7 +166,67 @@ def test_a_synchronised_frame_from_the_future_is_refused() -> None:
     c = SlotCollector(["ar"])
     c.flow_start(flow())
     with pytest.raises(ValueError, match="flow f: 1 frames sent in the future"):
-        c.frames("f", rows((1, T0 + 300 * S, 0, 0, 0)), True, T0)
+        c.frames("f", rows((1, T0, 0, 0, 0), (2, T0 + 300 * S, 0, 0, 0)), True, T0)
+
+
+def test_a_clock_that_steps_ahead_is_not_synchronised_any_more() -> None:
+    c = SlotCollector(["ar"])
+    c.flow_start(flow())
+    c.frames("f", rows((1, T0 + 10 * MS, T0 + 20 * MS, T0 + 25 * MS, T0 + 40 * MS)), True, T0 + 50 * MS)
+    sent = T0 + 100 * MS + 300 * S
+    c.frames("f", rows((2, sent, sent + 1, sent + 2, sent + 30 * MS)), True, T0 + 140 * MS)
+    got = close(c, T0, T0 + S)
+    assert got.frames.synchronised.tolist() == [True, False]
+    assert (got.frames.ue_received - got.frames.ue_sent).tolist() == [30 * MS, 30 * MS]
+    assert got.frames.ue_received[1] == T0 + 140 * MS
+    assert got.clock_faults == {"f": "times ahead of the controller's clock"}
+
+
+def test_frames_heard_since_a_clock_was_last_known_to_be_good_are_taken_back() -> None:
+    c = SlotCollector(["ar"])
+    for name in ("f", "g"):
+        c.flow_start(flow(name))
+        for i in range(1, 5):
+            sent = T0 + i * 100 * MS
+            c.frames(name, rows((i, sent, sent + 5 * MS, sent + 6 * MS, sent + 9 * MS)), True, sent + 10 * MS)
+    sent = T0 + 500 * MS
+    fault = ClockFault("h: offset beyond the bound", T0 + 210 * MS)
+    c.frames("f", rows((5, sent, sent + 5 * MS, sent + 6 * MS, sent + 9 * MS)), False, sent + 10 * MS, fault)
+    got = close(c, T0, T0 + S)
+    by_flow = {
+        f.flow: got.frames.synchronised[got.frames.flow == i].tolist() for i, f in enumerate(got.flows)
+    }
+    assert by_flow == {"f": [True, True, False, False, False], "g": [True] * 4}
+    assert got.clock_faults == {"f": "h: offset beyond the bound"}
+    assert (got.frames.ue_received - got.frames.ue_sent == 9 * MS).all()
+    # The next slot begins without that fault.
+    assert close(c, T0 + S, T0 + 2 * S, 2).clock_faults == {}
+
+
+def test_a_frame_in_flight_while_its_clock_is_found_to_be_wrong_keeps_one_clock() -> None:
+    """Its first report was on the host's clock, 400 ms ahead; the second is placed by its arrival."""
+    c = SlotCollector(["ar"])
+    c.flow_start(flow())
+    ahead = 400 * MS
+    sent = T0 + 100 * MS + ahead
+    c.frames("f", rows((1, sent, 0, 0, 0)), True, T0 + 110 * MS)
+    fault = ClockFault("h: PTP state NONE", T0 + 120 * MS)
+    c.frames("f", rows((1, sent, sent + 1, sent + 2, sent + 90 * MS)), False, T0 + 200 * MS, fault)
+    got = close(c, T0, T0 + S).frames
+    assert got.synchronised.tolist() == [False]
+    assert (got.ue_received - got.ue_sent).tolist() == [90 * MS]
+    assert got.ue_received.tolist() == [T0 + 200 * MS]
+    assert not got.edge_received.any()
+
+
+def test_what_hosts_told_of_their_clocks_is_part_of_the_observation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collector_module, "MAX_CLOCKS", 3)
+    c = SlotCollector(["ar"])
+    reports = [ClockReport("h", "SLAVE", float(i), 1.0, T0 + i) for i in range(5)]
+    for told in reports:
+        c.clock(told)
+    assert close(c, T0, T0 + S).clocks == tuple(reports[2:])
+    assert close(c, T0 + S, T0 + 2 * S, 2).clocks == ()
 
 
 def test_frames_of_a_flow_that_is_forgotten_go_with_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,16 @@ import pytest
 from controller.core.budgets import Budgets
 from controller.core.decision import Decision
 from controller.core.loop import ControlLoop
-from controller.core.observation import Command, Enforcement, Frames, GpuReading, Hop, Mode, Observation
+from controller.core.observation import (
+    ClockReport,
+    Command,
+    Enforcement,
+    Frames,
+    GpuReading,
+    Hop,
+    Mode,
+    Observation,
+)
 from controller.core.qos import slot_qos
 from controller.core.spec import LoopSpec
 from tests.builders import MS, SLOT_NS, T0, loop_spec, observation, slice_spec
@@ -315,3 +324,28 @@ def test_without_an_edge_agent_no_clock_is_claimed() -> None:
     loop = ControlLoop(loop_spec())
     assert loop.step(observation(0, gpu=None)).gpu_mhz is None
     assert loop.step(observation(1)).gpu_mhz is not None
+
+
+def test_what_hosts_told_of_their_clocks_is_recorded_and_survives_json() -> None:
+    told = (
+        ClockReport("edge", "MASTER", 0.0, 0.0, T0, "aa"),
+        ClockReport("ue-1", "SLAVE", -900.0, 2000.0, T0, "aa"),
+        ClockReport("ue-1", "SLAVE", 300.0, 2100.0, T0, "aa"),
+        ClockReport("ue-1", "NONE", 0.0, 0.0, T0, "", "ue-1: PTP state NONE"),
+    )
+    seen = observation(0, clocks=told, clock_faults={"flow-0": "ue-1: PTP state NONE"})
+    assert Observation.from_dict(json.loads(json.dumps(seen.to_dict()))).clocks == told
+    record = ControlLoop(loop_spec()).step(seen).to_record()
+    assert record["clocks"]["ue-1"] == {
+        "state": "NONE",
+        "grandmaster": "",
+        "offset_ns": None,
+        "worst_offset_ns": -900.0,
+        "path_delay_ns": 0.0,
+        "fault": "ue-1: PTP state NONE",
+    }
+    assert record["clocks"]["edge"]["offset_ns"] == 0.0
+    # A record from before clocks were told is read, and says the same again.
+    old = {k: v for k, v in observation(0).to_dict().items() if not k.startswith("clock")}
+    again = ControlLoop(loop_spec()).step(Observation.from_dict(old)).to_record()
+    assert "clocks" not in again

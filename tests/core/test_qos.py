@@ -45,15 +45,19 @@ def flow(name: str, start_ms: float = -60_000, stop_ms: float | None = None, sli
     return Flow(name, "ue1", slice_id, 3e6, 1e6, T0 + round(start_ms * MS), stop)
 
 
-def judge(rows: Sequence[Row], flows: Sequence[Flow] | None = None, **options: Any) -> SlotQos:
-    observation = Observation(
+def observe(rows: Sequence[Row], flows: Sequence[Flow] | None = None, **more: Any) -> Observation:
+    return Observation(
         7,
         T0,
         T0 + round(SLOT_MS * MS),
         flows=tuple(flows if flows is not None else [flow("a")]),
         frames=frames(rows),
+        **more,
     )
-    return slot_qos(observation, "ar", options.pop("budgets", BUDGETS), **options)
+
+
+def judge(rows: Sequence[Row], flows: Sequence[Flow] | None = None, **options: Any) -> SlotQos:
+    return slot_qos(observe(rows, flows), "ar", options.pop("budgets", BUDGETS), **options)
 
 
 def good(flow_index: int = 0, sent: float = 1000.0, ul: float = 40, edge: float = 15, dl: float = 30) -> Row:
@@ -365,3 +369,19 @@ def test_delivery_ratio() -> None:
     assert delivery_ratio([]) is None
     with pytest.raises(ValueError, match=r"slot 1 is 2"):
         delivery_ratio([1, 2])
+
+
+def test_reasons_of_unsynchronised_frames_are_counted_by_flow() -> None:
+    flows = [flow("a"), flow("b"), flow("c"), flow("d")]
+    rows = [good(0), (*good(0, sent=2000), False), (*good(1), False), (*good(1, sent=2000), False)]
+    rows += [good(2), good(3)]
+    late = (2, 1500, None, None, None, False)
+    faults = {"a": "x", "b": "y", "c": "x", "d": "w", "gone": "z"}
+    seen = observe([*rows, late], flows, clock_faults=faults)
+    got = slot_qos(seen, "ar", BUDGETS)
+    assert got.unsynchronised == {"x": 2, "y": 2}
+    assert got.unsynchronised_frames == 4
+    assert got.to_record()["unsynchronised"] == {"x": 2, "y": 2}
+    # A reason that is not known is not made up, and an older record has none.
+    assert slot_qos(observe(rows, flows), "ar", BUDGETS).unsynchronised == {}
+    assert "unsynchronised" not in slot_qos(observe(rows, flows), "ar", BUDGETS).to_record()

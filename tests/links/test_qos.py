@@ -12,6 +12,7 @@ import grpc
 import numpy as np
 import pytest
 
+from controller.core.clocks import ClockFault
 from controller.core.observation import Flow
 from controller.links import qos
 from controller.links.codec import BadMessage, ClockReport, FlowEnd, FrameBatch
@@ -123,7 +124,7 @@ class Host:
 class Bench:
     def __init__(self, **options: Any) -> None:
         self.items: queue.Queue[tuple[str, QosItem]] = queue.Queue()
-        self.ingest = QosIngest(lambda c, i: self.items.put((c, i)), clock=lambda: NOW, **options)
+        self.ingest = QosIngest(lambda c, i: self.items.put((c, i)), **{"clock": lambda: NOW, **options})
         self.server = grpc.server(futures.ThreadPoolExecutor(8), options=SERVER_OPTIONS)
         self.ingest.add_to(self.server)
         self.port = grpc_server_add(self.server, "127.0.0.1:0", None)
@@ -190,6 +191,76 @@ def test_frames_of_a_clock_beyond_the_bound_are_not_synchronised(bench: Bench) -
         seen.append(item.synchronised)
     assert seen == [True, False, True]
     assert bench.ingest.counters.get("qos_clock_out_of_bound_total", "cell-1") == 1
+
+
+def test_a_clock_that_another_stream_tells_of_counts_for_the_frames(make: Callable[..., Bench]) -> None:
+    now = [NOW]
+    bench = make(clock_stale_s=2.0, clock=lambda: now[0])
+    host, agent, edge = bench.host(), bench.host(), bench.host()
+    host.greet()
+    agent.greet(host="ptp@h")
+    edge.greet(host="ptp@edge")
+    host.send(flow_start=flow_start())
+    bench.item()
+
+    def tell(stream: Host, name: str, **changes: Any) -> str:
+        told = {"host": name, "ptp_state": "SLAVE", "offset_ns": 5.0, "time_ns": now[0], **changes}
+        stream.send(clock=qos_pb2.ClockStatus(**told))
+        item = bench.item()[1]
+        assert isinstance(item, ClockReport)
+        return item.fault
+
+    def reason() -> str:
+        host.send(frames=frames())
+        item = bench.item()[1]
+        assert isinstance(item, FrameBatch) and item.synchronised is (item.fault is None)
+        return item.fault.reason if item.fault else ""
+
+    assert reason() == ""
+    assert tell(agent, "h") == tell(edge, "edge") == ""
+    assert reason() == ""
+    # ptp4l of the edge is gone: no offset, and that is not an offset of zero.
+    assert tell(edge, "edge", ptp_state="NONE", offset_ns=0.0) == "edge: PTP state NONE"
+    assert reason() == "edge: PTP state NONE"
+    assert tell(edge, "edge") == "" and reason() == ""
+    now[0] += 2_000_000_001
+    assert reason() == "edge: no news of its clock"
+    tell(edge, "edge")
+    assert reason() == "h: no news of its clock"
+    tell(agent, "h")
+    assert reason() == ""
+    assert bench.count("qos_frames_unsynchronised_total", "cell-1") == 6
+    assert bench.count("qos_clock_unusable_total", "cell-1") == 1
+    assert bench.count("qos_clock_out_of_bound_total", "cell-1") == 0
+
+
+def test_hosts_that_follow_different_grandmasters_do_not_agree(bench: Bench) -> None:
+    host = bench.host()
+    host.greet()
+    host.send(flow_start=flow_start())
+    reasons = []
+    for edge in ("aa", "bb", "aa"):
+        for name, grandmaster in (("h", "aa"), ("edge", edge)):
+            told = {"host": name, "ptp_state": "SLAVE", "time_ns": T0, "grandmaster": grandmaster}
+            host.send(clock=qos_pb2.ClockStatus(**told))
+        host.send(frames=frames())
+        while not isinstance(item := bench.item()[1], FrameBatch):
+            pass
+        reasons.append(item.fault.reason if item.fault else "")
+    assert reasons == ["", "edge, h: different grandmasters", ""]
+
+
+def test_a_clock_that_has_to_be_told_of_and_is_not(make: Callable[..., Bench]) -> None:
+    bench = make(clock_hosts=["edge"])
+    host = bench.host()
+    host.greet()
+    host.send(flow_start=flow_start())
+    host.send(frames=frames())
+    begin, batch = bench.item()[1], bench.item()[1]
+    assert isinstance(batch, FrameBatch) and isinstance(begin, FlowBegin)
+    assert batch.fault == ClockFault("edge: no news of its clock", 0) and not batch.synchronised
+    # The flow's own time is of a clock that nothing is known of.
+    assert begin.flow.start_ns == NOW
 
 
 def test_flows_frames_and_clocks_come_through_as_core_types(bench: Bench) -> None:

@@ -245,3 +245,29 @@ def test_a_closed_slot_tells_the_cells_total() -> None:
     slot = pairs.add(second)
     assert slot is not None and (slot.control_slot, slot.begin_ns, slot.end_ns) == (1, 1000, 2000)
     assert (slot.total.ul_prb, slot.total.dl_prb, slot.total.gpu_mhz) == (106, 40, 500)
+
+
+def test_clocks_and_the_frames_that_they_cost_are_summed_up() -> None:
+    summary = Summary()
+
+    def clock(worst: float | None, grandmaster: str, fault: str = "") -> dict[str, Any]:
+        told = {"state": "SLAVE", "offset_ns": worst, "path_delay_ns": 1.0, "fault": fault}
+        return {**told, "worst_offset_ns": worst, "grandmaster": grandmaster}
+
+    summary.add({**decision(1, 10, 10, 500, closed(1, **FIRST)), "clocks": {"ue-1": clock(-700.0, "aa")}})
+    bad = {**closed(1), "unsynchronised_frames": 40, "unsynchronised": {"ue-1: x": 30, "ue-1: y": 10}}
+    summary.add({**decision(2, 10, 10, 500, bad), "clocks": {"ue-1": clock(300.0, "bb", "ue-1: x")}})
+    summary.add({**decision(3, 10, 10, 500, bad), "clocks": {"ue-1": clock(None, "bb", "ue-1: x")}})
+    summary.add(decision(4, 10, 10, 500, closed(1)))
+    cell = summary.result()["cells"]["c"]
+    assert cell["clocks"] == {
+        "ue-1": {
+            "control_slots": 3,
+            "worst_offset_ns": 700.0,
+            "grandmasters": ["aa", "bb"],
+            "faults": {"ue-1: x": 2},
+        }
+    }
+    told = cell["slices"]["ar"]
+    assert (told["frames"], told["unsynchronised_frames"]) == (450, 80)
+    assert told["unsynchronised"] == {"ue-1: x": 60, "ue-1: y": 20}

@@ -151,4 +151,7 @@ class Pair:
             subprocess.run(["ip", "netns", "del", name], capture_output=True)
 
 
-needs_linuxptp = pytest.mark.skipif(bool(missing()), reason=f"real ptp4l: {missing()}")
+_MISSING = missing()
+if _MISSING and os.environ.get("PRBANDIT_REQUIRE_PTP"):
+    raise RuntimeError(f"real ptp4l is required here: {_MISSING}")
+needs_linuxptp = pytest.mark.skipif(bool(_MISSING), reason=f"real ptp4l: {_MISSING}")

@@ -75,6 +75,8 @@ def test_answers_to_others_and_nonsense_are_passed_over(ptp4l: FakePtp4l, client
         old[31] ^= 0xFF  # another sequenceId
         foreign[43] ^= 0xFF  # another targetPortIdentity
         wrong[52:54] = Id.TIME_PROPERTIES_DATA_SET.to_bytes(2, "big")
+        if id is Id.CURRENT_DATA_SET:
+            old[56:64], foreign[56:64] = bytes(8), bytes(8)  # the offset
         return [b"", b"garbage", bytes(old), bytes(foreign), bytes(wrong), answer]
 
     ptp4l.odd = noisy

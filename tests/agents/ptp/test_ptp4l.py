@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from contextlib import ExitStack
 from pathlib import Path
@@ -208,52 +208,68 @@ def test_frames_count_for_the_round_trip_alone_while_the_clocks_do_not_agree(
             told = [agent.status for agent in agents.values()]
             return all(s.synchronised and abs(s.offset_ns) < BOUND_NS for s in told)
 
+        def slot_like(why: str, fits: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+            """The first control slot that fits; a busy machine may spoil some."""
+            seen: list[dict[str, Any]] = []
+
+            def found() -> bool:
+                seen.append(controller.slot())
+                return bool(seen[-1]["round_trip"]["frames"] and fits(seen[-1]))
+
+            wait_for(why, found)
+            return seen[-1]
+
+        def q(got: dict[str, Any]) -> list[int | None]:
+            return [got[leg]["q"] for leg in ("ul", "edge", "dl", "round_trip")]
+
         def all_is_well(why: str) -> None:
             wait_for(why, clocks_agree)
-            # The controller hears of it a moment later than this test.
-            wait_for(f"{why}: a slot without a fault", lambda: not controller.slot()["unsynchronised_frames"])
-            got = controller.slot()
-            assert got["round_trip"]["frames"] and got["unsynchronised_frames"] == 0, (why, got)
-            assert {leg: got[leg]["q"] for leg in ("ul", "edge", "dl", "round_trip")} == {
-                "ul": 1, "edge": 1, "dl": 1, "round_trip": 1
-            }  # fmt: skip
+            got = slot_like(why, lambda slot: not slot["unsynchronised_frames"])
+            assert q(got) == [1, 1, 1, 1], (why, got)
+            assert "unsynchronised" not in got
             assert got["ul"]["ms"]["f"] == pytest.approx(10.0)
 
-        def round_trip_alone(why: str, *reasons: str) -> dict[str, Any]:
-            wait_for(why, lambda: set(controller.slot().get("unsynchronised", ())) & set(reasons))
-            got = controller.slot()
-            assert got["unsynchronised_frames"] == got["round_trip"]["frames"] > 0, (why, got)
-            assert {leg: got[leg]["q"] for leg in ("ul", "edge", "dl", "round_trip")} == {
-                "ul": None, "edge": None, "dl": None, "round_trip": 1
-            }, (why, got)  # fmt: skip
+        def round_trip_alone(why: str, *reasons: str, **states: str) -> dict[str, Any]:
+            """All frames of a slot, for these reasons, with the ports (``ue``, ``edge``) in these states."""
+            expected = {host.replace("ue", "ue-1"): state for host, state in states.items()}
+
+            def fits(slot: dict[str, Any]) -> bool:
+                told = slot.get("unsynchronised", {})
+                reached = {host: slot["clocks"].get(host, {}).get("state") for host in expected}
+                all_of_them = sum(told.values()) == slot["round_trip"]["frames"]
+                return set(told) <= set(reasons) and all_of_them and reached == expected
+
+            got = slot_like(why, fits)
+            assert got["unsynchronised_frames"] == got["round_trip"]["frames"]
+            assert q(got) == [None, None, None, 1], (why, got)
             assert got["round_trip"]["ms"]["f"] == pytest.approx(30.0)
-            assert set(got["unsynchronised"]) <= set(reasons), (why, got)
             return got
 
         # ptp4l is not there yet.
-        round_trip_alone("no ptp4l", "edge: PTP state NONE", "ue-1: PTP state NONE")
+        neither = ("edge: PTP state NONE", "ue-1: PTP state NONE")
+        round_trip_alone("no ptp4l", *neither, ue="NONE", edge="NONE")
 
         pair.ptp4l("master", "priority1 10")
         pair.ptp4l("client", "slaveOnly 1")
         all_is_well("both follow the master")
 
         pair.delay(DELAY_S)
-        got = round_trip_alone("an asymmetric path", "ue-1: offset beyond the bound")
-        assert got["clocks"]["ue-1"]["state"] == "SLAVE" and not got["clocks"]["edge"]["fault"]
-        assert DELAY_S / 4 < got["clocks"]["ue-1"]["offset_ns"] / 1e9 < DELAY_S
+        beyond = "ue-1: offset beyond the bound"
+        got = round_trip_alone("an asymmetric path", beyond, ue="SLAVE", edge="MASTER")
+        assert not got["clocks"]["edge"]["fault"]
+        assert DELAY_S / 4 < got["clocks"]["ue-1"]["offset_ns"] / 1e9 < 1.5 * DELAY_S
         pair.delay(0.0)
         all_is_well("the path is as it was")
 
         pair.signal("master", signal.SIGSTOP)
         hung = ("edge: PTP state NONE", "ue-1: PTP state LISTENING", "ue-1: PTP state NONE")
-        got = round_trip_alone("the master hangs", *hung)
-        assert got["clocks"]["edge"]["state"] == "NONE" and got["clocks"]["ue-1"]["state"] == "LISTENING"
+        round_trip_alone("the master hangs", *hung, ue="LISTENING", edge="NONE")
         pair.signal("master", signal.SIGCONT)
         all_is_well("the master goes on")
 
         pair.kill("master")
-        got = round_trip_alone("the master is gone", *hung)
-        assert got["clocks"]["edge"]["offset_ns"] is None and got["clocks"]["ue-1"]["state"] == "LISTENING"
+        got = round_trip_alone("the master is gone", *hung, ue="LISTENING", edge="NONE")
+        assert got["clocks"]["edge"]["offset_ns"] is None
         pair.ptp4l("master", "priority1 10")
         all_is_well("the master is back")
 

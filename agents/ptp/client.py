@@ -1,0 +1,250 @@
+"""Asks linuxptp's ptp4l over its Unix domain socket how well the clock of this host is synchronised."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from agents.ptp import messages
+from agents.ptp.messages import (
+    ANY_CLOCK,
+    BadManagement,
+    CurrentDataSet,
+    DataSet,
+    DefaultDataSet,
+    Id,
+    ManagementError,
+    ParentDataSet,
+    PortDataSet,
+    PortIdentity,
+    TimeProperties,
+    TimeStatus,
+)
+
+SOCKETS: tuple[Path, ...] = (
+    Path("/var/run/ptp4lro"),
+    Path("/run/ptp/ptp4lro"),
+    Path("/var/run/ptp4l"),
+    Path("/run/ptp/ptp4l"),
+)
+"""Where ptp4l listens, the read-only sockets (linuxptp 4.0 and later) first."""
+
+MAX_PORTS = 64
+_STRAY = 64
+"""Answers to others, or of no use, after which a question counts as not answered."""
+
+_T = TypeVar("_T", bound=DataSet)
+
+
+class PtpError(OSError):
+    """ptp4l did not tell; the text names the socket and what was asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class PtpReading:
+    """What ptp4l says at one moment.
+
+    ``state`` is that of the port that follows a master; where none does, MASTER if a port is one, else
+    that of the first port. ``offset_ns`` and ``path_delay_ns`` are those of the last Sync, which arrived at
+    ``ingress_ns`` of the clock that ptp4l steers (0: none since it was started). ``utc_offset_s`` is what
+    that clock is ahead of UTC: TAI less UTC, 0 where the time of the network is not TAI.
+    """
+
+    state: str
+    clock: bytes
+    offset_ns: float
+    path_delay_ns: float
+    steps_removed: int
+    grandmaster: bytes
+    grandmaster_class: int
+    ingress_ns: int
+    log_sync_interval: int
+    utc_offset_s: int
+
+    @property
+    def is_grandmaster(self) -> bool:
+        """Whether the time comes from this host itself."""
+        return self.grandmaster == self.clock
+
+
+class PtpClient:
+    """Reads a ptp4l.
+
+    A question is a GET that ptp4l does not pass on to the network; it is asked once more where no answer
+    comes within ``timeout_s``. The socket is opened anew after every error, so a ptp4l that was restarted is
+    found again. ``paths`` are tried in their order; ``domain`` and ``transport_specific`` are those of
+    ptp4l's configuration, which ignores questions of others. ptp4l answers to a socket of ours in
+    ``reply_dir``, a folder that it must see (systemd's PrivateTmp would hide it).
+
+    Not for several threads.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path] = SOCKETS,
+        *,
+        domain: int = 0,
+        transport_specific: int = 0,
+        timeout_s: float = 0.5,
+        reply_dir: Path | None = None,
+    ) -> None:
+        self._paths = tuple(paths)
+        self._domain = domain
+        self._transport_specific = transport_specific
+        self._timeout_s = timeout_s
+        self._reply_dir = reply_dir or Path(os.environ.get("RUNTIME_DIRECTORY", tempfile.gettempdir()))
+        self._source = PortIdentity(ANY_CLOCK, os.getpid() & 0xFFFF)
+        self._sequence = 0
+        self._socket: socket.socket | None = None
+        self._own: Path | None = None
+        self._peer = ""
+        self.strays = 0
+        """Datagrams that were no answer to what had been asked."""
+
+    def close(self) -> None:
+        """Close the socket. May be called twice; a later question opens it again."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        if self._own is not None:
+            self._own.unlink(missing_ok=True)
+            self._own = None
+
+    def read(self) -> PtpReading:
+        """Ask for everything. Raises :class:`PtpError`."""
+        try:
+            default = self._ask(Id.DEFAULT_DATA_SET, DefaultDataSet)
+            if not 1 <= default.ports <= MAX_PORTS:
+                raise PtpError(f"{self._peer}: DEFAULT_DATA_SET: {default.ports} ports")
+            ports = [self._ask(Id.PORT_DATA_SET, PortDataSet, n) for n in range(1, default.ports + 1)]
+            current = self._ask(Id.CURRENT_DATA_SET, CurrentDataSet)
+            parent = self._ask(Id.PARENT_DATA_SET, ParentDataSet)
+            properties = self._ask(Id.TIME_PROPERTIES_DATA_SET, TimeProperties)
+            status = self._ask(Id.TIME_STATUS_NP, TimeStatus)
+        except BaseException:
+            self.close()
+            raise
+        following = [p for p in ports if p.state in ("SLAVE", "UNCALIBRATED")]
+        leading = [p for p in ports if p.state == "MASTER"]
+        port = (following or leading or ports)[0]
+        return PtpReading(
+            state=port.state,
+            clock=default.clock,
+            offset_ns=current.offset_ns,
+            path_delay_ns=max(0.0, current.path_delay_ns),
+            steps_removed=current.steps_removed,
+            grandmaster=parent.grandmaster,
+            grandmaster_class=parent.grandmaster_class,
+            ingress_ns=status.ingress_ns,
+            log_sync_interval=port.log_sync_interval,
+            utc_offset_s=properties.utc_offset_s if properties.ptp_timescale else 0,
+        )
+
+    def _ask(self, id: Id, kind: type[_T], port: int = messages.ANY_PORT) -> _T:
+        for _ in range(2):
+            data = self._exchange(id, port)
+            if data is None:
+                continue
+            if isinstance(data, ManagementError):
+                raise PtpError(f"{self._peer}: {id.name}: ptp4l answers {data.error}")
+            assert isinstance(data, kind)
+            return data
+        raise PtpError(f"{self._peer}: {id.name}: no answer within {2 * self._timeout_s:g} s")
+
+    def _exchange(self, id: Id, port: int) -> DataSet | None:
+        """One question; None where the time is up."""
+        self._sequence = (self._sequence + 1) & 0xFFFF
+        question = messages.request(
+            id,
+            sequence=self._sequence,
+            source=self._source,
+            port=port,
+            domain=self._domain,
+            transport_specific=self._transport_specific,
+        )
+        connection = self._connected()
+        end = time.monotonic() + self._timeout_s
+        with self._named(id):
+            connection.settimeout(self._timeout_s)
+            connection.send(question)
+            for _ in range(_STRAY):
+                left = end - time.monotonic()
+                if left <= 0:
+                    return None
+                connection.settimeout(left)
+                try:
+                    answer = connection.recv(messages.MAX_MESSAGE)
+                except TimeoutError:
+                    return None
+                data = self._answer(answer, id, port)
+                if data is not None:
+                    return data
+        raise PtpError(f"{self._peer}: {id.name}: {_STRAY} datagrams and no answer among them")
+
+    def _answer(self, answer: bytes, id: Id, port: int) -> DataSet | None:
+        """What the answer says; None where it is to another question or nonsense."""
+        try:
+            response = messages.parse(answer)
+        except BadManagement:
+            self.strays += 1
+            return None
+        data = response.data
+        ours = response.sequence == self._sequence and response.target == self._source
+        if isinstance(data, ManagementError):
+            about = data.id == id
+        else:
+            about = messages.ID_OF[type(data)] == id
+        if isinstance(data, PortDataSet) and port != messages.ANY_PORT:
+            about = about and data.port.port == port
+        if not (ours and about):
+            self.strays += 1
+            return None
+        return data
+
+    def _connected(self) -> socket.socket:
+        if self._socket is not None:
+            return self._socket
+        refused = []
+        own = self._reply_dir / f"ptp-agent-{os.getpid()}-{secrets.token_hex(4)}"
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            try:
+                connection.bind(str(own))
+            except OSError as error:
+                raise PtpError(f"{own}: cannot be bound for ptp4l's answers: {error.strerror}") from error
+            self._own = own
+            # ptp4l runs as root or as a user of its own: either must be able to answer.
+            own.chmod(0o666)
+            for path in self._paths:
+                try:
+                    connection.connect(str(path))
+                except OSError as error:
+                    refused.append(f"{path}: {error.strerror}")
+                    continue
+                self._socket, self._peer = connection, str(path)
+                return connection
+            raise PtpError("no ptp4l: " + "; ".join(refused))
+        except BaseException:
+            connection.close()
+            own.unlink(missing_ok=True)
+            self._own = None
+            raise
+
+    @contextmanager
+    def _named(self, id: Id) -> Iterator[None]:
+        try:
+            yield
+        except PtpError:
+            raise
+        except TimeoutError as error:
+            raise PtpError(f"{self._peer}: {id.name}: ptp4l does not take the question") from error
+        except OSError as error:
+            raise PtpError(f"{self._peer}: {id.name}: {error.strerror or error}") from error

@@ -1,0 +1,266 @@
+"""The PTP agent: polls ptp4l, tells the controller and Prometheus."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections import Counter as Counts
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, start_http_server
+
+from agents.gnb_mock.qos import Outbox, QosPublisher
+from agents.ptp.client import SOCKETS, PtpClient, PtpError, PtpReading
+from agents.ptp.messages import STATES, identity
+from agents.ptp.phc import Phc, PhcError
+from agents.ptp.watch import NONE, Status, Watch
+from wire import qos_pb2, security
+
+log = logging.getLogger(__name__)
+
+
+class LatestStatus(Outbox):
+    """Holds the latest status alone: an older one would be told as news after an outage."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._latest: qos_pb2.QosMessage | None = None
+
+    def __len__(self) -> int:
+        return self._latest is not None
+
+    def put(self, message: qos_pb2.QosMessage) -> None:
+        self._latest = message
+
+    def next(self, now: float) -> qos_pb2.QosMessage | None:
+        message, self._latest = self._latest, None
+        return message
+
+    def rewind(self) -> list[qos_pb2.QosMessage]:
+        return []
+
+
+class PtpMetrics:
+    """What the agent exports; a value that is not known is NaN, never the last one that was."""
+
+    def __init__(self, host: str) -> None:
+        self.registry = registry = CollectorRegistry()
+
+        def gauge(name: str, text: str) -> Gauge:
+            made = Gauge(f"prbandit_ptp_{name}", text, ["host"], registry=registry)
+            return made.labels(host)
+
+        def counter(name: str, text: str) -> Counter:
+            made = Counter(f"prbandit_ptp_{name}", text, ["host"], registry=registry)
+            return made.labels(host)
+
+        self.up = gauge("up", "1 while ptp4l answers")
+        self.synchronised = gauge("synchronised", "1 while the host vouches for its clock")
+        self.offset = gauge(
+            "offset_seconds", "Offset from the master of the clock that ptp4l steers, seconds"
+        )
+        self.system_offset = gauge(
+            "system_offset_seconds", "System clock less the clock that ptp4l steers, seconds"
+        )
+        self.path_delay = gauge("path_delay_seconds", "Mean path delay to the master, seconds")
+        self.steps_removed = gauge("steps_removed", "Boundary clocks up to the grandmaster, and one")
+        self.last_reading = gauge("last_reading_timestamp_seconds", "Unix time of ptp4l's last answer")
+        self.grandmaster_changes = counter("grandmaster_changes", "Changes of the grandmaster")
+        self.read_errors = counter("read_errors", "Readings of ptp4l or of the PHC that failed")
+        self.state = Enum(
+            "prbandit_ptp_port_state",
+            "State of the PTP port, NONE where ptp4l does not tell",
+            ["host"],
+            states=[NONE, *STATES.values()],
+            registry=registry,
+        ).labels(host)
+        self._grandmaster = Gauge(
+            "prbandit_ptp_grandmaster",
+            "1 for the grandmaster that the host follows",
+            ["host", "identity"],
+            registry=registry,
+        )
+        self._host = host
+        self._changes = 0
+
+    def take(
+        self, reading: PtpReading | None, system_offset_ns: float | None, status: Status, changes: int
+    ) -> None:
+        """The outcome of one poll; ``changes`` of the grandmaster since the start."""
+        nan = math.nan
+        self.up.set(reading is not None)
+        self.synchronised.set(status.synchronised)
+        self.state.state(reading.state if reading else NONE)
+        following = (
+            reading is not None and reading.state in ("SLAVE", "UNCALIBRATED") and status.state != NONE
+        )
+        self.offset.set(reading.offset_ns / 1e9 if reading and following else nan)
+        self.path_delay.set(reading.path_delay_ns / 1e9 if reading and following else nan)
+        self.system_offset.set(nan if system_offset_ns is None else system_offset_ns / 1e9)
+        self.steps_removed.set(reading.steps_removed if reading else nan)
+        self._grandmaster.clear()
+        if reading:
+            self.last_reading.set(time.time())
+            self._grandmaster.labels(self._host, identity(reading.grandmaster)).set(1)
+        self.grandmaster_changes.inc(changes - self._changes)
+        self._changes = changes
+
+    def serve(self, address: str, tls: security.Tls | None) -> Callable[[], None]:
+        """Serve ``/metrics`` on ``host:port``, over HTTPS with ``tls``; returns what ends it.
+
+        InsecureAddress beyond loopback without ``tls``, KeyFileError, OSError where it cannot be bound.
+        """
+        security.require_secure("--metrics", address, tls is not None, "--keys")
+        host, _, port = address.rpartition(":")
+        if not port.isdigit() or int(port) > 65535 or not host:
+            raise ValueError(f"--metrics: {address!r} is not host:port")
+        options: dict[str, Any] = {}
+        if tls is not None:
+            tls.read()  # names the file that is missing
+            options = {"certfile": str(tls.certificate_file), "keyfile": str(tls.key_file)}
+        try:
+            server, thread = start_http_server(int(port), host.strip("[]"), self.registry, **options)
+        except OSError as error:
+            raise OSError(f"--metrics: cannot listen on {address}: {error}") from error
+
+        def end() -> None:
+            server.shutdown()
+            server.server_close()
+            thread.join(2.0)
+
+        return end
+
+
+class PtpAgent:
+    """Tells the controller every ``interval_s`` what this host's clock is worth.
+
+    ``host`` is the host's name as its OpenRTiST client or server reports frames under; ``cells`` the cells
+    whose frames its clock stamps. Without an ``address`` nothing is told to a controller. ``phc``, where
+    given, is the clock that ptp4l steers; without it ptp4l steers the system clock itself (software time
+    stamps). The other options are those of :class:`PtpClient` and :class:`Watch`.
+
+    An error is told as state NONE, logged when it changes, and counted; the agent goes on for ever.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        cells: Sequence[str] = (),
+        address: str | None = None,
+        tls: security.Tls | None = None,
+        metrics_address: str | None = None,
+        sockets: Sequence[Path] = SOCKETS,
+        domain: int = 0,
+        transport_specific: int = 0,
+        reply_dir: Path | None = None,
+        phc: Path | None = None,
+        grandmaster: bool = False,
+        follow: Collection[str] = (),
+        interval_s: float = 1.0,
+        silence_s: float = 3.0,
+    ) -> None:
+        if not interval_s > 0:
+            raise ValueError(f"--interval: {interval_s!r} s is not a positive time")
+        if address and not cells:
+            raise ValueError("--cell: the controller is told of a cell's clocks; name one")
+        self.host = host
+        self._interval_s = interval_s
+        self._watch = Watch(grandmaster=grandmaster, follow=follow, silence_s=silence_s)
+        self._client = PtpClient(
+            sockets, domain=domain, transport_specific=transport_specific, reply_dir=reply_dir
+        )
+        self._phc = Phc(phc) if phc else None
+        self.metrics = PtpMetrics(host)
+        self._said: tuple[str, str] | None = None
+        self.counters: Counts[str] = Counts()
+        self.status = self._watch.failed("not read yet")
+        # The name of a stream is another than that of the host's frames: either may end by itself.
+        self._publishers = [
+            QosPublisher(address, tls, cell_id=cell, host=f"ptp@{host}", outbox=LatestStatus())
+            for cell in cells
+            if address
+        ]
+        self._end_metrics = self.metrics.serve(metrics_address, tls) if metrics_address else None
+        for publisher in self._publishers:
+            publisher.start()
+
+    @property
+    def connected(self) -> bool:
+        """Whether every controller listens."""
+        return all(p.connected for p in self._publishers)
+
+    def run(self, stop: threading.Event, *, beat: Callable[[], None] | None = None) -> None:
+        """Poll until ``stop`` is set; ``beat`` is called after every poll."""
+        next_poll = time.monotonic()
+        while not stop.is_set():
+            self.poll()
+            if beat:
+                beat()
+            next_poll = max(next_poll + self._interval_s, time.monotonic())
+            stop.wait(next_poll - time.monotonic())
+
+    def poll(self) -> Status:
+        """Read once and tell."""
+        reading: PtpReading | None = None
+        system_ns: float | None = None
+        try:
+            reading = self._client.read()
+            if self._phc:
+                system_ns = self._phc.compare(reading.utc_offset_s).offset_ns
+            self.status = self._watch.update(reading, time.monotonic(), system_offset_ns=system_ns or 0.0)
+            self.counters["readings"] += 1
+        except (PtpError, PhcError) as error:
+            self.counters["read_errors"] += 1
+            self.metrics.read_errors.inc()
+            self.status = self._watch.failed(str(error))
+        self.metrics.take(reading, system_ns, self.status, self._watch.grandmaster_changes)
+        self._log(self.status)
+        message = qos_pb2.QosMessage(clock=self._message(self.status))
+        for publisher in self._publishers:
+            publisher.put(message)
+        return self.status
+
+    def _message(self, status: Status) -> qos_pb2.ClockStatus:
+        return qos_pb2.ClockStatus(
+            host=self.host,
+            ptp_state=status.state,
+            offset_ns=status.offset_ns,
+            path_delay_ns=status.path_delay_ns,
+            time_ns=time.time_ns(),
+            grandmaster=status.grandmaster,
+        )
+
+    def _log(self, status: Status) -> None:
+        """One line where state, grandmaster or the kind of trouble changes, none for its numbers."""
+        said = (status.state, status.grandmaster)
+        if said == self._said:
+            return
+        self._said = said
+        if status.synchronised:
+            log.info(
+                "%s: %s, grandmaster %s, offset %.0f ns",
+                self.host,
+                status.state,
+                status.grandmaster,
+                status.offset_ns,
+            )
+        else:
+            log.warning("%s: not synchronised: %s", self.host, status.reason or status.state)
+
+    def close(self) -> None:
+        """End; the controller takes the clock for unknown when it has heard nothing for long. May be called
+        twice."""
+        for publisher in self._publishers:
+            publisher.close()
+        self._publishers = []
+        if self._end_metrics:
+            self._end_metrics()
+            self._end_metrics = None
+        self._client.close()
+        if self._phc:
+            self._phc.close()

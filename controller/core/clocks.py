@@ -1,0 +1,116 @@
+"""Whether the clocks behind a frame's four times agree, from what the hosts tell of their PTP clocks."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+from controller.core.observation import ClockReport
+
+MAX_HOSTS = 64
+"""Hosts that may tell of a clock in one cell."""
+
+STATES = frozenset({"SLAVE", "MASTER"})
+"""portState (IEEE 1588-2008, Table 8) of a port whose clock has the network's time."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClockFault:
+    """Why frames count for the round trip alone; nothing vouches for those heard after ``since_ns``."""
+
+    reason: str
+    since_ns: int
+
+
+@dataclass(slots=True)
+class _Host:
+    """``good_ns``: when its clock was last told to be good; ``other_ns``: to follow another grandmaster."""
+
+    report: ClockReport
+    heard_ns: int
+    good_ns: int = 0
+    other_ns: int = 0
+
+
+class ClockBoard:
+    """The clocks of one cell's hosts, as they were last told. Times are the controller's, in ns.
+
+    A clock can be used while its port is SLAVE or MASTER, its offset within ``bound_ns``, its last report
+    younger than ``stale_ns`` and the time in it no further from the controller's. Frames that a host
+    reports are stamped by itself and by the edge: they are vouched for by the host's own clock, where
+    it tells of one, and by the clocks of all hosts that report no flows. All of these must follow one
+    grandmaster. The clocks of ``required`` hosts must be told of; one that was told of is required from then
+    on.
+    """
+
+    def __init__(self, *, bound_ns: float, stale_ns: int, required: Collection[str] = ()) -> None:
+        if not (bound_ns > 0 and stale_ns > 0):
+            raise ValueError(f"clock bound {bound_ns!r} ns and stale time {stale_ns!r} ns must be positive")
+        self._bound_ns = bound_ns
+        self._stale_ns = stale_ns
+        self._required = tuple(sorted(required))
+        self._hosts: dict[str, _Host] = {}
+        self._with_flows: set[str] = set()
+
+    def reports_flows(self, host: str) -> None:
+        """``host`` reports frames of its own: its clock says nothing of those of others."""
+        if host in self._with_flows or len(self._with_flows) < MAX_HOSTS:
+            self._with_flows.add(host)
+
+    def take(self, report: ClockReport, now_ns: int) -> ClockReport:
+        """Remember a report that came at ``now_ns``; returns it with its ``fault``.
+
+        ValueError for the report of one host too many.
+        """
+        before = self._hosts.get(report.host)
+        if before is None and len(self._hosts) >= MAX_HOSTS:
+            raise ValueError(f"ClockStatus of host {report.host!r}: more than {MAX_HOSTS} hosts in one cell")
+        entry = _Host(report, now_ns)
+        if before is not None:
+            moved = before.report.grandmaster != report.grandmaster
+            entry.good_ns = before.good_ns
+            entry.other_ns = before.heard_ns if moved else before.other_ns
+        self._hosts[report.host] = entry
+        why = self._wrong(entry, now_ns)
+        if not why:
+            entry.good_ns = now_ns
+        entry.report = replace(report, fault=why)
+        return entry.report
+
+    def beyond_bound(self, report: ClockReport) -> bool:
+        """Whether the offset is larger than the bound."""
+        return abs(report.offset_ns) > self._bound_ns
+
+    def fault(self, host: str, now_ns: int) -> ClockFault | None:
+        """Why frames that come from ``host`` at ``now_ns`` count for the round trip alone; None: they do
+        not."""
+        names = {name for name in (*self._hosts, *self._required) if name not in self._with_flows}
+        if host in self._hosts or host in self._required:
+            names.add(host)
+        masters: dict[str, str] = {}
+        changed_ns = 0
+        for name in sorted(names):
+            entry = self._hosts.get(name)
+            if entry is None:
+                return ClockFault(f"{name}: no news of its clock", 0)
+            if why := self._wrong(entry, now_ns):
+                return ClockFault(why, entry.good_ns)
+            if entry.report.grandmaster:
+                masters.setdefault(entry.report.grandmaster, name)
+                changed_ns = max(changed_ns, entry.other_ns)
+        if len(masters) > 1:
+            return ClockFault(f"{', '.join(sorted(masters.values()))}: different grandmasters", changed_ns)
+        return None
+
+    def _wrong(self, entry: _Host, now_ns: int) -> str:
+        """What is wrong with one clock; free of numbers, so that equal faults read equal."""
+        report = entry.report
+        if now_ns - entry.heard_ns > self._stale_ns:
+            return f"{report.host}: no news of its clock"
+        if report.ptp_state not in STATES:
+            return f"{report.host}: PTP state {report.ptp_state}"
+        if self.beyond_bound(report):
+            return f"{report.host}: offset beyond the bound"
+        if abs(entry.heard_ns - report.time_ns) > self._stale_ns:
+            return f"{report.host}: its time is far from the controller's"
+        return ""

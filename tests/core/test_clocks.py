@@ -1,0 +1,154 @@
+"""Whether the clocks behind a frame's four times agree."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from controller.core import clocks
+from controller.core.clocks import ClockBoard, ClockFault
+from controller.core.observation import ClockReport
+
+T0 = 1_800_000_000_000_000_000
+S = 1_000_000_000
+STALE_S = 5
+
+
+def told(host: str = "ue-1", at_s: float = 0.0, **changes: object) -> ClockReport:
+    report = ClockReport(host, "SLAVE", 100.0, 2000.0, T0 + round(at_s * S))
+    return replace(report, **changes)  # type: ignore[arg-type]
+
+
+def board(*required: str) -> ClockBoard:
+    return ClockBoard(bound_ns=1e6, stale_ns=STALE_S * S, required=required)
+
+
+def take(b: ClockBoard, report: ClockReport) -> str:
+    return b.take(report, report.time_ns).fault
+
+
+def reason(b: ClockBoard, host: str = "ue-1", at_s: float = 0.0) -> str:
+    fault = b.fault(host, T0 + round(at_s * S))
+    return "" if fault is None else fault.reason
+
+
+def test_where_nobody_tells_of_a_clock_the_host_is_believed() -> None:
+    assert board().fault("ue-1", T0) is None
+
+
+def test_a_good_clock_has_no_fault() -> None:
+    b = board()
+    assert take(b, told()) == ""
+    assert reason(b) == ""
+
+
+@pytest.mark.parametrize("state", ["NONE", "LISTENING", "UNCALIBRATED", "FAULTY", "PASSIVE", "nonsense"])
+def test_a_port_that_follows_no_master_and_is_none_cannot_be_used(state: str) -> None:
+    b = board()
+    assert take(b, told(ptp_state=state, offset_ns=0.0)) == f"ue-1: PTP state {state}"
+    assert reason(b) == f"ue-1: PTP state {state}"
+
+
+def test_a_master_is_synchronised() -> None:
+    assert take(board(), told(ptp_state="MASTER", offset_ns=0.0)) == ""
+
+
+@pytest.mark.parametrize(("offset_ns", "good"), [(1e6, True), (-1e6, True), (1e6 + 1, False), (-2e6, False)])
+def test_the_bound_is_that_of_the_offsets_size(offset_ns: float, good: bool) -> None:
+    b = board()
+    fault = take(b, told(offset_ns=offset_ns))
+    assert fault == ("" if good else "ue-1: offset beyond the bound")
+    assert b.beyond_bound(told(offset_ns=offset_ns)) is not good
+
+
+def test_a_clock_without_news_is_stale_and_good_again_with_the_next() -> None:
+    b = board()
+    take(b, told())
+    assert reason(b, at_s=STALE_S) == ""
+    fault = b.fault("ue-1", T0 + STALE_S * S + 1)
+    assert fault == ClockFault("ue-1: no news of its clock", T0)
+    take(b, told(at_s=9))
+    assert reason(b, at_s=9) == ""
+
+
+def test_a_fault_reaches_back_to_the_last_good_news() -> None:
+    b = board()
+    take(b, told(at_s=1))
+    take(b, told(at_s=2))
+    take(b, told(at_s=3, offset_ns=5e6))
+    take(b, told(at_s=4, offset_ns=6e6))
+    assert b.fault("ue-1", T0 + 4 * S) == ClockFault("ue-1: offset beyond the bound", T0 + 2 * S)
+    take(b, told(at_s=5))
+    assert b.fault("ue-1", T0 + 5 * S) is None
+
+
+def test_a_clock_that_has_been_set_is_far_from_the_controllers() -> None:
+    b = board()
+    b.take(told(), T0)
+    assert b.take(told(at_s=3600), T0 + S).fault == "ue-1: its time is far from the controller's"
+    assert reason(b, at_s=1) == "ue-1: its time is far from the controller's"
+    # So is a report that took long to arrive.
+    assert b.take(told(at_s=2), T0 + 20 * S).fault == "ue-1: its time is far from the controller's"
+
+
+def test_the_edges_clock_counts_for_every_ue_and_a_ues_clock_for_its_own_frames() -> None:
+    b = board()
+    for host in ("ue-1", "ue-2"):
+        b.reports_flows(host)
+        take(b, told(host))
+    take(b, told("edge"))
+    assert reason(b, "ue-1") == reason(b, "ue-2") == ""
+    take(b, told("ue-2", ptp_state="LISTENING"))
+    assert (reason(b, "ue-1"), reason(b, "ue-2")) == ("", "ue-2: PTP state LISTENING")
+    take(b, told("edge", ptp_state="NONE"))
+    assert reason(b, "ue-1") == "edge: PTP state NONE"
+
+
+def test_a_required_clock_must_be_told_of() -> None:
+    b = board("edge", "ue-2")
+    b.reports_flows("ue-2")
+    take(b, told("ue-1"))
+    assert b.fault("ue-1", T0) == ClockFault("edge: no news of its clock", 0)
+    take(b, told("edge"))
+    assert reason(b, "ue-1") == ""
+    assert reason(b, "ue-2") == "ue-2: no news of its clock"
+
+
+def test_hosts_that_follow_different_grandmasters_do_not_agree() -> None:
+    b = board()
+    b.reports_flows("ue-1")
+    take(b, told("edge", grandmaster="aa"))
+    take(b, told("ue-1", grandmaster="aa"))
+    assert reason(b) == ""
+    take(b, told("edge", 1, grandmaster="aa"))
+    take(b, told("ue-1", 1, grandmaster="bb"))
+    assert b.fault("ue-1", T0 + S) == ClockFault("edge, ue-1: different grandmasters", T0)
+    take(b, told("edge", 2, grandmaster="bb"))
+    assert reason(b, at_s=2) == ""
+
+
+def test_a_grandmaster_that_is_not_told_contradicts_nobody() -> None:
+    b = board()
+    take(b, told("edge", grandmaster="aa"))
+    take(b, told("ue-1"))
+    assert reason(b) == ""
+
+
+def test_hosts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clocks, "MAX_HOSTS", 2)
+    b = board()
+    take(b, told("a"))
+    take(b, told("b"))
+    with pytest.raises(ValueError, match="host 'c': more than 2 hosts"):
+        take(b, told("c"))
+    take(b, told("b", 1))
+    for i in range(9):
+        b.reports_flows(f"ue-{i}")
+    assert len(b._with_flows) == 2
+
+
+@pytest.mark.parametrize("bad", [{"bound_ns": 0.0}, {"bound_ns": float("nan")}, {"stale_ns": 0}])
+def test_a_bound_that_is_none_is_refused(bad: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="must be positive"):
+        ClockBoard(**{"bound_ns": 1e6, "stale_ns": S, **bad})  # type: ignore[arg-type]
