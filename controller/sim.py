@@ -5,17 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from agents.emulator import schedule
+from agents.emulator.channel import read_trace
 from agents.emulator.spec import (
     CellSpec,
     ChannelProcess,
     ChannelTrace,
     EdgeSpec,
     FlowSpec,
+    LinkSpec,
     TestbedSpec,
     UeSpec,
 )
@@ -33,6 +36,9 @@ from controller.store.summary import Allocation, Summary
 EPOCH_NS = 1_767_225_600_000_000_000
 """2026-01-01: when a virtual run begins, so that its record is the same every time."""
 
+SUFFIXES = (".csv", ".csv.gz")
+"""Names of the channel traces in a folder."""
+
 FRAMES_KEPT_NR_SLOTS = 20_000
 """NR slots (10 s) after which frames are taken from the cell, which forgets those of half a minute ago."""
 
@@ -40,7 +46,8 @@ FRAMES_KEPT_NR_SLOTS = 20_000
 def testbed_spec(config: Config, seed: int) -> TestbedSpec:
     """The emulated testbed of a scenario; ValueError where the configuration has none.
 
-    The schedule ``described`` is drawn with ``seed``, ``published`` with the authors' own.
+    The schedule ``described`` is drawn with ``seed``, ``published`` with the authors' own. Where each UE is
+    in the measured channel: :func:`trace_uses`. OSError, ValueError for a trace that cannot be used.
     """
     e = config.emulation
     if e is None:
@@ -48,11 +55,14 @@ def testbed_spec(config: Config, seed: int) -> TestbedSpec:
     cell = config.cells[0]
     if len(config.cells) > 1:
         raise ValueError("an emulated testbed has one cell")
-    channel: ChannelProcess | ChannelTrace = (
-        ChannelTrace(path=e.channel_trace) if e.channel_trace else ChannelProcess()
+    channels: Sequence[ChannelProcess | ChannelTrace] = (
+        [ChannelTrace(path=use.trace, start_s=use.start_s) for use in trace_uses(e, seed)]
+        if e.channel_trace
+        else [ChannelProcess()] * e.ues
     )
     ues = [
-        UeSpec(f"ue-{i + 1}", 0x4600 + i + 1, _slice_of(config, f"ue-{i + 1}"), channel) for i in range(e.ues)
+        UeSpec(f"ue-{i}", 0x4600 + i, _slice_of(config, f"ue-{i}"), channel)
+        for i, channel in enumerate(channels, 1)
     ]
     flows = [
         FlowSpec(f"openrtist-{i + 1}", ues[i % e.ues].ue_id, active)
@@ -63,6 +73,53 @@ def testbed_spec(config: Config, seed: int) -> TestbedSpec:
         flows=tuple(flows),
         cell=CellSpec(cell_id=cell.id, n_prb=e.prb, tdd=TDD_PATTERNS[e.tdd], k2=e.k2),
         edge=EdgeSpec(max_mhz=cell.max_mhz),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TraceUse:
+    """Where a UE is in a measured channel: the file, the second in which it begins, how many it has.
+
+    Seconds are those of 5G, as the others are cut out; the trace repeats at its end.
+    """
+
+    ue: str
+    trace: str
+    start_s: int
+    length_s: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"ue": self.ue, "trace": self.trace, "start_s": self.start_s, "length_s": self.length_s}
+
+    def __str__(self) -> str:
+        return f"{self.ue}: {Path(self.trace).name} from {self.start_s} of {self.length_s} s"
+
+
+GOLDEN = 0.6180339887498949
+"""The fractional part of its multiples spreads any number of seeds evenly."""
+
+
+def trace_uses(e: Emulation, seed: int) -> tuple[TraceUse, ...]:
+    """The measured channel of each UE under a seed; none where a process drives the cell.
+
+    Of the n traces of a folder (``*.csv, *.csv.gz``, by name) UE k = 0, 1, ... takes number (seed + k) mod n.
+    It begins after the part (:data:`GOLDEN` seed + k / UEs) mod 1 of the trace, so that no two seeds, and no
+    two UEs of a cell, meet the same channel at the same time. ValueError for a folder without traces;
+    ValueError, OSError as :func:`agents.emulator.channel.read_trace`.
+    """
+    if not e.channel_trace:
+        return ()
+    path = Path(e.channel_trace)
+    files = sorted(f for f in path.iterdir() if f.name.endswith(SUFFIXES)) if path.is_dir() else [path]
+    if not files:
+        raise ValueError(f"{path}: no channel trace (*.csv, *.csv.gz) in this folder")
+    chosen = [files[(seed + k) % len(files)] for k in range(e.ues)]
+    lengths = {file: len(read_trace(ChannelTrace(path=file), LinkSpec())) for file in set(chosen)}
+    return tuple(
+        TraceUse(
+            f"ue-{k + 1}", str(file), int((GOLDEN * seed + k / e.ues) % 1 * lengths[file]), lengths[file]
+        )
+        for k, file in enumerate(chosen)
     )
 
 
@@ -102,10 +159,11 @@ def loads(config: Config, seed: int, duration_s: float | None = None) -> tuple[i
     """Flows that are active at some time in each control slot of a run, known beforehand."""
     slot_s = config.control.control_slot_s
     count = [0] * control_slots(config, duration_s)
-    for flow in testbed_spec(config, seed).flows:
+    assert config.emulation is not None  # has control slots
+    for active in _active(config.emulation, seed):
         touched = {
             slot
-            for start, stop in flow.active
+            for start, stop in active
             for slot in range(int(start / slot_s), min(len(count), -int(-stop // slot_s)))
         }
         for slot in touched:
@@ -121,6 +179,8 @@ class Result:
     control_slots: int
     simulated_s: float
     wall_s: float
+    channel: tuple[TraceUse, ...] = ()
+    """Where each UE was in a measured channel."""
 
 
 OnSlot = Callable[[Observation, Decision, ControlLoop], None]
@@ -162,7 +222,9 @@ def run(
         if on_slot:
             on_slot(observation, decision, loop)
     wall_s = time.perf_counter() - started
-    return Result(summary.result(), n_slots, n_slots * slot_s, wall_s)
+    assert config.emulation is not None  # has control slots
+    channel = trace_uses(config.emulation, seed)
+    return Result(summary.result(), n_slots, n_slots * slot_s, wall_s, channel)
 
 
 class VirtualCell:

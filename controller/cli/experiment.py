@@ -29,6 +29,14 @@ def experiment() -> None:
     """
 
 
+_trace_option = click.option(
+    "--channel-trace",
+    metavar="FILE|DIR",
+    type=click.Path(exists=True, resolve_path=True),
+    help="Measured channel (CQI) instead of a process; each seed begins elsewhere in it.",
+)
+
+
 @experiment.command("scenario")
 @click.argument("scenario")
 @click.option("--policy", help="Play this policy in every slice (static, aimd, ucb1, mucb1).")
@@ -36,9 +44,14 @@ def experiment() -> None:
 @click.option(
     "--schedule", type=click.Choice(["described", "published", "always"]), help="When flows are on."
 )
-@click.option("--channel-trace", type=click.Path(), help="Measured channel (CQI, SNR) instead of a process.")
+@_trace_option
 @click.option("--duration", type=SECONDS, help="Run only so many emulated seconds.")
 @click.option("--run", "run_dir", type=click.Path(path_type=Path), help="Write a run folder.")
+@click.option(
+    "--oracle",
+    is_flag=True,
+    help="Search what hindsight would have played, for the report (ten to forty more runs).",
+)
 @json_option
 def one_scenario(
     scenario: str,
@@ -48,11 +61,16 @@ def one_scenario(
     channel_trace: str | None,
     duration: float | None,
     run_dir: Path | None,
+    oracle: bool,
     as_json: bool,
 ) -> None:
     """Run SCENARIO (a shipped name or a file) on the emulated cell, in process, on a virtual clock."""
+    from controller import config as config_module
     from controller import sim
     from controller.cli.processes import load_config
+    from controller.experiments import oracle as oracle_module
+    from controller.experiments import runs
+    from controller.store.summary import ClosedSlot, Summary
 
     overrides: dict[str, Any] = {}
     if schedule:
@@ -60,9 +78,21 @@ def one_scenario(
     if channel_trace:
         overrides["emulation.channel_trace"] = channel_trace
     config = load_config(scenario, overrides, policy)
+    runs.check(config_module.find(scenario), config, seed, duration)
+    if oracle:
+        oracle_module.check(config)
     on_slot, finish = _recorder(run_dir, config, seed)
+    closed: list[ClosedSlot] = []
+    own = Summary()
+
+    def seen(observation: Any, decision: Any, loop: Any) -> None:
+        if (slot := own.add(decision.to_record())) is not None:
+            closed.append(slot)
+        if on_slot is not None:
+            on_slot(observation, decision, loop)
+
     try:
-        result = sim.run(config, seed, on_slot=on_slot, duration_s=duration)
+        result = sim.run(config, seed, on_slot=seen if oracle else on_slot, duration_s=duration)
     finally:
         finish()
     cell = next(iter(result.summary["cells"].values()))
@@ -87,8 +117,20 @@ def one_scenario(
         "control_slots": result.control_slots,
         "simulated_s": result.simulated_s,
         "wall_s": round(result.wall_s, 3),
+        "channel": [use.to_dict() for use in result.channel],
         "details": ar,
     }
+    if oracle:
+        from controller.cli.progress import progress
+        from controller.store import oracle as kept
+
+        spec = runs.RunSpec(scenario, out["policy"], seed, config.to_yaml(), duration_s=duration)
+        with progress("oracle", None) as advance:
+            found = oracle_module.find(spec, lambda runs: advance(f"{runs} runs searched")).reference
+        if run_dir is not None:
+            kept.write(run_dir, found, seed)
+        columns = runs.series(closed, name)
+        out["oracle"] = found.judge(ar, {hop: columns.action(hop) for hop in kept.HOP_NAMES}, columns.q)
     emit(out, as_json, experiment_text(out))
 
 
@@ -124,11 +166,12 @@ class _Seeds(click.ParamType):
     show_default=True,
     help="When flows are on: as the paper describes it, as its authors' generator did it.",
 )
-@click.option("--channel-trace", type=click.Path(), help="Measured channel (CQI) instead of a process.")
-@click.option("--duration", type=float, help="Only so many emulated seconds of each scenario.")
+@_trace_option
+@click.option("--duration", type=SECONDS, help="Only so many emulated seconds of each scenario.")
 @click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Worker processes.")
 @click.option("--oracle/--no-oracle", default=True, show_default=True, help="Search what hindsight plays.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default="table-v", show_default=True)
+@click.option("--fresh", is_flag=True, help="Forget the runs that are already there.")
 @json_option
 def table_v(
     seeds: tuple[int, ...],
@@ -138,16 +181,20 @@ def table_v(
     jobs: int,
     oracle: bool,
     out: Path,
+    fresh: bool,
     as_json: bool,
 ) -> None:
     """Run the MUCB1 paper's Table V: five scenarios, four schemes, beside the paper's figures.
 
-    Writes table-v.json, table-v.parquet, table-v-slots.parquet (a row a control slot) and table-v.html.
+    Writes table-v.json, table-v.parquet, table-v-slots.parquet (a row a control slot) and table-v.html. Every
+    finished run is kept beside them (table-v.jsonl): the same command again does what is missing, and so does
+    one with more seeds.
     """
     import time
 
-    from controller.cli.progress import progress
+    from controller.cli.progress import carry_out
     from controller.experiments import page, table_v, tables
+    from controller.experiments.results import Results
     from controller.store.files import write_atomic
 
     tables.require_parquet()
@@ -161,14 +208,18 @@ def table_v(
         )
         for s in schedules
     }
-    done = []
-    with progress("runs", sum(map(len, todo.values()))) as advance:
-        for s, of in todo.items():
-            table = table_v.Table(s, seeds, table_v.SCENARIOS, channel_trace)
-            done.append(table_v.collect(table, of, jobs, lambda job: advance(job.spec.name)))
+    every = [job for of in todo.values() for job in of]
+    with Results(out / "table-v.jsonl", fresh=fresh) as kept:
+        there = carry_out(every, kept, lambda: table_v.collect(every, kept, jobs))
+        done = [
+            table_v.fill(table_v.Table(s, seeds, table_v.SCENARIOS, channel_trace), of, kept)
+            for s, of in todo.items()
+        ]
     results = [table_v.result(table) for table in done]
     whole = {
         "tables": results,
+        "runs": len(every),
+        "already_there": there,
         "wall_s": round(time.monotonic() - started, 1),
         "simulated_s": sum(run.simulated_s for table in done for run in table.runs.values()),
         "files": {k: str(out / f"table-v{k}") for k in (".json", ".parquet", "-slots.parquet", ".html")},
@@ -178,7 +229,8 @@ def table_v(
     write_atomic(out / "table-v.json", (json.dumps(whole, indent=1) + "\n").encode())
     write_atomic(out / "table-v.html", page.build(done, results).encode())
     text = "\n\n".join(table_v.text(r) for r in results)
-    emit(whole, as_json, f"{text}\n\n{out / 'table-v.html'}  ({whole['wall_s']:.0f} s)")
+    again = f"; {there} of {len(every)} runs were already there" if there else ""
+    emit(whole, as_json, f"{text}\n\n{out / 'table-v.html'}  ({whole['wall_s']:.0f} s{again})")
 
 
 def experiment_text(out: dict[str, Any]) -> str:
@@ -193,17 +245,34 @@ def experiment_text(out: dict[str, Any]) -> str:
             f"  GPU                 {out['avg_gpu_mhz']:.0f} MHz",
             f"  power saving        BS {out['bs_power_saving']:.1%}, UE {out['ue_power_saving']:.1%}",
             f"  {out['control_slots']} control slots, {out['simulated_s']:g} s in {out['wall_s']:.1f} s",
+            *(
+                f"  channel of {c['ue']:9}{Path(c['trace']).name} from {c['start_s']} s of {c['length_s']} s"
+                for c in out["channel"]
+            ),
+            *_oracle_text(out.get("oracle")),
         ]
     )
+
+
+def _oracle_text(told: dict[str, Any] | None) -> list[str]:
+    if told is None:
+        return ["  oracle              not searched: --oracle does"]
+    ul, dl, mhz = (f"{told['relative'][name]:.2f}" for name in told["relative"])
+    return [
+        f"  resources / oracle  UL {ul}, DL {dl}, MHz {mhz}",
+        f"  regret              {told['regret']['total']:.1f} a_max"
+        + ("" if told["verified"] else "  (the oracle missed its own aim)"),
+    ]
 
 
 def _recorder(run_dir: Path | None, config: Any, seed: int) -> tuple[Any, Any]:
     """Callbacks that write a run folder, or do nothing."""
     if run_dir is None:
         return None, lambda: None
+    from controller.store.oracle import VIRTUAL
     from controller.store.run import RunStore
 
-    store = RunStore.create(run_dir, config=config.to_yaml(), seed=seed)
+    store = RunStore.create(run_dir, config=config.to_yaml(), seed=seed, meta=VIRTUAL)
     starts: dict[str, int] = {}
 
     def on_slot(observation: Any, decision: Any, loop: Any) -> None:

@@ -11,10 +11,23 @@ from controller.cli import emit, json_option
 
 @click.command("report")
 @click.argument("run_dir", metavar="RUN", type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--oracle",
+    is_flag=True,
+    help="First search what hindsight would have played (a run of prbandit experiment; some minutes).",
+)
 @json_option
-def report(run_dir: Path, as_json: bool) -> None:
+def report(run_dir: Path, oracle: bool, as_json: bool) -> None:
     """Write report.html and summary.json into the run folder RUN."""
     from controller.store.report import build
 
+    if oracle:
+        from controller.cli.progress import progress
+        from controller.experiments import recorded
+
+        with progress("oracle", None) as advance:
+            recorded.search(run_dir, lambda runs: advance(f"{runs} runs searched"))
     page, summary = build(run_dir)
-    emit({"report": str(page), "summary": summary}, as_json, str(page))
+    about = summary["oracle"]
+    text = f"{page}\n{about['missing']}" if "missing" in about else str(page)
+    emit({"report": str(page), "summary": summary}, as_json, text)

@@ -19,7 +19,11 @@ from controller.cli import emit, json_option
     help="The Parquet file of the results; by default SPEC's name with .parquet.",
 )
 @click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Local worker processes.")
-@click.option("--scheduler", metavar="tcp://HOST:PORT", help="Run on this Dask cluster (extra: sweep).")
+@click.option(
+    "--scheduler",
+    metavar="tcp|tls://HOST:PORT",
+    help="Run on this Dask cluster (extra: sweep); tcp:// on loopback alone.",
+)
 @click.option(
     "--keys", type=click.Path(path_type=Path), help="Keys for a scheduler at tls:// (prbandit keys)."
 )
@@ -38,8 +42,9 @@ def sweep(
 
     Every finished run is kept beside the result (.jsonl): the same command again does what is missing.
     """
-    from controller.cli.progress import progress
+    from controller.cli.progress import carry_out
     from controller.experiments import pool, tables
+    from controller.experiments import results as results_module
     from controller.experiments import sweep as sweep_module
 
     tables.require_parquet()
@@ -47,8 +52,6 @@ def sweep(
     target = out or spec.with_suffix(".parquet")
     kept = target.with_suffix(".jsonl")
     target.parent.mkdir(parents=True, exist_ok=True)
-    if fresh:
-        kept.unlink(missing_ok=True)
 
     def run_all(function: Callable[[Any], Any], missing: Sequence[Any]) -> Iterable[tuple[int, Any]]:
         if scheduler and missing:
@@ -56,20 +59,10 @@ def sweep(
             return pool.dask(function, missing, scheduler, keys=keys, names=names)
         return pool.local(function, missing, jobs)
 
-    results = sweep_module.Results(kept)
-    there = sum(one.key in results.rows for one in todo)
-    try:
-        with progress("runs", len(todo), there) as advance:
-            for one in sweep_module.carry_out(todo, results, run_all):
-                advance(one.name)
-    except pool.WorkersLost as error:
-        missing = sum(one.key not in results.rows for one in todo)
-        raise click.ClickException(
-            f"{error}; {missing} of {len(todo)} runs are missing, the others are kept in {kept}: "
-            "start the sweep again to go on"
-        ) from error
-    finally:
-        results.close()
+    with results_module.Results(kept, fresh=fresh) as results:
+        there = carry_out(
+            todo, results, lambda: results_module.carry_out(todo, sweep_module.row, results, run_all)
+        )
     rows = [results.rows[one.key] for one in todo]
     tables.write_parquet(target, rows)
     emit(

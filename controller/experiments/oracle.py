@@ -24,17 +24,17 @@ scenario's action sets are searched. Control slots just after a change of load d
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from controller import sim
-from controller.core.observation import HOPS
+from controller.config import Config
 from controller.experiments.runs import Run, RunSpec, Series, execute
+from controller.store.oracle import COST_WEIGHT, HOP_NAMES, Best, Floats, Reference
 from controller.store.summary import Allocation
 
 TOLERANCE = 0.01
@@ -46,73 +46,29 @@ SLACK = 0.02
 SETTLE_S = 5.0
 """Seconds after a change of load that do not count in a probe."""
 
-COST_WEIGHT = 2.0
-"""lambda / a_max: 0.2 / 0.1 (MUCB1 paper, section IX)."""
-
-HOP_NAMES: tuple[str, ...] = tuple(hop.value for hop in HOPS)
-
-Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Best:
-    """The action of a hop and load with the least mean cost, and that cost, in PRB or MHz."""
-
-    action: int
-    mean_cost: float
-
 
 @dataclass(frozen=True, slots=True)
 class Oracle:
-    """The references of one scenario and seed.
+    """The references of one scenario and seed, with the clairvoyant run and the one at full resources."""
 
-    ``actions`` is the clairvoyant allocation by load, ``least`` the lower bound of it (each hop by itself),
-    ``hindsight`` the cheapest action by load and hop, ``run`` the clairvoyant run, ``full`` the one at full
-    resources. ``verified`` tells whether the run met its aim for every load, ``raised`` how many steps up
-    that took, ``runs`` how many emulated runs the search.
-    """
-
-    actions: Mapping[int, Allocation]
-    least: Mapping[int, Allocation]
-    hindsight: Mapping[int, Mapping[str, Best]]
+    reference: Reference
     run: Run
     full: Run
-    a_max: Mapping[str, int]
-    verified: bool
-    raised: int
-    runs: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values; costs are PRB or MHz."""
-
-        def table(actions: Mapping[int, Allocation]) -> dict[str, Any]:
-            return {
-                str(load): {"ul": a.ul_prb, "edge": a.gpu_mhz, "dl": a.dl_prb}
-                for load, a in sorted(actions.items())
-            }
-
-        return {
-            "tolerance": TOLERANCE,
-            "verified": self.verified,
-            "raised_steps": self.raised,
-            "emulated_runs": self.runs,
-            "actions": table(self.actions),
-            "each_hop_by_itself": table(self.least),
-            "best_in_hindsight": {
-                str(load): {
-                    hop: {"action": b.action, "mean_cost": round(b.mean_cost, 3)} for hop, b in by_hop.items()
-                }
-                for load, by_hop in sorted(self.hindsight.items())
-            },
-        }
 
 
-def find(spec: RunSpec) -> Oracle:
+def check(config: Config) -> None:
+    """ValueError for what has no oracle: more than one slice."""
+    if len(config.cells) != 1 or len(config.cells[0].slices) != 1:
+        raise ValueError("the oracle is for one cell with one slice")
+
+
+def find(spec: RunSpec, on_run: Callable[[int], None] = lambda _runs: None) -> Oracle:
     """Search the references of a scenario and seed; the policy of ``spec`` plays no part.
 
-    Takes some ten to twenty emulated runs of the scenario. ValueError where it has more than one slice.
+    Takes some ten to forty emulated runs of the scenario; ``on_run`` hears how many are done. ValueError as
+    :func:`check`.
     """
-    return _Search(spec).find()
+    return _Search(spec, on_run).find()
 
 
 def settle(loads: NDArray[np.int64], control_slot_s: float) -> NDArray[np.bool_]:
@@ -123,28 +79,9 @@ def settle(loads: NDArray[np.int64], control_slot_s: float) -> NDArray[np.bool_]
     return out
 
 
-def cost(series: Series, hop: str, a_max: int) -> Floats:
-    """c(a, q) = a + lambda (1 - q) of each control slot, PRB or MHz: float64 [control slots].
-
-    A q that cannot be told costs nothing (it is not judged).
-    """
-    return series.action(hop).astype(np.float64) + np.where(series.q[hop] == 0, COST_WEIGHT * a_max, 0.0)
-
-
-def regret(run: Run, oracle: Oracle) -> dict[str, Floats]:
-    """Cumulative cost above that of the best actions in hindsight, by hop: float64 [control slots].
-
-    In units of a_max, so that hops can be added: 1 is a control slot at the largest action too many, 2 a
-    violation too many. The reference is a mean, so it may fall for a while, and in the end where a policy
-    changes its actions for the better within a load.
-    """
-    out = {}
-    for hop, a_max in oracle.a_max.items():
-        reference = np.zeros(len(run.series))
-        for load, by_hop in oracle.hindsight.items():
-            reference[run.series.flows == load] = by_hop[hop].mean_cost
-        out[hop] = np.cumsum(cost(run.series, hop, a_max) - reference) / a_max
-    return out
+def regret(run: Run, reference: Reference) -> dict[str, Floats]:
+    """:meth:`Reference.regret` of a run."""
+    return reference.regret({hop: run.series.action(hop) for hop in HOP_NAMES}, run.series.q)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,10 +97,10 @@ Known = Mapping[int, dict[int, _Probe]]
 
 
 class _Search:
-    def __init__(self, spec: RunSpec) -> None:
+    def __init__(self, spec: RunSpec, on_run: Callable[[int], None]) -> None:
         config = spec.load()
-        if len(config.cells) != 1 or len(config.cells[0].slices) != 1:
-            raise ValueError(f"{spec.scenario}: the oracle is for one cell with one slice")
+        check(config)
+        self._on_run = on_run
         cell = config.cells[0]
         actions = cell.slices[0].actions
         self._actions: dict[str, tuple[int, ...]] = {
@@ -200,17 +137,19 @@ class _Search:
             hindsight[0] = {hop: Best(a, float(a)) for hop, a in idle.items()}
         least = {load: _allocation(a) for load, a in chosen.items()} | {0: _allocation(idle)}
         run, raised, verified = self._verify(chosen, idle, full)
-        return Oracle(
+        reference = Reference(
+            loads=tuple(int(load) for load in self._loads),
             actions={load: _allocation(a) for load, a in chosen.items()} | {0: _allocation(idle)},
             least=least,
             hindsight=hindsight,
-            run=run,
-            full=full,
             a_max={hop: a[-1] for hop, a in self._actions.items()},
+            figures=run.figures,
+            tolerance=TOLERANCE,
             verified=verified,
             raised=raised,
             runs=self._runs,
         )
+        return Oracle(reference, run, full)
 
     def _smallest(self, hop: str, aim: Mapping[int, _Probe], known: Known) -> dict[int, int]:
         """The smallest action with which each load meets its aim, else full resources."""
@@ -308,7 +247,9 @@ class _Search:
         by_load = {load: _allocation(a) for load, a in actions.items()} | {0: _allocation(idle)}
         self._runs += 1
         plan: Sequence[Allocation] = [by_load[int(load)] for load in self._loads]
-        return execute(self._spec, plan)
+        run = execute(self._spec, plan)
+        self._on_run(self._runs)
+        return run
 
 
 def _allocation(actions: Mapping[str, int]) -> Allocation:

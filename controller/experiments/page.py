@@ -10,9 +10,10 @@ import numpy as np
 
 from controller.experiments import oracle, table_v
 from controller.experiments.runs import FIGURES, Run
-from controller.experiments.table_v import NAMES, RESOURCES, Table
+from controller.experiments.table_v import NAMES, Table
 from controller.store import figures
 from controller.store.figures import Array
+from controller.store.oracle import HOP_NAMES, RESOURCES, Reference
 
 COLOURS = {"static": "#5d6873", "aimd": "#cf7a22", "ucb1": "#d64545", "mucb1": "#2f81c7", "oracle": "#2a9563"}
 _UL, _DL, _QOS = "#2f81c7", "#2a9563", "#8d63c9"
@@ -36,8 +37,10 @@ def build(tables: Sequence[Table], results: Sequence[Mapping[str, Any]]) -> str:
         ],
         columns=FIGURES,
         resources=RESOURCES,
-        hops=oracle.HOP_NAMES,
+        hops=HOP_NAMES,
         names=NAMES,
+        labels=table_v.LABELS,
+        other_channel=table_v.OTHER_CHANNEL,
         tolerance=oracle.TOLERANCE,
         reasons=[r.text for r in table_v.REASONS],
     )
@@ -64,7 +67,7 @@ def plots(table: Table, scenario: int) -> list[dict[str, Any]]:
         ]
         if table.oracles:
             regret = Figure(figsize=(9.5, 2.8), layout="constrained")
-            _regret(regret, runs, table.oracles[scenario, seed])
+            _regret(regret, runs, table.oracles[scenario, seed].reference)
             drawn.append(("Regret against the best fixed actions in hindsight", regret))
         for i, (title, figure) in enumerate(drawn):
             label = f"{title}, scenario {scenario}, schedule {table.schedule}, seed {seed}"
@@ -121,7 +124,7 @@ def _running(figure: Any, runs: Mapping[str, Run]) -> None:
     axes[-1].set_xlabel("minutes")
 
 
-def _regret(figure: Any, runs: Mapping[str, Run], reference: oracle.Oracle) -> None:
+def _regret(figure: Any, runs: Mapping[str, Run], reference: Reference) -> None:
     axis = figure.subplots()
     for scheme, run in runs.items():
         total = np.sum(list(oracle.regret(run, reference).values()), axis=0)

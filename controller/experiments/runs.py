@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from controller import config as config_module
 from controller import sim
 from controller.config import Config, ConfigError
 from controller.core.observation import HOPS
+from controller.sim import TraceUse
 from controller.store.summary import LEGS, Allocation, ClosedSlot, Summary
 
 FIGURES = (
@@ -37,7 +40,8 @@ class RunSpec:
     """A scenario with a policy, a seed and other values for some keys.
 
     ``config`` is the resolved configuration as YAML, so that whoever runs it needs none of the files (but a
-    channel trace); ``parameters`` says what is special in it, by dotted key.
+    channel trace); ``parameters`` says what is special in it, by dotted key. ``key`` is the same for the same
+    run by the same code on the same channel trace, whatever its parameters are called.
     """
 
     scenario: str
@@ -46,6 +50,7 @@ class RunSpec:
     config: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
     duration_s: float | None = None
+    key: str = ""
 
     @classmethod
     def make(
@@ -74,13 +79,13 @@ class RunSpec:
             replaced |= {f"{one}.policy": policy, f"{one}.policy_options": {}}
         replaced |= {**(overrides or {}), **(parameters or {})}
         config = config_module.load(path, replaced)
-        try:
-            sim.control_slots(config, duration_s)
-            spec = sim.testbed_spec(config, seed)
-            config.loop_spec(spec.cell.cell_id, spec.cell.n_prb, 30, spec.cell.tdd)
-        except ValueError as error:
-            raise ConfigError(f"{path}: {error}") from error
-        return cls(scenario, policy, seed, config.to_yaml(), dict(parameters or {}), duration_s)
+        check(path, config, seed, duration_s)
+        assert config.emulation is not None  # has control slots
+        traces = [(u.ue, _digest(u.trace)) for u in sim.trace_uses(config.emulation, seed)]
+        text = config.to_yaml()
+        what = [_code(), traces, scenario, policy, seed, text, duration_s]
+        key = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
+        return cls(scenario, policy, seed, text, dict(parameters or {}), duration_s, key)
 
     def load(self) -> Config:
         return config_module.parse(self.config, self.name)
@@ -91,11 +96,30 @@ class RunSpec:
         more = "".join(f", {key}={value}" for key, value in self.parameters.items())
         return f"{self.scenario}, {self.policy}, seed {self.seed}{more}"
 
-    @property
-    def key(self) -> str:
-        """The same for the same run, whatever its parameters are called: 16 hexadecimal digits."""
-        text = json.dumps([self.scenario, self.policy, self.seed, self.config, self.duration_s])
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+def check(path: Path, config: Config, seed: int, duration_s: float | None = None) -> None:
+    """:class:`ConfigError`, naming the file, for a configuration that cannot be run."""
+    try:
+        sim.control_slots(config, duration_s)
+        spec = sim.testbed_spec(config, seed)
+        config.loop_spec(spec.cell.cell_id, spec.cell.n_prb, 30, spec.cell.tdd)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _digest(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+@functools.cache
+def _code() -> str:
+    """A digest of the controller's and the emulator's sources: other code, other results."""
+    top = Path(sim.__file__).parents[1]
+    files = sorted(f for room in ("controller", "agents") for f in (top / room).rglob("*.py"))
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(str(file.relative_to(top)).encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 Column = NDArray[np.int16]
@@ -122,6 +146,18 @@ class Series:
         """What was in force at a hop, PRB or MHz."""
         return {"ul": self.ul_prb, "edge": self.gpu_mhz, "dl": self.dl_prb}[hop]
 
+    def columns(self) -> dict[str, Column]:
+        """Every column by name, those of q as ``q_LEG``."""
+        own = {name: getattr(self, name) for name in ("flows", "ul_prb", "dl_prb", "gpu_mhz")}
+        return {**own, **{f"q_{leg}": q for leg, q in self.q.items()}}
+
+    @classmethod
+    def from_columns(cls, columns: Mapping[str, Any]) -> Series:
+        """From :meth:`columns`, or lists of their values."""
+        typed = {name: np.asarray(values, np.int16) for name, values in columns.items()}
+        q = {leg: typed.pop(f"q_{leg}") for leg in LEGS}
+        return cls(**typed, q=q)
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -135,6 +171,31 @@ class Run:
     control_slots: int
     simulated_s: float
     wall_s: float
+    channel: tuple[TraceUse, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values, the specification aside."""
+        return {
+            "figures": dict(self.figures),
+            "by_load": dict(self.by_load),
+            "series": {name: column.tolist() for name, column in self.series.columns().items()},
+            "control_slots": self.control_slots,
+            "simulated_s": self.simulated_s,
+            "wall_s": self.wall_s,
+            "channel": [use.to_dict() for use in self.channel],
+        }
+
+    @classmethod
+    def from_dict(cls, spec: RunSpec, data: Mapping[str, Any]) -> Run:
+        """From :meth:`to_dict` and the specification; KeyError, TypeError, ValueError for what is none."""
+        return cls(
+            spec,
+            **{
+                **data,
+                "series": Series.from_columns(data["series"]),
+                "channel": tuple(TraceUse(**use) for use in data["channel"]),
+            },
+        )
 
     def row(self) -> dict[str, Any]:
         """The run as one flat row of a table."""
@@ -145,6 +206,7 @@ class Run:
             "seed": self.spec.seed,
             **self.spec.parameters,
             **self.figures,
+            **({"channel": ", ".join(map(str, self.channel))} if self.channel else {}),
             "control_slots": self.control_slots,
             "busy_control_slots": int((self.series.flows > 0).sum()),
             "simulated_s": self.simulated_s,
@@ -176,14 +238,17 @@ def execute(spec: RunSpec, plan: Sequence[Allocation] | None = None) -> Run:
         spec,
         figures,
         one["by_load"],
-        _series(slots, config.cells[0].slices[0].id),
+        series(slots, config.cells[0].slices[0].id),
         result.control_slots,
         result.simulated_s,
         result.wall_s,
+        result.channel,
     )
 
 
-def _series(slots: Sequence[ClosedSlot], name: str) -> Series:
+def series(slots: Sequence[ClosedSlot], name: str) -> Series:
+    """The control slots of slice ``name``."""
+
     def column(values: list[int]) -> Column:
         return np.array(values, np.int16)
 

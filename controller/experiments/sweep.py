@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -135,51 +133,3 @@ def row(spec: RunSpec) -> dict[str, Any]:
     """What a worker does: run it, and keep the figures."""
     done: Run = execute(spec)
     return done.row()
-
-
-class Results:
-    """Rows on disk, one JSON object a line, each there for good when :meth:`add` returns."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.rows: dict[str, dict[str, Any]] = {}
-        self._read()
-        self._file = path.open("ab")
-
-    def _read(self) -> None:
-        """Take up what is there; a last line that was cut off by a crash is removed.
-
-        :class:`SweepError` for a file that holds something else.
-        """
-        if not self.path.exists():
-            return
-        content = self.path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        for number, line in enumerate(whole.splitlines(), 1):
-            try:
-                one = json.loads(line)
-                self.rows[one["key"]] = one
-            except (ValueError, TypeError, KeyError) as error:
-                raise SweepError(f"{self.path}:{number}: not a row of a sweep: {error}") from error
-        if len(whole) < len(content):
-            os.truncate(self.path, len(whole))
-
-    def add(self, one: dict[str, Any]) -> None:
-        self._file.write(json.dumps(one, default=str).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self.rows[one["key"]] = one
-
-    def close(self) -> None:
-        self._file.close()
-
-
-Executor = Callable[[Callable[[RunSpec], dict[str, Any]], Sequence[RunSpec]], Iterable[tuple[int, Any]]]
-
-
-def carry_out(todo: Sequence[RunSpec], results: Results, execute_all: Executor) -> Iterator[RunSpec]:
-    """Do the runs that are not among the results yet; yields each when its row is on disk."""
-    missing = [spec for spec in todo if spec.key not in results.rows]
-    for i, one in execute_all(row, missing):
-        results.add(one)
-        yield missing[i]

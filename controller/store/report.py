@@ -14,7 +14,9 @@ import numpy as np
 
 from controller.core.observation import HOPS
 from controller.store import figures
+from controller.store.figures import Array
 from controller.store.files import write_atomic
+from controller.store.oracle import LIVE, RESOURCES, can_be_played_again, read
 from controller.store.run import Event, RunStore, StoreError
 from controller.store.summary import LEGS, Allocation, ClosedSlot, Summary
 
@@ -27,6 +29,9 @@ _NAMES = {"ul": "uplink", "edge": "edge", "dl": "downlink", "round_trip": "round
 _COLOURS = {"ul": "#2f81c7", "edge": "#cf7a22", "dl": "#2a9563", "round_trip": "#8d63c9"}
 _MET, _VIOLATED = "#2a9563", "#d64545"
 _DASHES = ("-", "--", ":", "-.")
+
+CLOCKS = "Clock offsets, the worst of each control slot, and frames that count for the round trip alone"
+REGRET = "Regret against the best fixed actions in hindsight"
 
 
 @dataclass(slots=True)
@@ -42,6 +47,7 @@ class _SliceSeries:
     busy: list[bool] = field(default_factory=list)
     delay_ms: dict[str, list[float]] = field(default_factory=lambda: {leg: [] for leg in LEGS})
     budget_ms: dict[str, list[float]] = field(default_factory=lambda: {leg: [] for leg in LEGS})
+    unsynchronised: list[float] = field(default_factory=list)
     state: dict[str, list[float]] = field(default_factory=lambda: {hop.value: [] for hop in HOPS})
     actions: dict[str, Counter[tuple[int, int]]] = field(
         default_factory=lambda: {hop.value: Counter() for hop in HOPS}
@@ -61,6 +67,7 @@ class _SliceSeries:
         self.dl_prb.append(allocation.dl_prb)
         self.gpu_mhz.append(allocation.gpu_mhz)
         self.busy.append(bool(closed["busy"]))
+        self.unsynchronised.append(closed.get("unsynchronised_frames", 0))
         for leg in LEGS:
             told = closed[leg]
             self.q[leg].append(np.nan if told["q"] is None else told["q"])
@@ -73,6 +80,10 @@ class _SliceSeries:
             if choice is not None and known:
                 self.actions[hop.value][choice["state"], choice["action"]] += 1
 
+    def by_hop(self) -> dict[str, list[float]]:
+        """What was in force, PRB or MHz."""
+        return {"ul": self.ul_prb, "edge": self.gpu_mhz, "dl": self.dl_prb}
+
 
 @dataclass(slots=True)
 class _CellSeries:
@@ -80,13 +91,23 @@ class _CellSeries:
     last: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=LAST_DECISIONS))
     prb: int = 0
     max_mhz: int = 0
+    clocks: dict[str, _ClockSeries] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _ClockSeries:
+    """A host's worst offset in each control slot, ns; NaN where it followed no clock."""
+
+    time: list[float] = field(default_factory=list)
+    offset_ns: list[float] = field(default_factory=list)
 
 
 def build(run_folder: Path | str, *, out: Path | str | None = None) -> tuple[Path, dict[str, Any]]:
     """Write ``report.html`` and ``summary.json`` into the run folder (or ``out``).
 
-    Returns the page's path and the summary: :meth:`Summary.result` and ``run`` (name, versions, seed, host).
-    The run may still be recorded meanwhile.
+    Returns the page's path and the summary: :meth:`Summary.result`, ``run`` (name, versions, seed, host) and
+    ``oracle``: what :meth:`controller.store.oracle.Reference.judge` says of the run's one slice with its
+    ``cell`` and ``slice``, or ``missing``, why there is none. The run may still be recorded meanwhile.
 
     Raises:
         StoreError: the run cannot be read, or the folder not written; names the path.
@@ -103,12 +124,16 @@ def build(run_folder: Path | str, *, out: Path | str | None = None) -> tuple[Pat
             summary.add_event(event.cell, event.kind)
             events.append(event)
     run = {"name": folder.resolve().name, **about}
-    result = {**summary.result(), "run": run}
+    result = summary.result()
+    oracle, regret = _oracle(folder, about, result, cells)
+    result |= {"run": run, "oracle": oracle}
     page = template.render(
         run=run,
         summary=result,
         config=config,
-        plots={cell: _plots(cell, series) for cell, series in cells.items()},
+        oracle=oracle,
+        resources=dict(zip(RESOURCES, ("UL PRB", "DL PRB", "GPU MHz"), strict=True)),
+        plots={cell: _plots(cell, series, regret) for cell, series in cells.items()},
         decisions={cell: [_decision_row(r) for r in reversed(s.last)] for cell, s in cells.items()},
         events=[_event_row(e) for e in reversed(events)],
         hops=[hop.value for hop in HOPS],
@@ -122,6 +147,30 @@ def build(run_folder: Path | str, *, out: Path | str | None = None) -> tuple[Pat
     except OSError as error:
         raise StoreError(f"{target}: the report cannot be written: {error.strerror or error}") from error
     return target / HTML_FILE, result
+
+
+def _oracle(
+    folder: Path, about: Mapping[str, Any], result: Mapping[str, Any], cells: Mapping[str, _CellSeries]
+) -> tuple[dict[str, Any], Mapping[str, Array]]:
+    """The run against its oracle, and its regret over time by hop; why there is none, and nothing."""
+    if not can_be_played_again(about):
+        return {"missing": LIVE}, {}
+    slices = [(cell, name, one) for cell, series in cells.items() for name, one in series.slices.items()]
+    if len(slices) != 1:
+        why = "one with more has no oracle" if slices else "no control slot is over"
+        return {"missing": f"an oracle is for a run with one slice; {why}"}, {}
+    cell, name, one = slices[0]
+    try:
+        found = read(folder, about["seed"], len(one.time))
+    except ValueError as error:
+        return {"missing": f"{error}; `prbandit report {folder} --oracle` searches it again"}, {}
+    if found is None:
+        return {
+            "missing": f"no oracle yet: `prbandit report {folder} --oracle` searches it (some minutes)"
+        }, {}
+    actions = one.by_hop()
+    judged = found.judge(result["cells"][cell]["slices"][name], actions, one.q)
+    return {"cell": cell, "slice": name, **judged}, found.regret(actions, one.q)
 
 
 # ---- reading ---------------------------------------------------------------------------------------------
@@ -143,6 +192,11 @@ def _read(store: RunStore) -> tuple[Summary, dict[str, _CellSeries]]:
         slot = summary.add(record)
         if slot is not None:
             first_ns = first_ns or slot.begin_ns
+        for host, told in record.get("clocks", {}).items():
+            clock = cell.clocks.setdefault(host, _ClockSeries())
+            clock.time.append((record["time_ns"] - (first_ns or record["time_ns"])) / 1e9)
+            clock.offset_ns.append(np.nan if told["worst_offset_ns"] is None else told["worst_offset_ns"])
+        if slot is not None:
             _collect(cell, slot, (slot.begin_ns - first_ns) / 1e9, budgets)
     return summary, cells
 
@@ -192,7 +246,7 @@ def _event_row(event: Event) -> dict[str, Any]:
 # ---- plots -----------------------------------------------------------------------------------------------
 
 
-def _plots(cell: str, series: _CellSeries) -> list[dict[str, str]]:
+def _plots(cell: str, series: _CellSeries, regret: Mapping[str, Array]) -> list[dict[str, str]]:
     """Figures of one cell as inline SVG; none where no control slot is over."""
     if not series.slices:
         return []
@@ -205,11 +259,15 @@ def _plots(cell: str, series: _CellSeries) -> list[dict[str, str]]:
         ("QoS of the round trip", 1, 2.0, _plot_qos, True),
         ("Delays, the worst flow of each control slot", len(LEGS), 1.25, _plot_delays, True),
         ("Hop states", 2, 1.4, _plot_states, True),
+        (REGRET, 1, 2.4, lambda axes, cell: _plot_regret(axes, cell, regret), True),
+        (CLOCKS, 2, 1.5, _plot_clocks, True),
         ("Actions by hop state", 3, 3.2, _plot_actions, False),
     )
     unit, scale = figures.unit(max(one.time[-1] for one in series.slices.values()))
     for one in series.slices.values():
         one.time = [t / scale for t in one.time]
+    for clock in series.clocks.values():
+        clock.time = [t / scale for t in clock.time]
     plots = []
     with matplotlib.rc_context(figures.RC):
         for number, (title, count, height, draw, over_time) in enumerate(panels):
@@ -287,6 +345,46 @@ def _plot_qos(axes: Sequence[Any], series: _CellSeries) -> None:
     axis.set_ylim(-0.13, 1.13)
     axis.set_ylabel("QoS delivery ratio")
     figures.legend(axis)
+
+
+def _plot_regret(axes: Sequence[Any], series: _CellSeries, regret: Mapping[str, Array]) -> None:
+    if not regret:
+        return
+    axis = axes[0]
+    (one,) = series.slices.values()
+    for hop, curve in regret.items():
+        axis.plot(*figures.thin(one.time, curve), color=_COLOURS[hop], label=_NAMES[hop])
+    total = np.sum(list(regret.values()), axis=0)
+    axis.plot(*figures.thin(one.time, total), color=figures.INK, label="all hops")
+    axis.set_ylabel("cost / a_max")
+    figures.legend(axis)
+
+
+def _plot_clocks(axes: Sequence[Any], series: _CellSeries) -> None:
+    if not series.clocks and not any(sum(one.unsynchronised) for one in series.slices.values()):
+        return
+    offsets, frames = axes
+    for (host, clock), dash in zip(series.clocks.items(), cycle(_DASHES), strict=False):
+        x, y = figures.thin(clock.time, clock.offset_ns)
+        offsets.plot(
+            x,
+            y / 1e3,
+            linestyle=dash,
+            marker=".",
+            markersize=2.5,
+            linewidth=0.8,
+            color=figures.INK,
+            label=host,
+        )
+    offsets.set_ylabel("offset, µs")
+    if series.clocks:
+        figures.legend(offsets)
+    for _, one, dash, prefix in _styled(series):
+        x, y = figures.thin(one.time, one.unsynchronised)
+        frames.step(x, y, where="post", linestyle=dash, color=_VIOLATED, label=f"{prefix}frames")
+    frames.set_ylabel("frames")
+    frames.set_ylim(bottom=0)
+    figures.legend(frames)
 
 
 def _plot_delays(axes: Sequence[Any], series: _CellSeries) -> None:

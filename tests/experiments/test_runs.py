@@ -106,7 +106,8 @@ def test_a_run_does_not_outlive_its_scenario(tmp_path: Path) -> None:
 
 
 def test_a_flow_that_would_outlive_the_scenario_ends_with_it(tmp_path: Path) -> None:
-    text = SMALL.replace("mean_on_s: 12.0", "mean_on_s: 1000.0")
+    text = SMALL.replace("mean_on_s: 20.0", "mean_on_s: 1000.0")
+    assert text != SMALL
     spec = RunSpec.make(small(tmp_path, text), "static", 1)
     flows = sim.testbed_spec(spec.load(), 1).flows
     assert any(f.active for f in flows)

@@ -8,12 +8,13 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
 from controller.cli import cli
-from controller.experiments import pool, sweep
+from controller.experiments import pool, results, sweep
 from tests.experiments.builders import small
 from wire.security import InsecureAddress, KeyFileError
 
@@ -105,9 +106,19 @@ def test_a_sweep_goes_on_where_it_was_broken_off(tmp_path: Path) -> None:
 def test_results_that_are_not_of_a_sweep_are_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     path.write_text('{"key": "a"}\n[1]\n')
-    with pytest.raises(sweep.SweepError, match=r"x\.jsonl:2: not a row of a sweep"):
-        sweep.Results(path)
+    with pytest.raises(results.ResultsError, match=r"x\.jsonl:2: not a result"):
+        results.Results(path)
     assert path.read_text().endswith("[1]\n")
+
+
+def test_two_processes_do_not_work_on_the_same_results(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    with results.Results(path) as first:
+        first.add({"key": "a"})
+        with pytest.raises(results.ResultsError, match=r"x\.jsonl: another process is working"):
+            results.Results(path, fresh=True)
+    with results.Results(path) as again:
+        assert again.rows == {"a": {"key": "a"}}
 
 
 def die(_spec: object) -> None:
@@ -178,19 +189,33 @@ def test_a_key_that_is_not_there_is_named(tmp_path: Path) -> None:
         list(pool.dask(die, [1], "tls://10.0.0.1:8786", keys=tmp_path))
 
 
+def tls(keys: Path | None, role: str) -> tuple[str, ...]:
+    """Options of ``dask scheduler`` and ``dask worker``."""
+    if keys is None:
+        return ()
+    files = {"ca-file": "ca.crt", "cert": f"{role}.crt", "key": f"{role}.key"}
+    return tuple(f"--tls-{option}={keys / name}" for option, name in files.items())
+
+
 # ---- a real cluster --------------------------------------------------------------------------------------
 
 
 class Cluster:
-    """A Dask scheduler and two workers without nannies: a worker that is killed stays dead."""
+    """A Dask scheduler and two workers without nannies: a worker that is killed stays dead.
 
-    def __init__(self, folder: Path) -> None:
+    With ``keys``, the folder of ``prbandit keys``, over TLS.
+    """
+
+    def __init__(self, folder: Path, keys: Path | None = None) -> None:
         self._log = (folder / "cluster.log").open("wb")
         self.address = ""
         file = folder / "scheduler.json"
         no_page = ("--no-dashboard",)
+        scheme = "tcp" if keys is None else "tls"
+        own, theirs = tls(keys, "controller"), tls(keys, "operator")
         self._scheduler = self._start(
-            "scheduler", "--host", "tcp://127.0.0.1", "--port", "0", "--scheduler-file", str(file), *no_page
+            *("scheduler", "--host", f"{scheme}://127.0.0.1", "--port", "0"),
+            *("--scheduler-file", str(file), *own, *no_page),
         )
         end = time.monotonic() + 60
         while not self.address and time.monotonic() < end:
@@ -199,7 +224,8 @@ class Cluster:
                 self.address = json.loads(file.read_text())["address"]
         assert self.address, (folder / "cluster.log").read_text()
         self.workers = [
-            self._start("worker", self.address, "--nthreads", "1", "--no-nanny", *no_page) for _ in range(2)
+            self._start("worker", self.address, "--nthreads", "1", "--no-nanny", *theirs, *no_page)
+            for _ in range(2)
         ]
 
     def _start(self, what: str, *arguments: str) -> subprocess.Popen[bytes]:
@@ -227,22 +253,104 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
     one.close()
 
 
-def test_nothing_is_lost_when_a_worker_of_a_dask_cluster_is_killed(tmp_path: Path, cluster: Cluster) -> None:
+def lose_a_worker(folder: Path, cluster: Cluster, security: Any, keys: Path | None) -> None:
+    """Do a grid, kill a worker after the first run, and compare with what one process gives."""
     import distributed
 
-    path = grid(tmp_path, GRID.replace("duration_s: 10.0", "duration_s: 60.0"))
+    path = grid(folder, GRID.replace("duration_s: 10.0", "duration_s: 60.0"))
     todo = sweep.runs(path)
-    with distributed.Client(cluster.address, set_as_default=False) as client:
+    with distributed.Client(cluster.address, security=security, set_as_default=False) as client:
         client.wait_for_workers(2, timeout=60)
-    results = sweep.Results(tmp_path / "cluster.jsonl")
+        of_cluster = client.scheduler_info()["workers"]
+    assert {address.partition("://")[0] for address in of_cluster} == {cluster.address.partition("://")[0]}
+    kept = results.Results(folder / "cluster.jsonl")
     finished = []
-    for spec in sweep.carry_out(todo, results, lambda f, jobs: pool.dask(f, jobs, cluster.address)):
+    for spec in results.carry_out(
+        todo, sweep.row, kept, lambda f, jobs: pool.dask(f, jobs, cluster.address, keys=keys)
+    ):
         finished.append(spec)
         if len(finished) == 1:
             cluster.workers[0].send_signal(signal.SIGKILL)
-    results.close()
+    kept.close()
     assert cluster.workers[0].wait(10) == -signal.SIGKILL and cluster.workers[1].poll() is None
-    assert len(finished) == 8 == len(results.rows)
+    assert len(finished) == 8 == len(kept.rows)
     expected = [sweep.row(spec) for spec in todo]
-    on_disk = [json.loads(line) for line in (tmp_path / "cluster.jsonl").read_text().splitlines()]
+    on_disk = [json.loads(line) for line in (folder / "cluster.jsonl").read_text().splitlines()]
     assert without_time(on_disk) == without_time(expected)
+
+
+def test_nothing_is_lost_when_a_worker_of_a_dask_cluster_is_killed(tmp_path: Path, cluster: Cluster) -> None:
+    lose_a_worker(tmp_path, cluster, None, None)
+
+
+# ---- the same over TLS -----------------------------------------------------------------------------------
+
+
+def new_keys(folder: Path) -> Path:
+    pytest.importorskip("cryptography", reason="certificates need the extra 'keys'")
+    from wire import keys
+
+    keys.create(folder, cells=[], hosts=["127.0.0.1"])
+    return folder
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    return new_keys(tmp_path / "keys")
+
+
+@pytest.fixture
+def secure(tmp_path: Path, keys: Path) -> Iterator[Cluster]:
+    pytest.importorskip("distributed", reason="a Dask cluster needs the extra 'sweep'")
+    one = Cluster(tmp_path, keys)
+    yield one
+    one.close()
+
+
+def test_nothing_is_lost_over_tls_either(tmp_path: Path, secure: Cluster, keys: Path) -> None:
+    from distributed.security import Security
+
+    assert secure.address.startswith("tls://")
+    files = {"tls_ca_file": "ca.crt", "tls_client_cert": "operator.crt", "tls_client_key": "operator.key"}
+    security = Security(require_encryption=True, **{name: str(keys / file) for name, file in files.items()})
+    lose_a_worker(tmp_path, secure, security, keys)
+
+
+def test_a_scheduler_of_another_authority_gets_no_work(
+    tmp_path: Path, secure: Cluster, keys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither side trusts the other; without keys, and without TLS, there is no way in either."""
+    monkeypatch.setattr(pool, "WAIT_S", 3.0)
+    other = new_keys(tmp_path / "other")
+    ran = tmp_path / "ran"
+    ran.mkdir()
+    for address, folder in (
+        (secure.address, other),
+        (secure.address.replace("tls://", "tcp://"), None),
+    ):
+        with pytest.raises(ConnectionError, match="no Dask scheduler answers at"):
+            list(pool.dask(touch, [str(ran / "a")], address, keys=folder))
+    # Their certificate authority with a certificate that it did not sign: the scheduler has to refuse.
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    for name, source in (("ca.crt", keys), ("operator.crt", other), ("operator.key", other)):
+        (mixed / name).write_bytes((source / name).read_bytes())
+    with pytest.raises(ConnectionError, match="no Dask scheduler answers at"):
+        list(pool.dask(touch, [str(ran / "b")], secure.address, keys=mixed))
+    assert not list(ran.iterdir())
+    monkeypatch.setattr(pool, "WAIT_S", 60.0)
+    assert list(pool.dask(touch, [str(ran / "c")], secure.address, keys=keys)) == [(0, None)]
+    assert [file.name for file in ran.iterdir()] == ["c"]
+
+
+def touch(path: str) -> None:
+    Path(path).touch()
+
+
+def test_the_command_sweeps_over_tls(tmp_path: Path, secure: Cluster, keys: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="Parquet needs the extra 'research'")
+    path = grid(tmp_path)
+    done = run(path, "--scheduler", secure.address, "--keys", keys, "--json")
+    assert done.exit_code == 0, done.output
+    rows = parquet.read_table(tmp_path / "grid.parquet").to_pylist()
+    assert without_time(rows) == without_time([sweep.row(spec) for spec in sweep.runs(path)])

@@ -1,0 +1,93 @@
+"""Results of many runs that outlive the process: what is there is not done again."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+
+class ResultsError(ValueError):
+    """Results that cannot be used; the text names the file."""
+
+
+class Keyed(Protocol):
+    """A piece of work; the same key is the same work."""
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def name(self) -> str: ...
+
+
+J = TypeVar("J", bound=Keyed)
+Row = dict[str, Any]
+
+
+class Results:
+    """Rows on disk, one JSON object a line with its ``key``, each there for good when :meth:`add` returns.
+
+    One process at a time. :class:`ResultsError` for a file that another one has or that holds something else.
+    """
+
+    def __init__(self, path: Path, *, fresh: bool = False) -> None:
+        """Takes up what is there (with ``fresh`` forgets it); a last line cut off by a crash is removed."""
+        self.path = path
+        self.rows: dict[str, Row] = {}
+        self._file = path.open("a+b")
+        try:
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise ResultsError(f"{path}: another process is working on these results") from error
+            if fresh:
+                self._file.truncate(0)
+            self._read()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _read(self) -> None:
+        self._file.seek(0)
+        content = self._file.read()
+        whole = content[: content.rfind(b"\n") + 1]
+        for number, line in enumerate(whole.splitlines(), 1):
+            try:
+                one = json.loads(line)
+                self.rows[one["key"]] = one
+            except (ValueError, TypeError, KeyError) as error:
+                raise ResultsError(f"{self.path}:{number}: not a result: {error}") from error
+        if len(whole) < len(content):
+            self._file.truncate(len(whole))
+
+    def add(self, one: Row) -> None:
+        self._file.write(json.dumps(one, default=str).encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.rows[one["key"]] = one
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> Results:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+Executor = Callable[[Callable[[J], Row], Sequence[J]], Iterable[tuple[int, Row]]]
+
+
+def carry_out(
+    todo: Sequence[J], work: Callable[[J], Row], results: Results, execute_all: Executor[J]
+) -> Iterator[J]:
+    """Do what is not among the results yet; yields each piece when its row is on disk."""
+    missing = [job for job in todo if job.key not in results.rows]
+    for i, one in execute_all(work, missing):
+        results.add(one)
+        yield missing[i]
