@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from tests.bench import (
     edge_agent,
     emulation,
+    frame_transport,
     memory,
     policies,
     quota_latency,
@@ -20,7 +21,17 @@ from tests.bench import (
 )
 from tests.bench.common import Row, Skip
 
-_ALL = (quota_latency, report_rate, policies, emulation, scaling, memory, user_plane, edge_agent)
+_ALL = (
+    quota_latency,
+    report_rate,
+    policies,
+    emulation,
+    scaling,
+    memory,
+    user_plane,
+    edge_agent,
+    frame_transport,
+)
 BENCHMARKS = {b.NAME: b for b in _ALL}
 QUICK = 0.1
 

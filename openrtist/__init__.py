@@ -1,0 +1,1 @@
+"""Timestamped OpenRTiST on the Gabriel framework: styles, server, client, traffic generator."""

@@ -1,0 +1,108 @@
+"""What the Gabriel messages of a frame carry: a short header, then the picture as JPEG.
+
+Gabriel's own messages have no room for a style, a sequence that outlives a connection, or times. All numbers
+are in network order; times are CLOCK_REALTIME nanoseconds.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+ENGINE_ID = "openrtist"
+MAX_MESSAGE = 16 << 20
+"""Bytes of a Gabriel message that server and client take."""
+WINDOW = 1 << 20
+"""Bytes that HTTP/2 lets a sender be ahead of its reader: a frame larger than that waits for the way back."""
+MAX_STYLE_NAME = 64
+_FRAME_MAGIC, _REPLY_MAGIC = b"PBF1", b"PBR1"
+_FRAME = struct.Struct("!4sIB")
+_REPLY = struct.Struct("!4sIQQIIHB")
+_STAMPS = struct.Struct("!QQ")
+_STAMPS_AT = 8
+
+
+class BadPayload(ValueError):
+    """A payload that is no frame or no reply; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A frame on its way to the server. ``style`` empty: the server's first one."""
+
+    sequence: int
+    style: str
+    jpeg: bytes
+
+    def pack(self) -> bytes:
+        """ValueError for a sequence beyond 32 bits or a style name of more than 64 bytes."""
+        style = self.style.encode()
+        if len(style) > MAX_STYLE_NAME:
+            raise ValueError(f"style {self.style!r}: more than {MAX_STYLE_NAME} bytes")
+        if not 0 <= self.sequence < 1 << 32:
+            raise ValueError(f"sequence {self.sequence} is beyond 32 bits")
+        return b"".join((_FRAME.pack(_FRAME_MAGIC, self.sequence, len(style)), style, self.jpeg))
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Frame:
+        """Raises BadPayload."""
+        if len(data) < _FRAME.size:
+            raise BadPayload(f"frame of {len(data)} bytes, its header has {_FRAME.size}")
+        magic, sequence, length = _FRAME.unpack_from(data)
+        if magic != _FRAME_MAGIC:
+            raise BadPayload(f"frame begins with {magic!r}, not {_FRAME_MAGIC!r}")
+        start = _FRAME.size + length
+        if length > MAX_STYLE_NAME or start > len(data):
+            raise BadPayload(f"frame {sequence}: a style name of {length} bytes")
+        try:
+            style = data[_FRAME.size : start].decode()
+        except UnicodeDecodeError:
+            raise BadPayload(f"frame {sequence}: the style name is not UTF-8") from None
+        return cls(sequence, style, data[start:])
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A stylised frame on its way back.
+
+    ``inference_us`` is the time that the network took (microseconds), ``engine_us`` that of the whole engine,
+    JPEG both ways included. ``clock_mhz`` is the clock that an emulated GPU ran at, 0 where none is emulated.
+    """
+
+    sequence: int
+    edge_received_ns: int
+    edge_sent_ns: int
+    inference_us: int
+    engine_us: int
+    clock_mhz: int
+    emulated: bool
+    jpeg: bytes
+
+    def pack(self) -> bytes:
+        head = _REPLY.pack(
+            _REPLY_MAGIC,
+            self.sequence,
+            self.edge_received_ns,
+            self.edge_sent_ns,
+            min(self.inference_us, 0xFFFFFFFF),
+            min(self.engine_us, 0xFFFFFFFF),
+            self.clock_mhz,
+            self.emulated,
+        )
+        return head + self.jpeg
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Reply:
+        """Raises BadPayload."""
+        if len(data) < _REPLY.size:
+            raise BadPayload(f"reply of {len(data)} bytes, its header has {_REPLY.size}")
+        magic, sequence, received, sent, inference, engine, clock, emulated = _REPLY.unpack_from(data)
+        if magic != _REPLY_MAGIC:
+            raise BadPayload(f"reply begins with {magic!r}, not {_REPLY_MAGIC!r}")
+        return cls(sequence, received, sent, inference, engine, clock, bool(emulated), data[_REPLY.size :])
+
+
+def stamped(reply: bytes, edge_received_ns: int, edge_sent_ns: int) -> bytes:
+    """A packed reply with the two times of the edge in it."""
+    stamps = _STAMPS.pack(edge_received_ns, edge_sent_ns)
+    return b"".join((reply[:_STAMPS_AT], stamps, reply[_STAMPS_AT + _STAMPS.size :]))

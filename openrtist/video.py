@@ -1,0 +1,207 @@
+"""Where frames come from: a video file by its own clock, or a live source (camera, stream) at its newest."""
+
+from __future__ import annotations
+
+import logging
+import stat
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import av
+import numpy as np
+from av.error import FFmpegError
+
+from openrtist.picture import Picture
+
+log = logging.getLogger(__name__)
+
+
+class VideoError(ValueError):
+    """A video that cannot be played; the text names it."""
+
+
+class Source(Protocol):
+    """Pictures of one size."""
+
+    errors: int
+    """Packets that did not decode."""
+
+    def at(self, seconds: float) -> Picture | None:
+        """The picture at a time since the start; None after the end. Times never go back."""
+
+    def close(self) -> None: ...
+
+
+def open_source(name: str, width: int | None, height: int | None, *, loop: bool) -> Source:
+    """A file, or a live source: a V4L2 device (``/dev/video0``), a pipe, or a URL such as ``rtsp://...``.
+
+    ``width`` and ``height`` in pixels scale the picture; without them it keeps its size.
+
+    Raises:
+        VideoError: there is no such source, or it holds no picture that decodes.
+    """
+    path = Path(name)
+    try:
+        mode = path.stat().st_mode if "://" not in name else 0
+    except OSError as error:
+        raise VideoError(f"{name}: {error.strerror}") from None
+    if mode == 0 or stat.S_ISCHR(mode) or stat.S_ISFIFO(mode):
+        return LiveSource(name, width, height, device=stat.S_ISCHR(mode))
+    return FileSource(path, width, height, loop=loop)
+
+
+def _error(name: object, error: Exception) -> VideoError:
+    return VideoError(f"{name}: not a video that can be decoded: {getattr(error, 'strerror', None) or error}")
+
+
+def _pictures(container: Any, counted: Any, *, threads: str) -> Iterator[Any]:
+    """The decoded frames of a container; what does not decode is counted and left out.
+
+    ``threads``: AUTO is fast, SLICE keeps no frame back.
+    """
+    stream = container.streams.video[0]
+    stream.thread_type = threads
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except FFmpegError as error:
+            counted.errors += 1
+            log.warning("%s: the rest cannot be read: %s", container.name, error.strerror)
+            return
+        if packet is None:
+            return
+        try:
+            yield from packet.decode()
+        except FFmpegError as error:
+            counted.errors += 1
+            if counted.errors == 1:
+                log.warning("%s: a packet does not decode: %s", container.name, error.strerror)
+
+
+class FileSource:
+    """A video file. ``loop`` begins again at its end."""
+
+    def __init__(self, path: Path, width: int | None, height: int | None, *, loop: bool) -> None:
+        self._path = path
+        self._size = (width, height)
+        self._loop = loop
+        self._offset = 0.0
+        self.errors = 0
+        self._container: Any = None
+        self._open()
+        self._shown: Any = None
+        self._picture: Picture | None = None
+
+    def _open(self) -> None:
+        try:
+            self._container = av.open(str(self._path))
+            if not self._container.streams.video:
+                raise VideoError(f"{self._path}: holds no video")
+            stream = self._container.streams.video[0]
+            rate = float(stream.average_rate or stream.guessed_rate or 30)
+        except FFmpegError as error:
+            raise _error(self._path, error) from None
+        self._frame_s = 1.0 / rate
+        self._frames = _pictures(self._container, self, threads="AUTO")
+        self._current = self._next = next(self._frames, None)
+        if self._next is None:
+            self._container.close()
+            raise VideoError(f"{self._path}: no picture of it decodes ({self.errors} packets failed)")
+        self._first = self._time(self._next, 0.0)
+        self._last = 0.0
+
+    def _time(self, frame: Any, default: float) -> float:
+        return float(frame.time) if frame is not None and frame.time is not None else default
+
+    def at(self, seconds: float) -> Picture | None:
+        """See :class:`Source`."""
+        while self._next is not None:
+            self._last = max(self._last, self._time(self._next, self._last + self._frame_s) - self._first)
+            if self._offset + self._last > seconds:
+                break
+            self._current, self._next = self._next, next(self._frames, None)
+        if self._next is None and seconds >= self._offset + self._last + self._frame_s:
+            if not self._loop:
+                return None
+            self._offset += self._last + self._frame_s
+            self._container.close()
+            self._open()
+            return self.at(seconds)
+        if self._shown is not self._current:
+            self._shown = self._current
+            self._picture = _scaled(self._current, *self._size)
+        return self._picture
+
+    def close(self) -> None:
+        if self._container is not None:
+            self._container.close()
+
+
+class LiveSource:
+    """The newest picture of a source that has its own clock; a thread reads it."""
+
+    def __init__(
+        self, name: str, width: int | None, height: int | None, *, device: bool, silent_s: float = 5.0
+    ) -> None:
+        self._name = name
+        self._size = (width, height)
+        self._silent_s = silent_s
+        self.errors = 0
+        options = {"video_size": f"{width}x{height}"} if device and width and height else {}
+        try:
+            self._container = av.open(
+                name, format="v4l2" if device else None, options=options, timeout=silent_s
+            )
+            if not self._container.streams.video:
+                raise VideoError(f"{name}: holds no video")
+        except (FFmpegError, OSError) as error:
+            raise _error(name, error) from None
+        self._changed = threading.Condition()
+        self._newest: Any = None
+        self._heard = time.monotonic()
+        self._ended = False
+        self._closed = False
+        self._thread = threading.Thread(target=self._read, name="live-video", daemon=True)
+        self._thread.start()
+        with self._changed:
+            self._changed.wait_for(lambda: self._newest is not None or self._ended, silent_s)
+        if self._newest is None:
+            self.close()
+            raise VideoError(f"{name}: no picture within {silent_s:g} s")
+
+    def _read(self) -> None:
+        for frame in _pictures(self._container, self, threads="SLICE"):
+            with self._changed:
+                self._newest, self._heard = frame, time.monotonic()
+                self._changed.notify_all()
+            if self._closed:
+                return
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def at(self, seconds: float) -> Picture | None:
+        """See :class:`Source`; a source that has been silent for ``silent_s`` has ended."""
+        with self._changed:
+            frame = self._newest
+            if self._ended:
+                return None
+            if time.monotonic() - self._heard > self._silent_s:
+                log.warning("%s: no picture for %g s", self._name, self._silent_s)
+                return None
+        return _scaled(frame, *self._size)
+
+    def close(self) -> None:
+        self._closed = True
+        self._thread.join(self._silent_s)
+        if not self._thread.is_alive():
+            self._container.close()
+
+
+def _scaled(frame: Any, width: int | None, height: int | None) -> Picture:
+    rgb = frame.reformat(width=width or frame.width, height=height or frame.height, format="rgb24")
+    return np.ascontiguousarray(rgb.to_ndarray())
