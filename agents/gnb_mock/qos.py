@@ -107,6 +107,7 @@ class QosPublisher:
         *,
         cell_id: str,
         host: str,
+        clocks_synchronised: bool = True,
         outbox: Outbox | None = None,
         backoff_s: tuple[float, float] = (0.2, 5.0),
         accept_s: float = 5.0,
@@ -115,7 +116,10 @@ class QosPublisher:
     ) -> None:
         self._hello = qos_pb2.QosMessage(
             hello=qos_pb2.QosHello(
-                protocol_version=PROTOCOL_VERSION, host=host, cell_id=cell_id, clocks_synchronised=True
+                protocol_version=PROTOCOL_VERSION,
+                host=host,
+                cell_id=cell_id,
+                clocks_synchronised=clocks_synchronised,
             )
         )
         self._address = address
@@ -159,6 +163,13 @@ class QosPublisher:
             while self.connected and len(self._outbox) and (left := end - time.monotonic()) > 0:
                 self._changed.wait(left)
         self._closed.set()
+        with self._changed:
+            if self._stream is not None:
+                # Half-closes: what was taken still goes out.
+                self._stream.ended = True
+            self._changed.notify_all()
+        if self._thread.ident is not None:
+            self._thread.join(max(0.1, end - time.monotonic()))
         self._end(self._stream)
         self._channel.close()
         if self._thread.ident is not None:

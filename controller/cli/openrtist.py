@@ -282,7 +282,7 @@ def client(
         if qos:
             synchronised = is_loopback(server) if clocks == "auto" else clocks == "synchronised"
             publisher = _publisher(qos, tls, cell, host or flow, synchronised)
-            stack.callback(_close_publisher, publisher)
+            stack.callback(publisher.close, flush_s=5.0)
             tell = publisher.put
         running = module.Client(
             server,
@@ -309,20 +309,9 @@ def client(
 def _publisher(address: str, tls: Any, cell: str, host: str, synchronised: bool) -> Any:
     from agents.gnb_mock.qos import QosPublisher
 
-    publisher = QosPublisher(address, tls, cell_id=cell, host=host)
-    publisher._hello.hello.clocks_synchronised = synchronised
+    publisher = QosPublisher(address, tls, cell_id=cell, host=host, clocks_synchronised=synchronised)
     publisher.start()
     return publisher
-
-
-def _close_publisher(publisher: Any, wait_s: float = 5.0) -> None:
-    """Close it once the last words, the FlowStop among them, are on their way."""
-    end = time.monotonic() + wait_s
-    while publisher.connected and publisher.counters["waiting"] and time.monotonic() < end:
-        time.sleep(0.02)
-    # What the stream has taken is not yet on the wire, and closing breaks the stream off.
-    time.sleep(0.5)
-    publisher.close()
 
 
 def _frames_text(summary: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console, Group
@@ -22,6 +22,9 @@ from rich.text import Text
 from controller.cli import emit, json_option
 from controller.cli.processes import SECONDS
 
+if TYPE_CHECKING:
+    from controller.config import Config
+
 _START_S = 60.0
 _STOP_S = 10.0
 _LOG_WIDTH = 110
@@ -29,7 +32,9 @@ _SPARKS = "▁▂▃▄▅▆▇█"
 
 
 @click.command("up")
-@click.option("--config", "config_file", default="demo", show_default=True, help="Scenario or configuration.")
+@click.option(
+    "--config", "config_file", help="Scenario or configuration (default: demo; with --frames: frames)."
+)
 @click.option("--policy", help="Play this policy in every slice.")
 @click.option("--channel-trace", type=click.Path(), help="Measured channel (CQI, SNR) instead of a process.")
 @click.option("--seed", default=1, show_default=True)
@@ -37,24 +42,49 @@ _SPARKS = "▁▂▃▄▅▆▇█"
 @click.option(
     "--run", "run_dir", type=click.Path(path_type=Path), help="Run folder (default: a new one in runs/)."
 )
+@click.option(
+    "--frames",
+    is_flag=True,
+    help="Real OpenRTiST clients and server; their TCP goes through the emulated cell (extra: openrtist).",
+)
+@click.option("--video", type=click.Path(exists=True), help="With --frames: what the clients' cameras see.")
+@click.option(
+    "--style",
+    type=click.Path(exists=True),
+    help="With --frames: an ONNX file of openrtist import-style.",
+)
+@click.option("--fps", type=click.FloatRange(1, 120), default=5.0, show_default=True, help="With --frames.")
+@click.option("--size", default="160x80", show_default=True, help="With --frames: of the pictures.")
 @json_option
 def up(
-    config_file: str,
+    config_file: str | None,
     policy: str | None,
     channel_trace: str | None,
     seed: int,
     duration: float | None,
     run_dir: Path | None,
+    frames: bool,
+    video: str | None,
+    style: str | None,
+    fps: float,
+    size: str,
     as_json: bool,
 ) -> None:
-    """Start controller, emulated gNB and edge agent, show what they do, and report at the end."""
+    """Start controller, emulated gNB and edge agent, show what they do, and report at the end.
+
+    With --frames the radio and the GPU's clock are emulated, the rest is real: as many clients as CONFIG has
+    flows send a video to a server that stylises it, and the controller decides on the frames' own times.
+    """
     from controller.cli.processes import load_config
     from controller.store.report import build
 
     console = Console(stderr=as_json)
     if not console.is_terminal:
         console = Console(stderr=as_json, width=_LOG_WIDTH)
-    ports = free_ports(5)
+    if frames and not (video and style):
+        raise click.UsageError("--frames needs --video and --style")
+    config_file = config_file or ("frames" if frames else "demo")
+    ports = free_ports(6)
     config = load_config(
         config_file,
         {
@@ -77,11 +107,14 @@ def up(
     commands = {
         "edge-agent": ["edge-agent", "--address", f"127.0.0.1:{ports[1]}"],
         "controller": ["controller", str(file), "--run", str(run_dir)],
-        "gnb-mock": [
+    }
+    if frames:
+        commands |= _real_applications(config, str(file), seed, ports, str(video), str(style), fps, size)
+    else:
+        commands["gnb-mock"] = [
             *("gnb-mock", str(file), "--seed", str(seed), "--ran", f"tcp://127.0.0.1:{ports[0]}"),
             *("--qos", f"127.0.0.1:{ports[2]}", "--edge", f"127.0.0.1:{ports[1]}"),
-        ],
-    }
+        ]
     source = channel_trace or "a channel process"
     console.print(f"PRBandit on the emulated testbed, channel: {source}; record and logs in {run_dir}")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does, the processes with it
@@ -99,6 +132,36 @@ def up(
         console.print(summary_table(summary))
         console.print(f"report: {page}", soft_wrap=True)
     emit({"run": str(run_dir), "report": str(page), "summary": summary}, as_json, "")
+
+
+def _real_applications(
+    config: Config, file: str, seed: int, ports: list[int], video: str, style: str, fps: float, size: str
+) -> dict[str, list[str]]:
+    """The processes of ``--frames`` beside controller and edge agent."""
+    assert config.emulation is not None
+    ran, edge, qos = f"tcp://127.0.0.1:{ports[0]}", f"127.0.0.1:{ports[1]}", f"127.0.0.1:{ports[2]}"
+    server = ports[5]
+    cell = config.cells[0]
+    of = [f"ue-{i % config.emulation.ues + 1}" for i in range(config.emulation.flows)]
+    listens = dict(zip(sorted(set(of)), free_ports(len(set(of))), strict=True))
+    commands = {
+        "openrtist-server": [
+            *("openrtist", "server", "--style", style, "--port", str(server)),
+            *("--emulated-gpu", "--edge-agent", edge, "--threads", "1"),
+        ],
+        "user-plane": [
+            *("user-plane", file, "--seed", str(seed), "--ran", ran, "--server", f"127.0.0.1:{server}"),
+            *(a for ue, port in listens.items() for a in ("--listen", f"{ue}=127.0.0.1:{port}")),
+        ],
+    }
+    for i, ue in enumerate(of, 1):
+        slice_ = next((s.id for s in cell.slices if ue in s.ues), "")
+        commands[f"openrtist-client-{i}"] = [
+            *("openrtist", "client", f"127.0.0.1:{listens[ue]}", "--video", video, "--loop"),
+            *("--size", size, "--fps", f"{fps:g}", "--qos", qos, "--cell", cell.id),
+            *("--flow", f"openrtist-{i}", "--ue", ue, "--slice", slice_, "--silent", "60"),
+        ]
+    return commands
 
 
 def free_ports(n: int) -> list[int]:
