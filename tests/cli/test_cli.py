@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,29 @@ def test_experiment_prints_one_json_object_with_the_paper_s_figures() -> None:
 def test_an_unknown_policy_is_named() -> None:
     result = run("experiment", "mucb1-1", "--policy", "nosuch")
     assert result.exit_code != 0 and "unknown policy 'nosuch'" in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "match"),
+    [
+        (("flows: 1", "flows: 1, fows: 3"), (), r"c\.yaml:2: emulation\.fows: unknown key"),
+        (("[10, 90]", "[10, 110]"), (), r"c\.yaml: .*ul_prb 110 is above 106"),
+        (("flows: 1", "flows: -1"), (), r"c\.yaml:2: emulation\.flows"),
+        ((), ("--duration", "61"), r"c\.yaml: 61 s are more than the scenario's 60 s .*its flows end there"),
+    ],
+)
+def test_a_scenario_that_cannot_be_run_is_refused_with_its_file(
+    tmp_path: Path, change: tuple[str, str], options: tuple[str, ...], match: str
+) -> None:
+    text = (
+        "cells: [{id: c, slices: [{id: ar, actions: {ul_prb: [10, 90], dl_prb: [5], gpu_mhz: [500]}}]}]\n"
+        "emulation: {duration_s: 60.0, flows: 1, schedule: always}\n"
+    )
+    file = tmp_path / "c.yaml"
+    file.write_text(text.replace(*change) if change else text)
+    result = run("experiment", str(file), *options, "--run", str(tmp_path / "run"))
+    assert result.exit_code == 1 and re.search(match, str(result.exception)), result.exception
+    assert not (tmp_path / "run").exists()
 
 
 def test_experiment_record_replay_and_report(tmp_path: Path) -> None:
