@@ -155,7 +155,8 @@ class Client:
         self._backoff_s = backoff_s
         self._ledger = Ledger(self._pace.timeout_s)
         self._counters: Counter[str] = Counter()
-        self._sequence = 0
+        # A client that is started again must not tell of its predecessor's frames.
+        self._first = self._sequence = (int(time.time()) & 0x7FF) << 20
         self._ids: dict[int, int] = {}
         self._produced = 0
         self._started = False
@@ -328,7 +329,7 @@ class Client:
             self._next += 1
             self._media_s += 1 / pace.fps
             sequence, self._sequence = self._sequence, self._sequence + 1
-            if pace.frames is not None and self._sequence >= pace.frames:
+            if pace.frames is not None and self._sequence - self._first >= pace.frames:
                 self._over.set()
                 self._sending = False
             self._produced += 1
@@ -336,7 +337,7 @@ class Client:
             ue_sent_ns = time.time_ns()
             data = payload.Frame(sequence, self._style, jpeg).pack()
             self._last_sent = now = time.monotonic()
-            if sequence == 0:
+            if sequence == self._first:
                 self._first_sent = now
             self._ledger.sent(sequence, ue_sent_ns, len(data), now)
             return gabriel_pb2.InputFrame(payload_type=gabriel_pb2.PayloadType.IMAGE, byte_payload=data)
@@ -393,6 +394,8 @@ class Client:
             self._counters["malformed"] += 1
             log.warning("server at %s: %s", self._server, error)
             return
+        for sequence, edge_received_ns in reply.waiting:
+            self._ledger.arrived(sequence, edge_received_ns)
         known = self._ledger.returned(
             reply.sequence,
             reply.edge_received_ns,
@@ -409,7 +412,7 @@ class Client:
         if not self._first_back:
             self._first_back, self._first_size = self._heard, len(result.bytes_result)
         if known and self._saver is not None:
-            self._saver.put(reply.sequence, reply.jpeg)
+            self._saver.put(reply.sequence - self._first, reply.jpeg)
         self._free_token()
 
     # ---- word to the controller -------------------------------------------------------------------------

@@ -65,6 +65,13 @@ class Ledger:
         self.counters["sent"] += 1
         self.up_bytes += size
 
+    def arrived(self, sequence: int, edge_received_ns: int) -> None:
+        """The edge has a frame that is not back yet."""
+        entry = self._open.get(sequence)
+        if entry is not None:
+            entry.edge_received_ns = edge_received_ns
+            self._changed[sequence] = entry
+
     def returned(
         self,
         sequence: int,

@@ -7,6 +7,7 @@ are in network order; times are CLOCK_REALTIME nanoseconds.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 ENGINE_ID = "openrtist"
@@ -15,11 +16,14 @@ MAX_MESSAGE = 16 << 20
 WINDOW = 1 << 20
 """Bytes that HTTP/2 lets a sender be ahead of its reader: a frame larger than that waits for the way back."""
 MAX_STYLE_NAME = 64
-_FRAME_MAGIC, _REPLY_MAGIC = b"PBF1", b"PBR1"
+_FRAME_MAGIC, _REPLY_MAGIC = b"PBF1", b"PBR2"
 _FRAME = struct.Struct("!4sIB")
-_REPLY = struct.Struct("!4sIQQIIHB")
+_REPLY = struct.Struct("!4sIQQIIHBB")
 _STAMPS = struct.Struct("!QQ")
 _STAMPS_AT = 8
+_WAITING = struct.Struct("!IQ")
+MAX_WAITING = 255
+"""Frames of which a reply can say that they have arrived."""
 
 
 class BadPayload(ValueError):
@@ -67,6 +71,8 @@ class Reply:
 
     ``inference_us`` is the time that the network took (microseconds), ``engine_us`` that of the whole engine,
     JPEG both ways included. ``clock_mhz`` is the clock that an emulated GPU ran at, 0 where none is emulated.
+    ``waiting`` are (sequence, edge_received_ns) of frames that have arrived meanwhile and wait: without them
+    the wait at a slow edge would look like one in the uplink.
     """
 
     sequence: int
@@ -77,8 +83,12 @@ class Reply:
     clock_mhz: int
     emulated: bool
     jpeg: bytes
+    waiting: tuple[tuple[int, int], ...] = ()
 
     def pack(self) -> bytes:
+        """ValueError for more than 255 waiting frames."""
+        if len(self.waiting) > MAX_WAITING:
+            raise ValueError(f"{len(self.waiting)} waiting frames, {MAX_WAITING} at most")
         head = _REPLY.pack(
             _REPLY_MAGIC,
             self.sequence,
@@ -88,21 +98,44 @@ class Reply:
             min(self.engine_us, 0xFFFFFFFF),
             self.clock_mhz,
             self.emulated,
+            len(self.waiting),
         )
-        return head + self.jpeg
+        return b"".join((head, *(_WAITING.pack(*one) for one in self.waiting), self.jpeg))
 
     @classmethod
     def unpack(cls, data: bytes) -> Reply:
         """Raises BadPayload."""
         if len(data) < _REPLY.size:
             raise BadPayload(f"reply of {len(data)} bytes, its header has {_REPLY.size}")
-        magic, sequence, received, sent, inference, engine, clock, emulated = _REPLY.unpack_from(data)
+        magic, sequence, received, sent, inference, engine, clock, emulated, count = _REPLY.unpack_from(data)
         if magic != _REPLY_MAGIC:
             raise BadPayload(f"reply begins with {magic!r}, not {_REPLY_MAGIC!r}")
-        return cls(sequence, received, sent, inference, engine, clock, bool(emulated), data[_REPLY.size :])
+        start = _REPLY.size + count * _WAITING.size
+        if start > len(data):
+            raise BadPayload(f"reply {sequence}: {count} waiting frames in {len(data)} bytes")
+        waiting = tuple(_WAITING.iter_unpack(data[_REPLY.size : start]))
+        return cls(sequence, received, sent, inference, engine, clock, bool(emulated), data[start:], waiting)
 
 
-def stamped(reply: bytes, edge_received_ns: int, edge_sent_ns: int) -> bytes:
-    """A packed reply with the two times of the edge in it."""
-    stamps = _STAMPS.pack(edge_received_ns, edge_sent_ns)
-    return b"".join((reply[:_STAMPS_AT], stamps, reply[_STAMPS_AT + _STAMPS.size :]))
+def stamped(
+    reply: bytes, edge_received_ns: int, edge_sent_ns: int, waiting: Sequence[tuple[int, int]] = ()
+) -> bytes:
+    """A packed reply without waiting frames, with the two times of the edge and those frames in it."""
+    waiting = waiting[:MAX_WAITING]
+    return b"".join(
+        (
+            reply[:_STAMPS_AT],
+            _STAMPS.pack(edge_received_ns, edge_sent_ns),
+            reply[_STAMPS_AT + _STAMPS.size : _REPLY.size - 1],
+            bytes((len(waiting),)),
+            *(_WAITING.pack(*one) for one in waiting),
+            reply[_REPLY.size :],
+        )
+    )
+
+
+def sequence_of(frame: bytes) -> int | None:
+    """The sequence of a packed frame, None where it is none."""
+    if len(frame) < _FRAME.size or frame[:4] != _FRAME_MAGIC:
+        return None
+    return int(_FRAME.unpack_from(frame)[1])

@@ -23,7 +23,7 @@ from gabriel_protocol.v1 import gabriel_pb2, gabriel_pb2_grpc
 from gabriel_server.grpc_server import GrpcServer
 
 from openrtist.engine import StyleEngine
-from openrtist.payload import ENGINE_ID, MAX_MESSAGE, WINDOW, stamped
+from openrtist.payload import ENGINE_ID, MAX_MESSAGE, MAX_WAITING, WINDOW, sequence_of, stamped
 from wire import security
 
 log = logging.getLogger(__name__)
@@ -104,6 +104,8 @@ class StyleServer:
         self._stopping: asyncio.Event | None = None
         self._senders: dict[str, asyncio.Queue[tuple[_Job, gabriel_pb2.Result, bytes | None]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        # By session: what has arrived and was not told yet, as (sequence, edge_received_ns).
+        self._arrived: dict[str, dict[int, int]] = {}
         self._counters: Counter[str] = Counter()
 
     @property
@@ -177,6 +179,12 @@ class StyleServer:
             self._counters["queue_full"] += 1
             code = gabriel_pb2.StatusCode.SERVER_DROPPED_FRAME
             return code, f"{self._queue_limit} frames wait already"
+        sequence = sequence_of(message.input_frame.byte_payload)
+        if sequence is not None:
+            arrived = self._arrived.setdefault(session, {})
+            arrived[sequence] = received_ns
+            if len(arrived) > MAX_WAITING:
+                del arrived[next(iter(arrived))]
         return gabriel_pb2.StatusCode.SUCCESS, ""
 
     async def _work(self, pool: ThreadPoolExecutor) -> None:
@@ -184,6 +192,7 @@ class StyleServer:
         while True:
             job = await self._jobs.get()
             if not self._transport.connected(job.session):
+                self._arrived.pop(job.session, None)
                 self._counters["client_gone"] += 1
                 continue
             sender = self._sender(job.session)
@@ -224,14 +233,24 @@ class StyleServer:
                 except TimeoutError:
                     continue
                 if payload is not None:
-                    result.bytes_result = stamped(payload, job.received_ns, time.time_ns())
+                    result.bytes_result = stamped(
+                        payload, job.received_ns, time.time_ns(), self._waiting(session, job)
+                    )
                 sent = await self._transport.send_result(
                     session, job.producer_id, ENGINE_ID, result, return_token=True
                 )
                 self._counters["sent" if sent else "client_gone"] += 1
         finally:
             del self._senders[session]
+            self._arrived.pop(session, None)
             self._counters["client_gone"] += queue.qsize()
+
+    def _waiting(self, session: str, job: _Job) -> list[tuple[int, int]]:
+        """Frames that have arrived since the last reply and are not this one; each is told once."""
+        arrived = self._arrived.pop(session, {})
+        if (own := sequence_of(job.input_frame.byte_payload)) is not None:
+            arrived.pop(own, None)
+        return list(arrived.items())
 
     async def _tell_load(self) -> None:
         at, busy = time.monotonic(), self._engine.busy_s

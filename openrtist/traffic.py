@@ -22,6 +22,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -165,6 +166,12 @@ def iperf3_command(flow: TrafficFlow, server: str, seconds: float) -> list[str]:
     ]
 
 
+def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """To the whole session that it leads: a command with a prefix is more than one process."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+
+
 @dataclass(slots=True)
 class _State:
     """A flow as it is played."""
@@ -274,20 +281,20 @@ class Runner:
         log.info("flow %s on for %.1f s", state.flow.flow, seconds)
 
     def _too_early(self, state: _State, now: float, left: float, why: str) -> None:
+        if left <= 1.0:
+            # A client that was told its duration may end a moment early.
+            state.retry_at = now + left
+            return
         state.retry_at, wait = now + state.backoff, state.backoff
         state.backoff = min(2 * wait, _BACKOFF_S[1])
-        # A client that was told its duration may end a moment early.
-        if left > 1.0:
-            state.failures += 1
-            log.warning(
-                "flow %s: %s, %.0f s before its time; again in %g s", state.flow.flow, why, left, wait
-            )
+        state.failures += 1
+        log.warning("flow %s: %s, %.0f s before its time; again in %g s", state.flow.flow, why, left, wait)
 
     def _stop(self, state: _State, now: float) -> None:
         assert state.process is not None
         if not state.stopping_at:
             state.stopping_at = now
-            state.process.send_signal(signal.SIGTERM)
+            _signal(state.process, signal.SIGTERM)
             log.info("flow %s off", state.flow.flow)
         elif now - state.stopping_at > STOP_S:
             self._kill(state)
@@ -296,12 +303,13 @@ class Runner:
         assert state.process is not None
         state.killed += 1
         log.warning("flow %s did not stop in %g s: killed", state.flow.flow, STOP_S)
-        # Its whole session: a command with a prefix is more than one process.
-        os.killpg(state.process.pid, signal.SIGKILL)
+        _signal(state.process, signal.SIGKILL)
         state.process.wait()
 
     def _ended(self, state: _State, now: float) -> None:
         state.on_s += (state.stopping_at or now) - state.since
+        if state.process is not None:
+            _signal(state.process, signal.SIGKILL)  # what a prefix has left behind
         state.process = None
         if state.output is not None:
             state.output.close()
@@ -312,7 +320,7 @@ class Runner:
             if not state.stopping_at:
                 state.stopping_at = now
                 assert state.process is not None
-                state.process.send_signal(signal.SIGTERM)
+                _signal(state.process, signal.SIGTERM)
         limit = time.monotonic() + STOP_S
         for state in alive:
             assert state.process is not None

@@ -351,14 +351,18 @@ def stream_arrived(s: Any, p: Any, up: bool, now: int) -> None:
     t.unacked += 1
     if t.unacked == 2:
         t.unacked = 0
-        send_packet(s, p.flow, not up, s.cell[0].tcp_header, STREAM_ACK, 0, 0, now)
+        back = s.rlc[2 * f.ue + (DL if up else UL)]
+        # They are cumulative: where so many packets wait, one less is no loss.
+        if back.pk_tail - back.pk_head < PACKETS // 2:
+            send_packet(s, p.flow, not up, s.cell[0].tcp_header, STREAM_ACK, 0, 0, now)
 
 
 @compiled
 def stream_send(s: Any, i: int, d: int, size: int) -> int:
     """Up to ``size`` bytes of an external flow enter at the start of the present NR slot; how many did.
 
-    No more than the send buffer are under way, and none that a queue would drop.
+    No more than the send buffer are under way, and none that the UE's queue would drop. Bytes of the DL reach
+    their queue later; what it then drops is counted.
     """
     c, f, t = s.cell[0], s.flow[i], s.tcp[2 * i + d]
     now = c.slot * SLOT_NS
@@ -642,6 +646,7 @@ def instants(s: Any, until: int) -> None:
                 taken = enqueue(s, 2 * s.flow[p.flow].ue + DL, p.size, p.flow, p.kind, p.a, p.b)
                 if p.kind == STREAM and not taken:
                     s.flow[p.flow].dl_dropped += p.a
+                    s.tcp[2 * p.flow + DL].seg_una += 1
         elif source == 3:
             e = s.ue[which]
             p = s.host[which * HOST + (e.host_head & (HOST - 1))]

@@ -4,7 +4,7 @@ One thread owns the emulated testbed, the RAN agent and the ZMQ socket. It advan
 slot that is due, a few milliseconds at a time, sends a MacReport at every multiple of the report period in
 emulated time, and puts quotas and GPU clocks in force at the NR slot boundary where it stands. What it puts
 in force is logged in :attr:`GnbMock.history`; :func:`replay` repeats a history in virtual time and gives the
-same reports.
+same reports (not with a user plane: what its connections sent is not in the history).
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ by a sender's socket buffer (``tcp.send_buffer_bytes``), so that a slow radio bl
 that stops blocks the whole way. Nothing is lost: a connection that cannot go on is broken at both ends.
 
 What is not modelled: the congestion window of the connection (the sender has what the send buffer takes) and
-the packets of its opening and closing. Acknowledgements load the other direction.
+the packets of its opening and closing. Acknowledgements load the other direction, but the sender's buffer is
+freed when its bytes are delivered and does not wait for them: a starved other direction does not slow it.
 """
 
 from __future__ import annotations
@@ -153,7 +154,10 @@ class UserPlane:
         ue, listener = key
         try:
             client, _ = listener.accept()
-        except OSError:
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._not_accepted(ue, error)
             return
         if not self._free[ue]:
             self.counters["connections_refused"] += 1
@@ -161,8 +165,19 @@ class UserPlane:
             client.close()
             return
         at = self._free[ue].pop()
-        self._live[at] = _Connection(at, client, self._server, testbed)
+        try:
+            self._live[at] = _Connection(at, client, self._server, testbed)
+        except OSError as error:
+            client.close()
+            self._free[ue].append(at)
+            self._not_accepted(ue, error)
+            return
         self.counters["connections"] += 1
+
+    def _not_accepted(self, ue: str, error: OSError) -> None:
+        self.counters["connections_failed"] += 1
+        if self.counters["connections_failed"] & (self.counters["connections_failed"] - 1) == 0:
+            log.warning("user plane of %s: no connection: %s", ue, error.strerror)
 
     def _end(self, at: int, connection: _Connection) -> None:
         connection.close()

@@ -254,7 +254,12 @@ class ClockKeeper:
     def _run(self) -> None:
         while not self._closed.is_set():
             with self._changed:
-                self._expire()
+                try:
+                    self._expire()
+                except Exception:
+                    # The thread that ends leases must not end.
+                    log.exception("a lease could not be ended; all clocks are tried again")
+                    self._failed.update(self._devices)
                 end = self._leases.next_expiry()
                 waits = [end - self._clock()] if end is not None else []
                 if self._failed:

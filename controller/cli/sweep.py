@@ -63,7 +63,7 @@ def sweep(
         there = carry_out(
             todo, results, lambda: results_module.carry_out(todo, sweep_module.row, results, run_all)
         )
-    rows = [results.rows[one.key] for one in todo]
+    rows = [sweep_module.labelled(results.rows[one.key], one) for one in todo]
     tables.write_parquet(target, rows)
     emit(
         {"runs": len(todo), "already_there": there, "results": str(target), "rows": rows},

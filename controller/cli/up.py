@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
@@ -73,7 +73,8 @@ def up(
     """Start controller, emulated gNB and edge agent, show what they do, and report at the end.
 
     With --frames the radio and the GPU's clock are emulated, the rest is real: as many clients as CONFIG has
-    flows send a video to a server that stylises it, and the controller decides on the frames' own times.
+    flows send a video to a server that stylises it, all the time, whatever CONFIG's schedule, and the
+    controller decides on the frames' own times.
     """
     from controller.cli.processes import load_config
     from controller.store.report import build
@@ -83,6 +84,8 @@ def up(
         console = Console(stderr=as_json, width=_LOG_WIDTH)
     if frames and not (video and style):
         raise click.UsageError("--frames needs --video and --style")
+    if not frames and (video or style):
+        raise click.UsageError("--video and --style go with --frames")
     config_file = config_file or ("frames" if frames else "demo")
     ports = free_ports(6)
     config = load_config(
@@ -138,11 +141,15 @@ def _real_applications(
     config: Config, file: str, seed: int, ports: list[int], video: str, style: str, fps: float, size: str
 ) -> dict[str, list[str]]:
     """The processes of ``--frames`` beside controller and edge agent."""
+    from agents.emulator.spec import MAX_EXTERNAL
+
     assert config.emulation is not None
     ran, edge, qos = f"tcp://127.0.0.1:{ports[0]}", f"127.0.0.1:{ports[1]}", f"127.0.0.1:{ports[2]}"
     server = ports[5]
     cell = config.cells[0]
     of = [f"ue-{i % config.emulation.ues + 1}" for i in range(config.emulation.flows)]
+    if max(Counter(of).values()) > MAX_EXTERNAL:
+        raise ValueError(f"--frames: more than {MAX_EXTERNAL} flows of one UE")
     listens = dict(zip(sorted(set(of)), free_ports(len(set(of))), strict=True))
     commands = {
         "openrtist-server": [

@@ -261,13 +261,19 @@ class SlotCollector:
 
 
 def _one_clock(rows: IntArray, synchronised: BoolArray, starts: IntArray) -> None:
-    """Where a frame was told by its own clock and then placed on ours, drop the former, in place.
+    """Where a frame was both told by its own clock and placed on ours, put all of it on ours, in place.
 
-    ``starts`` is where each frame's rows begin. One whose sending only the former knows keeps both.
+    ``starts`` is where each frame's rows begin. Of what its own clock told the round trip is kept, which is
+    one clock's; the hops are not. One whose sending only its own clock knows keeps both.
     """
-    placed = np.maximum.reduceat(np.where(synchronised, 0, rows[:, 1]), starts) > 0
     lengths = np.diff(np.append(starts, len(rows)))
-    rows[np.repeat(placed, lengths) & synchronised, 1:] = 0
+    placed = np.repeat(np.maximum.reduceat(np.where(synchronised, 0, rows[:, 1]), starts), lengths)
+    own = (placed > 0) & synchronised
+    back = own & (rows[:, 1] > 0) & (rows[:, 4] > 0)
+    rows[back, 4] += placed[back] - rows[back, 1]
+    rows[own & ~back, 4] = 0
+    rows[own, 1] = placed[own]
+    rows[own, 2:4] = 0
 
 
 def _when(columns: IntArray) -> IntArray:

@@ -24,7 +24,8 @@ def search(folder: Path, on_run: Callable[[int], None] = lambda _runs: None) -> 
     Raises:
         ValueError: a live run, one with more than one slice or no finished control slot, one whose QoS
             cannot be had again; names the folder.
-        StoreError: the run cannot be read, or ``oracle.json`` not written.
+        StoreError: the run cannot be read.
+        OSError: ``oracle.json`` cannot be written.
     """
     slots: list[ClosedSlot] = []
     with RunStore.open(folder) as store:

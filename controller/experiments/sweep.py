@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -133,3 +134,8 @@ def row(spec: RunSpec) -> dict[str, Any]:
     """What a worker does: run it, and keep the figures."""
     done: Run = execute(spec)
     return done.row()
+
+
+def labelled(kept: Mapping[str, Any], spec: RunSpec) -> dict[str, Any]:
+    """A kept row with the parameters of this sweep: the run may have been another's, by other names."""
+    return {name: value for name, value in kept.items() if "." not in name} | dict(spec.parameters)

@@ -316,7 +316,9 @@ class QosIngest:
                 flow = codec.open_flow_start(message.flow_start)
                 with self._lock:
                     self._board(cell_id).reports_flows(hello.host)
-                if self._clock_fault(hello, now_ns := self._clock()):
+                now_ns = self._clock()
+                if flow.start_ns > now_ns or self._clock_fault(hello, now_ns):
+                    # What is told now is not of the future: such a clock is ahead.
                     flow = replace(flow, start_ns=now_ns)
                 if self._check_flow is not None:
                     self._check_flow(cell_id, flow)
@@ -325,7 +327,8 @@ class QosIngest:
                 self._sink(cell_id, FlowBegin(hello.host, flow))
             elif body == "flow_stop":
                 end = codec.open_flow_stop(message.flow_stop)
-                if self._clock_fault(hello, now_ns := self._clock()):
+                now_ns = self._clock()
+                if end.time_ns > now_ns or self._clock_fault(hello, now_ns):
                     end = replace(end, time_ns=now_ns)
                 self._known(cell_id, end.flow, "FlowStop")
                 self._sink(cell_id, end)

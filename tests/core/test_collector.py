@@ -219,6 +219,20 @@ def test_a_frame_in_flight_while_its_clock_is_found_to_be_wrong_keeps_one_clock(
     assert not got.edge_received.any()
 
 
+def test_a_frame_in_flight_while_its_clock_recovers_is_back_and_keeps_its_round_trip() -> None:
+    """Its first report was placed by its arrival; the second is on the host's clock, 5 ms ahead."""
+    c = SlotCollector(["ar"])
+    c.flow_start(flow())
+    sent = T0 + 105 * MS
+    fault = ClockFault("h: PTP state NONE", T0)
+    c.frames("f", rows((1, sent, 0, 0, 0)), False, T0 + 110 * MS, fault)
+    c.frames("f", rows((1, sent, sent + 20 * MS, sent + 30 * MS, sent + 90 * MS)), True, T0 + 200 * MS)
+    got = close(c, T0, T0 + S).frames
+    assert got.synchronised.tolist() == [False]
+    assert (got.ue_received - got.ue_sent).tolist() == [90 * MS]
+    assert not got.edge_received.any() and not got.edge_sent.any()
+
+
 def test_what_hosts_told_of_their_clocks_is_part_of_the_observation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collector_module, "MAX_CLOCKS", 3)
     c = SlotCollector(["ar"])

@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 
 from controller.cli import cli
 from controller.experiments import pool, results, sweep
+from controller.experiments.runs import RunSpec
 from tests.experiments.builders import small
 from wire.security import InsecureAddress, KeyFileError
 
@@ -101,6 +102,14 @@ def test_a_sweep_goes_on_where_it_was_broken_off(tmp_path: Path) -> None:
     assert without_time(rows) == without_time(whole)
     assert rows[:3] == whole[:3]  # not run again: their wall time is the first run's
     assert json.loads(run(path, "--fresh", "--jobs", 1, "--json").stdout)["already_there"] == 0
+
+
+def test_a_kept_row_has_the_parameters_of_the_sweep_that_asks_for_it() -> None:
+    kept = {"key": "k", "scenario": "mucb1-1", "qos_delivery_ratio": 0.9, "emulation.flows": 2}
+    spec = RunSpec("mucb1-1", "static", 1, "", {"emulation.prb": 106})
+    assert sweep.labelled(kept, spec) == {
+        "key": "k", "scenario": "mucb1-1", "qos_delivery_ratio": 0.9, "emulation.prb": 106,
+    }  # fmt: skip
 
 
 def test_results_that_are_not_of_a_sweep_are_left_alone(tmp_path: Path) -> None:

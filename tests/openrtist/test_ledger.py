@@ -36,6 +36,18 @@ def test_a_frame_is_told_when_it_is_sent_and_again_when_it_is_back() -> None:
     assert summary["sent"] == 3 and summary["returned"] == 2 and summary["lost"] == 1
 
 
+def test_a_frame_that_waits_at_the_edge_is_told_with_its_arrival() -> None:
+    book = Ledger(10.0)
+    book.sent(1, 1000, 10, 0.0)
+    assert [[e.sequence for e in batch] for batch in book.changes()] == [[1]]
+    book.arrived(1, 1500)
+    book.arrived(2, 1600)
+    (batch,) = book.changes()
+    assert [(e.sequence, e.ue_sent_ns, e.edge_received_ns, e.ue_received_ns) for e in batch] == [
+        (1, 1000, 1500, 0)
+    ]
+
+
 def test_frames_that_never_come_back_are_lost_and_late_ones_are_lost_no_more() -> None:
     ledger = Ledger(5.0)
     send(ledger, 0, 1, 2, now=10.0)

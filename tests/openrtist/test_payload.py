@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from openrtist.payload import BadPayload, Frame, Reply, stamped
+from openrtist.payload import MAX_WAITING, BadPayload, Frame, Reply, sequence_of, stamped
 
 
 def test_a_frame_and_a_reply_come_back_as_they_went() -> None:
@@ -24,6 +24,24 @@ def test_a_reply_is_stamped_and_nothing_else_of_it_changes() -> None:
         False,
         b"jpeg" * 100,
     )
+
+
+def test_a_reply_tells_of_the_frames_that_have_arrived_and_wait() -> None:
+    waiting = [(8, 1 << 60), (9, (1 << 60) + 5)]
+    packed = stamped(Reply(7, 0, 0, 1, 2, 3, True, b"jpeg").pack(), 4, 5, waiting)
+    assert Reply.unpack(packed) == Reply(7, 4, 5, 1, 2, 3, True, b"jpeg", tuple(waiting))
+    many = [(k, k) for k in range(MAX_WAITING + 10)]
+    assert (
+        len(Reply.unpack(stamped(Reply(7, 0, 0, 1, 2, 3, True, b"").pack(), 4, 5, many)).waiting)
+        == MAX_WAITING
+    )
+    with pytest.raises(BadPayload, match="2 waiting frames"):
+        Reply.unpack(packed[: -len(b"jpeg") - 1])
+
+
+def test_the_sequence_of_a_frame_is_read_without_the_rest() -> None:
+    assert sequence_of(Frame(77, "s", b"x").pack()) == 77
+    assert sequence_of(b"PBF1") is None and sequence_of(b"a bare JPEG picture") is None
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,28 @@ def test_acknowledgements_load_the_other_direction():
     assert acks == 10 * bed.spec.tcp.header_bytes
 
 
+def test_a_starved_downlink_drops_nothing_though_acknowledgements_pile_up():
+    bed = bed_of(*(external(name=str(k)) for k in range(MAX_EXTERNAL)))
+    bed.set_quotas({"s": (106, 5)}, {})
+    for step in range(8 * SECOND):
+        for k in range(MAX_EXTERNAL):
+            bed.send(k, "ul", 1 << 20)
+            bed.send(k, "dl", 1 << 20)
+        bed.advance(step + 1)
+    assert [bed.dropped(k, "dl") for k in range(MAX_EXTERNAL)] == [0] * MAX_EXTERNAL
+    for c in bed.counters():
+        assert c.offered == c.delivered + c.queued + c.dropped, c
+
+
+def test_what_a_full_queue_drops_is_counted_and_takes_no_place_for_good():
+    bed = bed_of(external(), rlc=RlcSpec(queue_limit_bytes=10_000))
+    for _ in range(20):
+        assert bed.send(0, "dl", 1 << 20) > 100_000
+        bed.advance(bed.nr_slot + SECOND)
+        assert bed.underway(0, "dl") == 0
+    assert bed.dropped(0, "dl") > 0
+
+
 def test_flows_that_cannot_be_carried_are_refused():
     with pytest.raises(ValueError, match="no schedule"):
         FlowSpec("x", "ue-1", kind=EXTERNAL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 
 import pytest
 
@@ -84,3 +85,27 @@ def test_a_release_that_fails_for_hours_is_counted_each_time_and_told_ever_more_
     assert kept.counters["release_errors"] == kept.counters["errors_no_permission"] == 100
     assert len(caplog.records) == 7
     assert "A: clocks not released: no_permission: not for you (64)" in caplog.text
+
+
+def test_the_thread_that_ends_leases_survives_what_nobody_foresaw() -> None:
+    class Odd(Gpu):
+        calls = 0
+
+        def unlock(self) -> None:
+            self.calls += 1
+            if self.calls == 2:  # the first is that of the start
+                raise RuntimeError("not of NVML")
+            super().unlock()
+
+    gpu = Odd("A")
+    kept = ClockKeeper([gpu], retry_s=0.05)
+    kept.start()
+    try:
+        kept.lock("A", "cell", 900, 0.1)
+        assert gpu.locked == 900
+        end = time.monotonic() + 10
+        while gpu.locked and time.monotonic() < end:
+            time.sleep(0.01)
+        assert gpu.locked == 0 and gpu.calls >= 3
+    finally:
+        kept.close()
