@@ -83,8 +83,8 @@ class _Cell:
     quota_sequence: int = 0
     ask_use_at: float = float("inf")
     state: dict[str, Any] | None = None
-    flow_hosts: dict[str, str] = field(default_factory=dict)
-    hosts_lost: dict[str, float] = field(default_factory=dict)
+    flow_streams: dict[str, tuple[str, int]] = field(default_factory=dict)
+    streams_lost: dict[tuple[str, int], float] = field(default_factory=dict)
     clock_faults: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -502,16 +502,16 @@ class Daemon:
                     self.counters.inc("qos_frames_dropped_total", cell.cell_id, dropped)
             case FlowBegin():
                 cell.collector.flow_start(item.flow)
-                cell.flow_hosts[item.flow.flow] = item.host
-                cell.hosts_lost.pop(item.host, None)
+                # On a new stream after the old one was lost, the flow is no longer the old one's to lose.
+                cell.flow_streams[item.flow.flow] = (item.host, item.stream)
             case codec.FlowEnd():
-                cell.flow_hosts.pop(item.flow, None)
+                cell.flow_streams.pop(item.flow, None)
                 cell.clock_faults.pop(item.flow, None)
                 cell.collector.flow_stop(item.flow, item.time_ns)
             case codec.ClockReport():
                 cell.collector.clock(item)
             case HostLost():
-                cell.hosts_lost[item.host] = time.monotonic()
+                cell.streams_lost[item.host, item.stream] = time.monotonic()
                 self._event(cell.cell_id, "host_lost", f"the QoS stream of {item.host} ended")
 
     def _note_clocks(self, cell: _Cell, flow: str, reason: str) -> None:
@@ -530,15 +530,15 @@ class Daemon:
     def _forget_flows(self, cell: _Cell, now: float, wall: int) -> None:
         """Flows whose host has not come back for two control slots are over."""
         patience = 2 * self.config.control.control_slot_s
-        for host in [h for h, since in cell.hosts_lost.items() if now - since > patience]:
-            del cell.hosts_lost[host]
-            theirs = [flow for flow, its in cell.flow_hosts.items() if its == host]
+        for lost in [s for s, since in cell.streams_lost.items() if now - since > patience]:
+            del cell.streams_lost[lost]
+            theirs = [flow for flow, its in cell.flow_streams.items() if its == lost]
             for flow in theirs:
-                del cell.flow_hosts[flow]
+                del cell.flow_streams[flow]
                 cell.clock_faults.pop(flow, None)
                 cell.collector.flow_stop(flow, wall)
             if theirs:
-                text = f"{', '.join(theirs)}: host {host} was gone for {patience:g} s"
+                text = f"{', '.join(theirs)}: host {lost[0]} was gone for {patience:g} s"
                 self._event(cell.cell_id, "flows_forgotten", text)
 
     def _check_flow(self, cell_id: str, flow: Flow) -> None:

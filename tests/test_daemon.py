@@ -130,9 +130,9 @@ def slots(daemon: Daemon) -> int:
     return daemon.state().cells[0].control_slots
 
 
-def flow_start(slice_: str = "ar") -> qos_pb2.QosMessage:
+def flow_start(slice_: str = "ar", flow: str = "f") -> qos_pb2.QosMessage:
     start = qos_pb2.FlowStart(
-        flow="f", ue_id="ue-1", slice=slice_, ul_bps=1e6, dl_bps=1e6, time_ns=time.time_ns()
+        flow=flow, ue_id="ue-1", slice=slice_, ul_bps=1e6, dl_bps=1e6, time_ns=time.time_ns()
     )
     return qos_pb2.QosMessage(flow_start=start)
 
@@ -250,6 +250,32 @@ def test_flows_whose_host_is_gone_end(run: Callable[..., tuple[Daemon, Gnb]]) ->
     publish(daemon, flow_start())
     until(lambda: daemon.state().cells[0].active_flows == 1, "the flow", 5)
     until(lambda: gnb.pump() or gnb.report() or daemon.state().cells[0].active_flows == 0, "its end", 10)
+
+
+def test_a_client_that_ends_does_not_end_the_flows_of_its_neighbour(
+    run: Callable[..., tuple[Daemon, Gnb]],
+) -> None:
+    """Two clients of one host, as where PTP's name of the host is theirs."""
+    daemon, gnb = run()
+    gnb.hello()
+    over = threading.Event()
+
+    def stays() -> Iterator[qos_pb2.QosMessage]:
+        hello = qos_pb2.QosHello(protocol_version=PROTOCOL_VERSION, host="h", cell_id="cell-1")
+        yield qos_pb2.QosMessage(hello=hello)
+        yield flow_start()
+        over.wait(30)
+
+    assert daemon.config.links.qos.address
+    with grpc.insecure_channel(daemon.config.links.qos.address) as channel:
+        call = qos_pb2_grpc.QosIngestStub(channel).Publish(stays(), timeout=30)
+        until(lambda: daemon.state().cells[0].active_flows == 1, "the one that stays", 5)
+        publish(daemon, flow_start(flow="g"))
+        until(lambda: daemon.state().cells[0].active_flows == 2, "the one that ends", 5)
+        until(lambda: gnb.pump() or gnb.report() or daemon.state().cells[0].active_flows == 1, "its end", 10)
+        assert list(daemon._cells["cell-1"].flow_streams) == ["f"]
+        over.set()
+        assert [n.kind for n in call] == [qos_pb2.ACCEPTED]
 
 
 def test_frames_that_a_full_collector_drops_are_counted(

@@ -7,12 +7,13 @@ counted, and the stream goes on.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 import grpc
@@ -48,18 +49,20 @@ COUNTERS: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class FlowBegin:
-    """``host`` says that a flow is active."""
+    """``host`` says that a flow is active, on its ``stream``."""
 
     host: str
     flow: Flow
+    stream: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class HostLost:
-    """The stream of a host ended; it may come back and start its flows again."""
+    """A stream of a host ended; it may come back and start its flows again."""
 
     host: str
     time_ns: int
+    stream: int = field(default=0, compare=False)
 
 
 QosItem = FlowBegin | FlowEnd | FrameBatch | ClockReport | HostLost
@@ -136,9 +139,10 @@ def parse(data: bytes) -> qos_pb2.QosMessage | None:
 
 @dataclass(slots=True)
 class _Stream:
-    """One host's stream."""
+    """One stream of a host, which may have several: one a client."""
 
     hello: qos_pb2.QosHello
+    number: int = 0
 
 
 class QosIngest:
@@ -182,7 +186,7 @@ class QosIngest:
         self._clock = clock
         self._lock = threading.Lock()
         self._streams = 0
-        self._hosts: dict[tuple[str, str], _Stream] = {}
+        self._numbers = itertools.count(1)
         self._flows: OrderedDict[tuple[str, str], bool] = OrderedDict()
 
     def add_to(self, server: grpc.Server) -> None:
@@ -224,9 +228,7 @@ class QosIngest:
         first = next(requests, (None,))[0]
         hello = self._hello(first, context)
         cell_id = hello.cell_id
-        key, stream = (cell_id, hello.host), _Stream(hello)
-        with self._lock:
-            self._hosts[key] = stream
+        stream = _Stream(hello, next(self._numbers))
         self.counters.inc("qos_streams_total", cell_id)
         try:
             yield qos_pb2.QosNotice(kind=qos_pb2.ACCEPTED, protocol_version=PROTOCOL_VERSION)
@@ -237,20 +239,14 @@ class QosIngest:
                         kind=qos_pb2.REFUSED, reason=reason, protocol_version=PROTOCOL_VERSION
                     )
         finally:
-            self._ended(key, stream)
+            self._ended(stream)
 
-    def _ended(self, key: tuple[str, str], stream: _Stream) -> None:
-        """Says that a host is gone, unless it came back before its old stream was seen to end."""
-        with self._lock:
-            gone = self._hosts.get(key) is stream
-            if gone:
-                del self._hosts[key]
-        if gone:
-            cell_id, host = key
-            try:
-                self._sink(cell_id, HostLost(host, self._clock()))
-            except ValueError as error:
-                self._complain("qos_refused_total", f"host {host!r} lost: {error}", cell_id)
+    def _ended(self, stream: _Stream) -> None:
+        cell_id, host = stream.hello.cell_id, stream.hello.host
+        try:
+            self._sink(cell_id, HostLost(host, self._clock(), stream.number))
+        except ValueError as error:
+            self._complain("qos_refused_total", f"host {host!r} lost: {error}", cell_id)
 
     def _hello(self, message: qos_pb2.QosMessage | None, context: grpc.ServicerContext) -> qos_pb2.QosHello:
         precondition = grpc.StatusCode.FAILED_PRECONDITION
@@ -324,7 +320,7 @@ class QosIngest:
                     self._check_flow(cell_id, flow)
                 with self._lock:
                     self._remember((cell_id, flow.flow))
-                self._sink(cell_id, FlowBegin(hello.host, flow))
+                self._sink(cell_id, FlowBegin(hello.host, flow, stream.number))
             elif body == "flow_stop":
                 end = codec.open_flow_stop(message.flow_stop)
                 now_ns = self._clock()

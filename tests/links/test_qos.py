@@ -382,16 +382,23 @@ def test_a_full_queue_is_told_to_the_host() -> None:
     assert held.counters.get("qos_refused_total", "cell-1") == 1
 
 
-def test_a_host_that_comes_back_before_its_old_stream_ends_is_not_lost(bench: Bench) -> None:
-    old, new = bench.host(), bench.host()
-    old.greet()
-    new.greet()
-    old.out.put(None)
-    assert list(old.notices) == []
-    new.send(flow_start=flow_start())
-    assert isinstance(bench.item()[1], FlowBegin)
-    new.out.put(None)
-    assert bench.item()[1] == HostLost("h", NOW)
+def test_each_stream_of_a_host_has_its_own_flows(bench: Bench) -> None:
+    """Two clients on one machine, or one that is back before its old stream is seen to end."""
+    first, second = bench.host(), bench.host()
+    first.greet()
+    second.greet()
+    first.send(flow_start=flow_start())
+    second.send(flow_start=flow_start(flow="g"))
+    begun = {}
+    for _ in range(2):
+        item = bench.item()[1]
+        assert isinstance(item, FlowBegin) and item.host == "h"
+        begun[item.flow.flow] = item.stream
+    assert begun["f"] != begun["g"]
+    second.out.put(None)
+    assert list(second.notices) == []
+    lost = bench.item()[1]
+    assert isinstance(lost, HostLost) and (lost.host, lost.stream) == ("h", begun["g"])
 
 
 def test_a_host_that_breaks_off_is_lost_and_its_flows_stay_known(bench: Bench) -> None:
