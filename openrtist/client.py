@@ -404,6 +404,7 @@ class Client:
             len(result.bytes_result),
             inference_us=reply.inference_us,
             engine_us=reply.engine_us,
+            returned_at=self._heard,
         )
         if reply.emulated:
             low, high = self._emulated_mhz

@@ -10,6 +10,8 @@ from typing import Any
 
 MAX_BATCH = 1024
 """Frames of a FrameBatch at most (wire/qos.proto)."""
+CLOCK_STEP_NS = 50_000_000
+"""By so much CLOCK_REALTIME and the monotonic clock differ over a frame's round trip only after a step."""
 
 
 @dataclass(slots=True)
@@ -82,8 +84,13 @@ class Ledger:
         *,
         inference_us: float,
         engine_us: float,
+        returned_at: float | None = None,
     ) -> bool:
-        """A frame came back as ``size`` bytes. False for one that was never sent or is back already."""
+        """A frame came back as ``size`` bytes. False for one that was never sent or is back already.
+
+        ``returned_at`` is monotonic seconds. Where CLOCK_REALTIME was stepped while the frame was under way,
+        its round trip is that of the monotonic clock, and its hops are not known.
+        """
         entry = self._open.pop(sequence, None)
         if entry is None:
             entry = self._lost.pop(sequence, None)
@@ -92,6 +99,14 @@ class Ledger:
                 return False
             self.counters["lost"] -= 1
             self.counters["late"] += 1
+        stepped = False
+        if returned_at is not None:
+            elapsed_ns = round((returned_at - entry.sent_at) * 1e9)
+            stepped = abs(ue_received_ns - entry.ue_sent_ns - elapsed_ns) > CLOCK_STEP_NS
+            if stepped:
+                self.counters["over_a_clock_step"] += 1
+                edge_received_ns = edge_sent_ns = 0
+                ue_received_ns = entry.ue_sent_ns + elapsed_ns
         entry.edge_received_ns = edge_received_ns
         entry.edge_sent_ns = edge_sent_ns
         entry.ue_received_ns = ue_received_ns
@@ -102,6 +117,7 @@ class Ledger:
         delays = {
             name: end - start
             for name, start, end in zip(("ul", "edge", "dl"), times, times[1:], strict=False)
+            if not stepped
         }
         delays["round_trip"] = ue_received_ns - entry.ue_sent_ns
         if min(delays.values()) < 0:
@@ -156,6 +172,7 @@ class Ledger:
             **counts,
             "unknown": self.counters["unknown"],
             "negative_delays": self.counters["negative_delays"],
+            "over_a_clock_step": self.counters["over_a_clock_step"],
             "delay_ms": {name: _statistics(values) for name, values in self._legs.items()},
             "inference_ms": _statistics(array("f", (us / 1e3 for us in self._inference_us))),
             "engine_ms": _statistics(array("f", (us / 1e3 for us in self._engine_us))),

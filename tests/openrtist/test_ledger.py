@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from openrtist.ledger import Ledger
 
 T0 = 1_720_457_989_000_000_000
@@ -93,6 +95,21 @@ def test_negative_delays_are_counted_and_kept() -> None:
     assert summary["negative_delays"] == 1 and summary["delay_ms"]["ul"]["min"] == -30.0
     ((entry,),) = ledger.changes()
     assert entry.edge_received_ns == T0 - 30 * MS
+
+
+@pytest.mark.parametrize("step_ns", [3_600_000_000_000, -60_000_000_000])
+def test_a_frame_under_way_while_the_clock_is_stepped_keeps_its_round_trip(step_ns: int) -> None:
+    book = Ledger(10.0)
+    sent = 1 << 60
+    book.sent(1, sent, 10, 5.0)
+    back = sent + step_ns + 80_000_000
+    assert book.returned(1, sent + 1, sent + 2, back, 10, inference_us=1, engine_us=1, returned_at=5.08)
+    ((e,),) = book.changes()
+    assert (e.edge_received_ns, e.edge_sent_ns) == (0, 0)
+    assert abs(e.ue_received_ns - sent - 80_000_000) < 1000
+    summary = book.summary()
+    assert summary["over_a_clock_step"] == 1 and summary["negative_delays"] == 0
+    assert summary["delay_ms"]["ul"] is None and 79 < summary["delay_ms"]["round_trip"]["mean"] < 81
 
 
 def test_batches_hold_no_more_than_the_wire_takes() -> None:
