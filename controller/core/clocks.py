@@ -89,18 +89,24 @@ class ClockBoard:
             names.add(host)
         masters: dict[str, str] = {}
         changed_ns = 0
+        faults = []
         for name in sorted(names):
             entry = self._hosts.get(name)
             if entry is None:
-                return ClockFault(f"{name}: no news of its clock", 0)
-            if why := self._wrong(entry, now_ns):
-                return ClockFault(why, entry.good_ns)
-            if entry.report.grandmaster:
+                faults.append(ClockFault(f"{name}: no news of its clock", 0))
+            elif why := self._wrong(entry, now_ns):
+                faults.append(ClockFault(why, entry.good_ns))
+            elif entry.report.grandmaster:
                 masters.setdefault(entry.report.grandmaster, name)
                 changed_ns = max(changed_ns, entry.other_ns)
         if len(masters) > 1:
-            return ClockFault(f"{', '.join(sorted(masters.values()))}: different grandmasters", changed_ns)
-        return None
+            faults.append(
+                ClockFault(f"{', '.join(sorted(masters.values()))}: different grandmasters", changed_ns)
+            )
+        if not faults:
+            return None
+        # The first by name is told; nothing vouches for frames since the earliest of all.
+        return ClockFault(faults[0].reason, min(f.since_ns for f in faults))
 
     def _wrong(self, entry: _Host, now_ns: int) -> str:
         """What is wrong with one clock; free of numbers, so that equal faults read equal."""

@@ -29,6 +29,8 @@ RETAIN_NS = 60_000_000_000
 """How long a flow that stopped is remembered, for late news of its last frames."""
 MAX_AHEAD_NS = 1_000_000_000
 """A frame said to be sent so much later than now is refused: that clock is wrong."""
+MAX_BEHIND_NS = 60_000_000_000
+"""Frames that are all older than this when they are told are of a clock that is behind."""
 MAX_STEP_NS = 1_000_000_000
 """An unsynchronised clock that moved so much against the controller's has been set."""
 MAX_LAG_NS = 1_000_000_000
@@ -121,6 +123,8 @@ class SlotCollector:
             self._known[flow] = known_ns
         if synchronised and known_ns and len(columns) and _when(columns).min() > known_ns + MAX_AHEAD_NS:
             synchronised, fault = False, ClockFault("times ahead of the controller's clock", known_ns)
+        if synchronised and known_ns and len(columns) and _when(columns).max() < known_ns - MAX_BEHIND_NS:
+            synchronised, fault = False, ClockFault("times behind the controller's clock", known_ns)
         if not synchronised and known_ns:
             columns = self._on_our_clock(flow, columns, known_ns)
         if fault is not None:

@@ -72,6 +72,15 @@ def test_a_clock_without_news_is_stale_and_good_again_with_the_next() -> None:
     assert reason(b, at_s=9) == ""
 
 
+def test_of_two_faults_the_earlier_says_how_far_back() -> None:
+    b = board()
+    take(b, told("edge-b", 0.0))
+    take(b, told("edge-a", 4.0))
+    take(b, told("edge-a", 4.1, ptp_state="NONE"))
+    fault = b.fault("ue-1", T0 + (STALE_S + 1) * S)
+    assert fault == ClockFault("edge-a: PTP state NONE", T0)
+
+
 def test_a_fault_reaches_back_to_the_last_good_news() -> None:
     b = board()
     take(b, told(at_s=1))

@@ -182,6 +182,18 @@ def test_a_clock_that_steps_ahead_is_not_synchronised_any_more() -> None:
     assert got.clock_faults == {"f": "times ahead of the controller's clock"}
 
 
+def test_frames_of_a_clock_that_is_behind_count_for_the_round_trip_and_are_not_lost() -> None:
+    c = SlotCollector(["ar"])
+    c.flow_start(flow())
+    sent = T0 + 100 * MS - 3600 * S
+    c.frames("f", rows((1, sent, sent + 5 * MS, sent + 6 * MS, sent + 30 * MS)), True, T0 + 140 * MS)
+    got = close(c, T0, T0 + S)
+    assert got.frames.synchronised.tolist() == [False]
+    assert (got.frames.ue_received - got.frames.ue_sent).tolist() == [30 * MS]
+    assert got.frames.ue_received.tolist() == [T0 + 140 * MS]
+    assert got.clock_faults == {"f": "times behind the controller's clock"}
+
+
 def test_frames_heard_since_a_clock_was_last_known_to_be_good_are_taken_back() -> None:
     c = SlotCollector(["ar"])
     for name in ("f", "g"):
