@@ -202,6 +202,9 @@ def _read_sent(
     order = _Order(out)
     for place, port, sequence, time_ns in _lines(out, path):
         before = frames.setdefault((port, sequence), [])
+        if any(times[0] == time_ns for _, times in before):
+            out.complain("duplicates", f"{place}: frame {sequence} of port {port} was sent already")
+            continue
         if port not in first or (sequence == first[port] and seen[port] > 1):
             # The frame with which the flow began: it begins again.
             first[port], seen[port] = sequence, 0

@@ -404,6 +404,9 @@ def import_timestamps(
     emit(result, as_json, _imported_text(result))
 
 
+_MAX_SLOTS = 1_000_000
+
+
 def _control_slots(imported: Any, config: Any, ue: str, name: str, ul_bps: float, dl_bps: float) -> Any:
     """Observations, control slot by control slot from the first frame: flows and frames as they were known at
     the close; neither MAC state nor GPU."""
@@ -419,6 +422,11 @@ def _control_slots(imported: Any, config: Any, ue: str, name: str, ul_bps: float
     sent = table[:, 2]
     step = round(config.control.control_slot_s * 1e9)
     opened, number = int(sent[0]), 0
+    if (count := (int(sent[-1]) - opened) // step) > _MAX_SLOTS:
+        days = (int(sent[-1]) - opened) / 86_400e9
+        raise ValueError(
+            f"the times are {days:.0f} days apart, {count} control slots: is a line wrong?"
+        )
     while opened <= sent[-1]:
         closed = opened + step
         rows = table[np.searchsorted(sent, opened) : np.searchsorted(sent, closed)].copy()

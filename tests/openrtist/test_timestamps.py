@@ -110,6 +110,15 @@ def test_duplicates_disorder_and_clocks_that_step_are_counted_and_named(tmp_path
     assert (frames[:, 2] - frames[:, 1] == 12 * MS).all(), "the first time stands"
 
 
+def test_a_copy_of_the_files_in_a_folder_below_makes_no_second_run(tmp_path: Path) -> None:
+    folder = whole(tmp_path, n=50)
+    (folder / "copy").mkdir()
+    whole(folder / "copy", n=50)
+    got = timestamps.read(folder)
+    assert [len(f.frames) for f in got.flows] == [50]
+    assert got.counters["duplicates"] >= 50
+
+
 def test_frames_that_nobody_sent_and_frames_that_never_came_back(tmp_path: Path) -> None:
     folder = whole(tmp_path, n=20)
     path = folder / NAMES[0]
