@@ -197,11 +197,14 @@ def _download(ports: tuple[int, int], seconds: float) -> float:
 
     with _server(ports[1]) as listener, ExitStack() as stack:
         selector = stack.enter_context(selectors.DefaultSelector())
+        connections = []
         for _ in range(STREAMS):
             client = stack.enter_context(socket.create_connection(("127.0.0.1", ports[0])))
-            connection = stack.enter_context(listener.accept()[0])
-            threading.Thread(target=feed, args=(connection,), daemon=True).start()
+            connections.append(stack.enter_context(listener.accept()[0]))
             selector.register(client, selectors.EVENT_READ)
+        # Only now: the relay stands still while one client does not read.
+        for connection in connections:
+            threading.Thread(target=feed, args=(connection,), daemon=True).start()
         got, began = 0, time.perf_counter()
         counting = False
         while (now := time.perf_counter()) < began + seconds + (0 if counting else 0.5):
