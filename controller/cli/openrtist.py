@@ -424,9 +424,7 @@ def _control_slots(imported: Any, config: Any, ue: str, name: str, ul_bps: float
     opened, number = int(sent[0]), 0
     if (count := (int(sent[-1]) - opened) // step) > _MAX_SLOTS:
         days = (int(sent[-1]) - opened) / 86_400e9
-        raise ValueError(
-            f"the times are {days:.0f} days apart, {count} control slots: is a line wrong?"
-        )
+        raise ValueError(f"the times are {days:.0f} days apart, {count} control slots: is a line wrong?")
     while opened <= sent[-1]:
         closed = opened + step
         rows = table[np.searchsorted(sent, opened) : np.searchsorted(sent, closed)].copy()
