@@ -180,6 +180,8 @@ def start(out: Path) -> subprocess.Popen[bytes]:
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=log,
             stderr=log,
+            # A shell that starts the tests in the background has them ignore SIGINT.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
 
