@@ -78,6 +78,7 @@ class Stack:
         self.folder = folder
         self.operator_port, self.metrics_port = free_port(), free_port()
         self._command = compose_command()
+        self._files = [ROOT / "docker-compose.yml"]
         self._environment = {
             **os.environ,
             "PRBANDIT_IMAGE": "prbandit:e2e",
@@ -86,8 +87,9 @@ class Stack:
         }
 
     def compose(self, *arguments: str, timeout_s: float) -> str:
+        files = [argument for file in self._files for argument in ("-f", str(file))]
         done = subprocess.run(
-            [*self._command, "-p", self.project, "-f", str(ROOT / "docker-compose.yml"), *arguments],
+            [*self._command, "-p", self.project, *files, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,

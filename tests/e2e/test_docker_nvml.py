@@ -6,7 +6,6 @@ Needs what test_docker.py needs, and a C compiler.
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,22 +37,9 @@ class EdgeStack(Stack):
         del service["deploy"]
         service["environment"] = {"LD_LIBRARY_PATH": "/stub", stub_module.STATE: f"/stub/{stub.path.name}"}
         service["volumes"] = [f"{stub.path.parent}:/stub"]
-        self._override = folder / "override.yaml"
-        self._override.write_text(yaml.safe_dump({"version": "3.9", "services": {"edge-agent": service}}))
-
-    def compose(self, *arguments: str, timeout_s: float) -> str:
-        files = ["-f", str(ROOT / "docker-compose.yml"), "-f", str(self._override)]
-        done = subprocess.run(
-            [*self._command, "-p", self.project, *files, *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            env=self._environment,
-            timeout=timeout_s,
-        )
-        text = done.stdout.decode(errors="replace")
-        assert done.returncode == 0, f"docker-compose {' '.join(arguments)}:\n{text[-4000:]}"
-        return text
+        override = folder / "override.yaml"
+        override.write_text(yaml.safe_dump({"version": "3.9", "services": {"edge-agent": service}}))
+        self._files.append(override)
 
     def copy_keys(self) -> None:
         self.keys.mkdir(exist_ok=True)
