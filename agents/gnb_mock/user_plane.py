@@ -78,6 +78,7 @@ class UserPlane:
         try:
             for ue, address in listen.items():
                 self.addresses[ue] = self._listen(ue, address)
+                log.info("user plane of %s: %s to %s", ue, _text(self.addresses[ue]), _text(server))
         except OSError:
             self.close()
             raise
