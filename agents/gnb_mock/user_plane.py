@@ -1,9 +1,10 @@
 """Carries real TCP connections through the emulated cell: real clients, real servers, an emulated radio.
 
-Each UE has a listening address. A connection to it is joined to a new one to the server; the bytes of the two
-directions wait in the cell's queues as packets would, and come out in order. What is under way is bounded as
-by a sender's socket buffer (``tcp.send_buffer_bytes``), so that a slow radio blocks the writer and a reader
-that stops blocks the whole way. Nothing is lost: a connection that cannot go on is broken at both ends.
+A UE has one or more listening addresses, each for one server. A connection to it is joined to a new one to
+that server; the bytes of the two directions wait in the cell's queues as packets would, and come out in
+order. What is under way is bounded as by a sender's socket buffer (``tcp.send_buffer_bytes``), so that a slow
+radio blocks the writer and a reader that stops blocks the whole way. Nothing is lost: a connection that
+cannot go on is broken at both ends.
 
 What is not modelled: the congestion window of the connection (the sender has what the send buffer takes) and
 the packets of its opening and closing. Acknowledgements load the other direction, but the sender's buffer is
@@ -18,9 +19,9 @@ import selectors
 import socket
 import struct
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from agents.emulator.spec import EXTERNAL, MAX_EXTERNAL, FlowSpec, TestbedSpec
@@ -52,38 +53,48 @@ def _text(address: Address) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Applications of a UE that connect to ``address`` (port 0: any that is free) reach ``server``."""
+
+    ue: str
+    address: Address
+    server: Address
+
+
 class UserPlane:
-    """See the module. ``listen`` maps a UE id to the address where its applications connect to the server.
+    """See the module. ``addresses`` are those of ``listens``, in their order, with the ports that they got.
 
     :meth:`join` puts the flows into the testbed's specification. One thread calls :meth:`put` before each
     advance of the cell and :meth:`take` after it. ValueError for an address beyond loopback (the bytes are
     carried as they are), OSError, naming the address, where one cannot be listened on.
     """
 
-    def __init__(self, listen: Mapping[str, Address], server: Address) -> None:
-        for host, port in (*listen.values(), server):
+    def __init__(self, listens: Sequence[Listen]) -> None:
+        for host, port in (a for listen in listens for a in (listen.address, listen.server)):
             if not security.is_loopback(_text((host, port))):
                 raise ValueError(
                     f"user plane: {host}:{port} is not loopback, and what it carries is not encrypted"
                 )
-        self._server = server
-        self._free: dict[str, list[int]] = {ue: [] for ue in listen}
+        self._free: dict[str, list[int]] = {listen.ue: [] for listen in listens}
         self._ue_of: dict[int, str] = {}
         self._live: dict[int, _Connection] = {}
         self._draining: dict[int, str] = {}
         self._selector = selectors.DefaultSelector()
         self.counters: Counter[str] = Counter()
         self._listeners: list[socket.socket] = []
-        self.addresses: dict[str, Address] = {}
+        self.addresses: list[Address] = []
         try:
-            for ue, address in listen.items():
-                self.addresses[ue] = self._listen(ue, address)
-                log.info("user plane of %s: %s to %s", ue, _text(self.addresses[ue]), _text(server))
+            for listen in listens:
+                self.addresses.append(self._listen(listen))
+                at, to = _text(self.addresses[-1]), _text(listen.server)
+                log.info("user plane of %s: %s to %s", listen.ue, at, to)
         except OSError:
             self.close()
             raise
 
-    def _listen(self, ue: str, address: Address) -> Address:
+    def _listen(self, listen: Listen) -> Address:
+        ue, address = listen.ue, listen.address
         listener = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
         self._listeners.append(listener)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -94,7 +105,7 @@ class UserPlane:
             listener.listen(16)
         except OSError as error:
             raise OSError(error.errno, f"user plane of {ue}, {_text(address)}: {error.strerror}") from None
-        self._selector.register(listener, selectors.EVENT_READ, (ue, listener))
+        self._selector.register(listener, selectors.EVENT_READ, (listen, listener))
         host, port = listener.getsockname()[:2]
         return host, port
 
@@ -151,8 +162,9 @@ class UserPlane:
             connection.reset()
             self._end(at, connection)
 
-    def _accept(self, testbed: EmulatedTestbed, key: tuple[str, socket.socket]) -> None:
-        ue, listener = key
+    def _accept(self, testbed: EmulatedTestbed, key: tuple[Listen, socket.socket]) -> None:
+        listen, listener = key
+        ue = listen.ue
         try:
             client, _ = listener.accept()
         except BlockingIOError:
@@ -167,7 +179,7 @@ class UserPlane:
             return
         at = self._free[ue].pop()
         try:
-            self._live[at] = _Connection(at, client, self._server, testbed)
+            self._live[at] = _Connection(at, client, listen.server, testbed)
         except OSError as error:
             client.close()
             self._free[ue].append(at)

@@ -646,14 +646,27 @@ def schedule(
 
 @openrtist.command("traffic", context_settings={"ignore_unknown_options": True})
 @click.argument("schedule_file", metavar="SCHEDULE", type=_FILE)
-@click.option("--server", required=True, help="OpenRTiST server, host:port.")
+@click.option(
+    "--server",
+    "servers",
+    multiple=True,
+    required=True,
+    metavar="[UE=]HOST:PORT",
+    help="OpenRTiST server: of all UEs, or of one (its user-plane address, say); repeatable.",
+)
 @click.option("--video", help="Video of the OpenRTiST flows.")
-@click.option("--iperf3-server", help="Host of the iperf3 servers (default: the OpenRTiST server's).")
+@click.option(
+    "--iperf3-server",
+    "iperf3_servers",
+    multiple=True,
+    metavar="[UE=]HOST",
+    help="Host of the iperf3 servers (default: the OpenRTiST server's); repeatable.",
+)
 @click.option(
     "--on-ue",
     multiple=True,
     metavar="UE=COMMAND",
-    help="Prefix of a UE's commands: ue-1='ip netns exec ue1'.",
+    help="Prefix of a UE's commands: ue-1='ip netns exec ue1'; repeatable.",
 )
 @click.option("--logs", type=_PATH, help="Folder of the flows' logs (default: a new one in runs/).")
 @click.argument("client_options", nargs=-1, type=click.UNPROCESSED)
@@ -661,9 +674,9 @@ def schedule(
 @json_option
 def traffic(
     schedule_file: Path,
-    server: str,
+    servers: tuple[str, ...],
     video: str | None,
-    iperf3_server: str | None,
+    iperf3_servers: tuple[str, ...],
     on_ue: tuple[str, ...],
     logs: Path | None,
     client_options: tuple[str, ...],
@@ -682,20 +695,21 @@ def traffic(
     plan = module.parse(schedule_file.read_text(encoding="utf-8"), str(schedule_file))
     if video is None and any(f.kind == "openrtist" for f in plan.flows):
         raise click.UsageError("--video is missing: the schedule has OpenRTiST flows")
-    prefixes = {}
-    for setting in on_ue:
-        ue, separator, command = setting.partition("=")
-        if not separator or not command:
-            raise click.BadParameter(f"{setting!r} is not UE=COMMAND", param_hint="--on-ue")
-        prefixes[ue] = shlex.split(command)
-    background = iperf3_server or server.rpartition(":")[0].strip("[]")
+    ues = {f.ue for f in plan.flows}
+    server_of = _by_ue("--server", servers, ues)
+    iperf3_of = _by_ue("--iperf3-server", iperf3_servers, ues)
+    prefixes = {ue: shlex.split(c) for ue, c in _by_ue("--on-ue", on_ue, ues, of_all=False).items()}
+    for flow in plan.flows:
+        if flow.ue not in server_of and (flow.kind == "openrtist" or flow.ue not in iperf3_of):
+            raise click.UsageError(f"flow {flow.flow!r} of the schedule: no --server for {flow.ue}")
 
     def command_of(flow: Any, seconds: float) -> list[str]:
         prefix = prefixes.get(flow.ue, [])
         if flow.kind == "iperf3":
-            return [*prefix, *module.iperf3_command(flow, background, seconds)]
+            host = iperf3_of.get(flow.ue) or server_of[flow.ue].rpartition(":")[0].strip("[]")
+            return [*prefix, *module.iperf3_command(flow, host, seconds)]
         return [
-            *(*prefix, sys.executable, "-m", "controller.cli", "openrtist", "client", server),
+            *(*prefix, sys.executable, "-m", "controller.cli", "openrtist", "client", server_of[flow.ue]),
             *("--video", str(video), "--loop", "--flow", flow.flow, "--ue", flow.ue, "--json"),
             *("--duration", f"{seconds:.3f}", *client_options),
         ]
@@ -712,6 +726,25 @@ def traffic(
             f" {row['starts']} starts, {row['failures']} ended too early{frames}{note}"
         )
     emit({"schedule": str(schedule_file), "logs": str(folder), "flows": told}, as_json, "\n".join(lines))
+
+
+def _by_ue(option: str, settings: tuple[str, ...], ues: set[str], *, of_all: bool = True) -> dict[str, str]:
+    """What an option says of each UE; a setting without ``UE=`` is that of all which have none of their
+    own."""
+    given: dict[str, str] = {}
+    for setting in settings:
+        ue, separator, value = setting.partition("=")
+        if not separator and of_all:
+            ue, value = "", setting
+        if not value or (separator and not ue):
+            raise click.BadParameter(f"{setting!r} is not UE=VALUE", param_hint=option)
+        if ue and ue not in ues:
+            raise click.BadParameter(f"{setting!r}: no flow of the schedule is on {ue}", param_hint=option)
+        if ue in given:
+            raise click.BadParameter(f"{ue or 'all UEs'}: set twice", param_hint=option)
+        given[ue] = value
+    default = given.pop("", None)
+    return (dict.fromkeys(ues, default) if default is not None else {}) | given
 
 
 # ---- Table II -------------------------------------------------------------------------------------------

@@ -11,17 +11,21 @@ from controller.cli.processes import SECONDS, load_config, log_to_stderr
 
 
 class _Listen(click.ParamType):
-    name = "UE=HOST:PORT"
+    name = "UE=HOST:PORT[=HOST:PORT]"
 
     def convert(
-        self, value: str | tuple[str, str], param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, str]:
+        self,
+        value: str | tuple[str, str, str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> tuple[str, str, str]:
         if isinstance(value, tuple):
             return value
-        ue, sign, address = value.partition("=")
-        if not (ue and sign):
+        ue, _, addresses = value.partition("=")
+        address, sign, server = addresses.partition("=")
+        if not (ue and address) or (sign and not server):
             self.fail(f"{value!r} is not {self.name}", param, ctx)
-        return ue, address
+        return ue, address, server
 
 
 @click.command("user-plane")
@@ -33,9 +37,9 @@ class _Listen(click.ParamType):
     multiple=True,
     default=("ue-1=127.0.0.1:9098",),
     show_default=True,
-    help="Where the applications of a UE connect. Repeat for more UEs.",
+    help="Where applications of a UE connect, and to which server if not to --server's. Repeatable.",
 )
-@click.option("--server", default="127.0.0.1:9099", show_default=True, help="The server behind the cell.")
+@click.option("--server", default="127.0.0.1:9099", show_default=True, help="Server behind the cell.")
 @click.option("--ran", default="tcp://127.0.0.1:5555", show_default=True, help="The controller's RAN link.")
 @click.option("--channel-trace", type=click.Path(), help="Measured channel (CQI, SNR) instead of a process.")
 @click.option("--seed", default=1, show_default=True)
@@ -47,7 +51,7 @@ class _Listen(click.ParamType):
 @click.option("-v", "--verbose", is_flag=True)
 def user_plane(
     config_file: str,
-    listens: tuple[tuple[str, str], ...],
+    listens: tuple[tuple[str, str, str], ...],
     server: str,
     ran: str,
     channel_trace: str | None,
@@ -63,17 +67,16 @@ def user_plane(
     The flows that CONFIG emulates are left out; their UEs stay.
     """
     from agents.gnb_mock.mock import GnbMock
-    from agents.gnb_mock.user_plane import UserPlane, parse_address
+    from agents.gnb_mock.user_plane import Listen, UserPlane, parse_address
     from controller import sim
     from wire.security import curve_client
 
     log_to_stderr(verbose)
     config = load_config(config_file, {"emulation.channel_trace": channel_trace} if channel_trace else {})
     spec = replace(sim.testbed_spec(config, seed), flows=())
-    by_ue = dict(listens)
-    if len(by_ue) < len(listens):
-        raise click.BadParameter("a UE is named twice", param_hint="--listen")
-    plane = UserPlane({ue: parse_address(a) for ue, a in by_ue.items()}, parse_address(server))
+    plane = UserPlane(
+        [Listen(ue, parse_address(a), parse_address(to or server)) for ue, a, to in listens],
+    )
     try:
         mock = GnbMock(
             spec,

@@ -16,7 +16,7 @@ from agents.emulator.spec import CellSpec, ChannelProcess, PathSpec, RlcSpec, Tc
 from agents.emulator.testbed import EmulatedTestbed
 from agents.emulator.warmup import warm_up
 from agents.gnb_mock.pacing import Pacer
-from agents.gnb_mock.user_plane import UserPlane
+from agents.gnb_mock.user_plane import Listen, UserPlane
 from controller.core.nr import SLOT_NS, TDD_PATTERNS
 from tests.bench.common import Child, Row, child, free_port, percentile, until_told
 
@@ -92,7 +92,7 @@ def run(effort: float) -> list[Row]:
 
 def serve_cell(pipe: Connection, port: int, server: int, wide: bool) -> None:
     """A user plane in real time; says in the end how often it was late, and what each message took."""
-    plane = UserPlane({"ue": ("127.0.0.1", port)}, ("127.0.0.1", server))
+    plane = UserPlane([Listen("ue", ("127.0.0.1", port), ("127.0.0.1", server))])
     cell = CellSpec(n_prb=273, tdd=TDD_PATTERNS["DDDDDDDSUU"]) if wide else CellSpec()
     spec = TestbedSpec(
         [UeSpec("ue", 1, channel=ChannelProcess(dl_mean_db=40.0))],

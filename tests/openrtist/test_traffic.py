@@ -227,3 +227,50 @@ def test_a_background_flow_carries_bytes(tmp_path: Path, direction: str) -> None
     finally:
         server.kill()
         server.wait()
+
+
+# ---- the command ----------------------------------------------------------------------------------------
+
+TWO_UES = """
+version: 1
+length_s: 1.2
+flows:
+  - {flow: ar-1, ue: ue-1, active: [[0, 1.2]]}
+  - {flow: ar-2, ue: ue-2, active: [[0, 1.2]]}
+"""
+
+
+def told_by(tmp_path: Path, *options: str) -> tuple[int, str]:
+    (tmp_path / "plan.yaml").write_text(TWO_UES)
+    line = ["openrtist", "traffic", str(tmp_path / "plan.yaml"), "--video", "clip.mp4"]
+    result = CliRunner().invoke(cli, [*line, "--logs", str(tmp_path / "logs"), *options])
+    return result.exit_code, result.output
+
+
+def test_each_ue_has_its_own_server_and_its_own_place(tmp_path: Path) -> None:
+    code, output = told_by(
+        tmp_path,
+        *("--server", "127.0.0.1:9099", "--server", "ue-2=127.0.0.1:9098"),
+        *("--on-ue", "ue-1=echo here", "--on-ue", "ue-2=echo there", "--", "--fps", "7"),
+    )
+    assert code == 0, output
+    for flow, place, server in (("ar-1", "here", "127.0.0.1:9099"), ("ar-2", "there", "127.0.0.1:9098")):
+        said = (tmp_path / "logs" / f"{flow}.out").read_text().splitlines()[0].split()
+        assert said[0] == place and said[said.index("client") + 1] == server
+        assert said[said.index("--flow") + 1] == flow and said[-2:] == ["--fps", "7"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--server", "ue-1=127.0.0.1:9099"), "flow 'ar-2' of the schedule: no --server for ue-2"),
+        (("--server", "a:1", "--server", "b:1"), "all UEs: set twice"),
+        (("--server", "a:1", "--server", "ue-3=b:1"), "no flow of the schedule is on ue-3"),
+        (("--server", "=a:1"), "is not UE=VALUE"),
+        (("--server", "a:1", "--on-ue", "ip netns exec x"), "is not UE=VALUE"),
+        (("--server", "a:1", "--on-ue", "ue-7=true"), "no flow of the schedule is on ue-7"),
+    ],
+)
+def test_an_option_of_a_ue_that_cannot_be_is_named(tmp_path: Path, options: list[str], words: str) -> None:
+    code, output = told_by(tmp_path, *options)
+    assert code == 2 and words in output and not (tmp_path / "logs").exists()

@@ -21,9 +21,10 @@ from agents.emulator.spec import (
     UeSpec,
 )
 from agents.emulator.testbed import EmulatedTestbed
-from agents.gnb_mock.user_plane import UNREAD_BYTES, UserPlane, parse_address
+from agents.gnb_mock.user_plane import UNREAD_BYTES, Listen, UserPlane, parse_address
 
 SECOND = 2000
+ANY_PORT = ("127.0.0.1", 0)
 CALM = PathSpec(hiccup_rate_hz=0.0)
 
 
@@ -169,7 +170,12 @@ def sleep_only(_connection: socket.socket) -> None:
 @contextmanager
 def running(server: tuple[str, int], ues: int = 1) -> Iterator[tuple[UserPlane, EmulatedTestbed]]:
     """A user plane whose cell goes on NR slot by NR slot, without waiting."""
-    plane = UserPlane({f"ue-{k + 1}": ("127.0.0.1", 0) for k in range(ues)}, server)
+    with running_of(UserPlane([Listen(f"ue-{k + 1}", ANY_PORT, server) for k in range(ues)]), ues) as made:
+        yield made
+
+
+@contextmanager
+def running_of(plane: UserPlane, ues: int = 1) -> Iterator[tuple[UserPlane, EmulatedTestbed]]:
     users = [UeSpec(f"ue-{k + 1}", k + 1, "s") for k in range(ues)]
     bed = EmulatedTestbed(plane.join(TestbedSpec(users, (), path=CALM)), seed=1)
     stop, failed = threading.Event(), []
@@ -219,7 +225,7 @@ def echo_server() -> Iterator[Server]:
 def test_bytes_come_back_as_they_were_sent(echo_server):
     data = os.urandom(600_000)
     with running(echo_server.address) as (plane, bed):
-        with socket.create_connection(plane.addresses["ue-1"], 10) as client:
+        with socket.create_connection(plane.addresses[0], 10) as client:
             threading.Thread(target=client.sendall, args=(data,), daemon=True).start()
             assert read_all(client, len(data)) == data
         until(lambda: plane.connections == 0)
@@ -237,7 +243,7 @@ def test_the_end_of_one_direction_leaves_the_other_open():
 
     server = Server(answer_at_the_end)
     with running(server.address) as (plane, _):
-        with socket.create_connection(plane.addresses["ue-1"], 10) as client:
+        with socket.create_connection(plane.addresses[0], 10) as client:
             client.sendall(b"x" * 50_000)
             client.shutdown(socket.SHUT_WR)
             assert read_all(client, 1 << 30) == b"50000"
@@ -247,13 +253,35 @@ def test_the_end_of_one_direction_leaves_the_other_open():
 
 def test_each_ue_has_its_own_radio(echo_server):
     with running(echo_server.address, ues=2) as (plane, bed):
-        for ue in ("ue-1", "ue-2", "ue-2"):
-            with socket.create_connection(plane.addresses[ue], 10) as client:
+        for address in (plane.addresses[0], plane.addresses[1], plane.addresses[1]):
+            with socket.create_connection(address, 10) as client:
                 client.sendall(b"y" * 10_000)
                 assert read_all(client, 10_000) == b"y" * 10_000
         until(lambda: plane.connections == 0)
         rlc = {(c.name, c.direction): c.delivered for c in bed.rlc_counters()}
     assert 1.5 < rlc["ue-2", "ul"] / rlc["ue-1", "ul"] < 2.5
+
+
+def test_a_ue_reaches_the_server_of_the_address_that_it_connects_to():
+    def name(text: bytes) -> Callable[[socket.socket], None]:
+        def answer(connection: socket.socket) -> None:
+            with connection:
+                connection.sendall(text)
+
+        return answer
+
+    frames, background = Server(name(b"frames")), Server(name(b"background"))
+    listens = [Listen("ue-1", ANY_PORT, s.address) for s in (frames, background)]
+    with running_of(UserPlane(listens)) as (plane, bed):
+        for address, text in zip(plane.addresses, (b"frames", b"background"), strict=True):
+            with socket.create_connection(address, 10) as client:
+                assert read_all(client, len(text)) == text
+        until(lambda: plane.connections == 0)
+        delivered = [bed.delivered(k, "dl") for k in range(MAX_EXTERNAL)]
+    # One UE's places carry both.
+    assert len(delivered) == len(bed.spec.flows) and sum(delivered) == len(b"frames" + b"background")
+    for server in (frames, background):
+        server.close()
 
 
 def test_a_server_that_is_not_there_ends_the_clients_connection():
@@ -263,7 +291,7 @@ def test_a_server_that_is_not_there_ends_the_clients_connection():
     with running(address) as (plane, _):
         with (
             pytest.raises(ConnectionError),
-            socket.create_connection(plane.addresses["ue-1"], 10) as client,
+            socket.create_connection(plane.addresses[0], 10) as client,
         ):
             client.sendall(b"z")
             client.recv(1)
@@ -274,7 +302,7 @@ def test_a_server_that_dies_breaks_the_connection_and_frees_its_place():
     server = Server(sleep_only)
     with running(server.address) as (plane, _):
         for round_ in range(MAX_EXTERNAL + 2):
-            client = socket.create_connection(plane.addresses["ue-1"], 10)
+            client = socket.create_connection(plane.addresses[0], 10)
             client.sendall(b"x" * 30_000)
             until(lambda n=round_: len(server.connections) == n + 1)
             killed = server.connections[-1]
@@ -294,7 +322,7 @@ def test_a_reader_that_stops_blocks_the_writer():
     server = Server(sleep_only)
     with (
         running(server.address) as (plane, bed),
-        socket.create_connection(plane.addresses["ue-1"], 10) as client,
+        socket.create_connection(plane.addresses[0], 10) as client,
     ):
         client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)
         client.settimeout(1.0)
@@ -317,7 +345,7 @@ def test_a_reader_that_stops_blocks_the_writer():
 
 def test_more_connections_than_places_are_refused(echo_server):
     with running(echo_server.address) as (plane, _):
-        clients = [socket.create_connection(plane.addresses["ue-1"], 10) for _ in range(MAX_EXTERNAL + 1)]
+        clients = [socket.create_connection(plane.addresses[0], 10) for _ in range(MAX_EXTERNAL + 1)]
         until(lambda: plane.counters["connections_refused"] == 1)
         assert plane.connections == MAX_EXTERNAL
         for client in clients:
@@ -327,14 +355,14 @@ def test_more_connections_than_places_are_refused(echo_server):
 
 def test_addresses_that_cannot_be_are_named(echo_server):
     with pytest.raises(ValueError, match=r"192\.0\.2\.1:1 is not loopback"):
-        UserPlane({"ue-1": ("127.0.0.1", 0)}, ("192.0.2.1", 1))
+        UserPlane([Listen("ue-1", ANY_PORT, ("192.0.2.1", 1))])
     host, port = echo_server.address
     with pytest.raises(OSError, match=f"user plane of ue-1, {host}:{port}"):
-        UserPlane({"ue-1": (host, port)}, (host, port))
+        UserPlane([Listen("ue-1", (host, port), (host, port))])
     with pytest.raises(ValueError, match="not HOST:PORT"):
         parse_address("localhost")
     assert parse_address("[::1]:80") == ("::1", 80)
-    plane = UserPlane({"ue-9": ("127.0.0.1", 0)}, (host, port))
+    plane = UserPlane([Listen("ue-9", ANY_PORT, (host, port))])
     with pytest.raises(ValueError, match="ue-9"):
         plane.join(TestbedSpec([UeSpec("ue-1", 1)], ()))
     plane.close()
