@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from controller.core.observation import ClockReport
 
@@ -12,6 +13,14 @@ MAX_HOSTS = 64
 
 STATES = frozenset({"SLAVE", "MASTER"})
 """portState (IEEE 1588-2008, Table 8) of a port whose clock has the network's time."""
+
+
+class Moment(NamedTuple):
+    """The controller's two clocks at one moment, in ns: CLOCK_REALTIME, as in the frames, and a monotonic
+    one, which alone says how long ago something was."""
+
+    real_ns: int
+    mono_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,16 +33,17 @@ class ClockFault:
 
 @dataclass(slots=True)
 class _Host:
-    """``good_ns``: when its clock was last told to be good; ``other_ns``: to follow another grandmaster."""
+    """``good_ns``: when its clock was last told to be good; ``other_ns``: to follow another grandmaster (both
+    real)."""
 
     report: ClockReport
-    heard_ns: int
+    heard: Moment
     good_ns: int = 0
     other_ns: int = 0
 
 
 class ClockBoard:
-    """The clocks of one cell's hosts, as they were last told. Times are the controller's, in ns.
+    """The clocks of one cell's hosts, as they were last told.
 
     A clock can be used while its port is SLAVE or MASTER, its offset within ``bound_ns``, its last report
     younger than ``stale_ns`` and the time in it no further from the controller's. Frames that a host
@@ -57,23 +67,23 @@ class ClockBoard:
         if host in self._with_flows or len(self._with_flows) < MAX_HOSTS:
             self._with_flows.add(host)
 
-    def take(self, report: ClockReport, now_ns: int) -> ClockReport:
-        """Remember a report that came at ``now_ns``; returns it with its ``fault``.
+    def take(self, report: ClockReport, now: Moment) -> ClockReport:
+        """Remember a report that came ``now``; returns it with its ``fault``.
 
         ValueError for the report of one host too many.
         """
         before = self._hosts.get(report.host)
         if before is None and len(self._hosts) >= MAX_HOSTS:
             raise ValueError(f"ClockStatus of host {report.host!r}: more than {MAX_HOSTS} hosts in one cell")
-        entry = _Host(report, now_ns)
+        entry = _Host(report, now)
         if before is not None:
             moved = before.report.grandmaster != report.grandmaster
             entry.good_ns = before.good_ns
-            entry.other_ns = before.heard_ns if moved else before.other_ns
+            entry.other_ns = before.heard.real_ns if moved else before.other_ns
         self._hosts[report.host] = entry
-        why = self._wrong(entry, now_ns)
+        why = self._wrong(entry, now)
         if not why:
-            entry.good_ns = now_ns
+            entry.good_ns = now.real_ns
         entry.report = replace(report, fault=why)
         return entry.report
 
@@ -81,9 +91,8 @@ class ClockBoard:
         """Whether the offset is larger than the bound."""
         return abs(report.offset_ns) > self._bound_ns
 
-    def fault(self, host: str, now_ns: int) -> ClockFault | None:
-        """Why frames that come from ``host`` at ``now_ns`` count for the round trip alone; None: they do
-        not."""
+    def fault(self, host: str, now: Moment) -> ClockFault | None:
+        """Why frames that come from ``host`` ``now`` count for the round trip alone; None: they do not."""
         names = {name for name in (*self._hosts, *self._required) if name not in self._with_flows}
         if host in self._hosts or host in self._required:
             names.add(host)
@@ -94,7 +103,7 @@ class ClockBoard:
             entry = self._hosts.get(name)
             if entry is None:
                 faults.append(ClockFault(f"{name}: no news of its clock", 0))
-            elif why := self._wrong(entry, now_ns):
+            elif why := self._wrong(entry, now):
                 faults.append(ClockFault(why, entry.good_ns))
             elif entry.report.grandmaster:
                 masters.setdefault(entry.report.grandmaster, name)
@@ -108,15 +117,15 @@ class ClockBoard:
         # The first by name is told; nothing vouches for frames since the earliest of all.
         return ClockFault(faults[0].reason, min(f.since_ns for f in faults))
 
-    def _wrong(self, entry: _Host, now_ns: int) -> str:
+    def _wrong(self, entry: _Host, now: Moment) -> str:
         """What is wrong with one clock; free of numbers, so that equal faults read equal."""
         report = entry.report
-        if now_ns - entry.heard_ns > self._stale_ns:
+        if now.mono_ns - entry.heard.mono_ns > self._stale_ns:
             return f"{report.host}: no news of its clock"
         if report.ptp_state not in STATES:
             return f"{report.host}: PTP state {report.ptp_state}"
         if self.beyond_bound(report):
             return f"{report.host}: offset beyond the bound"
-        if abs(entry.heard_ns - report.time_ns) > self._stale_ns:
+        if abs(entry.heard.real_ns - report.time_ns) > self._stale_ns:
             return f"{report.host}: its time is far from the controller's"
         return ""

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 import grpc
 from google.protobuf.message import DecodeError
 
-from controller.core.clocks import ClockBoard, ClockFault
+from controller.core.clocks import ClockBoard, ClockFault, Moment
 from controller.core.observation import Flow
 from controller.links import codec
 from controller.links.codec import BadMessage, ClockReport, FlowEnd, FrameBatch
@@ -137,6 +137,11 @@ def parse(data: bytes) -> qos_pb2.QosMessage | None:
         return None
 
 
+def read_clocks() -> Moment:
+    """Now."""
+    return Moment(time.time_ns(), time.monotonic_ns())
+
+
 @dataclass(slots=True)
 class _Stream:
     """One stream of a host, which may have several: one a client."""
@@ -157,7 +162,7 @@ class QosIngest:
         clock_bound_ns: frames of a host whose PTP offset is beyond it count for the round trip alone.
         clock_stale_s: and those of a host that has told of its clock, but not for so long.
         clock_hosts: hosts whose clocks must be told of; without news of one no frame is synchronised.
-        clock: CLOCK_REALTIME in ns.
+        clock: reads both clocks.
     """
 
     def __init__(
@@ -171,7 +176,7 @@ class QosIngest:
         clock_stale_s: float = 5.0,
         clock_hosts: Collection[str] = (),
         counters: Counters | None = None,
-        clock: Callable[[], int] = time.time_ns,
+        clock: Callable[[], Moment] = read_clocks,
     ) -> None:
         self._sink = sink
         self._expected = None if expected_cells is None else frozenset(expected_cells)
@@ -244,7 +249,7 @@ class QosIngest:
     def _ended(self, stream: _Stream) -> None:
         cell_id, host = stream.hello.cell_id, stream.hello.host
         try:
-            self._sink(cell_id, HostLost(host, self._clock(), stream.number))
+            self._sink(cell_id, HostLost(host, self._clock().real_ns, stream.number))
         except ValueError as error:
             self._complain("qos_refused_total", f"host {host!r} lost: {error}", cell_id)
 
@@ -297,10 +302,10 @@ class QosIngest:
                     "not a QosMessage" if message is None else "a QosMessage without a body known here"
                 )
             if body == "frames":
-                now_ns = self._clock()
-                fault = self._clock_fault(hello, now_ns)
+                now = self._clock()
+                fault = self._clock_fault(hello, now)
                 batch = codec.open_frame_batch(
-                    message.frames, synchronised=fault is None, received_ns=now_ns, fault=fault
+                    message.frames, synchronised=fault is None, received_ns=now.real_ns, fault=fault
                 )
                 self._known(cell_id, batch.flow, "FrameBatch")
                 if len(batch):
@@ -312,10 +317,10 @@ class QosIngest:
                 flow = codec.open_flow_start(message.flow_start)
                 with self._lock:
                     self._board(cell_id).reports_flows(hello.host)
-                now_ns = self._clock()
-                if flow.start_ns > now_ns or self._clock_fault(hello, now_ns):
+                now = self._clock()
+                if flow.start_ns > now.real_ns or self._clock_fault(hello, now):
                     # What is told now is not of the future: such a clock is ahead.
-                    flow = replace(flow, start_ns=now_ns)
+                    flow = replace(flow, start_ns=now.real_ns)
                 if self._check_flow is not None:
                     self._check_flow(cell_id, flow)
                 with self._lock:
@@ -323,9 +328,9 @@ class QosIngest:
                 self._sink(cell_id, FlowBegin(hello.host, flow, stream.number))
             elif body == "flow_stop":
                 end = codec.open_flow_stop(message.flow_stop)
-                now_ns = self._clock()
-                if end.time_ns > now_ns or self._clock_fault(hello, now_ns):
-                    end = replace(end, time_ns=now_ns)
+                now = self._clock()
+                if end.time_ns > now.real_ns or self._clock_fault(hello, now):
+                    end = replace(end, time_ns=now.real_ns)
                 self._known(cell_id, end.flow, "FlowStop")
                 self._sink(cell_id, end)
                 with self._lock:
@@ -351,12 +356,12 @@ class QosIngest:
         """The clocks of a cell. Holds the lock."""
         return self._boards.setdefault(cell_id, self._new_board())
 
-    def _clock_fault(self, hello: qos_pb2.QosHello, now_ns: int) -> ClockFault | None:
+    def _clock_fault(self, hello: qos_pb2.QosHello, now: Moment) -> ClockFault | None:
         """Why what this host stamps now counts for the round trip alone."""
         if not hello.clocks_synchronised:
             return ClockFault(f"{hello.host}: says that its clocks are not synchronised", 0)
         with self._lock:
-            return self._board(hello.cell_id).fault(hello.host, now_ns)
+            return self._board(hello.cell_id).fault(hello.host, now)
 
     def _known(self, cell_id: str, flow: str, what: str) -> None:
         # A flow that has stopped is still known: its last frames come after its end.

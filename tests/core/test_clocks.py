@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from controller.core import clocks
-from controller.core.clocks import ClockBoard, ClockFault
+from controller.core.clocks import ClockBoard, ClockFault, Moment
 from controller.core.observation import ClockReport
 
 T0 = 1_800_000_000_000_000_000
@@ -20,21 +20,26 @@ def told(host: str = "ue-1", at_s: float = 0.0, **changes: object) -> ClockRepor
     return replace(report, **changes)  # type: ignore[arg-type]
 
 
+def at(real_ns: int, stepped_ns: int = 0) -> Moment:
+    """A moment of a controller whose real clock has been set by so much since T0."""
+    return Moment(real_ns, 7 * S + real_ns - T0 - stepped_ns)
+
+
 def board(*required: str) -> ClockBoard:
     return ClockBoard(bound_ns=1e6, stale_ns=STALE_S * S, required=required)
 
 
 def take(b: ClockBoard, report: ClockReport) -> str:
-    return b.take(report, report.time_ns).fault
+    return b.take(report, at(report.time_ns)).fault
 
 
 def reason(b: ClockBoard, host: str = "ue-1", at_s: float = 0.0) -> str:
-    fault = b.fault(host, T0 + round(at_s * S))
+    fault = b.fault(host, at(T0 + round(at_s * S)))
     return "" if fault is None else fault.reason
 
 
 def test_where_nobody_tells_of_a_clock_the_host_is_believed() -> None:
-    assert board().fault("ue-1", T0) is None
+    assert board().fault("ue-1", at(T0)) is None
 
 
 def test_a_good_clock_has_no_fault() -> None:
@@ -66,10 +71,21 @@ def test_a_clock_without_news_is_stale_and_good_again_with_the_next() -> None:
     b = board()
     take(b, told())
     assert reason(b, at_s=STALE_S) == ""
-    fault = b.fault("ue-1", T0 + STALE_S * S + 1)
+    fault = b.fault("ue-1", at(T0 + STALE_S * S + 1))
     assert fault == ClockFault("ue-1: no news of its clock", T0)
     take(b, told(at_s=9))
     assert reason(b, at_s=9) == ""
+
+
+@pytest.mark.parametrize("step_s", [-3600, 3600])
+def test_how_old_news_is_does_not_depend_on_the_real_clock(step_s: int) -> None:
+    """The controller's clock is set: by it the last news is of an hour ago, or of the future."""
+    b = board()
+    take(b, told())
+    now = T0 + step_s * S
+    assert b.fault("ue-1", at(now + STALE_S * S, step_s * S)) is None
+    fault = b.fault("ue-1", at(now + STALE_S * S + 1, step_s * S))
+    assert fault == ClockFault("ue-1: no news of its clock", T0)
 
 
 def test_of_two_faults_the_earlier_says_how_far_back() -> None:
@@ -77,7 +93,7 @@ def test_of_two_faults_the_earlier_says_how_far_back() -> None:
     take(b, told("edge-b", 0.0))
     take(b, told("edge-a", 4.0))
     take(b, told("edge-a", 4.1, ptp_state="NONE"))
-    fault = b.fault("ue-1", T0 + (STALE_S + 1) * S)
+    fault = b.fault("ue-1", at(T0 + (STALE_S + 1) * S))
     assert fault == ClockFault("edge-a: PTP state NONE", T0)
 
 
@@ -87,18 +103,18 @@ def test_a_fault_reaches_back_to_the_last_good_news() -> None:
     take(b, told(at_s=2))
     take(b, told(at_s=3, offset_ns=5e6))
     take(b, told(at_s=4, offset_ns=6e6))
-    assert b.fault("ue-1", T0 + 4 * S) == ClockFault("ue-1: offset beyond the bound", T0 + 2 * S)
+    assert b.fault("ue-1", at(T0 + 4 * S)) == ClockFault("ue-1: offset beyond the bound", T0 + 2 * S)
     take(b, told(at_s=5))
-    assert b.fault("ue-1", T0 + 5 * S) is None
+    assert b.fault("ue-1", at(T0 + 5 * S)) is None
 
 
 def test_a_clock_that_has_been_set_is_far_from_the_controllers() -> None:
     b = board()
-    b.take(told(), T0)
-    assert b.take(told(at_s=3600), T0 + S).fault == "ue-1: its time is far from the controller's"
+    b.take(told(), at(T0))
+    assert b.take(told(at_s=3600), at(T0 + S)).fault == "ue-1: its time is far from the controller's"
     assert reason(b, at_s=1) == "ue-1: its time is far from the controller's"
     # So is a report that took long to arrive.
-    assert b.take(told(at_s=2), T0 + 20 * S).fault == "ue-1: its time is far from the controller's"
+    assert b.take(told(at_s=2), at(T0 + 20 * S)).fault == "ue-1: its time is far from the controller's"
 
 
 def test_the_edges_clock_counts_for_every_ue_and_a_ues_clock_for_its_own_frames() -> None:
@@ -118,7 +134,7 @@ def test_a_required_clock_must_be_told_of() -> None:
     b = board("edge", "ue-2")
     b.reports_flows("ue-2")
     take(b, told("ue-1"))
-    assert b.fault("ue-1", T0) == ClockFault("edge: no news of its clock", 0)
+    assert b.fault("ue-1", at(T0)) == ClockFault("edge: no news of its clock", 0)
     take(b, told("edge"))
     assert reason(b, "ue-1") == ""
     assert reason(b, "ue-2") == "ue-2: no news of its clock"
@@ -132,7 +148,7 @@ def test_hosts_that_follow_different_grandmasters_do_not_agree() -> None:
     assert reason(b) == ""
     take(b, told("edge", 1, grandmaster="aa"))
     take(b, told("ue-1", 1, grandmaster="bb"))
-    assert b.fault("ue-1", T0 + S) == ClockFault("edge, ue-1: different grandmasters", T0)
+    assert b.fault("ue-1", at(T0 + S)) == ClockFault("edge, ue-1: different grandmasters", T0)
     take(b, told("edge", 2, grandmaster="bb"))
     assert reason(b, at_s=2) == ""
 

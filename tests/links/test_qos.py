@@ -12,7 +12,7 @@ import grpc
 import numpy as np
 import pytest
 
-from controller.core.clocks import ClockFault
+from controller.core.clocks import ClockFault, Moment
 from controller.core.observation import Flow
 from controller.links import qos
 from controller.links.codec import BadMessage, ClockReport, FlowEnd, FrameBatch
@@ -124,7 +124,9 @@ class Host:
 class Bench:
     def __init__(self, **options: Any) -> None:
         self.items: queue.Queue[tuple[str, QosItem]] = queue.Queue()
-        self.ingest = QosIngest(lambda c, i: self.items.put((c, i)), **{"clock": lambda: NOW, **options})
+        self.ingest = QosIngest(
+            lambda c, i: self.items.put((c, i)), **{"clock": lambda: Moment(NOW, NOW), **options}
+        )
         self.server = grpc.server(futures.ThreadPoolExecutor(8), options=SERVER_OPTIONS)
         self.ingest.add_to(self.server)
         self.port = grpc_server_add(self.server, "127.0.0.1:0", None)
@@ -195,7 +197,7 @@ def test_frames_of_a_clock_beyond_the_bound_are_not_synchronised(bench: Bench) -
 
 def test_a_clock_that_another_stream_tells_of_counts_for_the_frames(make: Callable[..., Bench]) -> None:
     now = [NOW]
-    bench = make(clock_stale_s=2.0, clock=lambda: now[0])
+    bench = make(clock_stale_s=2.0, clock=lambda: Moment(now[0], now[0]))
     host, agent, edge = bench.host(), bench.host(), bench.host()
     host.greet()
     agent.greet(host="ptp@h")

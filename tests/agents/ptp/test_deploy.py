@@ -79,7 +79,10 @@ def test_ptp4l_knows_every_option(path: Path, tmp_path: Path) -> None:
     config.write_text(path.read_text().replace("[eth0]", "[prb-nowhere]"))
     config.write_text(config.read_text().replace("/var/run/ptp4l", str(tmp_path / "socket")))
     done = subprocess.run(["ptp4l", "-m", "-f", str(config)], capture_output=True, text=True, timeout=30)
-    said = done.stdout + done.stderr
+    # linuxptp 4 says of slaveOnly that its name has changed; there is no name that 3 and 4 both like.
+    said = (done.stdout + done.stderr).replace(
+        "option slaveOnly is deprecated, please use clientOnly instead", ""
+    )
     assert done.returncode != 0 and "No such device" in said, said
     assert "option" not in said and "configuration file" not in said, said
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -92,6 +97,49 @@ def test_the_agent_and_linuxptps_own_client_read_the_same(pair: Pair, tmp_path: 
         assert client.grandmaster == master.clock != client.clock and client.steps_removed == 1
         # A clock that ptp4l measures and does not steer is not synchronised, and linuxptp says so.
         assert client.state == "UNCALIBRATED" and not Watch().update(client, 0.0).synchronised
+
+
+def linuxptp_version() -> int:
+    """The first number of it; 0 where there is none."""
+    if shutil.which("ptp4l") is None:
+        return 0
+    done = subprocess.run(["ptp4l", "-v"], capture_output=True, text=True)
+    return int(done.stdout.strip().split(".")[0])
+
+
+READ_ONLY = """
+import sys
+from pathlib import Path
+from agents.ptp.client import PtpClient
+
+client = PtpClient([Path(sys.argv[1])], reply_dir=Path(sys.argv[2]))
+print(client.read().state)
+client.close()
+"""
+
+
+@pytest.mark.skipif(linuxptp_version() < 4, reason="before linuxptp 4.0 there is no read-only socket")
+def test_from_linuxptp_4_anybody_may_read(pair: Pair) -> None:
+    nobody = 65534
+    with tempfile.TemporaryDirectory() as folder:
+        os.chown(folder, nobody, nobody)
+        both = {"read-only": Path(folder) / "ptp4lro", "full": pair.socket("master")}
+        pair.ptp4l("master", f"uds_ro_address {both['read-only']}")
+        wait_for("ptp4l", both["read-only"].exists)
+        for name, path in both.items():
+            done = subprocess.run(
+                [
+                    *("setpriv", f"--reuid={nobody}", f"--regid={nobody}", "--clear-groups"),
+                    *(sys.executable, "-c", READ_ONLY, str(path), folder),
+                ],
+                capture_output=True,
+                text=True,
+                timeout=30,
+            )
+            if name == "full":
+                assert done.returncode != 0 and "Permission denied" in done.stderr, done.stderr
+            else:
+                assert done.stdout.strip() in ("LISTENING", "MASTER"), done.stderr
 
 
 class Controller:
