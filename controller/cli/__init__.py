@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -33,25 +34,33 @@ _COMMANDS = {
     "reload": "operate",
     "checkpoint": "operate",
 }
-"""Command -> the file of this folder that holds it."""
 
 
-class _Lazy(click.Group):
-    """Loads the file of a command when it is called, so that ``controller`` needs no emulator."""
+class Lazy(click.Group):
+    """Loads the file of a command when it is called, so that ``controller`` needs no emulator.
+
+    ``files`` says which file of ``package`` holds a command.
+    """
+
+    def __init__(self, *args: Any, package: str, files: Mapping[str, str], **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._package, self._files = package, dict(files)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
+        return list(self._files)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in _COMMANDS:
+        if name not in self._files:
             return None
-        module = importlib.import_module(f"controller.cli.{_COMMANDS[name]}")
+        module = importlib.import_module(f"{self._package}.{self._files[name]}")
         command = getattr(module, name.replace("-", "_"))
         assert isinstance(command, click.Command)
         return command
 
 
-@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Lazy, package=__name__, files=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.version_option(package_name="prbandit")
 def cli() -> None:
     """PRBandit: learns the fewest PRBs and GPU megahertz that still meet a delay target."""

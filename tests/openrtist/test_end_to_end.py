@@ -272,9 +272,9 @@ def test_the_locked_clock_of_the_edge_agent_is_the_clock_of_the_emulated_gpu(
 def test_an_edge_agent_that_is_not_there_is_named(
     tmp_path: Path, plain: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from controller.cli import openrtist
+    from controller.cli.openrtist import serve
 
-    monkeypatch.setattr(openrtist._full_clock, "__defaults__", (0.5,))
+    monkeypatch.setattr(serve._full_clock, "__defaults__", (0.5,))
     address = f"127.0.0.1:{free_port()}"
     arguments = ["--style", str(plain), "--emulated-gpu", "--edge-agent", address, "--port", "0"]
     result = CliRunner().invoke(cli, ["openrtist", "server", *arguments])

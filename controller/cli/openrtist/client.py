@@ -1,0 +1,170 @@
+"""``openrtist client``: sends frames and times their round trips."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import click
+
+from controller.cli import emit, json_option
+from controller.cli.openrtist.common import PATH, keys_option, load, quiet_gabriel, tls_of
+from controller.cli.processes import SECONDS, log_to_stderr, stop_on_signals
+
+
+def _size(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    try:
+        width, height = (int(part) for part in value.lower().split("x"))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not WIDTHxHEIGHT") from None
+    if min(width, height) < 16 or max(width, height) > 8192:
+        raise click.BadParameter(f"{value!r}: 16 to 8192 pixels a side")
+    return width, height
+
+
+@click.command("client")
+@click.argument("server")
+@click.option("--video", required=True, help="Video file; or a camera: /dev/video0, a pipe, rtsp://...")
+@click.option("--size", callback=_size, metavar="WxH", help="Scale frames (default: as they are).")
+@click.option("--fps", type=click.FloatRange(0, 1000, min_open=True), default=30.0, show_default=True)
+@click.option("--loop/--no-loop", default=False, show_default=True, help="Begin a file again at its end.")
+@click.option(
+    "--tokens",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Frames under way at a time; 0: tokens off, the frame rate is forced.",
+)
+@click.option("--style", default="", help="Name of the style (default: the server's first).")
+@click.option("--duration", type=SECONDS, help="Stop after so many seconds.")
+@click.option("--frames", type=click.IntRange(1), help="Stop after so many frames.")
+@click.option("--timeout", type=SECONDS, default=10.0, show_default=True, help="A frame is lost after (s).")
+@click.option(
+    "--drain", type=click.FloatRange(0), default=5.0, show_default=True, help="Wait for the last (s)."
+)
+@click.option(
+    "--silent", type=SECONDS, default=10.0, show_default=True, help="Give up a mute server after (s)."
+)
+@click.option("--save", type=PATH, help="Video (.mp4), last picture (.png, .jpg) or folder of pictures.")
+@click.option("--qos", help="The controller's QoS ingest; without it nobody is told.")
+@click.option("--cell", default="cell-1", show_default=True)
+@click.option("--flow", default="openrtist", show_default=True)
+@click.option("--ue", default="ue-1", show_default=True)
+@click.option("--slice", "slice_", default="ar", show_default=True)
+@click.option("--host", help="This host's name for the controller (default: the flow's).")
+@click.option("--ul-bps", type=click.FloatRange(0), help="Offered rate (default: of the first picture).")
+@click.option("--dl-bps", type=click.FloatRange(0), help="Offered rate (default: of the first picture).")
+@click.option(
+    "--clocks",
+    type=click.Choice(["auto", "synchronised", "unsynchronised"]),
+    default="auto",
+    show_default=True,
+    help="Whether this host's clock agrees with the server's; auto: where the server is on loopback.",
+)
+@keys_option
+@click.option("--certificate", default="gnb-mock", show_default=True, help="Whose certificate to show.")
+@click.option("-v", "--verbose", is_flag=True)
+@json_option
+def client(
+    server: str,
+    video: str,
+    size: tuple[int, int] | None,
+    fps: float,
+    loop: bool,
+    tokens: int,
+    style: str,
+    duration: float | None,
+    frames: int | None,
+    timeout: float,
+    drain: float,
+    silent: float,
+    save: Path | None,
+    qos: str | None,
+    cell: str,
+    flow: str,
+    ue: str,
+    slice_: str,
+    host: str | None,
+    ul_bps: float | None,
+    dl_bps: float | None,
+    clocks: str,
+    keys: str | None,
+    certificate: str,
+    verbose: bool,
+    as_json: bool,
+) -> None:
+    """Send the frames of a video to the OpenRTiST server at SERVER (host:port) and time their round trips."""
+    from wire.security import is_loopback
+
+    log_to_stderr(verbose)
+    quiet_gabriel()
+    module = load("client")
+    tls = tls_of(keys, certificate)
+    stop = stop_on_signals()
+    with ExitStack() as stack:
+        source = load("video").open_source(video, *(size or (None, None)), loop=loop)
+        stack.callback(source.close)
+        saver = None
+        if save is not None:
+            saver = load("show").Saver(save, fps)
+        tell = None
+        if qos:
+            synchronised = is_loopback(server) if clocks == "auto" else clocks == "synchronised"
+            publisher = _publisher(qos, tls, cell, host or flow, synchronised)
+            stack.callback(publisher.close, flush_s=5.0)
+            tell = publisher.put
+        running = module.Client(
+            server,
+            source,
+            name=module.FlowName(flow, ue, slice_, ul_bps, dl_bps),
+            pace=module.Pace(fps, tokens, frames, duration, timeout, drain, silent),
+            style=style,
+            tls=tls,
+            tell=tell,
+            saver=saver,
+        )
+        try:
+            summary = running.run(stop.is_set)
+        finally:
+            if saver is not None:
+                saver.close()
+        # What the saver says is whole only now.
+        summary = running.summary() | {"qos": publisher.counters if qos else None}
+    emit(summary, as_json, _frames_text(summary))
+    if saver is not None and saver.error:
+        raise click.ClickException(saver.error)
+
+
+def _publisher(address: str, tls: Any, cell: str, host: str, synchronised: bool) -> Any:
+    from agents.gnb_mock.qos import QosPublisher
+
+    publisher = QosPublisher(address, tls, cell_id=cell, host=host, clocks_synchronised=synchronised)
+    publisher.start()
+    return publisher
+
+
+def _frames_text(summary: dict[str, Any]) -> str:
+    lines = [
+        f"{summary['sent']} frames sent in {summary['seconds']:.1f} s, {summary['returned']} returned,"
+        f" {summary['lost']} lost ({summary['dropped_by_server']} dropped by the server,"
+        f" {summary['refused_by_server']} refused), {summary['skipped']} not sent in time",
+        f"up {summary['ul_bps'] / 1e6:.2f} Mbit/s, down {summary['dl_bps'] / 1e6:.2f} Mbit/s",
+    ]
+    for name, label in (("ul", "UL"), ("edge", "edge"), ("dl", "DL"), ("round_trip", "round trip")):
+        if (leg := summary["delay_ms"][name]) is not None:
+            lines.append(
+                f"{label:>10}  mean {leg['mean']:8.1f} ms   p50 {leg['p50']:8.1f}   p90 {leg['p90']:8.1f}"
+                f"   max {leg['max']:8.1f}"
+            )
+    if (low_high := summary["emulated_gpu_mhz"]) is not None:
+        lines.append(f"the edge's GPU is emulated: it ran at {low_high[0]} to {low_high[1]} MHz")
+    if summary["disconnections"] or summary["silences"]:
+        lines.append(
+            f"{summary['disconnections']} connections lost, {summary['silences']} given up for silence"
+        )
+    if summary["problem"]:
+        lines.append(f"the server refused frames: {summary['problem']}")
+    return "\n".join(lines)

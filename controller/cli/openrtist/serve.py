@@ -1,0 +1,117 @@
+"""``openrtist server``: stylises the frames of clients."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from controller.cli import emit, json_option
+from controller.cli.openrtist.common import PATH, keys_option, load, quiet_gabriel, tls_of
+from controller.cli.processes import log_to_stderr
+
+if TYPE_CHECKING:
+    from agents.gnb_mock.edge import EdgeFollower
+
+
+@click.command("server")
+@click.option(
+    "--style",
+    "styles",
+    type=PATH,
+    multiple=True,
+    required=True,
+    help="ONNX file, or a folder of them; repeatable. The first is what clients get that name none.",
+)
+@click.option("--address", default="127.0.0.1", show_default=True, help="Where to listen.")
+@click.option("--port", type=click.IntRange(0, 65535), default=9099, show_default=True)
+@click.option("--queue", default=60, show_default=True, type=click.IntRange(1), help="Frames that may wait.")
+@click.option(
+    "--threads", default=0, type=click.IntRange(0), help="CPU threads of the network (0: a core each)."
+)
+@click.option("--provider", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option(
+    "--emulated-gpu",
+    is_flag=True,
+    help="Stretch the network's time as the locked clock of --edge-agent says.",
+)
+@click.option("--edge-agent", default="127.0.0.1:50061", show_default=True, help="With --emulated-gpu.")
+@click.option("--max-mhz", type=click.IntRange(1), help="Clock of no stretch (default: what the agent says).")
+@keys_option
+@click.option("--certificate", default="edge-agent", show_default=True, help="Whose certificate to show.")
+@click.option("-v", "--verbose", is_flag=True)
+@json_option
+def server(
+    styles: tuple[Path, ...],
+    address: str,
+    port: int,
+    queue: int,
+    threads: int,
+    provider: str,
+    emulated_gpu: bool,
+    edge_agent: str,
+    max_mhz: int | None,
+    keys: str | None,
+    certificate: str,
+    verbose: bool,
+    as_json: bool,
+) -> None:
+    """Stylise the frames of OpenRTiST clients until SIGINT or SIGTERM."""
+    log_to_stderr(verbose)
+    quiet_gabriel()
+    style, engine, module = load("style"), load("engine"), load("server")
+    loaded = style.load(styles, threads=threads, provider=provider)
+    tls = tls_of(keys, certificate)
+    with ExitStack() as stack:
+        gpu, on_load = None, None
+        if emulated_gpu:
+            follower = _follow(edge_agent, tls)
+            stack.callback(follower.close)
+            full = max_mhz or _full_clock(edge_agent, tls)
+            gpu = engine.EmulatedGpu(full, lambda: follower.sm_mhz)
+            on_load = follower.set_load
+            logging.getLogger(__name__).warning(
+                "the GPU is emulated: the network's time is stretched by %d MHz over the clock of %s",
+                full,
+                edge_agent,
+            )
+        host = f"[{address}]" if ":" in address and not address.startswith("[") else address
+        stylist = engine.StyleEngine(loaded, gpu=gpu)
+        running = module.StyleServer(stylist, f"{host}:{port}", tls, queue=queue, on_load=on_load)
+        running.run()
+    counters = running.counters
+    emit(
+        {"address": running.address, "styles": list(loaded), "counters": counters},
+        as_json,
+        ", ".join(f"{name} {count}" for name, count in counters.items()) or "no frames",
+    )
+
+
+def _follow(address: str, tls: Any) -> EdgeFollower:
+    from agents.gnb_mock.edge import EdgeFollower
+
+    follower = EdgeFollower(address, tls, holder="openrtist", setting="--edge-agent")
+    follower.start()
+    return follower
+
+
+def _full_clock(address: str, tls: Any, wait_s: float = 15.0) -> int:
+    """The highest clock that the agent's GPU takes unlocked (MHz)."""
+    import grpc
+
+    from wire import PROTOCOL_VERSION, edge_pb2, edge_pb2_grpc, security
+
+    with security.grpc_channel(address, tls, setting="--edge-agent", missing="--keys") as channel:
+        hello = edge_pb2.EdgeHello(protocol_version=PROTOCOL_VERSION, holder="openrtist")
+        try:
+            welcome = edge_pb2_grpc.EdgeStub(channel).Hello(hello, timeout=wait_s, wait_for_ready=True)
+        except grpc.RpcError as error:
+            raise click.ClickException(
+                f"--edge-agent {address}: {error.code().name}: {error.details()}"
+            ) from error
+    if not welcome.gpus:
+        raise click.ClickException(f"--edge-agent {address}: has no GPU")
+    return int(welcome.gpus[0].default_sm_mhz)
