@@ -511,8 +511,11 @@ class Daemon:
             case codec.ClockReport():
                 cell.collector.clock(item)
             case HostLost():
-                cell.streams_lost[item.host, item.stream] = time.monotonic()
-                self._event(cell.cell_id, "host_lost", f"the QoS stream of {item.host} ended")
+                lost = item.host, item.stream
+                cell.streams_lost[lost] = time.monotonic()
+                theirs = ", ".join(flow for flow, stream in cell.flow_streams.items() if stream == lost)
+                kind, of = ("host_lost", f" in the middle of {theirs}") if theirs else ("host_left", "")
+                self._event(cell.cell_id, kind, f"the QoS stream of {item.host} ended{of}")
 
     def _note_clocks(self, cell: _Cell, flow: str, reason: str) -> None:
         """Record when a flow's frames begin and cease to count for the round trip alone."""
@@ -730,7 +733,15 @@ class Daemon:
 
 
 _GOOD_NEWS = frozenset(
-    {"cell_joined", "clock_fault_ended", "learning_resumed", "set_mode", "set_policy", "set_budgets"}
+    {
+        "cell_joined",
+        "clock_fault_ended",
+        "host_left",
+        "learning_resumed",
+        "set_budgets",
+        "set_mode",
+        "set_policy",
+    }
 )
 
 

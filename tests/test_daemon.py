@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -250,6 +251,26 @@ def test_flows_whose_host_is_gone_end(run: Callable[..., tuple[Daemon, Gnb]]) ->
     publish(daemon, flow_start())
     until(lambda: daemon.state().cells[0].active_flows == 1, "the flow", 5)
     until(lambda: gnb.pump() or gnb.report() or daemon.state().cells[0].active_flows == 0, "its end", 10)
+
+
+def test_a_host_that_stops_its_flows_has_left_and_one_that_does_not_is_lost(
+    run: Callable[..., tuple[Daemon, Gnb]], caplog: pytest.LogCaptureFixture
+) -> None:
+    daemon, _ = run()
+    stop = qos_pb2.QosMessage(flow_stop=qos_pb2.FlowStop(flow="f", time_ns=time.time_ns()))
+    caplog.set_level(logging.INFO, "prbandit.controller")
+
+    def told() -> list[tuple[int, str]]:
+        return [(r.levelno, r.getMessage()) for r in caplog.records if "the QoS stream" in r.getMessage()]
+
+    publish(daemon, flow_start(), stop)
+    until(lambda: told(), "word of its end", 5)
+    publish(daemon, flow_start())
+    until(lambda: len(told()) == 2, "word of its loss", 5)
+    assert told() == [
+        (logging.INFO, "cell cell-1: host_left: the QoS stream of h ended"),
+        (logging.WARNING, "cell cell-1: host_lost: the QoS stream of h ended in the middle of f"),
+    ]
 
 
 def test_a_client_that_ends_does_not_end_the_flows_of_its_neighbour(

@@ -51,7 +51,8 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
 CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     *_KEEPALIVE,
     ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.min_reconnect_backoff_ms", 200),
+    # How long one attempt may take: a handshake over a loaded uplink is several slow round trips.
+    ("grpc.min_reconnect_backoff_ms", 5_000),
     ("grpc.max_reconnect_backoff_ms", 2_000),
     # The testbed's hosts are never behind the proxy that a host's environment may name.
     ("grpc.enable_http_proxy", 0),

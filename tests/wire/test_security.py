@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+import time
 from collections.abc import Iterator
 from concurrent import futures
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
@@ -138,6 +142,37 @@ def _hello(channel: grpc.Channel) -> edge_pb2.EdgeWelcome:
 def test_mutual_tls_works_with_the_keys_that_were_written(folder: Path, tls_port: int) -> None:
     welcome = _hello(grpc_channel(f"localhost:{tls_port}", Tls(folder, "controller")))
     assert welcome.protocol_version == PROTOCOL_VERSION
+
+
+def test_a_handshake_over_a_slow_radio_takes_one_attempt(folder: Path, tls_port: int) -> None:
+    """Each way takes 0.3 s, as a loaded uplink may; gRPC gave up an attempt after its shortest backoff."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    attempts = []
+
+    def carry(source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65_536):
+                time.sleep(0.3)
+                sink.sendall(data)
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                server = socket.create_connection(("127.0.0.1", tls_port))
+                attempts.append((client, server))
+                for ends in ((client, server), (server, client)):
+                    threading.Thread(target=carry, args=ends, daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    try:
+        tls = Tls(folder, "controller")
+        welcome = _hello(grpc_channel(f"localhost:{listener.getsockname()[1]}", tls))
+    finally:
+        listener.close()
+        for end in (end for pair in attempts for end in pair):
+            end.close()
+    assert welcome.protocol_version == PROTOCOL_VERSION and len(attempts) == 1
 
 
 def test_plaintext_is_refused_by_a_tls_server(tls_port: int) -> None:
