@@ -212,7 +212,7 @@ def table_v(
     with Results(out / "table-v.jsonl", fresh=fresh) as kept:
         there = carry_out(every, kept, lambda: table_v.collect(every, kept, jobs))
         done = [
-            table_v.fill(table_v.Table(s, seeds, table_v.SCENARIOS, channel_trace), of, kept)
+            table_v.fill(table_v.Table(s, seeds, table_v.SCENARIOS, channel_trace, duration), of, kept)
             for s, of in todo.items()
         ]
     results = [table_v.result(table) for table in done]

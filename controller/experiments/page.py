@@ -40,7 +40,6 @@ def build(tables: Sequence[Table], results: Sequence[Mapping[str, Any]]) -> str:
         hops=HOP_NAMES,
         names=NAMES,
         labels=table_v.LABELS,
-        other_channel=table_v.OTHER_CHANNEL,
         tolerance=oracle.TOLERANCE,
         reasons=[r.text for r in table_v.REASONS],
     )

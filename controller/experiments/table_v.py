@@ -1,7 +1,8 @@
 """The MUCB1 paper's Table V as the emulated testbed predicts it: five scenarios, four schemes, some seeds.
 
 The same seed gives all schemes and the oracle the same schedule, channel and traffic (common random numbers).
-With a measured channel the paper's rows are of another one: its claims are judged, its cells are not.
+With a measured channel the paper's rows are of another one, and with scenarios cut short of whole ones: its
+claims are judged, its cells are not.
 """
 
 from __future__ import annotations
@@ -139,12 +140,16 @@ def jobs(
 
 @dataclass(slots=True)
 class Table:
-    """What came of the jobs: runs by (scenario, scheme, seed), oracles by (scenario, seed)."""
+    """What came of the jobs: runs by (scenario, scheme, seed), oracles by (scenario, seed).
+
+    ``duration_s`` is what each scenario was cut to.
+    """
 
     schedule: str
     seeds: tuple[int, ...]
     scenarios: tuple[int, ...]
     channel_trace: str | None = None
+    duration_s: float | None = None
     runs: dict[tuple[int, str, int], Run] = field(default_factory=dict)
     oracles: dict[tuple[int, int], Oracle] = field(default_factory=dict)
 
@@ -160,6 +165,15 @@ class Table:
 
     def of(self, scenario: int, scheme: str) -> list[Run]:
         return [self.runs[scenario, scheme, seed] for seed in self.seeds]
+
+    def other(self) -> str | None:
+        """What the paper's rows are of where these are of something else."""
+        ways = []
+        if self.channel_trace:
+            ways.append("of another channel than this measured one")
+        if self.duration_s is not None:
+            ways.append(f"of whole scenarios, not of {self.duration_s:g} s of each")
+        return " and ".join(ways) or None
 
     def channels(self) -> list[dict[str, Any]]:
         """Where in the measured channel each seed's UEs begin: the same for all scenarios and schemes."""
@@ -185,18 +199,21 @@ def fill(table: Table, todo: Sequence[Job], results: Results) -> Table:
 def result(table: Table) -> dict[str, Any]:
     """All that the page and the text show, as plain JSON.
 
-    Keys: ``schedule, seeds, channel_trace``; ``channels``: the trace of each seed's UEs and where in it they
-    begin; ``rows``: for each scenario and scheme the ``figures`` (mean, half_95, paper, difference), the
-    hops' busy delivery ratios, ``relative_to_oracle`` (resources) and ``regret`` (by hop, in a_max);
-    ``oracles`` by scenario and seed; ``claims``; ``off``: cells that differ from the paper's by more than
-    :data:`QOS_OFF`, :data:`SAVING_OFF` or :data:`RESOURCE_OFF`, with the numbers of the ``reasons`` that are
-    known; None with a measured channel, where the paper's cells do not judge.
+    Keys: ``schedule, seeds, channel_trace, duration_s``; ``other`` (:meth:`Table.other`); ``channels``: the
+    trace of each seed's UEs and where in it they begin; ``rows``: for each scenario and scheme the
+    ``figures`` (mean, half_95, paper, difference), the hops' busy delivery ratios, ``relative_to_oracle``
+    (resources) and ``regret`` (by hop, in a_max); ``oracles`` by scenario and seed; ``claims``; ``off``:
+    cells that differ from the paper's by more than :data:`QOS_OFF`, :data:`SAVING_OFF` or
+    :data:`RESOURCE_OFF`, with the numbers of the ``reasons`` that are known; None where the paper's rows are
+    of something else.
     """
     rows = [_row(table, n, scheme) for n in table.scenarios for scheme in table.schemes()]
     return {
         "schedule": table.schedule,
         "seeds": list(table.seeds),
         "channel_trace": table.channel_trace,
+        "duration_s": table.duration_s,
+        "other": table.other(),
         "channels": table.channels(),
         "rows": rows,
         "oracles": {
@@ -210,7 +227,7 @@ def result(table: Table) -> dict[str, Any]:
             if table.oracles
         },
         "claims": claims(table),
-        "off": None if table.channel_trace else list(_off(table.schedule, rows)),
+        "off": None if table.other() else list(_off(table.schedule, rows)),
         "reasons": [r.text for r in REASONS],
     }
 
@@ -474,7 +491,6 @@ def _limit(name: str) -> float:
 
 # ---- text ------------------------------------------------------------------------------------------------
 
-OTHER_CHANNEL = "of another channel than this measured one"
 LABELS = {
     "qos_delivery_ratio": "QoS",
     "avg_ul_prb": "UL PRB",
@@ -491,7 +507,7 @@ def text(out: Mapping[str, Any]) -> str:
     w = 13 if len(out["seeds"]) == 1 else 17
     lines = [
         f"Table V, schedule {out['schedule']}, seeds {seeds}",
-        f"  (below each row the paper's{', ' + OTHER_CHANNEL if out['channel_trace'] else ''}"
+        f"  (below each row the paper's{', ' + out['other'] if out['other'] else ''}"
         f"{'; +/- is half a 95 % interval over the seeds' if len(out['seeds']) > 1 else ''})",
         *(
             f"  seed {c['seed']}, {c['ue']}: channel {Path(c['trace']).name} from {c['start_s']} s "
@@ -516,7 +532,7 @@ def text(out: Mapping[str, Any]) -> str:
             line += f"{ul:15.2f}{dl:6.2f}{mhz:6.2f}{row['regret']['total']['mean']:9.1f}"
         lines.append(line)
         if "paper" in f["qos_delivery_ratio"]:
-            of = "  (another)" if out["channel_trace"] else ""
+            of = "  (another)" if out["other"] else ""
             told = {n: f[n].get("paper") for n in FIGURES}
             lines.append(
                 f"{of:12}{_share(told['qos_delivery_ratio'], 1):>{w}}{'':>{w}}"
@@ -538,7 +554,7 @@ def text(out: Mapping[str, Any]) -> str:
 
 def _off_text(out: Mapping[str, Any]) -> Iterator[str]:
     if out["off"] is None:
-        yield f"no cell is judged: the paper's are {OTHER_CHANNEL}"
+        yield f"no cell is judged: the paper's are {out['other']}"
         return
     limits = f"{QOS_OFF:.0%} of QoS, {SAVING_OFF:.0%} of a saving or {RESOURCE_OFF:.0%} of a resource"
     yield f"cells off by more than {limits}: {len(out['off'])} of {_judged(out)}"

@@ -124,6 +124,7 @@ def test_the_table_names_its_channel_and_marks_the_paper_s_as_another(tmp_path: 
     assert told["channels"][0]["start_s"] == int(200 * 0.618034)
     assert told["off"] is None and len(told["claims"]) == 3
     page = (out / "table-v.html").read_text()
+    other = "another channel than this measured one and of whole scenarios, not of 10 s of each"
     for text in (run.output, page):
-        assert "b.csv from 123" in text and "another channel than this measured one" in text
-    assert "paper, another channel" in page
+        assert "b.csv from 123" in text and other in text
+    assert "paper, another experiment" in page

@@ -133,6 +133,8 @@ def test_the_command_writes_json_parquet_and_a_page(tmp_path: Path) -> None:
     out = json.loads(run.stdout)
     assert [t["schedule"] for t in out["tables"]] == ["published"]
     assert out["tables"] == json.loads((tmp_path / "table-v.json").read_text())["tables"]
+    # The paper's rows are of a whole hour.
+    assert out["tables"][0]["off"] is None and "not of 30 s" in out["tables"][0]["other"]
     rows = pyarrow.parquet.read_table(tmp_path / "table-v.parquet").to_pylist()
     assert len(rows) == 20 and {r["schedule"] for r in rows} == {"published"}
     slots = pyarrow.parquet.read_table(tmp_path / "table-v-slots.parquet")
