@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from collections import defaultdict
 from pathlib import Path
@@ -99,6 +100,7 @@ def test_a_name_in_a_comment_does_not_count(tmp_path: Path) -> None:
     assert check(root).exit_code == 1
 
 
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 def test_a_commit_of_a_bare_repository(tmp_path: Path) -> None:
     def git(*arguments: str) -> None:
         who = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
@@ -120,6 +122,12 @@ def test_a_commit_of_a_bare_repository(tmp_path: Path) -> None:
     assert unknown.exit_code == 1 and "--rev nowhere" in unknown.output
     bare = check(tmp_path / "bare")
     assert bare.exit_code == 1 and "--rev" in bare.output
+
+
+def test_a_commit_without_git_is_a_named_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    result = check(tmp_path, "--rev", "main")
+    assert result.exit_code == 1 and "git is not installed" in result.output
 
 
 def test_another_folder_is_no_tree_of_oai(tmp_path: Path) -> None:
