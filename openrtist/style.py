@@ -51,6 +51,8 @@ class Style:
         self.provider = "cuda" if _CUDA in self._session.get_providers() else "cpu"
         if provider == "cuda" and self.provider != "cuda":
             raise StyleError(f"{path}: CUDA was asked for and could not be started")
+        if _CUDA in wanted and self.provider != "cuda":
+            log.warning("style %s: CUDA could not be started, so the CPU paints, much slower", self.name)
         self._check()
 
     def _check(self) -> None:

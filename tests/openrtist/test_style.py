@@ -137,6 +137,26 @@ def test_cuda_that_is_not_there_is_said(tmp_path: Path) -> None:
     assert Style(path).provider == "cpu"
 
 
+def test_cuda_that_does_not_start_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As onnxruntime-gpu on a host without its libraries: the provider is listed, the session lacks it."""
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("ONNX Runtime has CUDA here")
+    monkeypatch.setattr(
+        onnxruntime,
+        "get_available_providers",
+        lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"],
+    )
+    path = onnx_file(tmp_path, "plain", networks.plain())
+    assert Style(path).provider == "cpu"
+    assert "style plain: CUDA could not be started" in caplog.text
+    with pytest.raises(StyleError, match="could not be started"):
+        Style(path, provider="cuda")
+
+
 @pytest.mark.parametrize("size", [0, 1, 100, -200])
 def test_bytes_that_are_no_jpeg_are_refused(size: int) -> None:
     rng = np.random.default_rng(2)
