@@ -11,7 +11,7 @@ import socketserver
 import ssl
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
@@ -86,6 +86,7 @@ class Metrics:
         self._mutex = threading.Lock()
         self._reasons: set[str] = set()
         self._ratios: dict[tuple[str, str, str], tuple[int, int]] = {}
+        self._slices: dict[str, frozenset[str]] = {}
         if counters is not None:
             registry.register(CounterCollector(counters))
 
@@ -194,6 +195,8 @@ class Metrics:
             self.carrier_prb.labels(cell).set(prb)
             self.gpu_max_mhz.labels(cell).set(max_mhz)
             self.gpu_wanted_mhz.labels(cell).set(max_mhz if record["gpu_mhz"] is None else record["gpu_mhz"])
+            self._forget(cell, self._slices.get(cell, frozenset()) - record["slices"].keys())
+            self._slices[cell] = frozenset(record["slices"])
             for name, s in record["slices"].items():
                 ul, dl = record["quotas"].get(name, (prb, prb))
                 self.quota_prb.labels(cell, name, "ul").set(ul)
@@ -206,6 +209,17 @@ class Metrics:
                     ):
                         metric.labels(cell, name, hop).set(math.nan if value is None else value)
                 self._observe_closed(cell, name, s["closed"])
+
+    def _forget(self, cell: str, slices: Collection[str]) -> None:
+        """A slice that a reload took away has no quota any more; what was counted of it stays."""
+        for name in slices:
+            self.flows.remove(cell, name)
+            for direction in ("ul", "dl"):
+                self.quota_prb.remove(cell, name, direction)
+            for gauge in (self.hop_state, self.hop_demand, self.hop_action, self.hop_delay, self.qos_ratio):
+                for leg in _LEGS:
+                    with contextlib.suppress(KeyError):
+                        gauge.remove(cell, name, leg)
 
     def _observe_closed(self, cell: str, name: str, closed: Mapping[str, Any]) -> None:
         self.flows.labels(cell, name).set(closed["flows"])

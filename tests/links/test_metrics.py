@@ -140,6 +140,25 @@ def test_without_quotas_all_that_there_is_shows_and_a_stateless_policy_has_no_st
     assert state is not None and math.isnan(state)
 
 
+def test_a_slice_that_is_gone_has_no_quota_any_more(
+    served: tuple[Metrics, Counters, MetricsServer],
+) -> None:
+    metrics, _, server = served
+    record = observed(metrics)
+    elsewhere = {**record, "cell": "cell-2"}
+    metrics.observe(elsewhere)
+    renamed = {"slices": {"mar": record["slices"]["ar"]}, "quotas": {"mar": record["quotas"]["ar"]}}
+    metrics.observe({**record, **renamed})
+    left = {
+        name for name, labels in values(page(server)) if {("cell", "cell-1"), ("slice", "ar")} <= {*labels}
+    }
+    assert left and all(name.endswith(("_total", "_created")) for name in left), left
+    assert exported(metrics, "busy_control_slots_total", cell="cell-1", slice="ar") == 4
+    for cell, name in (("cell-1", "mar"), ("cell-2", "ar")):
+        assert exported(metrics, "quota_prb", cell=cell, slice=name, direction="ul") is not None
+        assert exported(metrics, "hop_action", cell=cell, slice=name, hop="edge") is not None
+
+
 def test_a_qos_that_cannot_be_told_is_in_no_ratio(served: tuple[Metrics, Counters, MetricsServer]) -> None:
     metrics, _, _ = served
     record = observed(metrics)
