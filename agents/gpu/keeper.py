@@ -120,6 +120,17 @@ class ClockKeeper:
                 self._locked[uuid] = 0
             device.close()
 
+    def alive(self, patience_s: float = 5.0) -> bool:
+        """Whether the ends of leases are watched: a call to a GPU that hangs holds them up."""
+        if (
+            self._thread is None
+            or not self._thread.is_alive()
+            or not self._changed.acquire(timeout=patience_s)
+        ):
+            return False
+        self._changed.release()
+        return True
+
     def lock(self, gpu: str, holder: str, mhz: int, lease_s: float) -> Held:
         """Lease ``mhz`` for ``lease_s`` to ``holder`` and answer when the clock was read back.
 

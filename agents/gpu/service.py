@@ -314,6 +314,10 @@ class EdgeAgent:
         """Wait until :meth:`stop`; False where the time was up before."""
         return self._stop.wait(timeout_s)
 
+    def alive(self) -> bool:
+        """Whether leases are kept; False where a call to a GPU has hung for seconds."""
+        return self._keeper.alive()
+
     def close(self) -> None:
         """End the watches, stop serving and release all clocks. May be called twice."""
         if self._closed:

@@ -14,7 +14,10 @@ import click
 from click.core import ParameterSource
 
 from controller.cli import gpu
+from controller.cli.supervisor import tell_alive
 from controller.config import Config
+
+log = logging.getLogger(__name__)
 
 _keys_option = click.option("--keys", help="Folder of CURVE keys and TLS certificates (prbandit keys).")
 SECONDS = click.FloatRange(min=0, min_open=True)
@@ -93,13 +96,19 @@ def controller(
     if run_dir is None and not no_record:
         run_dir = Path(config.store.runs) / time.strftime("%Y%m%d-%H%M%S")
     stop = stop_on_signals()
+
+    def beat() -> None:
+        tell_alive()
+        if heartbeat:
+            heartbeat.touch()
+
     daemon = Daemon(
         config,
         config_path=config_module.find(config_file),
         overrides=overrides,
         run_dir=None if no_record else run_dir,
         learned=learned,
-        beat=heartbeat.touch if heartbeat else None,
+        beat=beat,
     )
     daemon.run(stop, duration)
 
@@ -214,6 +223,10 @@ def edge_agent(
         agent.start()
         served = MetricsServer(agent, metrics, tls) if metrics else None
         while time.monotonic() < end and not agent.wait(min(1.0, end - time.monotonic())):
+            if not agent.alive():
+                log.error("a call to a GPU hangs")
+                continue
+            tell_alive()
             if heartbeat:
                 write_heartbeat(heartbeat, {"port": agent.port, "counters": agent.counters})
     finally:

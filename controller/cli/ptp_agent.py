@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from controller.cli.processes import SECONDS, log_to_stderr, stop_on_signals
+from controller.cli.supervisor import tell_alive
 
 
 @click.command("ptp-agent")
@@ -106,6 +107,7 @@ def ptp_agent(
     )
 
     def beat() -> None:
+        tell_alive()
         if heartbeat:
             with suppress(OSError):  # who looks for it will miss it
                 write_heartbeat(heartbeat, {"state": agent.status.state, "counters": agent.counters})

@@ -39,6 +39,7 @@ CONTROLLER, EDGE, PTP = "prbandit-controller", "prbandit-edge-agent", "prbandit-
 OURS = (CONTROLLER, EDGE, PTP)
 CAP_SYS_ADMIN = 1 << 21
 START_S = 60.0
+WATCHDOG_S = 8
 HANDS_OFF = "tests/agents/ptp/hands_off.py"
 
 
@@ -83,6 +84,7 @@ class Host(Machine):
         stub = f"LD_LIBRARY_PATH=/var/lib/stub {stub_module.STATE}=/var/lib/stub/gpus"
         self.stand_in(EDGE, f"Environment={stub}\nReadWritePaths=/var/lib/stub")
         ptp4l = f"{shutil.which('ptp4l')} -f /etc/linuxptp/ptp4l.conf"
+        self.stand_in(CONTROLLER, f"WatchdogSec={WATCHDOG_S}")
         self.stand_in("ptp4l", f"ExecStart=\nExecStart={python} /opt/source/{HANDS_OFF} {ptp4l}")
         self.stand_in("phc2sys", "ExecStart=\nExecStart=/usr/bin/sleep infinity")
         client = CONFIG.format(socket="/var/run/ptp4l", more="slaveOnly 1", interface="ptp-client")
@@ -224,6 +226,25 @@ def test_a_killed_controller_is_started_again_and_goes_on_learning(host: Host) -
     until(lambda: host.cell()["control_slots"] >= before + 2, "control slots after the restart", START_S)
     resumed = re.findall(r"learning_resumed: at control slot (\d+)", host.journal(CONTROLLER))
     assert int(resumed[-1]) >= before
+
+
+def test_a_controller_that_hangs_is_started_again(host: Host) -> None:
+    before, restarts = host.cell()["control_slots"], int(host.show(CONTROLLER, "NRestarts"))
+    host.systemctl("kill", "--signal=STOP", "--kill-whom=main", CONTROLLER)
+    until(lambda: int(host.show(CONTROLLER, "NRestarts")) > restarts, "the watchdog", WATCHDOG_S + 30)
+    assert "Watchdog timeout" in host.journal(CONTROLLER)
+    until(lambda: host.cell()["control_slots"] >= before + 2, "control slots after the restart", START_S)
+
+
+def test_a_start_that_fails_is_told(host: Host) -> None:
+    good = host.path("/etc/prbandit/config.yaml").read_text()
+    host.systemctl("stop", CONTROLLER)
+    host.write("/etc/prbandit/config.yaml", good.replace("policy: mucb1", "policie: aimd"))
+    with pytest.raises(OSError, match="prbandit-controller"):
+        host.systemctl("start", CONTROLLER)
+    host.write("/etc/prbandit/config.yaml", good)
+    # The unit tries again by itself.
+    until(lambda: host.show(CONTROLLER, "ActiveState") == "active", "the mended one", START_S)
 
 
 def test_a_killed_edge_agent_leaves_no_clock_locked(host: Host) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 
 import pytest
@@ -109,3 +110,32 @@ def test_the_thread_that_ends_leases_survives_what_nobody_foresaw() -> None:
         assert gpu.locked == 0 and gpu.calls >= 3
     finally:
         kept.close()
+
+
+class Hanging(Gpu):
+    """A driver call that does not return until it is told to."""
+
+    def __init__(self, uuid: str) -> None:
+        super().__init__(uuid)
+        self.called, self.goes_on = threading.Event(), threading.Event()
+
+    def lock(self, mhz: int) -> None:
+        self.called.set()
+        assert self.goes_on.wait(20)
+        super().lock(mhz)
+
+
+def test_a_call_to_a_gpu_that_hangs_is_noticed() -> None:
+    gpu = Hanging("A")
+    kept = ClockKeeper([gpu], reach_s=0.0)
+    assert not kept.alive()  # nobody watches the leases yet
+    kept.start()
+    assert kept.alive()
+    caller = threading.Thread(target=kept.lock, args=("A", "cell", 900, 3.0))
+    caller.start()
+    assert gpu.called.wait(10) and not kept.alive(0.05)
+    gpu.goes_on.set()
+    caller.join()
+    assert kept.alive()
+    kept.close()
+    assert gpu.locked == 0
