@@ -28,11 +28,11 @@ import zmq
 from agents.emulator.spec import EXTERNAL, TestbedSpec
 from agents.emulator.testbed import EmulatedTestbed
 from agents.gnb_mock.agent import Cell, CellTime, Quotas, RanAgent
-from agents.gnb_mock.edge import EdgeFollower
 from agents.gnb_mock.pacing import CellClock, Pacer
-from agents.gnb_mock.qos import MAX_BATCH, QosPublisher
 from agents.gnb_mock.user_plane import UserPlane
 from agents.heartbeat import write_heartbeat
+from agents.links.edge import EdgeFollower
+from agents.links.qos import MAX_BATCH, QosPublisher
 from controller.core import nr
 from wire import qos_pb2, ran_pb2, security
 

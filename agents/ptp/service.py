@@ -13,7 +13,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, start_http_server
 
-from agents.gnb_mock.qos import Outbox, QosPublisher
+from agents.links.qos import Outbox, QosPublisher
 from agents.ptp.client import SOCKETS, PtpClient, PtpError, PtpReading
 from agents.ptp.messages import STATES, identity
 from agents.ptp.phc import Phc, PhcError

@@ -139,7 +139,7 @@ def client(
 
 
 def _publisher(address: str, tls: Any, cell: str, host: str, synchronised: bool) -> Any:
-    from agents.gnb_mock.qos import QosPublisher
+    from agents.links.qos import QosPublisher
 
     publisher = QosPublisher(address, tls, cell_id=cell, host=host, clocks_synchronised=synchronised)
     publisher.start()

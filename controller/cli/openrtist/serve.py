@@ -14,7 +14,7 @@ from controller.cli.openrtist.common import PATH, keys_option, load, quiet_gabri
 from controller.cli.processes import log_to_stderr
 
 if TYPE_CHECKING:
-    from agents.gnb_mock.edge import EdgeFollower
+    from agents.links.edge import EdgeFollower
 
 
 @click.command("server")
@@ -91,7 +91,7 @@ def server(
 
 
 def _follow(address: str, tls: Any) -> EdgeFollower:
-    from agents.gnb_mock.edge import EdgeFollower
+    from agents.links.edge import EdgeFollower
 
     follower = EdgeFollower(address, tls, holder="openrtist", setting="--edge-agent")
     follower.start()

@@ -19,7 +19,7 @@ from typing import Any
 import grpc
 import pytest
 
-from agents.gnb_mock.qos import QosPublisher
+from agents.links.qos import QosPublisher
 from agents.ptp.client import PtpClient, PtpError, PtpReading
 from agents.ptp.messages import identity
 from agents.ptp.service import PtpAgent

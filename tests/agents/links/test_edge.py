@@ -8,9 +8,9 @@ from concurrent import futures
 import grpc
 import pytest
 
-from agents.gnb_mock.edge import EdgeFollower
 from agents.gpu.emulated import EmulatedGpu
 from agents.gpu.service import serve
+from agents.links.edge import EdgeFollower
 from wire import PROTOCOL_VERSION, edge_pb2, edge_pb2_grpc, security
 
 DEADLINE_S = 10.0

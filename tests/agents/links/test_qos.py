@@ -8,7 +8,7 @@ from concurrent import futures
 import grpc
 import pytest
 
-from agents.gnb_mock.qos import Outbox, QosPublisher
+from agents.links.qos import Outbox, QosPublisher
 from wire import PROTOCOL_VERSION, qos_pb2, qos_pb2_grpc, security
 
 DEADLINE_S = 10.0
