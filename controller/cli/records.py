@@ -16,8 +16,11 @@ from controller.cli import emit, json_option
     is_flag=True,
     help="First search what hindsight would have played (a run of prbandit experiment; some minutes).",
 )
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), help="Write into this folder instead of RUN."
+)
 @json_option
-def report(run_dir: Path, oracle: bool, as_json: bool) -> None:
+def report(run_dir: Path, oracle: bool, out: Path | None, as_json: bool) -> None:
     """Write report.html and summary.json into the run folder RUN."""
     from controller.store.report import build
 
@@ -27,7 +30,7 @@ def report(run_dir: Path, oracle: bool, as_json: bool) -> None:
 
         with progress("oracle", None) as advance:
             recorded.search(run_dir, lambda runs: advance(f"{runs} runs searched"))
-    page, summary = build(run_dir)
+    page, summary = build(run_dir, out=out)
     about = summary["oracle"]
     text = f"{page}\n{about['missing']}" if "missing" in about else str(page)
     emit({"report": str(page), "summary": summary}, as_json, text)

@@ -455,6 +455,7 @@ class OperatorClient:
         self.address = address
         self._client = client
         self._timeout_s = timeout_s
+        self._tls, self._missing = tls, missing
         self._channel = security.grpc_channel(address, tls, setting=setting, missing=missing)
         self._stub = operator_pb2_grpc.OperatorStub(self._channel)
         self.controller_version = ""
@@ -551,7 +552,8 @@ class OperatorClient:
     def _failed(self, error: grpc.RpcError) -> OperatorError:
         code, details = error.code(), error.details()
         if code is grpc.StatusCode.UNAVAILABLE:
-            return OperatorError(f"{self.address}: no controller answers there ({details})")
+            hint = "" if self._tls else f"; one that has keys answers with {self._missing} alone"
+            return OperatorError(f"{self.address}: no controller answers there ({details}){hint}")
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             return OperatorError(f"{self.address}: no answer within {self._timeout_s:g} s")
         return OperatorError(f"{self.address}: {details}")

@@ -92,7 +92,9 @@ def test_experiment_record_replay_and_report(tmp_path: Path) -> None:
         "first_difference": None,
         "incomplete_starts": 0,
     }
-    reported = json.loads(run("report", str(folder), "--json").output)
+    reported = json.loads(run("report", str(folder), "--out", str(tmp_path / "out"), "--json").output)
+    assert Path(reported["report"]) == tmp_path / "out" / "report.html"
+    assert not (folder / "report.html").exists()
     page = Path(reported["report"]).read_text()
     assert "<svg" in page and "cell-1" in page
     of_report = reported["summary"]["cells"]["cell-1"]["slices"]["ar"]["qos_delivery_ratio"]
