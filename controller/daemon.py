@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,7 @@ class _Cell:
     collector: SlotCollector
     edge: EdgeLink | None
     loop: ControlLoop | None = None
+    bindings: dict[str, str] = field(default_factory=dict)
     start_id: int = 0
     session: int = 0
     reports: int = 0
@@ -353,6 +354,7 @@ class Daemon:
             except ValueError as error:
                 self._event(cell.cell_id, "learning_restarted", str(error))
         cell.loop = loop
+        cell.bindings = {ue: s.slice for s in loop.spec.slices for ue in s.ues}
         cell.state = loop.to_state()
         if self._store:
             cell.start_id = self._store.record_start(
@@ -418,11 +420,9 @@ class Daemon:
 
     def _act(self, cell: _Cell, decision: Decision, valid_for_s: float) -> None:
         if decision.quotas:
-            assert cell.loop is not None
-            bindings = {ue: s.slice for s in cell.loop.spec.slices for ue in s.ues}
             try:
                 cell.quota_sequence = self._ran.set_quota(
-                    cell.cell_id, decision.quotas, bindings, valid_for_s
+                    cell.cell_id, decision.quotas, cell.bindings, valid_for_s
                 )
             except CellNotConnected:
                 log.debug("cell %s went away while it was decided about", cell.cell_id)
@@ -442,17 +442,17 @@ class Daemon:
     def _open(self, cell: _Cell, received_ns: int, message: ran_pb2.MacReport) -> MacReport | None:
         assert cell.carrier is not None and cell.loop is not None
         try:
-            report = codec.open_report(message, cell.carrier)
+            report = codec.open_report(message, cell.carrier, received_ns)
         except codec.BadReport as error:
             self.counters.inc("ran_bad_report_total", cell.cell_id)
             self._complaint(cell.cell_id, "bad_report", str(error))
             return None
-        unknown = set(report.slice) - cell.loop.slices - {""}
+        unknown = {*report.slice} - cell.loop.slices - {""}
         if unknown:
             self.counters.inc("ran_unknown_slice_total", cell.cell_id)
             names = ", ".join(map(repr, sorted(unknown)))
             self._complaint(cell.cell_id, "unknown_slice", f"MacReport with UEs of {names}")
-        return replace(report, time_ns=received_ns)
+        return report
 
     def _enforcement(self, cell: _Cell) -> dict[str, Enforcement]:
         if not (cell.decision and cell.decision.quotas):

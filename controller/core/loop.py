@@ -38,14 +38,11 @@ class ControlLoop:
         self.mode = spec.mode
         self.control_slot = 0
         self._slices = {s.slice: s for s in spec.slices}
+        self.slices = frozenset(self._slices)
+        """Names of the slices that it controls."""
         self._allocators = {s.slice: self._allocator(s) for s in spec.slices}
         self._held: dict[str, SliceDemand] = {}
         self._last: Decision | None = None
-
-    @property
-    def slices(self) -> frozenset[str]:
-        """Names of the slices that it controls."""
-        return frozenset(self._slices)
 
     def _allocator(self, s: SliceSpec) -> Allocator:
         return make_allocator(s, self.spec)
@@ -65,20 +62,11 @@ class ControlLoop:
         for command in observation.commands:
             self._obey(command)
         self.control_slot = observation.control_slot + 1
-        decision = replace(
-            self._decide(observation.closed_ns, views, closed, has_gpu=_present(observation.gpu)),
-            clocks=observation.clocks,
-        )
-        self._last = decision
+        self._last = decision = self._decide(observation, views, closed)
         return decision
 
     def _decide(
-        self,
-        time_ns: int,
-        views: Mapping[str, SliceView],
-        closed: Mapping[str, SliceOutcome],
-        *,
-        has_gpu: bool,
+        self, observation: Observation, views: Mapping[str, SliceView], closed: Mapping[str, SliceOutcome]
     ) -> Decision:
         demands: dict[str, SliceDemand] = {}
         for name in self._slices:
@@ -106,13 +94,14 @@ class ControlLoop:
         return Decision(
             cell=self.spec.cell,
             control_slot=self.control_slot,
-            time_ns=time_ns,
+            time_ns=observation.closed_ns,
             mode=self.mode,
             quotas={n: (ul[n], dl[n]) for n in demands} if acts else {},
-            gpu_mhz=max(d.gpu_mhz for d in demands.values()) if acts and has_gpu else None,
+            gpu_mhz=max(d.gpu_mhz for d in demands.values()) if acts and _present(observation.gpu) else None,
             slices=tuple(SliceDecision(n, closed[n], d, ul[n], dl[n]) for n, d in demands.items()),
             prb=prb,
             max_mhz=self.spec.max_mhz,
+            clocks=observation.clocks,
         )
 
     def _full(self) -> SliceDemand:

@@ -91,12 +91,9 @@ class Frames:
     ue_received: IntArray
     synchronised: BoolArray
 
-    @classmethod
-    def empty(cls) -> Frames:
-        def none() -> IntArray:
-            return np.empty(0, np.int64)
-
-        return cls(none(), none(), none(), none(), none(), none(), np.empty(0, np.bool_))
+    @staticmethod
+    def empty() -> Frames:
+        return _NO_FRAMES
 
     def __len__(self) -> int:
         return len(self.flow)
@@ -119,6 +116,7 @@ _FRAME_COLUMNS = (
     "ue_received",
     "synchronised",
 )
+_NO_FRAMES = Frames.from_dict(dict.fromkeys(_FRAME_COLUMNS, ()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,7 +144,7 @@ def slot_qos(
 
     # Active flows of the slice, numbered 0, 1, ...; -1 for the others.
     flows = observation.flows
-    number = np.full(len(flows), -1, np.intp)
+    number = [-1] * len(flows)
     names: list[str] = []
     active_ns: list[int] = []
     for i, f in enumerate(flows):
@@ -164,7 +164,7 @@ def slot_qos(
             f"control slot {observation.control_slot}: frames of flows "
             f"{frames.flow.min()}..{frames.flow.max()}, the observation has {len(flows)} flows"
         )
-    flow = number[frames.flow] if len(frames) else np.empty(0, np.intp)
+    flow = np.array(number, np.intp)[frames.flow] if len(frames) else np.empty(0, np.intp)
     sent = frames.ue_sent
     back = frames.ue_received != 0
     age = closed - sent

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import isfinite
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -108,10 +110,15 @@ def open_hello(msg: ran_pb2.Hello) -> CellFacts:
     return CellFacts(cell_id, msg.prb, msg.scs_khz, tdd, msg.agent_version)
 
 
-def open_report(msg: ran_pb2.MacReport, cell: CellFacts) -> MacReport:
+_ue_fields = attrgetter("rnti", "ue_id", "slice", "cqi", "snr_db", "ul", "dl")
+_direction_fields = attrgetter("mcs", "mcs_table", "layers", "queued_bytes", "bler")
+
+
+def open_report(msg: ran_pb2.MacReport, cell: CellFacts, received_ns: int | None = None) -> MacReport:
     """The MAC state of a report, UEs as columns.
 
-    A layer count of 0 reads as 1 and an MCS table of 0 as 1.
+    Its time is ``received_ns`` where that is given, else the gNB's. A layer count of 0 reads as 1 and an MCS
+    table of 0 as 1.
 
     Raises:
         BadReport: names the first field, UE and value that cannot be: time, frame or NR slot outside
@@ -126,6 +133,8 @@ def open_report(msg: ran_pb2.MacReport, cell: CellFacts) -> MacReport:
         raise BadReport(f"MacReport: frame {msg.frame} is outside 0..1023")
     if msg.slot >= cell.slots_per_frame:
         raise BadReport(f"MacReport: slot {msg.slot} is outside 0..{cell.slots_per_frame - 1}")
+    if received_ns is not None:
+        time_ns = received_ns
     ues = msg.ues
     n = len(ues)
     if n > MAX_UES:
@@ -133,31 +142,42 @@ def open_report(msg: ran_pb2.MacReport, cell: CellFacts) -> MacReport:
     if n == 0:
         none = DirectionColumns((), (), (), ())
         return MacReport(time_ns, (), (), none, none)
-    rows = [(u.rnti, u.ue_id, u.slice, u.cqi, u.snr_db, u.ul, u.dl) for u in ues]
+    rows = [*map(_ue_fields, ues)]
     rntis, ids, slices, cqis, snrs, ul, dl = zip(*rows, strict=True)
-    names = {*ids, *slices}
     if (
-        len(set(rntis)) != n
-        or len(set(ids)) != n
-        or not 0 < min(rntis) <= max(rntis) <= MAX_RNTI
-        or "" in ids
+        not _good_identities(rntis, ids, slices)
         or max(cqis) > MAX_CQI
         or not isfinite(sum(snrs))
         or not -MAX_SNR_DB <= min(snrs) <= max(snrs) <= MAX_SNR_DB
-        or (max(map(len, names)) > MAX_NAME or not "".join(names).isascii())
     ):
         _blame_ue(rows)
     return MacReport(time_ns, ids, slices, _direction("ul", ul, ids), _direction("dl", dl, ids))
 
 
-def _direction(name: str, states: Sequence[ran_pb2.DirectionState], ids: Sequence[str]) -> DirectionColumns:
-    mcs, tables, layers, queued, blers = zip(
-        *[(s.mcs, s.mcs_table or 1, s.layers or 1, s.queued_bytes, s.bler) for s in states], strict=True
+@lru_cache(maxsize=256)
+def _good_identities(rntis: tuple[int, ...], ids: tuple[str, ...], slices: tuple[str, ...]) -> bool:
+    """False where an RNTI or a name looks suspect. A cell's reports name the same UEs again and again."""
+    names = {*ids, *slices}
+    return (
+        len(set(rntis)) == len(set(ids)) == len(ids)
+        and 0 < min(rntis) <= max(rntis) <= MAX_RNTI
+        and "" not in ids
+        and max(map(len, names)) <= MAX_NAME
+        and "".join(names).isascii()
     )
+
+
+def _direction(name: str, states: Sequence[ran_pb2.DirectionState], ids: Sequence[str]) -> DirectionColumns:
+    mcs, tables, layers, queued, blers = zip(*map(_direction_fields, states), strict=True)
+    if 0 in tables:
+        tables = tuple(t or 1 for t in tables)
+    if 0 in layers:
+        layers = tuple(n or 1 for n in layers)
+    table = max(tables)
     if (
-        max(tables) > 3
+        table > 3
         or max(layers) > MAX_LAYERS
-        or max(mcs) > (nr.MAX_MCS if max(tables) == 1 else 27)
+        or max(mcs) > (nr.MAX_MCS if table == 1 else 27)
         or max(queued) > MAX_QUEUED_BYTES
         or not isfinite(sum(blers))
         or not 0.0 <= min(blers) <= max(blers) <= 1.0

@@ -124,7 +124,7 @@ class _Wanted:
     """The latest set_quota or release. ``bound`` holds its UE bindings, None for a release."""
 
     quotas: dict[str, tuple[int, int]]
-    bound: ran_pb2.SetQuota | None
+    bound: ran_pb2.ControllerMessage | None
     valid_until: float
     first_sequence: int
     renew_at: float
@@ -156,7 +156,7 @@ class _Cell:
     wanted: _Wanted | None = None
     pending: _Pending | None = None
     bindings: dict[str, str] = field(default_factory=dict)
-    bound: ran_pb2.SetQuota = field(default_factory=ran_pb2.SetQuota)
+    bound: ran_pb2.ControllerMessage = field(default_factory=ran_pb2.ControllerMessage)
 
 
 def _new_session() -> int:
@@ -567,15 +567,14 @@ class RanProtocol:
             release = ran_pb2.Release(session=cell.session, sequence=sequence)
             data = ran_pb2.ControllerMessage(release=release).SerializeToString()
         else:
-            message = ran_pb2.ControllerMessage()
-            quota = message.set_quota
-            quota.MergeFrom(wanted.bound)
+            quota = wanted.bound.set_quota
             quota.session = cell.session
             quota.sequence = sequence
             quota.lease_ms = self._lease_ms
+            del quota.quotas[:]
             for slice_, (ul_prb, dl_prb) in wanted.quotas.items():
                 quota.quotas.add(slice=slice_, ul_prb=ul_prb, dl_prb=dl_prb)
-            data = message.SerializeToString()
+            data = wanted.bound.SerializeToString()
         cell.sent[sequence] = wanted.quotas
         if len(cell.sent) > _HISTORY:
             del cell.sent[next(iter(cell.sent))]
@@ -620,21 +619,24 @@ class RanProtocol:
                         f"{place}: slice {slice_!r}: {prb} {direction} PRB on a carrier of {cell.facts.n_prb}"
                     )
 
-    def _bind(self, cell: _Cell, bindings: Mapping[str, str]) -> ran_pb2.SetQuota:
-        """A message with the bindings alone. It is made, and they are checked, where they have changed."""
+    def _bind(self, cell: _Cell, bindings: Mapping[str, str]) -> ran_pb2.ControllerMessage:
+        """A SetQuota with the bindings, to be filled in at each sending.
+
+        It is made, and the bindings are checked, where they have changed.
+        """
         if bindings == cell.bindings:
             return cell.bound
         place = f"cell {cell.facts.cell_id}"
         if len(bindings) > codec.MAX_UES:
             raise ValueError(f"{place}: {len(bindings)} UE bindings, more than {codec.MAX_UES}")
-        bound = ran_pb2.SetQuota()
+        bound = ran_pb2.ControllerMessage()
         for ue_id, slice_ in bindings.items():
             if not ue_id or len(ue_id.encode()) > codec.MAX_NAME or len(slice_.encode()) > codec.MAX_NAME:
                 raise ValueError(
                     f"{place}: binding of UE {ue_id!r} to slice {slice_!r}: a name is empty or longer"
                     f" than {codec.MAX_NAME} bytes"
                 )
-            bound.bindings.add(ue_id=ue_id, slice=slice_)
+            bound.set_quota.bindings.add(ue_id=ue_id, slice=slice_)
         cell.bindings, cell.bound = dict(bindings), bound
         return bound
 

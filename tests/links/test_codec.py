@@ -49,6 +49,23 @@ def test_a_report_comes_through_as_columns() -> None:
     assert (opened.ul.queued_bytes, opened.dl.queued_bytes) == ((1000, 1001), (0, 1))
 
 
+def test_a_report_is_dated_by_its_arrival_where_that_is_told_and_its_time_is_still_checked() -> None:
+    assert codec.open_report(report(), CELL, T0 + 5).time_ns == T0 + 5
+    message = report()
+    message.time_ns = 0
+    with pytest.raises(BadReport, match="time_ns 0"):
+        codec.open_report(message, CELL, T0)
+
+
+def test_a_suspect_ue_is_named_at_every_report_and_good_ones_pass_in_between() -> None:
+    bad = report()
+    bad.ues[1].rnti = 0x4601
+    for _ in range(2):
+        with pytest.raises(BadReport, match=r"UE 'ue-1'.*twice"):
+            codec.open_report(bad, CELL)
+        assert codec.open_report(report(), CELL).ue_id == ("ue-0", "ue-1")
+
+
 def test_no_ue_is_a_report_too() -> None:
     opened = codec.open_report(report(0), CELL)
     assert opened.ue_id == opened.ul.mcs == opened.dl.queued_bytes == ()

@@ -18,6 +18,7 @@ ACTION_SETS = {
     "one": (40,),
     "two": (10, 106),
     "uneven": (3, 4, 17, 60, 61, 200),
+    "many": tuple(range(10, 110)),
 }
 every_set = pytest.mark.parametrize("actions", ACTION_SETS.values(), ids=ACTION_SETS.keys())
 
