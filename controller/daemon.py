@@ -29,7 +29,8 @@ from controller.links.edge import EdgeLink
 from controller.links.metrics import Metrics
 from controller.links.operator import Broadcaster, CellStatus, ControllerStatus, OperatorServer
 from controller.links.qos import FlowBegin, HostLost, QosIngest, QosItem, QosQueue
-from controller.links.ran import (
+from controller.links.ran import RanLink
+from controller.links.ran_protocol import (
     CellJoined,
     CellLost,
     CellNotConnected,
@@ -37,11 +38,11 @@ from controller.links.ran import (
     LeaseLapsed,
     QuotaApplied,
     QuotaNotHonoured,
-    RanLink,
     Report,
 )
 from controller.store import checkpoint
-from controller.store.run import DATABASE_FILE, AsyncRunStore, Retention, RunStore
+from controller.store.recorder import AsyncRunStore
+from controller.store.run import DATABASE_FILE, Retention, RunStore
 from wire import ran_pb2
 from wire.security import SERVER_OPTIONS, Tls, curve_server, grpc_server_add
 

@@ -20,7 +20,7 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 from controller.core.observation import HOPS, Mode
-from controller.links import edge, operator, qos, ran
+from controller.links import edge, operator, qos, ran_protocol
 from controller.links.counters import Counters
 from wire.security import KeyFileError, Tls, require_secure
 
@@ -33,7 +33,7 @@ MAX_REASONS = 32
 OTHER = "other"
 
 COUNTERS: dict[str, str] = {
-    **ran.COUNTERS,
+    **ran_protocol.COUNTERS,
     **edge.COUNTERS,
     **qos.COUNTERS,
     **operator.COUNTERS,

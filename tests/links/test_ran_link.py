@@ -10,14 +10,8 @@ from typing import Any, TypeVar
 import pytest
 import zmq
 
-from controller.links.ran import (
-    CellJoined,
-    CellLost,
-    Event,
-    QuotaApplied,
-    RanLink,
-    Report,
-)
+from controller.links.ran import RanLink
+from controller.links.ran_protocol import CellJoined, CellLost, Event, QuotaApplied, Report
 from tests.links.test_codec import T0, hello, report
 from wire import keys, ran_pb2
 from wire.security import CurveClient, InsecureAddress, curve_client, curve_server

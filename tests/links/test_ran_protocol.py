@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 import pytest
 
-from controller.links import ran
-from controller.links.ran import (
+from controller.links import ran_protocol
+from controller.links.ran_protocol import (
     CellJoined,
     CellLost,
     CellNotConnected,
@@ -36,7 +36,7 @@ class Bench:
         self.report_sequence = itertools.count(1)
 
     def count(self, name: str, cell: str | None = None) -> int:
-        assert name in ran.COUNTERS
+        assert name in ran_protocol.COUNTERS
         return self.protocol.counters.get(name, cell)
 
     def raw(self, data: bytes, peer: bytes = b"a", owner: str | None = None) -> None:
@@ -275,7 +275,7 @@ def test_time_going_backwards_is_dropped_and_counted_and_the_cell_goes_on(bench:
     ids=["empty", "noise", "truncated hello", "truncated report", "unknown body", "oversized"],
 )
 def test_malformed_messages_are_counted_and_the_link_goes_on(bench: Bench, data: bytes) -> None:
-    assert len(data) < 1000 or len(data) > ran.MAX_MESSAGE_BYTES
+    assert len(data) < 1000 or len(data) > ran_protocol.MAX_MESSAGE_BYTES
     session = bench.join()
     bench.raw(data)
     bench.raw(data, peer=b"stranger")
@@ -295,7 +295,7 @@ def test_the_largest_report_of_the_contract_is_not_oversized() -> None:
         for state in (ue.ul, ue.dl):
             state.mcs, state.mcs_table, state.layers, state.bler = 28, 3, 4, 0.5
             state.queued_bytes = state.lc_bytes = state.prb_slots = big
-    assert ran_pb2.GnbMessage(mac_report=message).ByteSize() < ran.MAX_MESSAGE_BYTES
+    assert ran_pb2.GnbMessage(mac_report=message).ByteSize() < ran_protocol.MAX_MESSAGE_BYTES
 
 
 def test_strangers_do_not_fill_the_memory(bench: Bench) -> None:

@@ -11,7 +11,7 @@ from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 
 from agents.gnb_mock.agent import CellTime
-from controller.links import codec, ran
+from controller.links import codec, ran_protocol
 from tests.oai_patches.build import CLink
 from tests.oai_patches.model import CELL_LINE, PyLink, decoded
 from wire import PROTOCOL_VERSION, ran_pb2
@@ -149,8 +149,8 @@ def test_a_name_with_a_zero_byte_is_refused_since_c_cannot_hold_it(c_link: CLink
 # ---- gNB to controller ----------------------------------------------------------------------------------
 
 
-def controller() -> ran.RanProtocol:
-    protocol = ran.RanProtocol(report_period_ms=10, lease_s=3.0, new_session=lambda: 7)
+def controller() -> ran_protocol.RanProtocol:
+    protocol = ran_protocol.RanProtocol(report_period_ms=10, lease_s=3.0, new_session=lambda: 7)
     hello = next(v.values[0] for v in vectors("to_controller.json") if v.values[0]["name"] == "a Hello")
     protocol.receive(b"first", data_of(hello), 0.0)
     protocol.set_quota("cell-1", {"ar": (30, 20)}, {}, 3600.0, 0.0)
@@ -165,13 +165,13 @@ def verdict(data: bytes, message: Any) -> str:
     protocol.receive(b"second" if hello else b"first", data, 1.0)
     for event in protocol.take_events():
         match event:
-            case ran.CellJoined():
+            case ran_protocol.CellJoined():
                 return "joined"
-            case ran.LeaseLapsed():
+            case ran_protocol.LeaseLapsed():
                 return "lapsed"
-            case ran.QuotaApplied():
+            case ran_protocol.QuotaApplied():
                 return "applied"
-            case ran.Report():
+            case ran_protocol.Report():
                 try:
                     codec.open_report(event.message, protocol.cells["cell-1"])
                 except codec.BadReport as error:

@@ -16,7 +16,8 @@ import pytest
 from controller.core.loop import ControlLoop
 from controller.links.counters import Counters
 from controller.store import run
-from controller.store.run import AsyncRunStore, RunStore, StoreError
+from controller.store.recorder import AsyncRunStore
+from controller.store.run import RunStore, StoreError
 from tests import builders
 from tests.store.builders import plain, steps
 
