@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 import pytest
@@ -37,6 +37,13 @@ def until(condition: Callable[[], Any], what: str, timeout_s: float = 30.0) -> A
             pass
         time.sleep(0.05)
     pytest.fail(f"{what} did not happen within {timeout_s:g} s")
+
+
+def missing(why: str, required_by: str) -> NoReturn:
+    """Skip what cannot run here; fail it where the environment variable ``required_by`` is 1."""
+    if os.environ.get(required_by) == "1":
+        pytest.fail(why)
+    pytest.skip(why)
 
 
 class Testbed:

@@ -19,8 +19,9 @@ import subprocess
 import tarfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, TypeVar
 
 import grpc
 import pytest
@@ -28,7 +29,7 @@ import zmq
 
 from controller import config
 from controller.links.operator import OperatorClient
-from tests.e2e.harness import free_port, until
+from tests.e2e.harness import free_port, missing, until
 from wire import (
     PROTOCOL_VERSION,
     edge_pb2,
@@ -44,18 +45,14 @@ from wire.security import CurveClient, Tls, channel_credentials, curve_client
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
 ROOT = Path(__file__).resolve().parents[2]
+REQUIRED_BY = "PRBANDIT_REQUIRE_DOCKER"
 SERVICES = ("edge-agent", "controller", "gnb-mock")
+T = TypeVar("T", bound="Stack")
 LEASE_S = config.load(ROOT / "deploy/compose.yaml").lease_s
 SLACK_S = 3.0
 """The heartbeat is a second old at most; the rest is for a loaded host."""
 SILENCE_S = 2.0
 """How long a stranger waits for an answer; a cell's agent has it within milliseconds."""
-
-
-def missing(why: str) -> NoReturn:
-    if os.environ.get("PRBANDIT_REQUIRE_DOCKER") == "1":
-        pytest.fail(why)
-    pytest.skip(why)
 
 
 def compose_command() -> list[str]:
@@ -66,7 +63,7 @@ def compose_command() -> list[str]:
         and not subprocess.run(["docker", "compose", "version"], capture_output=True, timeout=30).returncode
     ):
         return ["docker", "compose"]
-    missing("neither docker-compose nor docker compose is installed")
+    missing("neither docker-compose nor docker compose is installed", REQUIRED_BY)
 
 
 class Stack:
@@ -163,24 +160,20 @@ class Stack:
         assert not self.engine.volumes.list(filters=self.labelled)
 
 
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+@contextmanager
+def composed(make: Callable[[Any], T]) -> Iterator[T]:
+    """What ``make`` makes of the Docker engine; in the end its logs are shown and all of it is removed."""
     try:
         import docker
     except ImportError:
-        missing("the docker package is not installed: pip install -e '.[dev]'")
+        missing("the docker package is not installed: pip install -e '.[dev]'", REQUIRED_BY)
     try:
         engine = docker.from_env()
         engine.ping()
     except docker.errors.DockerException as error:
-        missing(f"no Docker engine: {error}")
-    stack = Stack(engine, tmp_path_factory.mktemp("docker"))
+        missing(f"no Docker engine: {error}", REQUIRED_BY)
+    stack = make(engine)
     try:
-        stack.compose("build", "controller", timeout_s=600)
-        stack.compose("up", "-d", "--no-build", timeout_s=120)
-        for service in SERVICES:
-            until(lambda service=service: stack.health(service) == "healthy", f"a healthy {service}", 120)
-        stack.copy_keys()
         yield stack
     finally:
         try:
@@ -188,6 +181,17 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         finally:
             stack.close()
             engine.close()
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with composed(lambda engine: Stack(engine, tmp_path_factory.mktemp("docker"))) as stack:
+        stack.compose("build", "controller", timeout_s=600)
+        stack.compose("up", "-d", "--no-build", timeout_s=120)
+        for service in SERVICES:
+            until(lambda service=service: stack.health(service) == "healthy", f"a healthy {service}", 120)
+        stack.copy_keys()
+        yield stack
 
 
 def test_every_container_is_healthy_without_root_and_capabilities(stack: Stack) -> None:

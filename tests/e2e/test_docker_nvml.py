@@ -16,8 +16,8 @@ import yaml
 
 from tests.agents.gpu import stub as stub_module
 from tests.agents.gpu.stub import BOOST_MHZ, Stub
-from tests.e2e.harness import until
-from tests.e2e.test_docker import ROOT, Stack, missing
+from tests.e2e.harness import missing, until
+from tests.e2e.test_docker import REQUIRED_BY, ROOT, Stack, composed
 from wire import edge_pb2, edge_pb2_grpc
 from wire.security import channel_credentials
 
@@ -66,7 +66,7 @@ def stub(tmp_path_factory: pytest.TempPathFactory) -> Stub:
     try:
         library = stub_module.build() / stub_module.LIBRARY
     except stub_module.NoCompiler as reason:
-        missing(str(reason))
+        missing(str(reason), REQUIRED_BY)
     folder = tmp_path_factory.mktemp("stub")
     shutil.copy(library, folder)
     return Stub(folder / "gpus")
@@ -74,28 +74,12 @@ def stub(tmp_path_factory: pytest.TempPathFactory) -> Stub:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory, stub: Stub) -> Iterator[EdgeStack]:
-    try:
-        import docker
-    except ImportError:
-        missing("the docker package is not installed: pip install -e '.[dev]'")
-    try:
-        engine = docker.from_env()
-        engine.ping()
-    except docker.errors.DockerException as error:
-        missing(f"no Docker engine: {error}")
-    stack = EdgeStack(engine, tmp_path_factory.mktemp("docker"), stub)
-    try:
+    with composed(lambda engine: EdgeStack(engine, tmp_path_factory.mktemp("docker"), stub)) as stack:
         stack.compose("build", "edge-agent", timeout_s=600)
         stack.compose("up", "-d", "--no-build", "edge-agent", timeout_s=120)
         stack.healthy()
         stack.copy_keys()
         yield stack
-    finally:
-        try:
-            print(stack.compose("logs", "--no-color", timeout_s=60))
-        finally:
-            stack.close()
-            engine.close()
 
 
 def test_the_container_drives_the_gpu_with_two_capabilities(stack: EdgeStack, stub: Stub) -> None:

@@ -17,7 +17,7 @@ import sysconfig
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 
@@ -26,7 +26,7 @@ from tests.agents.gpu import stub as stub_module
 from tests.agents.gpu.stub import Stub
 from tests.agents.ptp.hands_off import CLOCK_CALLS
 from tests.agents.ptp.linuxptp import CONFIG
-from tests.e2e.harness import until
+from tests.e2e.harness import missing, until
 from tests.e2e.machine import Machine
 
 pytestmark = [pytest.mark.systemd, pytest.mark.slow]
@@ -40,13 +40,8 @@ OURS = (CONTROLLER, EDGE, PTP)
 CAP_SYS_ADMIN = 1 << 21
 START_S = 60.0
 WATCHDOG_S = 8
+REQUIRED_BY = "PRBANDIT_REQUIRE_SYSTEMD"
 HANDS_OFF = "tests/agents/ptp/hands_off.py"
-
-
-def missing(why: str) -> NoReturn:
-    if os.environ.get("PRBANDIT_REQUIRE_SYSTEMD") == "1":
-        pytest.fail(why)
-    pytest.skip(why)
 
 
 def interpreter() -> str:
@@ -55,7 +50,7 @@ def interpreter() -> str:
     for path in (Path("/usr/bin", name), Path("/usr/local/bin", name)):
         if path.exists():
             return str(path)
-    missing(f"no {name} in /usr/bin or /usr/local/bin")
+    missing(f"no {name} in /usr/bin or /usr/local/bin", REQUIRED_BY)
 
 
 class Host(Machine):
@@ -99,7 +94,7 @@ class Host(Machine):
         try:
             self.boot(source=ROOT, packages=Path(sysconfig.get_paths()["purelib"]))
         except (OSError, pytest.fail.Exception) as error:
-            missing(f"systemd does not boot in a container here: {error}; {self.logs()}")
+            missing(f"systemd does not boot in a container here: {error}; {self.logs()}", REQUIRED_BY)
         self.run("systemd-sysusers")
         self.run(PROGRAM, "keys", KEYS, "--cell", "cell-1")
         self.run("chown", "--recursive", "prbandit:", KEYS)
@@ -140,15 +135,20 @@ class Host(Machine):
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     tools = ("systemd-nspawn", "nsenter", "setpriv", "ip", "ptp4l")
     if absent := [tool for tool in tools if not shutil.which(tool)]:
-        missing(f"{', '.join(absent)} not installed (apt install systemd-container iproute2 linuxptp)")
+        missing(
+            f"{', '.join(absent)} not installed (apt install systemd-container iproute2 linuxptp)",
+            REQUIRED_BY,
+        )
     if os.geteuid() != 0:
-        missing("systemd-nspawn needs root")
+        missing("systemd-nspawn needs root", REQUIRED_BY)
     if platform.machine() not in CLOCK_CALLS:
-        missing(f"no seccomp filter for {platform.machine()}: ptp4l would steer this machine's clock")
+        missing(
+            f"no seccomp filter for {platform.machine()}: ptp4l would steer this machine's clock", REQUIRED_BY
+        )
     try:
         library = stub_module.build() / stub_module.LIBRARY
     except stub_module.NoCompiler as reason:
-        missing(str(reason))
+        missing(str(reason), REQUIRED_BY)
     host = Host(tmp_path_factory.mktemp("systemd"), library)
     try:
         host.start()
