@@ -87,6 +87,7 @@ class _Cell:
     state: dict[str, Any] | None = None
     flow_streams: dict[str, tuple[str, int]] = field(default_factory=dict)
     streams_lost: dict[tuple[str, int], float] = field(default_factory=dict)
+    streams_with_flows: set[tuple[str, int]] = field(default_factory=set)
     clock_faults: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -505,6 +506,7 @@ class Daemon:
                 cell.collector.flow_start(item.flow)
                 # On a new stream after the old one was lost, the flow is no longer the old one's to lose.
                 cell.flow_streams[item.flow.flow] = (item.host, item.stream)
+                cell.streams_with_flows.add((item.host, item.stream))
             case codec.FlowEnd():
                 cell.flow_streams.pop(item.flow, None)
                 cell.clock_faults.pop(item.flow, None)
@@ -515,8 +517,12 @@ class Daemon:
                 lost = item.host, item.stream
                 cell.streams_lost[lost] = time.monotonic()
                 theirs = ", ".join(flow for flow, stream in cell.flow_streams.items() if stream == lost)
-                kind, of = ("host_lost", f" in the middle of {theirs}") if theirs else ("host_left", "")
-                self._event(cell.cell_id, kind, f"the QoS stream of {item.host} ended{of}")
+                # One that never had a flow is a PTP agent's, and missed.
+                left = lost in cell.streams_with_flows and not theirs
+                cell.streams_with_flows.discard(lost)
+                of = f" in the middle of {theirs}" if theirs else ""
+                text = f"the QoS stream of {item.host} ended{of}"
+                self._event(cell.cell_id, "host_left" if left else "host_lost", text)
 
     def _note_clocks(self, cell: _Cell, flow: str, reason: str) -> None:
         """Record when a flow's frames begin and cease to count for the round trip alone."""

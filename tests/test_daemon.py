@@ -267,9 +267,12 @@ def test_a_host_that_stops_its_flows_has_left_and_one_that_does_not_is_lost(
     until(lambda: told(), "word of its end", 5)
     publish(daemon, flow_start())
     until(lambda: len(told()) == 2, "word of its loss", 5)
+    publish(daemon)  # as a PTP agent, that has no flows
+    until(lambda: len(told()) == 3, "word of its loss", 5)
     assert told() == [
         (logging.INFO, "cell cell-1: host_left: the QoS stream of h ended"),
         (logging.WARNING, "cell cell-1: host_lost: the QoS stream of h ended in the middle of f"),
+        (logging.WARNING, "cell cell-1: host_lost: the QoS stream of h ended"),
     ]
 
 

@@ -239,6 +239,8 @@ def test_a_unit_runs_a_command_that_the_cli_takes_without_root(path: Path) -> No
     assert settings["User"] == "prbandit" and settings["CapabilityBoundingSet"] == ""
     assert settings["NoNewPrivileges"] == "yes" and settings["ProtectSystem"] == "strict"
     assert settings["Restart"] == "always"
+    # What the process says every second of itself is waited for at the start and missed later.
+    assert settings["Type"] == "notify" and settings["WatchdogSec"] == "20"
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")

@@ -78,6 +78,7 @@ class ClockKeeper:
         self._failed: set[str] = set()
         self._changed = threading.Condition()
         self._counted = threading.Lock()
+        self._calls: dict[object, float] = {}
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
         self.counters: Counter[str] = Counter()
@@ -121,15 +122,11 @@ class ClockKeeper:
             device.close()
 
     def alive(self, patience_s: float = 5.0) -> bool:
-        """Whether the ends of leases are watched: a call to a GPU that hangs holds them up."""
-        if (
-            self._thread is None
-            or not self._thread.is_alive()
-            or not self._changed.acquire(timeout=patience_s)
-        ):
-            return False
-        self._changed.release()
-        return True
+        """Whether the ends of leases are watched, and no call to a GPU has gone on for ``patience_s``."""
+        with self._counted:
+            oldest = min(self._calls.values(), default=float("inf"))
+        watched = self._thread is not None and self._thread.is_alive()
+        return watched and time.monotonic() - oldest < patience_s
 
     def lock(self, gpu: str, holder: str, mhz: int, lease_s: float) -> Held:
         """Lease ``mhz`` for ``lease_s`` to ``holder`` and answer when the clock was read back.
@@ -205,10 +202,11 @@ class ClockKeeper:
         target = supported_clock(device.info, wanted) if wanted else 0
         if target == self._locked[uuid] and not again:
             return
-        if target:
-            device.lock(target)
-        else:
-            device.unlock()
+        with self._calling():
+            if target:
+                device.lock(target)
+            else:
+                device.unlock()
         self._locked[uuid] = target
 
     def _read_back(self, uuid: str) -> Held:
@@ -230,7 +228,8 @@ class ClockKeeper:
     def _not_reached(self, device: GpuDevice, locked: int, sm_mhz: int) -> None:
         """Count and tell a clock that did not come. The lock stays: it is the nearest to what is wanted."""
         try:
-            reasons = ", ".join(device.read().clock_event_reasons) or "none"
+            with self._calling():
+                reasons = ", ".join(device.read().clock_event_reasons) or "none"
         except GpuError as error:
             reasons = str(error)
         seen = f"{sm_mhz} MHz" if sm_mhz else "no clock"
@@ -245,9 +244,22 @@ class ClockKeeper:
         self._count(error, f"{uuid}: clocks not released")
 
     @contextmanager
-    def _counting(self) -> Iterator[None]:
+    def _calling(self) -> Iterator[None]:
+        """Around every call to a device, as a driver's may never return."""
+        call = object()
+        with self._counted:
+            self._calls[call] = time.monotonic()
         try:
             yield
+        finally:
+            with self._counted:
+                del self._calls[call]
+
+    @contextmanager
+    def _counting(self) -> Iterator[None]:
+        try:
+            with self._calling():
+                yield
         except GpuError as error:
             self._count(error)
             raise

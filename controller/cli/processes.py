@@ -218,13 +218,15 @@ def edge_agent(
     agent = serve(address, tls=tls, backend=backend, gpus=gpus)
     agent.stop_on_signals()
     end = time.monotonic() + duration if duration else float("inf")
-    served = None
+    served, hanging = None, False
     try:
         agent.start()
         served = MetricsServer(agent, metrics, tls) if metrics else None
         while time.monotonic() < end and not agent.wait(min(1.0, end - time.monotonic())):
-            if not agent.alive():
-                log.error("a call to a GPU hangs")
+            if agent.alive() is hanging:
+                hanging = not hanging
+                log.error("a call to a GPU %s", "hangs" if hanging else "has returned at last")
+            if hanging:
                 continue
             tell_alive()
             if heartbeat:

@@ -17,11 +17,13 @@ from controller.cli import emit, json_option
     help="First search what hindsight would have played (a run of prbandit experiment; some minutes).",
 )
 @click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), help="Write into this folder instead of RUN."
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where to (default: RUN, where an oracle is kept in any case).",
 )
 @json_option
 def report(run_dir: Path, oracle: bool, out: Path | None, as_json: bool) -> None:
-    """Write report.html and summary.json into the run folder RUN."""
+    """Write report.html and summary.json of the run in the folder RUN."""
     from controller.store.report import build
 
     if oracle:

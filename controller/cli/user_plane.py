@@ -21,10 +21,17 @@ class _Listen(click.ParamType):
     ) -> tuple[str, str, str]:
         if isinstance(value, tuple):
             return value
+        from agents.gnb_mock.user_plane import parse_address
+
         ue, _, addresses = value.partition("=")
         address, sign, server = addresses.partition("=")
-        if not (ue and address) or (sign and not server):
+        if not ue:
             self.fail(f"{value!r} is not {self.name}", param, ctx)
+        try:
+            for a in (address, server) if sign else (address,):
+                parse_address(a)
+        except ValueError as error:
+            self.fail(f"{value!r} is not {self.name}: {error}", param, ctx)
         return ue, address, server
 
 

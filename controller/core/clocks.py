@@ -33,13 +33,12 @@ class ClockFault:
 
 @dataclass(slots=True)
 class _Host:
-    """``good_ns``: when its clock was last told to be good; ``other_ns``: to follow another grandmaster (both
-    real)."""
+    """``good``: when its clock was last told to be good; ``other``: to follow another grandmaster."""
 
     report: ClockReport
     heard: Moment
-    good_ns: int = 0
-    other_ns: int = 0
+    good: Moment | None = None
+    other: Moment | None = None
 
 
 class ClockBoard:
@@ -78,12 +77,12 @@ class ClockBoard:
         entry = _Host(report, now)
         if before is not None:
             moved = before.report.grandmaster != report.grandmaster
-            entry.good_ns = before.good_ns
-            entry.other_ns = before.heard.real_ns if moved else before.other_ns
+            entry.good = before.good
+            entry.other = before.heard if moved else before.other
         self._hosts[report.host] = entry
         why = self._wrong(entry, now)
         if not why:
-            entry.good_ns = now.real_ns
+            entry.good = now
         entry.report = replace(report, fault=why)
         return entry.report
 
@@ -104,10 +103,10 @@ class ClockBoard:
             if entry is None:
                 faults.append(ClockFault(f"{name}: no news of its clock", 0))
             elif why := self._wrong(entry, now):
-                faults.append(ClockFault(why, entry.good_ns))
+                faults.append(ClockFault(why, _real_ns(entry.good, now)))
             elif entry.report.grandmaster:
                 masters.setdefault(entry.report.grandmaster, name)
-                changed_ns = max(changed_ns, entry.other_ns)
+                changed_ns = max(changed_ns, _real_ns(entry.other, now))
         if len(masters) > 1:
             faults.append(
                 ClockFault(f"{', '.join(sorted(masters.values()))}: different grandmasters", changed_ns)
@@ -129,3 +128,8 @@ class ClockBoard:
         if abs(entry.heard.real_ns - report.time_ns) > self._stale_ns:
             return f"{report.host}: its time is far from the controller's"
         return ""
+
+
+def _real_ns(then: Moment | None, now: Moment) -> int:
+    """A moment by the real clock as it goes now, which may have been set since; 0 for none."""
+    return 0 if then is None else now.real_ns - (now.mono_ns - then.mono_ns)

@@ -552,7 +552,8 @@ class OperatorClient:
     def _failed(self, error: grpc.RpcError) -> OperatorError:
         code, details = error.code(), error.details()
         if code is grpc.StatusCode.UNAVAILABLE:
-            hint = "" if self._tls else f"; one that has keys answers with {self._missing} alone"
+            nobody = self._tls or "refused" in details
+            hint = "" if nobody else f"; one that has keys answers with {self._missing} alone"
             return OperatorError(f"{self.address}: no controller answers there ({details}){hint}")
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             return OperatorError(f"{self.address}: no answer within {self._timeout_s:g} s")

@@ -114,9 +114,9 @@ def serve_cell(pipe: Connection, port: int, server: int, wide: bool) -> None:
     pipe.send("ready")
     with closing(plane):
         while not stop.is_set():
-            before = wide or _under_way(bed)
+            idle = not wide and _under_way(bed) == 0
             plane.put(bed)
-            if before == 0 and _under_way(bed):
+            if idle and _under_way(bed):
                 began = bed.nr_slot
             due, _ = pacer.due(time.monotonic_ns(), bed.nr_slot)
             if wide and bed.nr_slot < due:

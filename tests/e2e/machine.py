@@ -7,6 +7,7 @@ import secrets
 import shutil
 import signal
 import subprocess
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -154,3 +155,17 @@ class Machine:
             Path("/run/systemd/nspawn/propagate", self.name).rmdir()
         if self._cgroup:
             self._cgroup.close()
+
+
+def main() -> None:
+    """Boot one and end it: can this be done here?"""
+    with tempfile.TemporaryDirectory() as folder:
+        machine = Machine(Path(folder))
+        try:
+            machine.boot()
+        finally:
+            machine.close()
+
+
+if __name__ == "__main__":
+    main()

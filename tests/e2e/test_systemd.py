@@ -79,7 +79,8 @@ class Host(Machine):
         stub = f"LD_LIBRARY_PATH=/var/lib/stub {stub_module.STATE}=/var/lib/stub/gpus"
         self.stand_in(EDGE, f"Environment={stub}\nReadWritePaths=/var/lib/stub")
         ptp4l = f"{shutil.which('ptp4l')} -f /etc/linuxptp/ptp4l.conf"
-        self.stand_in(CONTROLLER, f"WatchdogSec={WATCHDOG_S}")
+        for unit in OURS:
+            self.stand_in(unit, f"WatchdogSec={WATCHDOG_S}", "watchdog")
         self.stand_in("ptp4l", f"ExecStart=\nExecStart={python} /opt/source/{HANDS_OFF} {ptp4l}")
         self.stand_in("phc2sys", "ExecStart=\nExecStart=/usr/bin/sleep infinity")
         client = CONFIG.format(socket="/var/run/ptp4l", more="slaveOnly 1", interface="ptp-client")
@@ -87,18 +88,15 @@ class Host(Machine):
         master = CONFIG.format(socket=folder / "ptp4l", more="priority1 10", interface="ptp-master")
         (folder / "master.conf").write_text(master)
 
-    def stand_in(self, unit: str, settings: str) -> None:
-        self.write(f"{UNITS}/{unit}.service.d/stand-in.conf", f"[Service]\n{settings}\n")
+    def stand_in(self, unit: str, settings: str, name: str = "stand-in") -> None:
+        self.write(f"{UNITS}/{unit}.service.d/{name}.conf", f"[Service]\n{settings}\n")
 
     def start(self) -> None:
-        try:
-            self.boot(source=ROOT, packages=Path(sysconfig.get_paths()["purelib"]))
-        except (OSError, pytest.fail.Exception) as error:
-            missing(f"systemd does not boot in a container here: {error}; {self.logs()}", REQUIRED_BY)
+        self.boot(source=ROOT, packages=Path(sysconfig.get_paths()["purelib"]))
         self.run("systemd-sysusers")
         self.run(PROGRAM, "keys", KEYS, "--cell", "cell-1")
-        self.run("chown", "--recursive", "prbandit:", KEYS)
-        self.run("chmod", "0700", KEYS)
+        # As deploy/systemd/README.md says.
+        self.run("sh", "-c", f"chown -R prbandit: {KEYS} && chmod -R u=rwX,go= {KEYS}")
         self.run("ip", "link", "add", "ptp-client", "type", "veth", "peer", "name", "ptp-master")
         for interface in ("ptp-client", "ptp-master"):
             self.run("ip", "link", "set", interface, "up")
@@ -228,11 +226,20 @@ def test_a_killed_controller_is_started_again_and_goes_on_learning(host: Host) -
     assert int(resumed[-1]) >= before
 
 
-def test_a_controller_that_hangs_is_started_again(host: Host) -> None:
-    before, restarts = host.cell()["control_slots"], int(host.show(CONTROLLER, "NRestarts"))
-    host.systemctl("kill", "--signal=STOP", "--kill-whom=main", CONTROLLER)
-    until(lambda: int(host.show(CONTROLLER, "NRestarts")) > restarts, "the watchdog", WATCHDOG_S + 30)
-    assert "Watchdog timeout" in host.journal(CONTROLLER)
+def test_daemons_that_hang_are_started_again_and_those_that_do_not_are_left_alone(host: Host) -> None:
+    restarts = {unit: int(host.show(unit, "NRestarts")) for unit in OURS}
+    before = host.cell()["control_slots"]
+    time.sleep(WATCHDOG_S + 2)
+    assert restarts == {unit: int(host.show(unit, "NRestarts")) for unit in OURS}
+    for unit in OURS:
+        host.systemctl("kill", "--signal=STOP", "--kill-whom=main", unit)
+    for unit in OURS:
+        until(
+            lambda unit=unit: int(host.show(unit, "NRestarts")) > restarts[unit],
+            f"the watchdog of {unit}",
+            WATCHDOG_S + 30,
+        )
+        assert "Watchdog timeout" in host.journal(unit)
     until(lambda: host.cell()["control_slots"] >= before + 2, "control slots after the restart", START_S)
 
 

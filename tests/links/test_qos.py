@@ -236,6 +236,15 @@ def test_a_clock_that_another_stream_tells_of_counts_for_the_frames(make: Callab
     assert bench.count("qos_clock_out_of_bound_total", "cell-1") == 0
 
 
+def test_the_controllers_clock_being_set_makes_no_news_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = qos.read_clocks()
+    real_ns = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: real_ns() + 3600 * 10**9)
+    after = qos.read_clocks()
+    assert after.real_ns - before.real_ns >= 3600 * 10**9
+    assert 0 <= after.mono_ns - before.mono_ns < 60 * 10**9
+
+
 def test_hosts_that_follow_different_grandmasters_do_not_agree(bench: Bench) -> None:
     host = bench.host()
     host.greet()

@@ -237,6 +237,8 @@ length_s: 1.2
 flows:
   - {flow: ar-1, ue: ue-1, active: [[0, 1.2]]}
   - {flow: ar-2, ue: ue-2, active: [[0, 1.2]]}
+  - {flow: bg-1, ue: ue-1, kind: iperf3, active: [[0, 1.2]]}
+  - {flow: bg-2, ue: ue-2, kind: iperf3, active: [[0, 1.2]]}
 """
 
 
@@ -247,17 +249,23 @@ def told_by(tmp_path: Path, *options: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-def test_each_ue_has_its_own_server_and_its_own_place(tmp_path: Path) -> None:
+def test_each_ue_has_its_own_server_and_its_own_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(traffic.shutil, "which", lambda name: name)  # nothing of iperf3 is run
     code, output = told_by(
         tmp_path,
-        *("--server", "127.0.0.1:9099", "--server", "ue-2=127.0.0.1:9098"),
+        *("--server", "127.0.0.1:9099", "--server", "ue-2=127.0.0.2:9098", "--iperf3-server", "ue-1=ten"),
         *("--on-ue", "ue-1=echo here", "--on-ue", "ue-2=echo there", "--", "--fps", "7"),
     )
     assert code == 0, output
-    for flow, place, server in (("ar-1", "here", "127.0.0.1:9099"), ("ar-2", "there", "127.0.0.1:9098")):
+    for flow, place, server in (("ar-1", "here", "127.0.0.1:9099"), ("ar-2", "there", "127.0.0.2:9098")):
         said = (tmp_path / "logs" / f"{flow}.out").read_text().splitlines()[0].split()
         assert said[0] == place and said[said.index("client") + 1] == server
         assert said[said.index("--flow") + 1] == flow and said[-2:] == ["--fps", "7"]
+    for flow, place, server in (("bg-1", "here", "ten"), ("bg-2", "there", "127.0.0.2")):
+        said = (tmp_path / "logs" / f"{flow}.out").read_text().splitlines()[0].split()
+        assert said[:4] == [place, "iperf3", "--client", server]
 
 
 @pytest.mark.parametrize(
@@ -267,6 +275,7 @@ def test_each_ue_has_its_own_server_and_its_own_place(tmp_path: Path) -> None:
         (("--server", "a:1", "--server", "b:1"), "all UEs: set twice"),
         (("--server", "a:1", "--server", "ue-3=b:1"), "no flow of the schedule is on ue-3"),
         (("--server", "=a:1"), "is not UE=VALUE"),
+        (("--server", "a:1", "--server", "ue-2=127.0.0.1"), "'127.0.0.1' is not HOST:PORT"),
         (("--server", "a:1", "--on-ue", "ip netns exec x"), "is not UE=VALUE"),
         (("--server", "a:1", "--on-ue", "ue-7=true"), "no flow of the schedule is on ue-7"),
     ],

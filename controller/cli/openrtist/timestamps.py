@@ -47,8 +47,11 @@ def import_timestamps(
     from controller.experiments import imported
 
     config = load_config(config_file, {})
+    slices = [s.id for s in config.cells[0].slices]
+    if slice_ is not None and slice_ not in slices:
+        raise click.BadParameter(f"{slice_!r} is none of {', '.join(slices)}", param_hint="--slice")
     found = load("timestamps").read(folder)
-    owner = imported.Owner(ue, slice_ or config.cells[0].slices[0].id, ul_bps, dl_bps)
+    owner = imported.Owner(ue, slice_ or slices[0], ul_bps, dl_bps)
     slots = imported.control_slots(found.flows, config, owner)
     judged = imported.judge(slots, config, owner.slice)
     if output is not None:

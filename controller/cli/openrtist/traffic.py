@@ -145,6 +145,10 @@ def traffic(
         raise click.UsageError("--video is missing: the schedule has OpenRTiST flows")
     ues = {f.ue for f in plan.flows}
     server_of = _by_ue("--server", servers, ues)
+    for server in server_of.values():
+        host, _, port = server.rpartition(":")
+        if not (host and port.isdecimal() and int(port) < 65_536):
+            raise click.BadParameter(f"{server!r} is not HOST:PORT", param_hint="--server")
     iperf3_of = _by_ue("--iperf3-server", iperf3_servers, ues)
     prefixes = {ue: shlex.split(c) for ue, c in _by_ue("--on-ue", on_ue, ues, of_all=False).items()}
     for flow in plan.flows:

@@ -115,27 +115,39 @@ def test_the_thread_that_ends_leases_survives_what_nobody_foresaw() -> None:
 class Hanging(Gpu):
     """A driver call that does not return until it is told to."""
 
-    def __init__(self, uuid: str) -> None:
+    def __init__(self, uuid: str, call: str) -> None:
         super().__init__(uuid)
+        self.call = call
         self.called, self.goes_on = threading.Event(), threading.Event()
 
+    def _hang(self, call: str) -> None:
+        if call == self.call:
+            self.called.set()
+            assert self.goes_on.wait(20)
+
     def lock(self, mhz: int) -> None:
-        self.called.set()
-        assert self.goes_on.wait(20)
+        self._hang("lock")
         super().lock(mhz)
 
+    def read(self) -> Reading:
+        self._hang("read")
+        return super().read()
 
-def test_a_call_to_a_gpu_that_hangs_is_noticed() -> None:
-    gpu = Hanging("A")
+
+@pytest.mark.parametrize("call", ["lock", "read"])
+def test_a_call_to_a_gpu_that_hangs_is_noticed(call: str) -> None:
+    gpu = Hanging("A", call)
     kept = ClockKeeper([gpu], reach_s=0.0)
     assert not kept.alive()  # nobody watches the leases yet
     kept.start()
     assert kept.alive()
     caller = threading.Thread(target=kept.lock, args=("A", "cell", 900, 3.0))
     caller.start()
-    assert gpu.called.wait(10) and not kept.alive(0.05)
+    assert gpu.called.wait(10)
+    assert kept.alive() and not kept.alive(0.0)
     gpu.goes_on.set()
     caller.join()
-    assert kept.alive()
+    assert kept.alive(0.0)
     kept.close()
     assert gpu.locked == 0
+    assert not kept.alive()
