@@ -14,11 +14,12 @@ import pytest
 import zmq
 
 from controller import config
+from controller.cli.ports import free_port
 from controller.core import collector
 from controller.core.loop import ControlLoop
 from controller.daemon import Daemon
 from controller.store.run import RunStore
-from tests.e2e.harness import free_port, until
+from tests.e2e.harness import until
 from wire import PROTOCOL_VERSION, qos_pb2, qos_pb2_grpc, ran_pb2
 
 CONFIG = """

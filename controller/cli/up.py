@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from controller.cli import emit, json_option
+from controller.cli.ports import free_ports
 from controller.cli.processes import SECONDS
 
 if TYPE_CHECKING:
@@ -169,15 +169,6 @@ def _real_applications(
             *("--flow", f"openrtist-{i}", "--ue", ue, "--slice", slice_, "--silent", "60"),
         ]
     return commands
-
-
-def free_ports(n: int) -> list[int]:
-    """Ports of loopback that nobody listens on now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(n)]
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
 
 
 @contextmanager

@@ -7,7 +7,6 @@ import importlib
 import logging
 import multiprocessing
 import os
-import socket
 import statistics
 import threading
 import time
@@ -22,6 +21,7 @@ import numpy as np
 import zmq
 
 from controller import config
+from controller.cli.ports import free_port
 from controller.daemon import Daemon
 from wire import PROTOCOL_VERSION, ran_pb2
 
@@ -87,12 +87,6 @@ def controller_config(
             "links.metrics.address": f"127.0.0.1:{free_port()}" if metrics else None,
         },
     )
-
-
-def free_port() -> int:
-    """A TCP port of loopback that nobody uses at the moment."""
-    with socket.create_server(("127.0.0.1", 0)) as s:
-        return int(s.getsockname()[1])
 
 
 def mac_report(ues: int, rng: np.random.Generator) -> ran_pb2.MacReport:

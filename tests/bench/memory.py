@@ -18,9 +18,10 @@ from agents.emulator.testbed import EmulatedTestbed
 from agents.emulator.warmup import warm_up
 from agents.gnb_mock.mock import FRAMES_PERIOD_SLOTS, GnbMock
 from controller import config, sim
+from controller.cli.ports import free_port
 from controller.daemon import Daemon
 from controller.links.qos import QosIngest
-from tests.bench.common import CHILD_S, Child, Row, child, free_port, need
+from tests.bench.common import CHILD_S, Child, Row, child, need
 
 NAME = "memory"
 SCENARIO, SEED = "mucb1-1", 4

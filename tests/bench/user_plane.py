@@ -17,8 +17,9 @@ from agents.emulator.testbed import EmulatedTestbed
 from agents.emulator.warmup import warm_up
 from agents.gnb_mock.pacing import Pacer
 from agents.gnb_mock.user_plane import Listen, UserPlane
+from controller.cli.ports import free_port
 from controller.core.nr import SLOT_NS, TDD_PATTERNS
-from tests.bench.common import Child, Row, child, free_port, percentile, until_told
+from tests.bench.common import Child, Row, child, percentile, until_told
 
 NAME = "user-plane"
 STREAMS = 4

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,14 +15,10 @@ from typing import Any, NoReturn
 import grpc
 import pytest
 
+from controller.cli.ports import free_port
 from controller.links.operator import OperatorClient
 
 START_S = 60.0
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as s:
-        return int(s.getsockname()[1])
 
 
 def until(condition: Callable[[], Any], what: str, timeout_s: float = 30.0) -> Any:

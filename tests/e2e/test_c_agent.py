@@ -20,7 +20,8 @@ from typing import Any
 import pytest
 import zmq
 
-from tests.e2e.harness import Testbed, free_port, until
+from controller.cli.ports import free_port
+from tests.e2e.harness import Testbed, until
 from tests.oai_patches.build import build_agent
 from wire import PROTOCOL_VERSION, keys, ran_pb2
 

@@ -28,8 +28,9 @@ import pytest
 import zmq
 
 from controller import config
+from controller.cli.ports import free_port
 from controller.links.operator import OperatorClient
-from tests.e2e.harness import free_port, missing, until
+from tests.e2e.harness import missing, until
 from wire import (
     PROTOCOL_VERSION,
     edge_pb2,

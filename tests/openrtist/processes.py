@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.harness import free_port, until
+from controller.cli.ports import free_port
+from tests.e2e.harness import until
 
 
 class Process:

@@ -15,7 +15,8 @@ import pytest
 from click.testing import CliRunner
 
 from controller.cli import cli
-from tests.e2e.harness import free_port, until
+from controller.cli.ports import free_port
+from tests.e2e.harness import until
 from tests.openrtist import needs
 
 needs.extra()

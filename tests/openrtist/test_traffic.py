@@ -204,7 +204,7 @@ def test_background_flows_are_skipped_by_name_without_iperf3(
 @pytest.mark.skipif(shutil.which("iperf3") is None, reason="iperf3 is not installed")
 @pytest.mark.parametrize("direction", ["ul", "dl"])
 def test_a_background_flow_carries_bytes(tmp_path: Path, direction: str) -> None:
-    from tests.e2e.harness import free_port
+    from controller.cli.ports import free_port
 
     port = free_port()
     server = subprocess.Popen(

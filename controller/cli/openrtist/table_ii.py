@@ -11,6 +11,7 @@ import click
 
 from controller.cli import emit, json_option
 from controller.cli.openrtist.common import PATH, load, quiet_gabriel
+from controller.cli.ports import free_port
 from controller.cli.processes import SECONDS
 
 
@@ -41,7 +42,6 @@ def table_ii(
 ) -> None:
     """Redo Table II of the paper on this machine: bitrates and inference time over loopback, tokens off."""
     from controller.cli.progress import progress
-    from controller.cli.up import free_ports
 
     module = load("table_ii")
     quiet_gabriel()
@@ -49,7 +49,7 @@ def table_ii(
     if unknown := set(only) - {case.name for case in module.PAPER}:
         raise click.BadParameter(f"{sorted(unknown)[0]!r} is no row of the table", param_hint="--only")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the server goes with us
-    address = f"127.0.0.1:{free_ports(1)[0]}"
+    address = f"127.0.0.1:{free_port()}"
     rows = []
     with _server_process(style, address, threads, provider) as about, progress("rows", len(cases)) as advance:
         for case in cases:

@@ -9,7 +9,6 @@ import json
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -26,6 +25,7 @@ from click.testing import CliRunner
 
 from agents.gpu.device import ERRORS
 from controller.cli import cli
+from controller.cli.ports import free_port
 from controller.core.observation import GpuReading
 from controller.links import codec
 from controller.links.edge import NOT_REACHED, EdgeLink
@@ -53,11 +53,6 @@ def stub(tmp_path: Path) -> Stub:
     except stub_module.NoCompiler as missing:
         pytest.skip(str(missing))
     return Stub(tmp_path / "gpus")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as s:
-        return int(s.getsockname()[1])
 
 
 def until(condition: Callable[[], Any], what: str, timeout_s: float = START_S) -> Any:

@@ -19,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from agents.ptp.service import PtpAgent
 from controller.cli import cli
+from controller.cli.ports import free_port
 from controller.core.observation import ClockReport
 from controller.links.qos import QosIngest
 from tests.agents.ptp.fake import CLOCK, OTHER, FakePtp4l
@@ -97,14 +98,6 @@ def samples(url: str, context: ssl.SSLContext | None = None) -> dict[tuple[str, 
         for family in text_string_to_metric_families(text)
         for s in family.samples
     }
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 def test_what_ptp4l_says_reaches_the_controller(
