@@ -19,8 +19,9 @@ $(VENV)/.installed: pyproject.toml
 demo: install
 	$(BIN)/prbandit up --duration $(DURATION) $(if $(TRACE),--channel-trace $(TRACE))
 
+# Most tests wait for clocks and processes: two files at a time take half as long.
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: install
 	$(BIN)/ruff check .
