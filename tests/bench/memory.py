@@ -19,6 +19,7 @@ from agents.emulator.warmup import warm_up
 from agents.gnb_mock.mock import FRAMES_PERIOD_SLOTS, GnbMock
 from controller import config, sim
 from controller.cli.ports import free_port
+from controller.core.clocks import Moment
 from controller.daemon import Daemon
 from controller.links.qos import QosIngest
 from tests.bench.common import CHILD_S, Child, Row, child, need
@@ -59,7 +60,7 @@ def serve_stepped(pipe: Connection, settings: config.Config, folder: Path) -> No
     clock: Any = ShiftedClock()
     controller.daemon.time = controller.links.ran.time = clock
     defaults: Any = QosIngest.__init__.__kwdefaults__
-    defaults["clock"] = clock.time_ns
+    defaults["clock"] = lambda: Moment(clock.time_ns(), round(clock.monotonic() * 1e9))
     daemon = Daemon(settings, run_dir=folder)
     (cell,) = daemon._cells.values()
     assert daemon._qos is not None
