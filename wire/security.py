@@ -68,6 +68,20 @@ class KeyFileError(ValueError):
     """A key file is missing, unreadable or not a key; the message names the file."""
 
 
+# ---- addresses ------------------------------------------------------------------------------------------
+
+Address = tuple[str, int]
+"""Host, without the brackets of a v6 address, and port."""
+
+
+def parse_address(text: str) -> Address:
+    """``host:port`` or ``[v6]:port``; ValueError for anything else."""
+    host, colon, port = text.rpartition(":")
+    if not (host and colon and port.isdecimal() and int(port) < 65_536):
+        raise ValueError(f"address {text!r} is not HOST:PORT")
+    return host.strip("[]"), int(port)
+
+
 # ---- the loopback rule ----------------------------------------------------------------------------------
 
 

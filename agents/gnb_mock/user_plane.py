@@ -27,6 +27,7 @@ from typing import Final
 from agents.emulator.spec import EXTERNAL, MAX_EXTERNAL, FlowSpec, TestbedSpec
 from agents.emulator.testbed import EmulatedTestbed
 from wire import security
+from wire.security import Address
 
 log = logging.getLogger(__name__)
 
@@ -36,16 +37,6 @@ UNREAD_BYTES: Final = 131_072
 """Bytes that came out of the cell and that the reader has not taken; with more, nothing goes in."""
 SOCKET_BYTES: Final = 32_768
 """Kernel buffer on the writer's side. A large one would take frames that the radio cannot."""
-
-Address = tuple[str, int]
-
-
-def parse_address(text: str) -> Address:
-    """``host:port`` or ``[v6]:port``; ValueError for anything else."""
-    host, colon, port = text.rpartition(":")
-    if not (host and colon and port.isdecimal() and int(port) < 65_536):
-        raise ValueError(f"address {text!r} is not HOST:PORT")
-    return host.strip("[]"), int(port)
 
 
 def _text(address: Address) -> str:

@@ -4,35 +4,37 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 
 from controller.cli.processes import SECONDS, load_config, log_to_stderr
+from wire.security import Address, parse_address
 
 
 class _Listen(click.ParamType):
     name = "UE=HOST:PORT[=HOST:PORT]"
 
     def convert(
-        self,
-        value: str | tuple[str, str, str],
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> tuple[str, str, str]:
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, Address, Address | None]:
         if isinstance(value, tuple):
             return value
-        from agents.gnb_mock.user_plane import parse_address
-
         ue, _, addresses = value.partition("=")
         address, sign, server = addresses.partition("=")
         if not ue:
             self.fail(f"{value!r} is not {self.name}", param, ctx)
         try:
-            for a in (address, server) if sign else (address,):
-                parse_address(a)
+            return ue, parse_address(address), parse_address(server) if sign else None
         except ValueError as error:
             self.fail(f"{value!r} is not {self.name}: {error}", param, ctx)
-        return ue, address, server
+
+
+def _address(_context: click.Context, _parameter: click.Parameter, value: str) -> Address:
+    try:
+        return parse_address(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 @click.command("user-plane")
@@ -46,7 +48,14 @@ class _Listen(click.ParamType):
     show_default=True,
     help="Where applications of a UE connect, and to which server if not to --server's. Repeatable.",
 )
-@click.option("--server", default="127.0.0.1:9099", show_default=True, help="Server behind the cell.")
+@click.option(
+    "--server",
+    default="127.0.0.1:9099",
+    show_default=True,
+    callback=_address,
+    metavar="HOST:PORT",
+    help="Server behind the cell.",
+)
 @click.option("--ran", default="tcp://127.0.0.1:5555", show_default=True, help="The controller's RAN link.")
 @click.option("--channel-trace", type=click.Path(), help="Measured channel (CQI, SNR) instead of a process.")
 @click.option("--seed", default=1, show_default=True)
@@ -58,8 +67,8 @@ class _Listen(click.ParamType):
 @click.option("-v", "--verbose", is_flag=True)
 def user_plane(
     config_file: str,
-    listens: tuple[tuple[str, str, str], ...],
-    server: str,
+    listens: tuple[tuple[str, Address, Address | None], ...],
+    server: Address,
     ran: str,
     channel_trace: str | None,
     seed: int,
@@ -74,16 +83,14 @@ def user_plane(
     The flows that CONFIG emulates are left out; their UEs stay.
     """
     from agents.gnb_mock.mock import GnbMock
-    from agents.gnb_mock.user_plane import Listen, UserPlane, parse_address
+    from agents.gnb_mock.user_plane import Listen, UserPlane
     from controller import sim
     from wire.security import curve_client
 
     log_to_stderr(verbose)
     config = load_config(config_file, {"emulation.channel_trace": channel_trace} if channel_trace else {})
     spec = replace(sim.testbed_spec(config, seed), flows=())
-    plane = UserPlane(
-        [Listen(ue, parse_address(a), parse_address(to or server)) for ue, a, to in listens],
-    )
+    plane = UserPlane([Listen(ue, address, to or server) for ue, address, to in listens])
     try:
         mock = GnbMock(
             spec,

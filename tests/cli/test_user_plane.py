@@ -42,3 +42,9 @@ def test_a_ue_that_is_not_in_the_cell_is_named() -> None:
     line = ["user-plane", "frames", "--listen", "ue-2=127.0.0.1:0", "--duration", "0.1"]
     result = CliRunner().invoke(cli, line)
     assert result.exit_code != 0 and "ue-2" in str(result.exception)
+
+
+def test_a_server_that_cannot_be_is_named_with_its_option() -> None:
+    result = CliRunner().invoke(cli, ["user-plane", "frames-2", "--server", "foo"])
+    assert result.exit_code == 2 and "--server" in result.output
+    assert "'foo' is not HOST:PORT" in result.output

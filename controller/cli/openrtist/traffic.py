@@ -11,6 +11,7 @@ import click
 from controller.cli import emit, json_option
 from controller.cli.openrtist.common import FILE, PATH, load
 from controller.cli.processes import SECONDS, log_to_stderr, stop_on_signals
+from wire.security import parse_address
 
 
 @click.command("schedule")
@@ -145,21 +146,20 @@ def traffic(
         raise click.UsageError("--video is missing: the schedule has OpenRTiST flows")
     ues = {f.ue for f in plan.flows}
     server_of = _by_ue("--server", servers, ues)
-    for server in server_of.values():
-        host, _, port = server.rpartition(":")
-        if not (host and port.isdecimal() and int(port) < 65_536):
-            raise click.BadParameter(f"{server!r} is not HOST:PORT", param_hint="--server")
     iperf3_of = _by_ue("--iperf3-server", iperf3_servers, ues)
+    try:
+        host_of = {ue: parse_address(server)[0] for ue, server in server_of.items()} | iperf3_of
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--server") from None
     prefixes = {ue: shlex.split(c) for ue, c in _by_ue("--on-ue", on_ue, ues, of_all=False).items()}
     for flow in plan.flows:
-        if flow.ue not in server_of and (flow.kind == "openrtist" or flow.ue not in iperf3_of):
+        if flow.ue not in (host_of if flow.kind == "iperf3" else server_of):
             raise click.UsageError(f"flow {flow.flow!r} of the schedule: no --server for {flow.ue}")
 
     def command_of(flow: Any, seconds: float) -> list[str]:
         prefix = prefixes.get(flow.ue, [])
         if flow.kind == "iperf3":
-            host = iperf3_of.get(flow.ue) or server_of[flow.ue].rpartition(":")[0].strip("[]")
-            return [*prefix, *module.iperf3_command(flow, host, seconds)]
+            return [*prefix, *module.iperf3_command(flow, host_of[flow.ue], seconds)]
         return [
             *(*prefix, sys.executable, "-m", "controller.cli", "openrtist", "client", server_of[flow.ue]),
             *("--video", str(video), "--loop", "--flow", flow.flow, "--ue", flow.ue, "--json"),

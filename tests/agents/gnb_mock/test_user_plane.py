@@ -21,7 +21,8 @@ from agents.emulator.spec import (
     UeSpec,
 )
 from agents.emulator.testbed import EmulatedTestbed
-from agents.gnb_mock.user_plane import UNREAD_BYTES, Listen, UserPlane, parse_address
+from agents.gnb_mock.user_plane import UNREAD_BYTES, Listen, UserPlane
+from wire.security import parse_address
 
 SECOND = 2000
 ANY_PORT = ("127.0.0.1", 0)
