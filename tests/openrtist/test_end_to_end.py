@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,6 +28,7 @@ from PIL import Image  # noqa: E402
 
 from controller.links.codec import FlowEnd, FrameBatch  # noqa: E402
 from controller.links.qos import FlowBegin, QosIngest, QosQueue  # noqa: E402
+from controller.store.run import RunStore  # noqa: E402
 from openrtist.convert import import_style  # noqa: E402
 from tests.openrtist import networks  # noqa: E402
 from tests.openrtist.processes import client, pause, process, server, until_log  # noqa: E402
@@ -280,6 +284,24 @@ def test_an_edge_agent_that_is_not_there_is_named(
     arguments = ["--style", str(plain), "--emulated-gpu", "--edge-agent", address, "--port", "0"]
     result = CliRunner().invoke(cli, ["openrtist", "server", *arguments])
     assert result.exit_code == 1 and f"--edge-agent {address}: " in result.output
+
+
+def test_up_with_real_frames_learns_from_their_times(tmp_path: Path, plain: Path, video: Path) -> None:
+    """Client, user plane, server, edge agent and controller, each the process that the command starts."""
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "controller.cli", "up", "--frames", "--json", "--run", str(folder)]
+    command += ["--style", str(plain), "--video", str(video), "--duration", "12"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=150)
+    assert done.returncode == 0, done.stderr
+    slice_ = json.loads(done.stdout)["summary"]["cells"]["cell-1"]["slices"]["ar"]
+    assert slice_["busy_control_slots"] >= 3 and slice_["frames"] >= 20
+    with RunStore.open(folder) as run:
+        records = [record["slices"]["ar"] for record in run.decisions()]
+    for hop in ("ul", "edge", "dl"):
+        assert any(r["closed"][hop]["q"] == 1 and not r["closed"]["unattributed"] for r in records), hop
+        assert min(r["hops"][hop]["action"] for r in records) < records[0]["hops"][hop]["action"], hop
+    client_log = (folder / "logs" / "openrtist-client-1.log").read_text()
+    assert "the edge's GPU is emulated: it ran at " in client_log
 
 
 # ---- what goes wrong ------------------------------------------------------------------------------------
