@@ -47,7 +47,7 @@ class WatchGpuRequest(_message.Message):
     def __init__(self, gpu: _Optional[str] = ..., period_ms: _Optional[int] = ...) -> None: ...
 
 class GpuState(_message.Message):
-    __slots__ = ("gpu", "time_ns", "sm_mhz", "memory_mhz", "locked_mhz", "power_w", "energy_j", "utilisation", "temperature_c", "clock_event_reasons")
+    __slots__ = ("gpu", "time_ns", "sm_mhz", "memory_mhz", "locked_mhz", "power_w", "energy_j", "utilisation", "temperature_c", "clock_event_reasons", "mono_ns")
     GPU_FIELD_NUMBER: _ClassVar[int]
     TIME_NS_FIELD_NUMBER: _ClassVar[int]
     SM_MHZ_FIELD_NUMBER: _ClassVar[int]
@@ -58,6 +58,7 @@ class GpuState(_message.Message):
     UTILISATION_FIELD_NUMBER: _ClassVar[int]
     TEMPERATURE_C_FIELD_NUMBER: _ClassVar[int]
     CLOCK_EVENT_REASONS_FIELD_NUMBER: _ClassVar[int]
+    MONO_NS_FIELD_NUMBER: _ClassVar[int]
     gpu: str
     time_ns: int
     sm_mhz: int
@@ -68,7 +69,8 @@ class GpuState(_message.Message):
     utilisation: float
     temperature_c: float
     clock_event_reasons: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, gpu: _Optional[str] = ..., time_ns: _Optional[int] = ..., sm_mhz: _Optional[int] = ..., memory_mhz: _Optional[int] = ..., locked_mhz: _Optional[int] = ..., power_w: _Optional[float] = ..., energy_j: _Optional[float] = ..., utilisation: _Optional[float] = ..., temperature_c: _Optional[float] = ..., clock_event_reasons: _Optional[_Iterable[str]] = ...) -> None: ...
+    mono_ns: int
+    def __init__(self, gpu: _Optional[str] = ..., time_ns: _Optional[int] = ..., sm_mhz: _Optional[int] = ..., memory_mhz: _Optional[int] = ..., locked_mhz: _Optional[int] = ..., power_w: _Optional[float] = ..., energy_j: _Optional[float] = ..., utilisation: _Optional[float] = ..., temperature_c: _Optional[float] = ..., clock_event_reasons: _Optional[_Iterable[str]] = ..., mono_ns: _Optional[int] = ...) -> None: ...
 
 class LockClocksRequest(_message.Message):
     __slots__ = ("gpu", "holder", "mhz", "lease_ms")

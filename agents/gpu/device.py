@@ -86,14 +86,16 @@ class GpuInfo:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The state of a GPU now; None where it does not report a field.
+    """The state of a GPU; None where it does not report a field.
 
+    ``mono_ns`` is the host's monotonic clock (ns) at the moment that ``energy_j`` and ``power_w`` stand for.
     Clocks in MHz as the hardware runs them, ``power_w`` in W, ``energy_j`` in J since the driver was loaded
     (never falls), ``utilisation`` 0..1, ``temperature_c`` in degrees Celsius; ``clock_event_reasons`` are
     NVML's clocks event reasons in lower case (``gpu_idle``, ``applications_clocks_setting``,
     ``sw_thermal_slowdown``, ...).
     """
 
+    mono_ns: int
     sm_mhz: int | None
     memory_mhz: int | None
     power_w: float | None

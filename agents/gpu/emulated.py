@@ -106,6 +106,7 @@ class EmulatedGpu(GpuDevice):
             if utilisation == 0.0:
                 reasons.append("gpu_idle")
             return Reading(
+                mono_ns=round(self._at * 1e9),
                 sm_mhz=self._sm_mhz,
                 memory_mhz=self._spec.memory_mhz,
                 power_w=self._power(utilisation),

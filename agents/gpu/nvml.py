@@ -199,8 +199,10 @@ class NvmlGpu(GpuDevice):
         with self._use("cannot be read") as handle:
             power_mw = self._field(api.nvmlDeviceGetPowerUsage, handle)
             energy_mj = self._field(api.nvmlDeviceGetTotalEnergyConsumption, handle)
+            mono_ns = time.monotonic_ns()
             rates = self._field(api.nvmlDeviceGetUtilizationRates, handle)
             return Reading(
+                mono_ns=mono_ns,
                 sm_mhz=self._field(api.nvmlDeviceGetClockInfo, handle, api.NVML_CLOCK_SM),
                 memory_mhz=self._field(api.nvmlDeviceGetClockInfo, handle, api.NVML_CLOCK_MEM),
                 power_w=None if power_mw is None else power_mw / 1e3,

@@ -176,7 +176,7 @@ class _Sweep:
         try:
             for state in stream:
                 states.append(state)
-                if len(states) > 1 and states[-1].time_ns - states[0].time_ns >= seconds * 1e9:
+                if len(states) > 1 and states[-1].mono_ns - states[0].mono_ns >= seconds * 1e9:
                     break
         finally:
             stream.cancel()
@@ -201,7 +201,7 @@ def _moved(states: Iterable[edge_pb2.GpuState], mhz: int) -> str:
 def _mean(states: Sequence[edge_pb2.GpuState], mhz: int) -> tuple[Sample, str]:
     """The counter of energy averages over all of the time; single readings of power are what is left."""
     first, last = states[0], states[-1]
-    joules, seconds = last.energy_j - first.energy_j, (last.time_ns - first.time_ns) / 1e9
+    joules, seconds = last.energy_j - first.energy_j, (last.mono_ns - first.mono_ns) / 1e9
     if joules > 0.0 and seconds > 0.0:
         power, source = joules / seconds, "energy counter"
     else:

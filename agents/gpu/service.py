@@ -170,6 +170,7 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
             utilisation=reading.utilisation,
             temperature_c=reading.temperature_c,
             clock_event_reasons=reading.clock_event_reasons,
+            mono_ns=reading.mono_ns,
         )  # a field that the GPU does not report is None here and stays unset
 
     def _answer(self, context: grpc.ServicerContext, call: Callable[[], Held]) -> edge_pb2.ClockLock:

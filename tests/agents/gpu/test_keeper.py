@@ -31,7 +31,7 @@ class Gpu(GpuDevice):
     def read(self) -> Reading:
         if self.failing:
             raise GpuLost("for a moment")
-        return Reading(self.locked or 1600, 4001, 30.0, 0.0, 0.0, 40.0)
+        return Reading(1, self.locked or 1600, 4001, 30.0, 0.0, 0.0, 40.0)
 
 
 class Stubborn(Gpu):

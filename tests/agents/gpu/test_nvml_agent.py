@@ -267,7 +267,7 @@ def test_what_a_gpu_does_not_report_is_a_gap(stub: Stub) -> None:
         state = agent.state()
         codec.check_gpu_state(state)
         # Nothing but these two is set: what is not known is not said to be 0.
-        assert {field.name for field, _ in state.ListFields()} == {"gpu", "time_ns"}
+        assert {field.name for field, _ in state.ListFields()} == {"gpu", "time_ns", "mono_ns"}
         page = metrics(port)
         assert page[f'prbandit_agent_gpu_up{{gpu="{GPUS[0]}"}}'] == 1
         assert not [name for name in page if "power" in name or "energy" in name or "sm_mhz" in name]

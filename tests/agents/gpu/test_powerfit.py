@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import itertools
 import threading
+import time
 from collections.abc import Iterator
 
 import grpc
@@ -94,13 +96,23 @@ def test_the_constants_of_the_emulated_gpu_come_out_and_the_lock_goes_back(
     visits: list[int] = []
     fit = powerfit.measure(edge, **FAST, progress=lambda done, of, mhz: visits.append(mhz))
     share = SPEC.clocking_share + (1 - SPEC.clocking_share) * 0.5
-    assert fit.w_per_mhz == pytest.approx(SPEC.dynamic_w * share / 1600, rel=1e-3)
-    assert fit.idle_w == pytest.approx(SPEC.idle_w, rel=1e-2)
-    assert fit.r2 == pytest.approx(1.0, abs=1e-4) and fit.rms_w < 0.05
+    assert fit.w_per_mhz == pytest.approx(SPEC.dynamic_w * share / 1600, rel=1e-6)
+    assert fit.idle_w == pytest.approx(SPEC.idle_w, rel=1e-6)
+    assert fit.r2 == pytest.approx(1.0, abs=1e-9) and fit.rms_w < 1e-6
     assert fit.source == "energy counter" and fit.left_out == {}
     assert visits == [*visits[:4], *visits[3::-1]] and visits[0] == 300 and visits[3] == 1600
     assert [s.mhz for s in fit.samples] == visits and all(s.utilisation == 0.5 for s in fit.samples)
     assert locked(edge) == 0
+
+
+def test_a_real_clock_that_steps_does_not_spoil_the_fit(
+    edge: edge_pb2_grpc.EdgeStub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = itertools.cycle([0, 3_600_000_000_000])
+    real = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: real() + next(steps))
+    fit = powerfit.measure(edge, **FAST)
+    assert fit.idle_w == pytest.approx(SPEC.idle_w, rel=1e-6) and fit.rms_w < 1e-6
 
 
 def test_a_clock_that_does_not_come_is_left_out_and_said_so(

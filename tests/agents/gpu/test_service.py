@@ -48,7 +48,7 @@ class BrokenGpu(GpuDevice):
 
     def read(self) -> Reading:
         clocks = [c for c in self.calls if isinstance(c, int)]
-        return Reading(clocks[-1] if clocks else 1600, 4001, 30.0, 0.0, 0.0, 40.0)
+        return Reading(1, clocks[-1] if clocks else 1600, 4001, 30.0, 0.0, 0.0, 40.0)
 
     def _do(self, call: object) -> None:
         if self.error is not None:
@@ -214,6 +214,7 @@ def test_watch_streams_the_state(edge: edge_pb2_grpc.EdgeStub):
     assert [s.sm_mhz for s in seen] == [800] * 3
     assert [s.locked_mhz for s in seen] == [800] * 3
     assert seen[0].time_ns < seen[1].time_ns < seen[2].time_ns
+    assert seen[0].mono_ns < seen[1].mono_ns < seen[2].mono_ns < time.monotonic_ns()
     assert seen[0].energy_j < seen[2].energy_j
     assert seen[0].power_w > 0 and seen[0].temperature_c > 0
     states.cancel()
