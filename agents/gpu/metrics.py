@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from agents.gpu.device import ERRORS, GpuError, Reading
 from agents.gpu.service import EdgeAgent
-from wire import security
 
 _COUNTS = {
     "locks": "Clock locks and renewals that the GPU took",
@@ -100,45 +99,8 @@ class AgentCollector(Collector):
         yield from (errors, refused)
 
 
-class MetricsServer:
-    """Serves the metrics of ``agent`` on ``host:port`` (port 0: any) until :meth:`close`.
-
-    HTTPS with ``tls``; asks for no certificate, so that Prometheus needs no key of the testbed. Raises
-    :class:`wire.security.InsecureAddress` beyond loopback without it, ``ValueError`` for what is no address
-    and ``OSError`` where it cannot be bound.
-    """
-
-    def __init__(
-        self,
-        agent: EdgeAgent,
-        address: str,
-        tls: security.Tls | None,
-        *,
-        setting: str = "--metrics",
-        missing: str = "--keys",
-    ) -> None:
-        security.require_secure(setting, address, tls is not None, missing)
-        host, _, port = address.rpartition(":")
-        if not (host and port.isdecimal() and int(port) < 65536):
-            raise ValueError(f"{setting}: {address!r} is not host:port")
-        registry = CollectorRegistry()
-        registry.register(AgentCollector(agent))
-        if tls is not None:
-            tls.read()  # names the file that is missing
-        try:
-            self._server, self._thread = start_http_server(
-                int(port),
-                host.strip("[]"),
-                registry,
-                certfile=str(tls.certificate_file) if tls else None,
-                keyfile=str(tls.key_file) if tls else None,
-            )
-        except OSError as error:
-            raise OSError(f"{setting}: cannot listen on {address}: {error}") from error
-        self.port = int(self._server.server_port)
-
-    def close(self) -> None:
-        """Stop serving."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(2.0)
+def registry(agent: EdgeAgent) -> CollectorRegistry:
+    """What :class:`wire.exposition.MetricsServer` serves for ``agent``."""
+    made = CollectorRegistry()
+    made.register(AgentCollector(agent))
+    return made

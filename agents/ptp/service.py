@@ -9,9 +9,8 @@ import time
 from collections import Counter as Counts
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Enum, Gauge
 
 from agents.links.qos import Outbox, QosPublisher
 from agents.ptp.client import SOCKETS, PtpClient, PtpError, PtpReading
@@ -19,6 +18,7 @@ from agents.ptp.messages import STATES, identity
 from agents.ptp.phc import Phc, PhcError
 from agents.ptp.watch import NONE, Status, Watch
 from wire import qos_pb2, security
+from wire.exposition import MetricsServer
 
 log = logging.getLogger(__name__)
 
@@ -109,31 +109,6 @@ class PtpMetrics:
         self.grandmaster_changes.inc(changes - self._changes)
         self._changes = changes
 
-    def serve(self, address: str, tls: security.Tls | None) -> Callable[[], None]:
-        """Serve ``/metrics`` on ``host:port``, over HTTPS with ``tls``; returns what ends it.
-
-        InsecureAddress beyond loopback without ``tls``, KeyFileError, OSError where it cannot be bound.
-        """
-        security.require_secure("--metrics", address, tls is not None, "--keys")
-        host, _, port = address.rpartition(":")
-        if not port.isdigit() or int(port) > 65535 or not host:
-            raise ValueError(f"--metrics: {address!r} is not host:port")
-        options: dict[str, Any] = {}
-        if tls is not None:
-            tls.read()  # names the file that is missing
-            options = {"certfile": str(tls.certificate_file), "keyfile": str(tls.key_file)}
-        try:
-            server, thread = start_http_server(int(port), host.strip("[]"), self.registry, **options)
-        except OSError as error:
-            raise OSError(f"--metrics: cannot listen on {address}: {error}") from error
-
-        def end() -> None:
-            server.shutdown()
-            server.server_close()
-            thread.join(2.0)
-
-        return end
-
 
 class PtpAgent:
     """Tells the controller every ``interval_s`` what this host's clock is worth.
@@ -185,7 +160,7 @@ class PtpAgent:
             for cell in cells
             if address
         ]
-        self._end_metrics = self.metrics.serve(metrics_address, tls) if metrics_address else None
+        self._served = MetricsServer(self.metrics.registry, metrics_address, tls) if metrics_address else None
         for publisher in self._publishers:
             publisher.start()
 
@@ -258,9 +233,8 @@ class PtpAgent:
         for publisher in self._publishers:
             publisher.close()
         self._publishers = []
-        if self._end_metrics:
-            self._end_metrics()
-            self._end_metrics = None
+        if self._served:
+            self._served.close()
         self._client.close()
         if self._phc:
             self._phc.close()

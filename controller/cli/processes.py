@@ -208,9 +208,10 @@ def edge_agent(
         if given:
             raise click.UsageError(f"the options of {context.invoked_subcommand} come after its name")
         return
-    from agents.gpu.metrics import MetricsServer
+    from agents.gpu.metrics import registry
     from agents.gpu.service import serve
     from agents.heartbeat import write_heartbeat
+    from wire.exposition import MetricsServer
     from wire.security import Tls
 
     log_to_stderr(verbose)
@@ -221,7 +222,7 @@ def edge_agent(
     served, hanging = None, False
     try:
         agent.start()
-        served = MetricsServer(agent, metrics, tls) if metrics else None
+        served = MetricsServer(registry(agent), metrics, tls) if metrics else None
         while time.monotonic() < end and not agent.wait(min(1.0, end - time.monotonic())):
             if agent.alive() is hanging:
                 hanging = not hanging

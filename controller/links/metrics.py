@@ -1,28 +1,24 @@
-"""Prometheus metrics: one container with all of them, and the HTTP server that they are scraped from."""
+"""Prometheus metrics of the controller: one container with all of them."""
 
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import logging
 import math
-import socket
-import socketserver
-import ssl
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
-from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, Histogram, Info, make_wsgi_app
+from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, Histogram, Info
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 from controller.core.observation import HOPS, Mode
 from controller.links import edge, operator, qos, ran_protocol
 from controller.links.counters import Counters
-from wire.security import KeyFileError, Tls, require_secure
+from wire.exposition import MetricsServer
+from wire.security import Tls
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +45,6 @@ COUNTERS: dict[str, str] = {
 
 _LEGS = ("round_trip", *(hop.value for hop in HOPS))
 _STEP_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-_REQUEST_S = 10.0
-_MAX_REQUESTS = 16
 
 
 class CounterCollector(Collector):
@@ -276,11 +270,9 @@ class Metrics:
     ) -> MetricsServer:
         """Serve the metrics on ``host:port`` (port 0: any) at ``/metrics``; over HTTPS with ``tls``.
 
-        The server shows its certificate of the key folder; it asks for none, so that Prometheus needs no key
-        of the testbed. Raises InsecureAddress beyond loopback without ``tls``, KeyFileError, and OSError
-        where the address cannot be bound.
+        Errors are those of :class:`wire.exposition.MetricsServer`.
         """
-        return MetricsServer(self, address, tls, setting=setting, missing=missing)
+        return MetricsServer(self.registry, address, tls, setting=setting, missing=missing)
 
 
 def _guarded(ask: Callable[[], float | None], cell: str) -> Callable[[], float]:
@@ -293,112 +285,3 @@ def _guarded(ask: Callable[[], float | None], cell: str) -> Callable[[], float]:
         return math.nan if answer is None else float(answer)
 
     return value
-
-
-# ---- HTTP ------------------------------------------------------------------------------------------------
-
-
-class _Handler(WSGIRequestHandler):
-    def log_message(self, format: str, *args: Any) -> None:
-        log.debug("%s: %s", self.address_string(), format % args)
-
-
-class _Server(socketserver.ThreadingMixIn, WSGIServer):
-    """A thread for each request; the TLS handshake is the thread's work, so that it holds up nobody else."""
-
-    daemon_threads = True
-    request_queue_size = 64
-    block_on_close = False
-
-    def __init__(self, host: str, port: int, context: ssl.SSLContext | None) -> None:
-        self._context = context
-        self._free = threading.BoundedSemaphore(_MAX_REQUESTS)
-        if ":" in host:
-            self.address_family = socket.AF_INET6
-        super().__init__((host, port), _Handler)
-
-    def server_bind(self) -> None:
-        # The base class asks the DNS for this host's name, which may take its time.
-        socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
-        self.setup_environ()
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        if not self._free.acquire(blocking=False):
-            self.shutdown_request(request)
-            return
-        try:
-            super().process_request(request, client_address)
-        except BaseException:
-            self._free.release()
-            raise
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._free.release()
-
-    def finish_request(self, request: Any, client_address: Any) -> None:
-        request.settimeout(_REQUEST_S)
-        if self._context is None:
-            super().finish_request(request, client_address)
-            return
-        with self._context.wrap_socket(request, server_side=True) as secure:
-            super().finish_request(secure, client_address)
-            # Says goodbye first: a client may take a bare end of the connection for a cut answer.
-            with contextlib.suppress(OSError):
-                secure.unwrap()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        log.debug("metrics: request of %s failed", client_address, exc_info=True)
-
-
-class MetricsServer:
-    """Serves a :class:`Metrics` until :meth:`close`; ``port`` is the one that it listens on."""
-
-    def __init__(
-        self, metrics: Metrics, address: str, tls: Tls | None, *, setting: str, missing: str
-    ) -> None:
-        require_secure(setting, address, tls is not None, missing)
-        host, port = _host_and_port(address, setting)
-        context = None if tls is None else _context(tls)
-        try:
-            self._server = _Server(host, port, context)
-        except OSError as error:
-            raise OSError(f"{setting}: cannot listen on {address}: {error}") from error
-        self._server.set_app(make_wsgi_app(metrics.registry))
-        self.port: int = self._server.server_address[1]
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.2}, name="metrics", daemon=True
-        )
-        self._thread.start()
-
-    def close(self) -> None:
-        """Stop serving. May be called twice."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(2.0)
-
-
-def _context(tls: Tls) -> ssl.SSLContext:
-    tls.read()  # names the file that is missing
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(tls.certificate_file, tls.key_file)
-    except (ssl.SSLError, ValueError) as error:
-        raise KeyFileError(f"{tls.certificate_file} and {tls.key_file} are not a pair: {error}") from error
-    return context
-
-
-def _host_and_port(address: str, setting: str) -> tuple[str, int]:
-    host, separator, port = address.removeprefix("http://").removeprefix("https://").rpartition(":")
-    if not (separator and port.isdigit() and int(port) < 65536):
-        raise ValueError(f"{setting}: {address!r} is not host:port")
-    host = host.strip("[]")
-    if host in ("", "*"):
-        host = "0.0.0.0"
-    with contextlib.suppress(ValueError):
-        return str(ipaddress.ip_address(host)), int(port)
-    return host, int(port)

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import re
-import socket
-import ssl
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,21 +15,10 @@ from controller.core.loop import ControlLoop
 from controller.core.observation import Mode
 from controller.links import metrics as metrics_module
 from controller.links.counters import Counters
-from controller.links.metrics import COUNTERS, MAX_CELLS, MAX_REASONS, Metrics, MetricsServer
+from controller.links.metrics import COUNTERS, MAX_CELLS, MAX_REASONS, Metrics
 from tests import builders
-from wire import keys
-from wire.security import InsecureAddress, KeyFileError, Tls
-
-
-def page(server: MetricsServer, context: ssl.SSLContext | None = None) -> str:
-    scheme = "http" if context is None else "https"
-    url = f"{scheme}://localhost:{server.port}/metrics"
-    opener = urllib.request.build_opener(
-        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
-    )
-    with opener.open(url, timeout=10) as answer:
-        assert answer.headers["Content-Type"].startswith("text/plain")
-        return str(answer.read().decode())
+from tests.wire.test_exposition import page
+from wire.exposition import MetricsServer
 
 
 def values(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -227,90 +211,3 @@ def test_every_counter_of_the_links_has_its_help_text() -> None:
     for path in (*folder.glob("*.py"), folder.parent / "store" / "run.py", folder.parent / "daemon.py"):
         used |= set(re.findall(r'"([a-z]+_[a-z_]+_total)"', path.read_text()))
     assert used - set(COUNTERS) == set()
-
-
-def test_a_connection_that_says_nothing_holds_up_no_scrape(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("cryptography", reason="keys need the extra 'keys'")
-    keys.create(tmp_path, cells=["cell-1"])
-    context = ssl.create_default_context(cafile=str(tmp_path / "ca.crt"))
-    metrics = Metrics()
-    plain, secure = metrics.serve("127.0.0.1:0"), metrics.serve("127.0.0.1:0", Tls(tmp_path, "controller"))
-    try:
-        for server, how in ((plain, None), (secure, context)):
-            with socket.create_connection(("127.0.0.1", server.port)):
-                assert "prbandit_build_info" in page(server, how)
-    finally:
-        plain.close()
-        secure.close()
-
-
-def test_silent_connections_are_bounded_and_end(
-    served: tuple[Metrics, Counters, MetricsServer], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _, _, server = served
-    monkeypatch.setattr(metrics_module, "_REQUEST_S", 0.2)
-    silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(40)]
-    end = time.monotonic() + 10
-    while True:
-        try:
-            assert "prbandit_build_info" in page(server)
-            break
-        except OSError:
-            assert time.monotonic() < end, "the silent connections stayed"
-            time.sleep(0.05)
-    for connection in silent:
-        connection.settimeout(10)
-        with connection, contextlib.suppress(ConnectionResetError):
-            assert connection.recv(1) == b""
-
-
-def test_beyond_loopback_metrics_need_tls() -> None:
-    with pytest.raises(InsecureAddress, match=r"links\.metrics\.address.*security\.keys"):
-        Metrics().serve("0.0.0.0:0")
-
-
-def test_over_tls_the_certificate_is_checked_and_plain_http_refused(tmp_path: Path) -> None:
-    pytest.importorskip("cryptography", reason="keys need the extra 'keys'")
-    keys.create(tmp_path, cells=["cell-1"])
-    server = Metrics().serve("0.0.0.0:0", Tls(tmp_path, "controller"))
-    try:
-        context = ssl.create_default_context(cafile=str(tmp_path / "ca.crt"))
-        assert "prbandit_build_info" in page(server, context)
-        with pytest.raises(urllib.error.URLError, match="certificate verify failed"):
-            page(server, ssl.create_default_context())
-        with pytest.raises(OSError):
-            page(server)
-    finally:
-        server.close()
-
-
-def test_a_missing_or_wrong_key_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(KeyFileError, match=r"ca\.crt is missing"):
-        Metrics().serve("127.0.0.1:0", Tls(tmp_path, "controller"))
-    pytest.importorskip("cryptography", reason="keys need the extra 'keys'")
-    keys.create(tmp_path, cells=["cell-1"])
-    (tmp_path / "controller.key").write_bytes((tmp_path / "operator.key").read_bytes())
-    with pytest.raises(KeyFileError, match=r"controller\.crt and .*controller\.key are not a pair"):
-        Metrics().serve("127.0.0.1:0", Tls(tmp_path, "controller"))
-
-
-@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.1:http", "127.0.0.1:70000"])
-def test_an_address_that_is_none_is_refused(address: str) -> None:
-    with pytest.raises(ValueError, match=r"links\.metrics\.address: .* is not host:port"):
-        Metrics().serve(address)
-
-
-def test_an_address_in_use_is_named(served: tuple[Metrics, Counters, MetricsServer]) -> None:
-    _, _, server = served
-    with pytest.raises(OSError, match=rf"links\.metrics\.address: cannot listen on 127.0.0.1:{server.port}"):
-        Metrics().serve(f"127.0.0.1:{server.port}")
-
-
-def test_close_ends_the_server_and_may_be_repeated() -> None:
-    server = Metrics().serve("127.0.0.1:0")
-    server.close()
-    server.close()
-    with pytest.raises(OSError):
-        page(server)

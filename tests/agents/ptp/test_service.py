@@ -226,7 +226,10 @@ def test_beyond_loopback_it_needs_keys(make: Callable[..., PtpAgent]) -> None:
     [
         ({"interval_s": 0.0}, "--interval"),
         ({"cells": []}, "--cell"),
-        ({"address": None, "metrics_address": "localhost"}, "--metrics: 'localhost' is not host:port"),
+        (
+            {"address": None, "metrics_address": "localhost"},
+            "--metrics: address .localhost. is not HOST:PORT",
+        ),
     ],
 )
 def test_an_option_that_cannot_be_is_named(

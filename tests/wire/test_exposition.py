@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry, Gauge
+
+from wire import exposition, keys
+from wire.exposition import MetricsServer
+from wire.security import InsecureAddress, KeyFileError, Tls
+
+
+def page(server: MetricsServer, context: ssl.SSLContext | None = None) -> str:
+    scheme = "http" if context is None else "https"
+    url = f"{scheme}://localhost:{server.port}/metrics"
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
+    )
+    with opener.open(url, timeout=10) as answer:
+        assert answer.headers["Content-Type"].startswith("text/plain")
+        return str(answer.read().decode())
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    registry = CollectorRegistry()
+    Gauge("answer", "What is asked for", registry=registry).set(42)
+    return registry
+
+
+@pytest.fixture
+def server(registry: CollectorRegistry) -> Iterator[MetricsServer]:
+    server = MetricsServer(registry, "127.0.0.1:0", None)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> Tls:
+    pytest.importorskip("cryptography", reason="keys need the extra 'keys'")
+    keys.create(tmp_path, cells=["cell-1"])
+    return Tls(tmp_path, "edge-agent")
+
+
+def trusted(tls: Tls) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(tls.folder / "ca.crt"))
+
+
+def test_the_registry_is_served(server: MetricsServer) -> None:
+    assert "# HELP answer What is asked for" in page(server) and "answer 42.0" in page(server)
+
+
+def test_a_connection_that_says_nothing_holds_up_no_scrape(
+    registry: CollectorRegistry, server: MetricsServer, tls: Tls
+) -> None:
+    secure = MetricsServer(registry, "127.0.0.1:0", tls)
+    try:
+        for served, context in ((server, None), (secure, trusted(tls))):
+            with socket.create_connection(("127.0.0.1", served.port)):
+                assert "answer 42.0" in page(served, context)
+    finally:
+        secure.close()
+
+
+def test_silent_connections_are_bounded_and_end(
+    server: MetricsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exposition, "_REQUEST_S", 0.2)
+    silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(40)]
+    end = time.monotonic() + 30
+    while True:
+        try:
+            assert "answer 42.0" in page(server)
+            break
+        except OSError:
+            assert time.monotonic() < end, "the silent connections stayed"
+            time.sleep(0.05)
+    for connection in silent:
+        connection.settimeout(10)
+        with connection, contextlib.suppress(ConnectionResetError):
+            assert connection.recv(1) == b""
+
+
+def test_beyond_loopback_metrics_need_tls(registry: CollectorRegistry) -> None:
+    with pytest.raises(InsecureAddress, match=r"--metrics.*--keys"):
+        MetricsServer(registry, "0.0.0.0:0", None)
+
+
+def test_over_tls_the_certificate_is_checked_and_plain_http_refused(
+    registry: CollectorRegistry, tls: Tls
+) -> None:
+    server = MetricsServer(registry, "0.0.0.0:0", tls)
+    try:
+        assert "answer 42.0" in page(server, trusted(tls))
+        with pytest.raises(urllib.error.URLError, match="certificate verify failed"):
+            page(server, ssl.create_default_context())
+        with pytest.raises(OSError):
+            page(server)
+    finally:
+        server.close()
+
+
+def test_a_missing_or_wrong_key_file_is_named(registry: CollectorRegistry, tls: Tls) -> None:
+    (tls.folder / "edge-agent.key").write_bytes((tls.folder / "operator.key").read_bytes())
+    with pytest.raises(KeyFileError, match=r"edge-agent\.crt and .*edge-agent\.key are not a pair"):
+        MetricsServer(registry, "127.0.0.1:0", tls)
+    (tls.folder / "ca.crt").unlink()
+    with pytest.raises(KeyFileError, match=r"ca\.crt is missing"):
+        MetricsServer(registry, "127.0.0.1:0", tls)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.1:http", "127.0.0.1:70000", "localhost"])
+def test_an_address_that_is_none_is_refused(registry: CollectorRegistry, address: str) -> None:
+    with pytest.raises(ValueError, match=rf"--metrics: address '{address}' is not HOST:PORT"):
+        MetricsServer(registry, address, None)
+
+
+def test_an_address_in_use_is_named(registry: CollectorRegistry, server: MetricsServer) -> None:
+    with pytest.raises(OSError, match=rf"--metrics: cannot listen on 127.0.0.1:{server.port}"):
+        MetricsServer(registry, f"127.0.0.1:{server.port}", None)
+
+
+def test_close_ends_the_server_and_may_be_repeated(server: MetricsServer) -> None:
+    server.close()
+    server.close()
+    with pytest.raises(OSError):
+        page(server)
