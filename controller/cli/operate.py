@@ -11,6 +11,9 @@ import click
 
 from controller.cli import emit, json_option
 
+UNITS = {"ul": "PRB", "edge": "MHz", "dl": "PRB"}
+"""What the actions of a hop are counted in."""
+
 
 def _connection(command: Callable[..., Any]) -> Callable[..., Any]:
     command = click.option(
@@ -44,11 +47,12 @@ def status(operator: str, keys: str | None, as_json: bool) -> None:
         f"controller {state['version']}, control slot {state['control_slot_s']:g} s, run {state['run_dir']}"
     ]
     for cell in state["cells"]:
-        quotas = (cell["last"] or {}).get("quotas") or "none"
+        quotas = (cell["last"] or {}).get("quotas") or {}
+        told = ", ".join(f"{name} UL {ul} DL {dl} PRB" for name, (ul, dl) in quotas.items())
         lines.append(
             f"cell {cell['cell_id']}: {'connected' if cell['connected'] else 'not connected'}, "
             f"mode {cell['mode']}, {cell['control_slots']} control slots, {cell['active_flows']} flows, "
-            f"quotas {quotas}, GPU {cell['sm_mhz'] or '-'} MHz"
+            f"quotas {told or 'none'}, GPU {cell['sm_mhz'] or '-'} MHz"
         )
     emit(state, as_json, "\n".join(lines))
 
@@ -73,7 +77,8 @@ def decision_line(record: dict[str, Any]) -> str:
     for name, s in record["slices"].items():
         q = s["closed"]["round_trip"]["q"]
         parts.append(f"{name}: last QoS {'-' if q is None else q}")
-        parts += [f"{hop} {c['action']} ({c['why']}, state {c['state']})" for hop, c in s["hops"].items()]
+        for hop, c in s["hops"].items():
+            parts.append(f"{hop} {c['action']} {UNITS[hop]} ({c['why']}, state {c['state']})")
     return "  ".join(parts)
 
 

@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from controller.cli import emit, json_option
+from controller.cli.operate import UNITS, decision_line
 from controller.cli.ports import free_ports
 from controller.cli.processes import SECONDS
 
@@ -120,6 +121,11 @@ def up(
         ]
     source = channel_trace or "a channel process"
     console.print(f"PRBandit on the emulated testbed, channel: {source}; record and logs in {run_dir}")
+    console.print(
+        f"prbandit status --operator {config.links.operator.address}; "
+        f"metrics: http://{config.links.metrics.address}/metrics",
+        soft_wrap=True,
+    )
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does, the processes with it
     try:
         with ExitStack() as stack:
@@ -202,7 +208,6 @@ def _watch(
     duration: float | None,
 ) -> None:
     """Show the loop until the time is up; an error with the end of its log where a process dies."""
-    from controller.cli.operate import decision_line
     from controller.links.operator import OperatorClient, OperatorError
 
     view = View()
@@ -279,7 +284,7 @@ class View:
             table.add_column(column, justify="right" if column in ("state", "action", "delay") else "left")
         for name, s in record["slices"].items():
             for hop, c in s["hops"].items():
-                limit, unit = (record["max_mhz"], "MHz") if hop == "edge" else (record["prb"], "PRB")
+                limit = record["max_mhz"] if hop == "edge" else record["prb"]
                 leg = s["closed"][hop]
                 worst = max(leg["ms"].values(), default=None)
                 q = leg["q"]
@@ -287,7 +292,7 @@ class View:
                     name,
                     hop,
                     "-" if c["state"] is None else f"{c['state']} PRB",
-                    f"{c['action']} {unit}",
+                    f"{c['action']} {UNITS[hop]}",
                     _bar(c["action"] / limit) + f" {c['action'] / limit:4.0%}",
                     c["why"],
                     "-" if worst is None else f"{worst:.0f} ms",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -185,7 +186,12 @@ def test_up_ends_its_processes_and_reports_when_it_is_told_to_stop(tmp_path: Pat
     try:
         assert up.stdout is not None
         lines = iter(up.stdout.readline, "")
-        assert any(line.startswith("cell-1 #3") for line in lines), "no third decision"
+        told = next(line for line in lines if line.startswith("prbandit status --operator "))
+        third = next((line for line in lines if line.startswith("cell-1 #3")), "no third decision")
+        assert re.search(r"ul \d+ PRB \(.* edge \d+ MHz \(.* dl \d+ PRB \(", third), third
+        status = [sys.executable, "-m", "controller.cli", *told.split(";")[0].split()[1:]]
+        said = subprocess.run(status, capture_output=True, text=True, timeout=60).stdout
+        assert re.search(r"cell cell-1: connected, .* quotas ar UL \d+ DL \d+ PRB, GPU \d+ MHz", said), said
         ours = [p for p in Path("/proc").glob("[0-9]*") if is_child_of(p, up.pid)]
         assert len(ours) == 3
         up.send_signal(signal.SIGTERM)
