@@ -5,23 +5,59 @@ Where the installed tree is read-only, set ``NUMBA_CACHE_DIR`` to a folder that 
 
 from __future__ import annotations
 
+import logging
+import threading
 from time import perf_counter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agents.emulator.spec import TestbedSpec
+
+log = logging.getLogger(__name__)
+
+_PATIENCE_S = 3.0
 
 
-def warm_up() -> tuple[float, bool]:
-    """Compiles what is not in the cache yet: (seconds, whether anything was compiled)."""
+def warm_up(spec: TestbedSpec | None = None) -> tuple[float, bool]:
+    """Runs an emulated testbed for a while, so that nothing is left to compile.
+
+    ``spec``: the testbed that will run; without it, one that uses all of the compiled code. Returns the
+    seconds that it took, and whether anything was compiled: that takes up to a minute, once for an
+    installation, and the log says what is being waited for.
+    """
     start = perf_counter()
-    from agents.emulator import kernel
-    from agents.emulator.spec import EXTERNAL, FlowSpec, TestbedSpec, UeSpec
-    from agents.emulator.testbed import EmulatedTestbed
+    told = threading.Timer(
+        _PATIENCE_S, log.warning, ["preparing the emulated cell: its first start compiles it, up to a minute"]
+    )
+    told.daemon = True
+    told.start()
+    try:
+        from agents.emulator import kernel
+        from agents.emulator.spec import EXTERNAL, FlowSpec, TestbedSpec, UeSpec
+        from agents.emulator.testbed import EmulatedTestbed
 
-    flows = [FlowSpec("flow-1", "ue-1"), FlowSpec("flow-2", "ue-1", (), kind=EXTERNAL)]
-    bed = EmulatedTestbed(TestbedSpec([UeSpec("ue-1", 1)], flows), seed=0)
-    bed.send(1, "ul", 1000)
-    bed.advance(200)
-    bed.take_frames()
+        if spec is None:
+            flows = [FlowSpec("flow-1", "ue-1"), FlowSpec("flow-2", "ue-1", (), kind=EXTERNAL)]
+            spec = TestbedSpec([UeSpec("ue-1", 1)], flows)
+        bed = EmulatedTestbed(spec, seed=0)
+        bed.set_quotas({}, {})
+        bed.set_gpu_mhz(spec.edge.max_mhz)
+        for flow, flow_spec in enumerate(spec.flows):
+            if flow_spec.kind == EXTERNAL:
+                bed.send(flow, "ul", 1000)
+        bed.advance(200)
+        bed.mac_report()
+        bed.slice_use()
+        bed.take_frames()
+        bed.take_flow_events()
+        bed.edge_utilisation()
+    finally:
+        told.cancel()
+    seconds = perf_counter() - start
     compiled = any(f.stats.cache_misses for f in (kernel.advance, kernel.collect, kernel.send))
-    return perf_counter() - start, compiled
+    if seconds > _PATIENCE_S:
+        log.warning("emulated cell ready after %.0f s", seconds)
+    return seconds, compiled
 
 
 def main() -> None:

@@ -27,6 +27,7 @@ import zmq
 
 from agents.emulator.spec import EXTERNAL, TestbedSpec
 from agents.emulator.testbed import EmulatedTestbed
+from agents.emulator.warmup import warm_up
 from agents.gnb_mock.agent import Cell, CellTime, Quotas, RanAgent
 from agents.gnb_mock.pacing import CellClock, Pacer
 from agents.gnb_mock.user_plane import UserPlane
@@ -497,24 +498,6 @@ def describe_cell(spec: TestbedSpec) -> Cell:
         ),
         agent_version=f"gnb-mock {version}",
     )
-
-
-def warm_up(spec: TestbedSpec) -> None:
-    """Run a testbed of this shape for a radio frame, so that nothing is compiled while the cell is live."""
-    began = time.monotonic()
-    testbed = EmulatedTestbed(spec, seed=0)
-    testbed.set_quotas({}, {})
-    testbed.set_gpu_mhz(spec.edge.max_mhz)
-    testbed.advance(nr.SLOTS_PER_FRAME)
-    testbed.mac_report()
-    testbed.slice_use()
-    testbed.take_frames()
-    testbed.take_flow_events()
-    testbed.edge_utilisation()
-    if spec.flows and spec.flows[-1].kind == EXTERNAL:
-        testbed.send(len(spec.flows) - 1, "ul", 0)
-    if (took := time.monotonic() - began) > 1.0:
-        log.info("emulated cell compiled in %.0f s", took)
 
 
 def replay(

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import agents.emulator
-from agents.emulator import kernel, mac
+from agents.emulator import kernel, mac, warmup
 from agents.emulator.layout import AM, SEGMENTS
 from agents.emulator.spec import (
     RFSIM_PATH,
@@ -769,6 +769,14 @@ def test_a_second_process_finds_the_compiled_cell():
     )
     assert out.stdout.startswith("emulated cell already compiled")
     assert len(out.stdout.splitlines()) == 1
+
+
+def test_a_long_wait_for_the_cell_is_told_of(monkeypatch, caplog):
+    monkeypatch.setattr(warmup, "_PATIENCE_S", 0.0)
+    warm_up()
+    first, last = caplog.messages
+    assert first == "preparing the emulated cell: its first start compiles it, up to a minute"
+    assert last.startswith("emulated cell ready after")
 
 
 def test_what_am_says_waits_is_what_waits():
