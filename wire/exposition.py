@@ -13,7 +13,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
-from wire.security import KeyFileError, Tls, parse_address, require_secure
+from wire.security import Tls, parse_address, require_secure
 
 log = logging.getLogger(__name__)
 
@@ -123,11 +123,8 @@ class MetricsServer:
 
 
 def _context(tls: Tls) -> ssl.SSLContext:
-    tls.read()  # names the file that is missing
+    tls.read()  # names the file that is missing or wrong
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(tls.certificate_file, tls.key_file)
-    except (ssl.SSLError, ValueError) as error:
-        raise KeyFileError(f"{tls.certificate_file} and {tls.key_file} are not a pair: {error}") from error
+    context.load_cert_chain(tls.certificate_file, tls.key_file)
     return context

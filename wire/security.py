@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -148,6 +149,16 @@ def require_secure(setting: str, address: str, secured: bool, missing: str) -> N
         )
 
 
+def _require_port(setting: str, address: str) -> None:
+    if address.startswith(("unix:", "unix-abstract:")):
+        return
+    rest = re.sub(r"^(dns|ipv4|ipv6):(//[^/]*/)?", "", address)
+    try:
+        parse_address(rest)
+    except ValueError:
+        raise ValueError(f"{setting}: address {address!r} is not HOST:PORT") from None
+
+
 # ---- key files ------------------------------------------------------------------------------------------
 
 
@@ -188,12 +199,33 @@ class Tls:
         return Path(self.folder) / f"{self.name}.key"
 
     def read(self) -> tuple[bytes, bytes, bytes]:
-        """PEM of the authority, of the certificate and of its private key."""
+        """PEM of the authority, of the certificate and of its private key.
+
+        Raises:
+            KeyFileError: names the file that is missing, unreadable or none of these, or the two that are not
+                a pair.
+        """
         parts = tuple(read_key_file(p) for p in (self.ca_file, self.certificate_file, self.key_file))
         for path, pem in zip((self.ca_file, self.certificate_file, self.key_file), parts, strict=True):
             if b"-----BEGIN " not in pem:
                 raise KeyFileError(f"key file {path} is not PEM")
+        self._check()
         return parts[0], parts[1], parts[2]
+
+    def _check(self) -> None:
+        # gRPC would only say that it cannot listen, or that the other side is not available.
+        for path in (self.ca_file, self.certificate_file):
+            try:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+            except ssl.SSLError as error:
+                raise KeyFileError(f"key file {path} is not a certificate: {error.reason}") from error
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
+                self.certificate_file, self.key_file, password=lambda: b""
+            )
+        except ssl.SSLError as error:
+            what = f"key files {self.certificate_file} and {self.key_file}"
+            raise KeyFileError(f"{what} are not a certificate and its key: {error.reason}") from error
 
 
 def server_credentials(folder: Path | str, name: str) -> grpc.ServerCredentials:
@@ -220,10 +252,12 @@ def grpc_server_add(
 
     Raises:
         InsecureAddress: beyond loopback without TLS; names ``setting`` and ``missing``.
+        ValueError: the address has no port, for which gRPC would take 443.
         KeyFileError: names the key file.
         OSError: the address cannot be bound.
     """
     require_secure(setting, address, tls is not None, missing)
+    _require_port(setting, address)
     try:
         if tls is None:
             port = server.add_insecure_port(address)
@@ -242,9 +276,10 @@ def grpc_channel(
     """A channel to ``address``, under the loopback rule. It connects with its first call.
 
     Raises:
-        InsecureAddress, KeyFileError: as in :func:`grpc_server_add`.
+        InsecureAddress, ValueError, KeyFileError: as in :func:`grpc_server_add`.
     """
     require_secure(setting, address, tls is not None, missing)
+    _require_port(setting, address)
     if tls is None:
         return grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
     return grpc.secure_channel(address, channel_credentials(tls.folder, tls.name), options=CHANNEL_OPTIONS)

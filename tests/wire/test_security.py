@@ -213,6 +213,44 @@ def test_a_file_that_is_no_certificate_is_named(folder: Path, tmp_path: Path) ->
         grpc_channel("localhost:1", Tls(tmp_path, "gnb-mock"))
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("ca.crt", b"rubbish", r"key file .*ca\.crt is not a certificate"),
+        ("gnb-mock.crt", b"rubbish", r"key file .*gnb-mock\.crt is not a certificate"),
+        ("gnb-mock.key", b"rubbish", r"gnb-mock\.crt and .*gnb-mock\.key are not a certificate and its key"),
+        ("gnb-mock.key", None, r"gnb-mock\.crt and .*gnb-mock\.key are not a certificate and its key"),
+    ],
+)
+def test_a_key_file_that_does_not_fit_is_named(
+    folder: Path, tmp_path: Path, name: str, content: bytes | None, told: str
+) -> None:
+    for file in ("ca.crt", "gnb-mock.crt", "gnb-mock.key"):
+        (tmp_path / file).write_bytes((folder / file).read_bytes())
+    kind = b"CERTIFICATE" if name.endswith(".crt") else b"PRIVATE KEY"
+    rubbish = b"-----BEGIN %s-----\n%s\n-----END %s-----\n" % (kind, content or b"", kind)
+    (tmp_path / name).write_bytes(rubbish if content else (folder / "operator.key").read_bytes())
+    server = grpc.server(futures.ThreadPoolExecutor(1))
+    with pytest.raises(KeyFileError, match=told):
+        grpc_server_add(server, "127.0.0.1:0", Tls(tmp_path, "gnb-mock"))
+    with pytest.raises(KeyFileError, match=told):
+        grpc_channel("localhost:1", Tls(tmp_path, "gnb-mock"))
+
+
+@pytest.mark.parametrize("address", ["localhost", "127.0.0.1", "dns:///localhost", "localhost:https"])
+def test_an_address_without_a_port_is_refused_on_both_sides(address: str) -> None:
+    server = grpc.server(futures.ThreadPoolExecutor(1))
+    with pytest.raises(ValueError, match=rf"--qos: address '{address}' is not HOST:PORT"):
+        grpc_server_add(server, address, None, setting="--qos")
+    with pytest.raises(ValueError, match=rf"--qos: address '{address}' is not HOST:PORT"):
+        grpc_channel(address, None, setting="--qos")
+
+
+@pytest.mark.parametrize("address", ["dns:///localhost:1", "ipv6:[::1]:1", "[::1]:1", "unix:/run/a.sock"])
+def test_every_kind_of_grpc_address_is_taken(address: str) -> None:
+    grpc_channel(address, None).close()
+
+
 def test_curve_keys_are_paired_and_each_belongs_to_one_cell(folder: Path) -> None:
     server = curve_server(folder)
     one, two = curve_client(folder, "cell-1"), curve_client(folder, "cell-2")
