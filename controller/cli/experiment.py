@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from controller.cli import emit, json_option
-from controller.cli.processes import SECONDS
+from controller.cli.options import SECONDS
 
 
 class _ByDefaultAScenario(click.Group):

@@ -14,13 +14,13 @@ import click
 from click.core import ParameterSource
 
 from controller.cli import gpu
+from controller.cli.options import SECONDS
 from controller.cli.supervisor import tell_alive
 from controller.config import Config
 
 log = logging.getLogger(__name__)
 
 _keys_option = click.option("--keys", help="Folder of CURVE keys and TLS certificates (prbandit keys).")
-SECONDS = click.FloatRange(min=0, min_open=True)
 _duration_option = click.option("--duration", type=SECONDS, help="Stop after so many seconds.")
 _heartbeat_option = click.option(
     "--heartbeat", type=click.Path(path_type=Path), help="Touch this file once a second while all is well."

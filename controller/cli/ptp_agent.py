@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from controller.cli.processes import SECONDS, log_to_stderr, stop_on_signals
+from controller.cli.options import SECONDS
+from controller.cli.processes import log_to_stderr, stop_on_signals
 from controller.cli.supervisor import tell_alive
 
 

@@ -20,8 +20,8 @@ from rich.text import Text
 
 from controller.cli import emit, json_option
 from controller.cli.operate import UNITS, decision_line
+from controller.cli.options import SECONDS, Quantity
 from controller.cli.ports import free_ports
-from controller.cli.processes import SECONDS
 
 if TYPE_CHECKING:
     from controller.config import Config
@@ -54,7 +54,7 @@ _SPARKS = "▁▂▃▄▅▆▇█"
     type=click.Path(exists=True),
     help="With --frames: an ONNX file of openrtist import-style.",
 )
-@click.option("--fps", type=click.FloatRange(1, 120), default=5.0, show_default=True, help="With --frames.")
+@click.option("--fps", type=Quantity(1, 120), default=5.0, show_default=True, help="With --frames.")
 @click.option("--size", default="160x80", show_default=True, help="With --frames: of the pictures.")
 @json_option
 def up(

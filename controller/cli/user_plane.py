@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from controller.cli.processes import SECONDS, load_config, log_to_stderr
+from controller.cli.options import SECONDS
+from controller.cli.processes import load_config, log_to_stderr
 from wire.security import Address, parse_address
 
 

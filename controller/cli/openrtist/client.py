@@ -10,7 +10,8 @@ import click
 
 from controller.cli import emit, json_option
 from controller.cli.openrtist.common import PATH, keys_option, load, quiet_gabriel, tls_of
-from controller.cli.processes import SECONDS, log_to_stderr, stop_on_signals
+from controller.cli.options import AMOUNT, SECONDS, Quantity
+from controller.cli.processes import log_to_stderr, stop_on_signals
 
 
 def _size(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
@@ -29,7 +30,7 @@ def _size(_context: click.Context, _parameter: click.Parameter, value: str | Non
 @click.argument("server")
 @click.option("--video", required=True, help="Video file; or a camera: /dev/video0, a pipe, rtsp://...")
 @click.option("--size", callback=_size, metavar="WxH", help="Scale frames (default: as they are).")
-@click.option("--fps", type=click.FloatRange(0, 1000, min_open=True), default=30.0, show_default=True)
+@click.option("--fps", type=Quantity(0, 1000, min_open=True), default=30.0, show_default=True)
 @click.option("--loop/--no-loop", default=False, show_default=True, help="Begin a file again at its end.")
 @click.option(
     "--tokens",
@@ -42,9 +43,7 @@ def _size(_context: click.Context, _parameter: click.Parameter, value: str | Non
 @click.option("--duration", type=SECONDS, help="Stop after so many seconds.")
 @click.option("--frames", type=click.IntRange(1), help="Stop after so many frames.")
 @click.option("--timeout", type=SECONDS, default=10.0, show_default=True, help="A frame is lost after (s).")
-@click.option(
-    "--drain", type=click.FloatRange(0), default=5.0, show_default=True, help="Wait for the last (s)."
-)
+@click.option("--drain", type=AMOUNT, default=5.0, show_default=True, help="Wait for the last (s).")
 @click.option(
     "--silent", type=SECONDS, default=10.0, show_default=True, help="Give up a mute server after (s)."
 )
@@ -55,8 +54,8 @@ def _size(_context: click.Context, _parameter: click.Parameter, value: str | Non
 @click.option("--ue", default="ue-1", show_default=True)
 @click.option("--slice", "slice_", default="ar", show_default=True)
 @click.option("--host", help="This host's name for the controller (default: the flow's).")
-@click.option("--ul-bps", type=click.FloatRange(0), help="Offered rate (default: of the first picture).")
-@click.option("--dl-bps", type=click.FloatRange(0), help="Offered rate (default: of the first picture).")
+@click.option("--ul-bps", type=AMOUNT, help="Offered rate (default: of the first picture).")
+@click.option("--dl-bps", type=AMOUNT, help="Offered rate (default: of the first picture).")
 @click.option(
     "--clocks",
     type=click.Choice(["auto", "synchronised", "unsynchronised"]),

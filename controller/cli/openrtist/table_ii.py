@@ -11,8 +11,8 @@ import click
 
 from controller.cli import emit, json_option
 from controller.cli.openrtist.common import PATH, load, quiet_gabriel
+from controller.cli.options import SECONDS
 from controller.cli.ports import free_port
-from controller.cli.processes import SECONDS
 
 
 @click.command("table-ii")

@@ -10,6 +10,7 @@ import click
 
 from controller.cli import emit, json_option
 from controller.cli.openrtist.common import PATH, load
+from controller.cli.options import AMOUNT
 
 
 @click.command("import-timestamps")
@@ -25,8 +26,8 @@ from controller.cli.openrtist.common import PATH, load
 )
 @click.option("--ue", default="ue-1", show_default=True)
 @click.option("--slice", "slice_", help="Whose budgets apply (default: the configuration's first).")
-@click.option("--ul-bps", type=click.FloatRange(0), default=2.997e6, show_default=True, help="Offered rate.")
-@click.option("--dl-bps", type=click.FloatRange(0), default=0.992e6, show_default=True, help="Offered rate.")
+@click.option("--ul-bps", type=AMOUNT, default=2.997e6, show_default=True, help="Offered rate.")
+@click.option("--dl-bps", type=AMOUNT, default=0.992e6, show_default=True, help="Offered rate.")
 @json_option
 def import_timestamps(
     folder: Path,

@@ -10,7 +10,8 @@ import click
 
 from controller.cli import emit, json_option
 from controller.cli.openrtist.common import FILE, PATH, load
-from controller.cli.processes import SECONDS, log_to_stderr, stop_on_signals
+from controller.cli.options import AMOUNT, SECONDS
+from controller.cli.processes import log_to_stderr, stop_on_signals
 from wire.security import parse_address
 
 
@@ -21,16 +22,14 @@ from wire.security import parse_address
 @click.option("--length", default=3600.0, show_default=True, type=SECONDS, help="Seconds.")
 @click.option("--mean-on", default=300.0, show_default=True, type=SECONDS)
 @click.option("--mean-off", default=240.0, show_default=True, type=SECONDS)
-@click.option("--min-on", default=120.0, show_default=True, type=click.FloatRange(0))
-@click.option("--min-off", default=120.0, show_default=True, type=click.FloatRange(0))
+@click.option("--min-on", default=120.0, show_default=True, type=AMOUNT)
+@click.option("--min-off", default=120.0, show_default=True, type=AMOUNT)
 @click.option(
     "--published", is_flag=True, help="As the authors' generator makes it, not as the paper describes it."
 )
 @click.option("--iperf3", default=0, show_default=True, type=click.IntRange(0), help="Background flows.")
 @click.option("--iperf3-direction", type=click.Choice(["ul", "dl"]), default="dl", show_default=True)
-@click.option(
-    "--iperf3-mbps", type=click.FloatRange(0), default=5.0, show_default=True, help="0: all it gets."
-)
+@click.option("--iperf3-mbps", type=AMOUNT, default=5.0, show_default=True, help="0: all it gets.")
 @click.option(
     "--iperf3-port", type=click.IntRange(1, 65535), default=5201, show_default=True, help="Of the first."
 )

@@ -1,0 +1,24 @@
+"""The kinds of numbers that options take."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import click
+
+
+class Quantity(click.FloatRange):
+    """A range of numbers without NaN, which ``click.FloatRange`` takes for any range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return number
+
+
+AMOUNT = Quantity(0, 1e12)
+"""Any amount that is not negative."""
+SECONDS = Quantity(0, 1e9, min_open=True)
+"""A time: up to thirty years, as timers overflow not far beyond."""
