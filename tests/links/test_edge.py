@@ -233,7 +233,7 @@ Connect = Callable[..., EdgeLink]
 
 
 def test_states_come_and_a_lock_is_made_confirmed_and_read_back(agent: Agent, connect: Connect) -> None:
-    link = connect(settle_s=0.05)
+    link = connect(settle_s=0.05, lease_s=60)
     assert link.state is None and not link.connected
     assert link.reading(time.monotonic()).reason == "no edge agent"
     link.lock(800, 30)
@@ -242,7 +242,7 @@ def test_states_come_and_a_lock_is_made_confirmed_and_read_back(agent: Agent, co
     assert link.gpu is not None and list(link.gpu.supported_sm_mhz) == [800, 1600]
     until(lambda: link.reading(time.monotonic() - 0.1) == GpuReading(800))
     (lock,) = agent.locks
-    assert (lock.gpu, lock.holder, lock.mhz, lock.lease_ms) == ("GPU-0", "cell-1", 800, 3000)
+    assert (lock.gpu, lock.holder, lock.mhz, lock.lease_ms) == ("GPU-0", "cell-1", 800, 60_000)
     agent.mhz = 700
     until(lambda: link.reading(time.monotonic() - 0.1).reason == "clock not reached")
 
@@ -273,7 +273,8 @@ def test_the_latest_wish_wins_and_release_gives_the_clock_back(agent: Agent, con
     assert agent.locks[-1].mhz == 800
 
 
-def test_close_gives_the_clock_back(agent: Agent, connect: Connect) -> None:
+def test_close_gives_the_clock_back(agent: Agent, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edge, "RELEASE_DEADLINE_S", 20.0)
     link = connect()
     link.lock(800, 30)
     until(lambda: agent.locked == 800)

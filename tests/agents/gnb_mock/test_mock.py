@@ -19,8 +19,9 @@ from agents.gpu.emulated import EmulatedGpu
 from agents.gpu.service import serve
 from wire import PROTOCOL_VERSION, keys, qos_pb2, qos_pb2_grpc, ran_pb2, security
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 PERIOD_MS = 10
+CLOCKS = (500, 1600, 800, 1000)
 SPEC = TestbedSpec(
     ues=[UeSpec("ue-1", 0x4601, "ar"), UeSpec("ue-2", 0x4602, "video"), UeSpec("ue-3", 0x4603)],
     flows=[
@@ -119,9 +120,10 @@ class Controller:
                 case "applied" if message.applied.session == self.session:
                     self.applied.append(message.applied)
 
-    def pump_for(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        self.pump(lambda: time.monotonic() >= end)
+    def pump_slots(self, n: int) -> None:
+        """Take messages until the cell has gone on by ``n`` NR slots, however long that takes."""
+        already = len(self.reports)
+        self.pump(lambda: (len(self.reports) - already) * PERIOD_MS * 2 > n)
 
     def pump_until_applied(self, sequence: int) -> ran_pb2.Applied:
         self.pump(lambda: any(a.sequence == sequence for a in self.applied))
@@ -152,6 +154,11 @@ def gnb(controller: Controller) -> Iterator[GnbMock]:
         yield gnb
 
 
+def is_now(time_ns: int) -> bool:
+    """Of CLOCK_REALTIME: read a moment ago, or longer where the machine was busy."""
+    return -0.1e9 < time.time_ns() - time_ns < DEADLINE_S * 1e9
+
+
 def nr_slots_of(reports: list[ran_pb2.MacReport]) -> list[int]:
     """NR slots from the first report on, through wrap-rounds of the system frame number."""
     first = reports[0].frame * 20 + reports[0].slot
@@ -179,7 +186,7 @@ def test_reports_come_at_every_period_of_emulated_time_and_carry_clock_realtime(
     slots = nr_slots_of(reports)
     assert slots == list(range(slots[0], slots[0] + 20 * len(slots), 20))
     assert slots[0] % 20 == 0
-    assert abs(reports[-1].time_ns - time.time_ns()) < 1e9
+    assert is_now(reports[-1].time_ns)
     assert {u.ue_id: u.slice for u in reports[-1].ues} == {"ue-1": "ar", "ue-2": "video", "ue-3": ""}
 
 
@@ -193,16 +200,17 @@ def test_real_and_virtual_time_give_equal_reports_for_the_same_quotas_and_clocks
             sequence = controller.set_quota(
                 {"ar": (ul, dl)}, bindings={"ue-2": "ar" if step == 2 else "video"}
             )
-            gpu.lock((500, 1600, 800, 1000)[step])
+            gpu.lock(CLOCKS[step])
             controller.pump_until_applied(sequence)
-            controller.pump_for(0.6)
+            controller.pump(lambda step=step: gnb.stats()["gpu_mhz"] == CLOCKS[step])
+            controller.pump_slots(1000)
     edge.close()
     changes = list(gnb.history)
     assert sum(isinstance(c, QuotaChange) for c in changes) == 4
     assert sum(isinstance(c, ClockChange) for c in changes) >= 3
     live = controller.reports
     slots = nr_slots_of(live)
-    assert len(live) > 150
+    assert len(live) > 190
     repeated = {
         r.frame * 20 + r.slot: r
         for r in replay(
@@ -225,7 +233,7 @@ def test_real_and_virtual_time_give_equal_reports_for_the_same_quotas_and_clocks
 def test_other_quotas_give_other_reports(controller: Controller, gnb: GnbMock):
     """Guards the test above: the comparison must be able to fail."""
     controller.pump_until_applied(controller.set_quota({"ar": (5, 5)}))
-    controller.pump_for(0.5)
+    controller.pump_slots(1000)
     last = nr_slots_of(controller.reports)[-1]
     options = {"epoch_ns": gnb.epoch_ns, "until_nr_slot": last, "report_period_ms": PERIOD_MS}
     with_quota = list(replay(gnb.spec, gnb.seed, list(gnb.history), **options))
@@ -235,7 +243,7 @@ def test_other_quotas_give_other_reports(controller: Controller, gnb: GnbMock):
 
 def test_a_quota_is_kept_and_its_use_is_told(controller: Controller, gnb: GnbMock):
     controller.pump_until_applied(controller.set_quota({"ar": (12, 8)}))
-    controller.pump_for(0.5)
+    controller.pump_slots(1000)
     applied = controller.pump_until_applied(controller.set_quota({"ar": (12, 8)}))
     assert {q.slice: (q.ul_prb, q.dl_prb) for q in applied.in_force} == {"ar": (12, 8)}
     use = {(u.slice, u.direction): u for u in applied.use}
@@ -310,14 +318,15 @@ def test_a_long_pause_is_not_caught_up_and_times_stay_clock_realtime(controller:
     testbed.slice_use = pause  # type: ignore[method-assign]
     controller.pump_until_applied(controller.set_quota({"ar": (50, 50)}))
     testbed.slice_use = slice_use  # type: ignore[method-assign]
-    controller.pump_for(0.2)
+    controller.pump(lambda: gnb.stats()["resyncs"] >= 1)
+    controller.pump_slots(40)
     stats = gnb.stats()
     assert stats["resyncs"] >= 1 and stats["clock_shifts"] >= 1
     slots = nr_slots_of(controller.reports)
     times = [r.time_ns for r in controller.reports]
     emulated_s = (slots[-1] - slots[0]) * 0.0005
     assert (times[-1] - times[0]) / 1e9 > emulated_s + 0.9
-    assert abs(times[-1] - time.time_ns()) < 1e9
+    assert is_now(times[-1])
 
 
 class Ingest(qos_pb2_grpc.QosIngestServicer):
@@ -389,7 +398,7 @@ def test_the_heartbeat_is_written_while_the_cell_runs(controller: Controller, tm
     with GnbMock(SPEC, 3, ran_address=controller.address, health_file=path) as gnb:
         eventually(path.exists)
         assert json.loads(path.read_text())["cell_id"] == "cell-1"
-        assert gnb.alive
+        eventually(lambda: gnb.alive)
 
 
 def test_what_ends_the_cell_is_raised_to_who_waits_for_it(
