@@ -21,7 +21,7 @@ from controller.links.operator import OperatorClient
 START_S = 60.0
 
 
-def until(condition: Callable[[], Any], what: str, timeout_s: float = 30.0) -> Any:
+def until(condition: Callable[[], Any], what: str, timeout_s: float = 60.0) -> Any:
     """Wait for a condition to become true and return it; the test fails where it does not."""
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:
@@ -93,7 +93,7 @@ class Testbed:
     def kill(self, name: str, number: int = signal.SIGKILL) -> int:
         process = self.processes.pop(name)
         process.send_signal(number)
-        return process.wait(15)
+        return process.wait(60)
 
     def close(self) -> None:
         for name in ("gnb-mock", "controller", "edge-agent"):

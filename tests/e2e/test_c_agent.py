@@ -26,7 +26,6 @@ from tests.oai_patches.build import build_agent
 from wire import PROTOCOL_VERSION, keys, ran_pb2
 
 QUOTA = (30, 20)
-LEASE_S = 3.0
 START_S = 180.0  # the emulated cell may have to be compiled first
 CONFIG = """
 control: {control_slot_s: 0.5, guard_ms: 100.0}
@@ -158,7 +157,7 @@ def bed(tmp_path: Path) -> Iterator[Testbed]:
 
 
 def metric(bed: Testbed, name: str) -> float:
-    page = urllib.request.urlopen(bed.metrics_url, timeout=5).read().decode()
+    page = urllib.request.urlopen(bed.metrics_url, timeout=30).read().decode()
     return sum(float(line.split()[-1]) for line in page.splitlines() if line.startswith(f"prbandit_{name}"))
 
 
@@ -186,9 +185,9 @@ def test_sessions_quotas_leases_and_reconnects(gnb: Gnb, bed: Testbed) -> None:
     # A wish of the operator reaches the scheduler, and so does its end.
     with bed.operator() as client:
         client.set_mode("", "released")
-        until(lambda: gnb.quota() is None, "all PRBs", 10)
+        until(lambda: gnb.quota() is None, "all PRBs")
         client.set_mode("", "active")
-        until(lambda: gnb.quota() == QUOTA, "the quota again", 10)
+        until(lambda: gnb.quota() == QUOTA, "the quota again")
 
     # Nonsense from strangers disturbs nobody.
     malformed = metric(bed, "ran_malformed_total")
@@ -204,13 +203,14 @@ def test_sessions_quotas_leases_and_reconnects(gnb: Gnb, bed: Testbed) -> None:
 
     # Without the controller all PRBs are back within the lease; with it the session resumes.
     bed.kill("controller")
-    until(lambda: gnb.quota() is None, "the lapse", LEASE_S + 3.5)
-    assert until(lambda: gnb.counter("leases_lapsed"), "the count of the lapse", 5) == 1
+    until(lambda: gnb.quota() is None, "the lapse")
+    assert until(lambda: gnb.counter("leases_lapsed"), "the count of the lapse") == 1
     bed.start("controller")
     until(lambda: gnb.quota() == QUOTA, "a quota from the controller that came back", START_S)
     assert gnb.counter("sessions") == 2
     assert bed.kill("controller", signal.SIGTERM) == 0
-    until(lambda: gnb.quota() is None, "the release of a clean end", 5)
+    until(lambda: gnb.quota() is None, "the release of a clean end")
+    assert gnb.counter("leases_lapsed") == 1
 
 
 def test_the_toy_scheduler_keeps_to_its_ranges(bed: Testbed, tmp_path: Path) -> None:

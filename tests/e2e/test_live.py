@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +32,6 @@ cells:
         ues: [ue-1]
 emulation: {duration_s: 3600.0, flows: 2, schedule: always}
 """
-LEASE_S = 3.0
 
 
 @pytest.fixture
@@ -53,7 +51,7 @@ def gpu_lock(bed: Testbed) -> int:
     """MHz to which the GPU is locked, 0: not locked."""
     with grpc.insecure_channel(bed.edge_address) as channel:
         stub = edge_pb2_grpc.EdgeStub(channel)
-        state = next(iter(stub.WatchGpu(edge_pb2.WatchGpuRequest(period_ms=50), timeout=5)))
+        state = next(iter(stub.WatchGpu(edge_pb2.WatchGpuRequest(period_ms=50), timeout=30)))
         return int(state.locked_mhz)
 
 
@@ -73,15 +71,15 @@ def test_the_loop_closes_dies_and_comes_back(bed: Testbed) -> None:
         ),
         "a control slot that was learned from, with frames on every hop",
     )
-    page = urllib.request.urlopen(bed.metrics_url, timeout=5).read().decode()
+    page = urllib.request.urlopen(bed.metrics_url, timeout=30).read().decode()
     assert "# HELP prbandit_" in page and 'cell="cell-1"' in page
 
-    # It dies: within one lease the network is at full resources, and the record opens.
+    # It dies: the leases end, the network is at full resources, and the record opens.
+    lapsed = bed.gnb()["ran"].get("leases_lapsed", 0)
     bed.kill("controller")
-    killed = time.monotonic()
-    until(lambda: not bed.gnb()["quotas"], "the gNB at all PRBs", LEASE_S + 2.5)
-    until(lambda: not gpu_lock(bed), "the GPU at its default clocks", LEASE_S + 2.5)
-    assert time.monotonic() - killed <= LEASE_S + 2.5
+    until(lambda: not bed.gnb()["quotas"], "the gNB at all PRBs")
+    until(lambda: not gpu_lock(bed), "the GPU at its default clocks")
+    assert bed.gnb()["ran"]["leases_lapsed"] > lapsed
     with RunStore.open(bed.run_dir) as store:
         last = list(store.decisions("cell-1"))[-1]
         state = store.latest_state("cell-1")
@@ -90,9 +88,10 @@ def test_the_loop_closes_dies_and_comes_back(bed: Testbed) -> None:
     # It comes back: the same run goes on, and so does its learning.
     bed.start("controller")
     bed.wait_for_slot(last["control_slot"] + 4)
-    until(lambda: bed.gnb()["quotas"], "a quota after the restart")
+    gnb = until(lambda: (g := bed.gnb())["quotas"] and g, "a quota after the restart")
     assert bed.kill("controller", signal.SIGTERM) == 0
-    until(lambda: not bed.gnb()["quotas"], "the gNB released by a clean end", 5)
+    until(lambda: not bed.gnb()["quotas"], "the gNB released by a clean end")
+    assert bed.gnb()["ran"]["leases_lapsed"] == gnb["ran"]["leases_lapsed"]
     with RunStore.open(bed.run_dir) as store:
         assert any(e.kind == "learning_resumed" for e in store.events("cell-1"))
         starts = list(store.starts("cell-1"))
@@ -113,7 +112,7 @@ def test_a_gnb_that_vanishes_and_returns_is_taken_up_again(bed: Testbed) -> None
     bed.start_all()
     bed.wait_for_slot(3)
     bed.kill("gnb-mock")
-    until(lambda: not bed.cell()["connected"], "the loss of the cell", 10)
+    until(lambda: not bed.cell()["connected"], "the loss of the cell")
     before = bed.cell()["control_slots"]
     bed.start("gnb-mock")
     bed.wait_for_slot(before + 3)
@@ -137,7 +136,7 @@ def test_operators_change_mode_policy_and_configuration_live(bed: Testbed) -> No
     bed.wait_for_slot(3)
     with bed.operator() as client:
         client.set_mode("", "released")
-        until(lambda: not bed.gnb()["quotas"], "the gNB at all PRBs", 5)
+        until(lambda: not bed.gnb()["quotas"], "the gNB at all PRBs")
         assert bed.cell()["mode"] == "released"
         client.set_mode("cell-1", "active")
         until(lambda: bed.gnb()["quotas"], "quotas again")
@@ -168,7 +167,7 @@ def test_a_run_folder_that_cannot_be_written_does_not_stop_control(bed: Testbed)
     bed.run_dir = blocked / "run"
     bed.start_all()
     bed.wait_for_slot(4)
-    page = urllib.request.urlopen(bed.metrics_url, timeout=5).read().decode()
+    page = urllib.request.urlopen(bed.metrics_url, timeout=30).read().decode()
     assert any(
         line.startswith("prbandit_store_errors_total") and float(line.split()[-1]) > 0
         for line in page.splitlines()
