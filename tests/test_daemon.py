@@ -146,7 +146,7 @@ def publish(daemon: Daemon, *messages: qos_pb2.QosMessage) -> list[qos_pb2.QosNo
     assert address is not None
     with grpc.insecure_channel(address) as channel:
         stream = iter([qos_pb2.QosMessage(hello=hello), *messages])
-        return list(qos_pb2_grpc.QosIngestStub(channel).Publish(stream, timeout=5))
+        return list(qos_pb2_grpc.QosIngestStub(channel).Publish(stream, timeout=30))
 
 
 def closed(daemon: Daemon) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -145,7 +145,7 @@ class Stack:
         credentials = channel_credentials(self.keys, "operator")
         with grpc.secure_channel(f"{self.address('edge-agent')}:50061", credentials, options) as channel:
             watch = edge_pb2_grpc.EdgeStub(channel).WatchGpu(
-                edge_pb2.WatchGpuRequest(period_ms=50), timeout=5
+                edge_pb2.WatchGpuRequest(period_ms=50), timeout=30
             )
             return int(next(iter(watch)).locked_mhz)
 
@@ -240,15 +240,15 @@ def test_metrics_come_over_https_alone(stack: Stack) -> None:
 
 CALLS: dict[str, Callable[[grpc.Channel], Any]] = {
     "operator": lambda channel: operator_pb2_grpc.OperatorStub(channel).Hello(
-        operator_pb2.OperatorHello(protocol_version=PROTOCOL_VERSION), timeout=5
+        operator_pb2.OperatorHello(protocol_version=PROTOCOL_VERSION), timeout=30
     ),
     "qos": lambda channel: next(
         qos_pb2_grpc.QosIngestStub(channel).Publish(
-            iter([qos_pb2.QosMessage(hello=qos_pb2.QosHello(protocol_version=0))]), timeout=5
+            iter([qos_pb2.QosMessage(hello=qos_pb2.QosHello(protocol_version=0))]), timeout=30
         )
     ),
     "edge": lambda channel: edge_pb2_grpc.EdgeStub(channel).Hello(
-        edge_pb2.EdgeHello(protocol_version=PROTOCOL_VERSION, holder="stranger"), timeout=5
+        edge_pb2.EdgeHello(protocol_version=PROTOCOL_VERSION, holder="stranger"), timeout=30
     ),
 }
 

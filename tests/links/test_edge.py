@@ -20,7 +20,7 @@ from tests.links.test_codec import gpu_state
 from wire import PROTOCOL_VERSION, edge_pb2, edge_pb2_grpc, keys
 from wire.security import SERVER_OPTIONS, InsecureAddress, Tls, grpc_server_add
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 def until(done: Callable[[], Any]) -> Any:

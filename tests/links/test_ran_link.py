@@ -16,7 +16,7 @@ from tests.links.test_codec import T0, hello, report
 from wire import keys, ran_pb2
 from wire.security import CurveClient, InsecureAddress, curve_client, curve_server
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 E = TypeVar("E")
 
 

@@ -23,7 +23,7 @@ from tests.store.builders import plain, steps
 
 
 def until(condition: Callable[[], Any]) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end, "did not happen"
         time.sleep(0.01)
