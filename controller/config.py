@@ -178,9 +178,11 @@ class EdgeLinkModel(_Strict):
 class QosModel(_Strict):
     """QoS ingest (gRPC); address null: none.
 
-    Hop delays count while the hosts' clocks are known to agree: every host that tells of its PTP clock does
-    so at least every ``clock_stale_s``, follows a master or is one, and is off by ``clock_bound_us`` at most.
-    ``clock_hosts`` must tell of theirs; without them a host that never does is believed.
+    Hop delays count while the clocks behind a frame are known to agree: those that are told of by PTP are so
+    at least every ``clock_stale_s``, follow a master or are one, and are off by ``clock_bound_us`` at most.
+    ``clock_hosts`` names the edge's host, and no UE's: its clock must be told of and be good for any frame.
+    Empty: any host that tells of its clock and has no active flow may be the edge, so all of these must be
+    good. A UE's host that never tells of its clock is believed.
     """
 
     address: str | None = "127.0.0.1:50062"

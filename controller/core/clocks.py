@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -46,10 +47,14 @@ class ClockBoard:
 
     A clock can be used while its port is SLAVE or MASTER, its offset within ``bound_ns``, its last report
     younger than ``stale_ns`` and the time in it no further from the controller's. Frames that a host
-    reports are stamped by itself and by the edge: they are vouched for by the host's own clock, where
-    it tells of one, and by the clocks of all hosts that report no flows. All of these must follow one
-    grandmaster. The clocks of ``required`` hosts must be told of; one that was told of is required from then
-    on.
+    reports are stamped by itself and by the edge. Their clocks must be good and follow one grandmaster:
+
+    - the host's own, once it was told of;
+    - those of the ``required`` hosts, whatever flows they report; the clock of no other host counts then;
+    - where none is required nobody has said which host is the edge: it may be any that reports no flows of
+      its own, so the clocks of all these must be good. One of them that went silent counts while no other
+      of them tells of its clock: with one edge its silence is seen, and a UE's host that was taken away
+      holds up nobody.
     """
 
     def __init__(self, *, bound_ns: float, stale_ns: int, required: Collection[str] = ()) -> None:
@@ -57,14 +62,26 @@ class ClockBoard:
             raise ValueError(f"clock bound {bound_ns!r} ns and stale time {stale_ns!r} ns must be positive")
         self._bound_ns = bound_ns
         self._stale_ns = stale_ns
-        self._required = tuple(sorted(required))
+        self._required = frozenset(required)
         self._hosts: dict[str, _Host] = {}
-        self._with_flows: set[str] = set()
+        self._flows: dict[str, tuple[str, int]] = {}
+        self._with_flows: Counter[str] = Counter()
 
-    def reports_flows(self, host: str) -> None:
-        """``host`` reports frames of its own: its clock says nothing of those of others."""
-        if host in self._with_flows or len(self._with_flows) < MAX_HOSTS:
-            self._with_flows.add(host)
+    def flow_started(self, flow: str, host: str, stream: int) -> None:
+        """``host`` reports frames of ``flow`` on a stream of its: it is no edge meanwhile."""
+        self.flow_ended(flow)
+        self._flows[flow] = host, stream
+        self._with_flows[host] += 1
+
+    def flow_ended(self, flow: str) -> None:
+        """A flow is over; one that never started may be."""
+        if began := self._flows.pop(flow, None):
+            self._with_flows -= Counter(began[:1])  # drops a host at zero
+
+    def stream_ended(self, stream: int) -> None:
+        """A stream is lost; of its flows those count on that have started on another since."""
+        for flow in [flow for flow, (_, its) in self._flows.items() if its == stream]:
+            self.flow_ended(flow)
 
     def take(self, report: ClockReport, now: Moment) -> ClockReport:
         """Remember a report that came ``now``; returns it with its ``fault``.
@@ -92,8 +109,8 @@ class ClockBoard:
 
     def fault(self, host: str, now: Moment) -> ClockFault | None:
         """Why frames that come from ``host`` ``now`` count for the round trip alone; None: they do not."""
-        names = {name for name in (*self._hosts, *self._required) if name not in self._with_flows}
-        if host in self._hosts or host in self._required:
+        names = set(self._required or self._maybe_edges(host, now))
+        if host in self._hosts:
             names.add(host)
         masters: dict[str, str] = {}
         changed_ns = 0
@@ -116,10 +133,18 @@ class ClockBoard:
         # The first by name is told; nothing vouches for frames since the earliest of all.
         return ClockFault(faults[0].reason, min(f.since_ns for f in faults))
 
+    def _maybe_edges(self, host: str, now: Moment) -> list[str]:
+        """The hosts that may be the edge of ``host``'s frames, where nobody has said."""
+        others = [n for n in self._hosts if n != host and n not in self._with_flows]
+        return [n for n in others if not self._silent(self._hosts[n], now)] or others
+
+    def _silent(self, entry: _Host, now: Moment) -> bool:
+        return now.mono_ns - entry.heard.mono_ns > self._stale_ns
+
     def _wrong(self, entry: _Host, now: Moment) -> str:
         """What is wrong with one clock; free of numbers, so that equal faults read equal."""
         report = entry.report
-        if now.mono_ns - entry.heard.mono_ns > self._stale_ns:
+        if self._silent(entry, now):
             return f"{report.host}: no news of its clock"
         if report.ptp_state not in STATES:
             return f"{report.host}: PTP state {report.ptp_state}"

@@ -159,9 +159,10 @@ class QosIngest:
         check_flow: takes ``(cell id, flow)`` and raises ValueError for a flow that cannot be, for instance
             one of an unknown slice.
         max_streams: hosts at a time; each takes a thread of the server's pool.
-        clock_bound_ns: frames of a host whose PTP offset is beyond it count for the round trip alone.
-        clock_stale_s: and those of a host that has told of its clock, but not for so long.
-        clock_hosts: hosts whose clocks must be told of; without news of one no frame is synchronised.
+        clock_bound_ns: frames behind which a clock's offset is beyond it count for the round trip alone.
+        clock_stale_s: and those behind which a host has told of its clock, but not for so long.
+        clock_hosts: the edge's host, and others that every frame passes: their clocks must be told of and be
+            good for any frame to be synchronised. Empty: see :class:`ClockBoard`.
         clock: reads both clocks.
     """
 
@@ -248,6 +249,8 @@ class QosIngest:
 
     def _ended(self, stream: _Stream) -> None:
         cell_id, host = stream.hello.cell_id, stream.hello.host
+        with self._lock:
+            self._board(cell_id).stream_ended(stream.number)
         try:
             self._sink(cell_id, HostLost(host, self._clock().real_ns, stream.number))
         except ValueError as error:
@@ -315,8 +318,6 @@ class QosIngest:
                     self._sink(cell_id, batch)
             elif body == "flow_start":
                 flow = codec.open_flow_start(message.flow_start)
-                with self._lock:
-                    self._board(cell_id).reports_flows(hello.host)
                 now = self._clock()
                 if flow.start_ns > now.real_ns or self._clock_fault(hello, now):
                     # What is told now is not of the future: such a clock is ahead.
@@ -326,6 +327,8 @@ class QosIngest:
                 with self._lock:
                     self._remember((cell_id, flow.flow))
                 self._sink(cell_id, FlowBegin(hello.host, flow, stream.number))
+                with self._lock:
+                    self._board(cell_id).flow_started(flow.flow, hello.host, stream.number)
             elif body == "flow_stop":
                 end = codec.open_flow_stop(message.flow_stop)
                 now = self._clock()
@@ -335,6 +338,7 @@ class QosIngest:
                 self._sink(cell_id, end)
                 with self._lock:
                     self._flows[cell_id, end.flow] = False
+                    self._board(cell_id).flow_ended(end.flow)
             elif body == "clock":
                 clock = codec.open_clock_status(message.clock)
                 with self._lock:

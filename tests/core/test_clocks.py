@@ -90,7 +90,7 @@ def test_how_old_news_is_does_not_depend_on_the_real_clock(step_s: int) -> None:
 
 
 def test_of_two_faults_the_earlier_says_how_far_back() -> None:
-    b = board()
+    b = board("edge-a", "edge-b")
     take(b, told("edge-b", 0.0))
     take(b, told("edge-a", 4.0))
     take(b, told("edge-a", 4.1, ptp_state="NONE"))
@@ -120,8 +120,8 @@ def test_a_clock_that_has_been_set_is_far_from_the_controllers() -> None:
 
 def test_the_edges_clock_counts_for_every_ue_and_a_ues_clock_for_its_own_frames() -> None:
     b = board()
-    for host in ("ue-1", "ue-2"):
-        b.reports_flows(host)
+    for stream, host in enumerate(("ue-1", "ue-2")):
+        b.flow_started(f"flow of {host}", host, stream)
         take(b, told(host))
     take(b, told("edge"))
     assert reason(b, "ue-1") == reason(b, "ue-2") == ""
@@ -132,18 +132,91 @@ def test_the_edges_clock_counts_for_every_ue_and_a_ues_clock_for_its_own_frames(
 
 
 def test_a_required_clock_must_be_told_of() -> None:
-    b = board("edge", "ue-2")
-    b.reports_flows("ue-2")
+    b = board("edge", "edge-2")
     take(b, told("ue-1"))
     assert b.fault("ue-1", at(T0)) == ClockFault("edge: no news of its clock", 0)
     take(b, told("edge"))
+    assert reason(b, "ue-1") == "edge-2: no news of its clock"
+    take(b, told("edge-2"))
     assert reason(b, "ue-1") == ""
-    assert reason(b, "ue-2") == "ue-2: no news of its clock"
+
+
+@pytest.mark.parametrize("changes", [{"ptp_state": "NONE"}, {"offset_ns": 500e6}])
+def test_a_required_clock_counts_whatever_flows_its_host_reports(changes: dict[str, object]) -> None:
+    b = board("edge")
+    b.flow_started("f", "edge", 1)
+    take(b, told("edge", **changes))
+    assert reason(b, "ue-1").startswith("edge: ") and reason(b, "edge").startswith("edge: ")
+
+
+def test_where_the_edge_is_named_other_hosts_hold_up_their_own_frames_alone() -> None:
+    b = board("edge")
+    take(b, told("edge"))
+    take(b, told("ue-1"))
+    take(b, told("ue-2", ptp_state="LISTENING"))
+    assert (reason(b, "ue-1"), reason(b, "ue-2")) == ("", "ue-2: PTP state LISTENING")
+
+
+def test_where_the_edge_is_not_named_it_may_be_any_host_without_flows() -> None:
+    b = board()
+    b.flow_started("f", "ue-1", 1)
+    take(b, told("ue-1"))
+    take(b, told("edge", ptp_state="NONE"))
+    take(b, told("ue-2"))
+    assert reason(b, "ue-1") == "edge: PTP state NONE"
+    take(b, told("edge"))
+    take(b, told("ue-2", ptp_state="LISTENING"))
+    assert reason(b, "ue-1") == "ue-2: PTP state LISTENING"
+    b.flow_started("g", "ue-2", 2)
+    assert reason(b, "ue-1") == ""
+
+
+def test_a_host_that_was_taken_away_holds_up_nobody_and_the_edges_silence_is_seen() -> None:
+    b = board()
+    for host in ("edge", "ue-1", "ue-2"):
+        take(b, told(host))
+    later = STALE_S + 1
+    for host in ("edge", "ue-1"):
+        take(b, told(host, later))
+    assert reason(b, "ue-1", later) == ""
+    take(b, told("ue-1", 2 * later))
+    assert reason(b, "ue-1", 2 * later) == "edge: no news of its clock"
+
+
+def test_a_host_is_without_flows_again_when_its_last_one_ends() -> None:
+    b = board()
+    take(b, told("edge", ptp_state="NONE"))
+
+    def ue_1_is_held_up() -> bool:
+        return reason(b, "ue-1") == "edge: PTP state NONE"
+
+    b.flow_ended("never started")
+    for flow in ("f", "g", "g"):
+        b.flow_started(flow, "edge", 1)
+    b.flow_ended("f")
+    assert not ue_1_is_held_up()
+    b.flow_ended("g")
+    assert ue_1_is_held_up()
+    b.flow_started("f", "edge", 1)
+    b.flow_started("f", "ue-2", 2)
+    assert ue_1_is_held_up()
+
+
+def test_a_stream_that_ends_takes_its_own_flows_along() -> None:
+    b = board()
+    take(b, told("edge", ptp_state="NONE"))
+    b.flow_started("f", "edge", 1)
+    b.flow_started("g", "edge", 1)
+    # The client has come back before its old stream was seen to end.
+    b.flow_started("g", "edge", 2)
+    b.stream_ended(1)
+    assert reason(b, "ue-1") == ""
+    b.stream_ended(2)
+    assert reason(b, "ue-1") == "edge: PTP state NONE"
 
 
 def test_hosts_that_follow_different_grandmasters_do_not_agree() -> None:
     b = board()
-    b.reports_flows("ue-1")
     take(b, told("edge", grandmaster="aa"))
     take(b, told("ue-1", grandmaster="aa"))
     assert reason(b) == ""
@@ -169,9 +242,14 @@ def test_hosts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="host 'c': more than 2 hosts"):
         take(b, told("c"))
     take(b, told("b", 1))
+
+
+def test_nothing_is_kept_of_flows_that_ended() -> None:
+    b = board()
     for i in range(9):
-        b.reports_flows(f"ue-{i}")
-    assert len(b._with_flows) == 2
+        b.flow_started(f"f{i}", f"ue-{i}", i)
+        b.flow_ended(f"f{i}") if i % 2 else b.stream_ended(i)
+    assert not b._flows and not b._with_flows
 
 
 @pytest.mark.parametrize("bad", [{"bound_ns": 0.0}, {"bound_ns": float("nan")}, {"stale_ns": 0}])

@@ -22,7 +22,7 @@ from tests.links.test_codec import T0, flow_start
 from wire import PROTOCOL_VERSION, qos_pb2
 from wire.security import SERVER_OPTIONS, grpc_channel, grpc_server_add
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 NOW = T0 + 77
 
 
@@ -115,6 +115,11 @@ class Host:
         notice = next(self.notices)
         assert (notice.kind, notice.protocol_version) == (qos_pb2.REFUSED, PROTOCOL_VERSION)
         return notice.reason
+
+    def dealt_with(self) -> None:
+        """Wait until all that was sent has been: a second hello is answered after it."""
+        self.hello()
+        assert "second QosHello" in self.refused()
 
     def close(self) -> None:
         self.out.put(None)
@@ -272,6 +277,64 @@ def test_a_clock_that_has_to_be_told_of_and_is_not(make: Callable[..., Bench]) -
     assert batch.fault == ClockFault("edge: no news of its clock", 0) and not batch.synchronised
     # The flow's own time is of a clock that nothing is known of.
     assert begin.flow.start_ns == NOW
+
+
+def test_a_flow_start_from_the_edges_host_leaves_its_clock_checked(make: Callable[..., Bench]) -> None:
+    def check(cell_id: str, flow: Flow) -> None:
+        if flow.slice != "ar":
+            raise ValueError("unknown slice")
+
+    named, unnamed = make(clock_hosts=["edge"], check_flow=check), make(check_flow=check)
+    for bench in (named, unnamed):
+        ue, edge = bench.host(), bench.host()
+        ue.greet()
+        ue.send(flow_start=flow_start())
+        bench.item()
+        edge.greet(host="edge")
+
+        def tell(state: str, edge: Host = edge, bench: Bench = bench) -> None:
+            edge.send(clock=qos_pb2.ClockStatus(host="edge", ptp_state=state, time_ns=T0))
+            assert isinstance(bench.item()[1], ClockReport)
+
+        def reason(ue: Host = ue, bench: Bench = bench) -> str:
+            ue.send(frames=frames())
+            batch = bench.item()[1]
+            assert isinstance(batch, FrameBatch)
+            return batch.fault.reason if batch.fault else ""
+
+        tell("NONE")
+        assert reason() == "edge: PTP state NONE"
+        edge.send(flow_start=flow_start(flow="g", slice="nowhere"))
+        assert "unknown slice" in edge.refused()
+        assert reason() == "edge: PTP state NONE"
+        # A flow that is accepted makes a UE's host of one that is not named, as long as it lasts.
+        for ends in ("by its stop", "with its stream"):
+            edge.send(flow_start=flow_start(flow="g"))
+            assert isinstance(bench.item()[1], FlowBegin)
+            edge.dealt_with()
+            assert reason() == ("edge: PTP state NONE" if bench is named else "")
+            if ends == "by its stop":
+                edge.send(flow_stop=qos_pb2.FlowStop(flow="g", time_ns=T0))
+                assert isinstance(bench.item()[1], FlowEnd)
+                edge.dealt_with()
+            else:
+                edge.out.put(None)
+                assert isinstance(bench.item()[1], HostLost)
+            assert reason() == "edge: PTP state NONE", ends
+
+
+def test_where_the_edge_is_named_an_idle_hosts_clock_holds_up_nobody(make: Callable[..., Bench]) -> None:
+    bench = make(clock_hosts=["edge"])
+    host = bench.host()
+    host.greet()
+    host.send(flow_start=flow_start())
+    bench.item()
+    for name, state in (("edge", "SLAVE"), ("h", "SLAVE"), ("ue-2", "LISTENING")):
+        host.send(clock=qos_pb2.ClockStatus(host=name, ptp_state=state, time_ns=T0))
+        bench.item()
+    host.send(frames=frames())
+    batch = bench.item()[1]
+    assert isinstance(batch, FrameBatch) and batch.fault is None
 
 
 def test_flows_frames_and_clocks_come_through_as_core_types(bench: Bench) -> None:
