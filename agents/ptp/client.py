@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import socket
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -41,6 +42,10 @@ MAX_PORTS = 64
 _STRAY = 64
 """Answers to others, or of no use, after which a question counts as not answered."""
 
+_OWN = re.compile(r"ptp-agent-\d+-[0-9a-f]{8}")
+_MAX_PATH = 107
+"""Bytes of a Unix socket's path (unix(7): 108 with the zero at its end)."""
+
 _T = TypeVar("_T", bound=DataSet)
 
 
@@ -54,8 +59,9 @@ class PtpReading:
 
     ``state`` is that of the port that follows a master; where none does, MASTER if a port is one, else
     that of the first port. ``offset_ns`` and ``path_delay_ns`` are those of the last Sync, which arrived at
-    ``ingress_ns`` of the clock that ptp4l steers (0: none since it was started). ``utc_offset_s`` is what
-    that clock is ahead of UTC: TAI less UTC, 0 where the time of the network is not TAI.
+    ``ingress_ns`` of the clock that ptp4l steers (0: none since it was started). ``log_sync_interval`` is
+    that of the port's own configuration, the logarithm to base 2 of seconds. ``utc_offset_s`` is what the
+    clock that ptp4l steers is ahead of UTC: TAI less UTC, 0 where the time of the network is not TAI.
     """
 
     state: str
@@ -70,6 +76,11 @@ class PtpReading:
     utc_offset_s: int
 
     @property
+    def follows(self) -> bool:
+        """Whether a port follows a master; the grandmaster of one that does not is the last that was."""
+        return self.state in ("SLAVE", "UNCALIBRATED")
+
+    @property
     def is_grandmaster(self) -> bool:
         """Whether the time comes from this host itself."""
         return self.grandmaster == self.clock
@@ -82,9 +93,10 @@ class PtpClient:
     comes within ``timeout_s``. The socket is opened anew after every error, so a ptp4l that was restarted is
     found again. ``paths`` are tried in their order; ``domain`` and ``transport_specific`` are those of
     ptp4l's configuration, which ignores questions of others. ptp4l answers to a socket of ours in
-    ``reply_dir``, a folder that it must see (systemd's PrivateTmp would hide it).
+    ``reply_dir``, a folder that it must see (systemd's PrivateTmp would hide it); sockets that killed
+    processes left there are removed at the start.
 
-    Not for several threads.
+    Not for several threads. ValueError for a ``reply_dir`` whose path leaves no room for the socket's name.
     """
 
     def __init__(
@@ -105,9 +117,34 @@ class PtpClient:
         self._sequence = 0
         self._socket: socket.socket | None = None
         self._own: Path | None = None
+        length, room = len(os.fsencode(self._reply_dir)), _MAX_PATH - len(f"/{self._own_name()}")
+        if length > room:
+            raise ValueError(
+                f"--reply-dir: {self._reply_dir}: {length} bytes are too long for a Unix socket in it,"
+                f" {room} at most"
+            )
+        self._clear_left_behind()
         self._peer = ""
         self.strays = 0
         """Datagrams that were no answer to what had been asked."""
+
+    @staticmethod
+    def _own_name() -> str:
+        return f"ptp-agent-{os.getpid()}-{secrets.token_hex(4)}"
+
+    def _clear_left_behind(self) -> None:
+        for path in self._reply_dir.glob("ptp-agent-*"):
+            if not (_OWN.fullmatch(path.name) and path.is_socket()):
+                continue
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+                try:
+                    probe.connect(str(path))
+                except ConnectionRefusedError:
+                    # Nobody has it open. A process id would not tell: it may be of another container.
+                    with suppress(OSError):
+                        path.unlink()
+                except OSError:
+                    pass  # it lives, or is none of ours
 
     def close(self) -> None:
         """Close the socket. May be called twice; a later question opens it again."""
@@ -213,13 +250,14 @@ class PtpClient:
         if self._socket is not None:
             return self._socket
         refused = []
-        own = self._reply_dir / f"ptp-agent-{os.getpid()}-{secrets.token_hex(4)}"
+        own = self._reply_dir / self._own_name()
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:
             try:
                 connection.bind(str(own))
             except OSError as error:
-                raise PtpError(f"{own}: cannot be bound for ptp4l's answers: {error.strerror}") from error
+                why = error.strerror or error
+                raise PtpError(f"{own}: cannot be bound for ptp4l's answers: {why}") from error
             self._own = own
             # ptp4l runs as root or as a user of its own: either must be able to answer.
             own.chmod(0o666)
@@ -227,7 +265,7 @@ class PtpClient:
                 try:
                     connection.connect(str(path))
                 except OSError as error:
-                    refused.append(f"{path}: {error.strerror}")
+                    refused.append(f"{path}: {error.strerror or error}")
                     continue
                 self._socket, self._peer = connection, str(path)
                 return connection

@@ -95,17 +95,17 @@ class PtpMetrics:
         self.up.set(reading is not None)
         self.synchronised.set(status.synchronised)
         self.state.state(reading.state if reading else NONE)
-        following = (
-            reading is not None and reading.state in ("SLAVE", "UNCALIBRATED") and status.state != NONE
-        )
-        self.offset.set(reading.offset_ns / 1e9 if reading and following else nan)
-        self.path_delay.set(reading.path_delay_ns / 1e9 if reading and following else nan)
+        followed = reading if reading and reading.follows else None
+        known = followed if status.state != NONE else None
+        self.offset.set(known.offset_ns / 1e9 if known else nan)
+        self.path_delay.set(known.path_delay_ns / 1e9 if known else nan)
         self.system_offset.set(nan if system_offset_ns is None else system_offset_ns / 1e9)
-        self.steps_removed.set(reading.steps_removed if reading else nan)
+        self.steps_removed.set(followed.steps_removed if followed else nan)
         self._grandmaster.clear()
+        if followed:
+            self._grandmaster.labels(self._host, identity(followed.grandmaster)).set(1)
         if reading:
             self.last_reading.set(time.time())
-            self._grandmaster.labels(self._host, identity(reading.grandmaster)).set(1)
         self.grandmaster_changes.inc(changes - self._changes)
         self._changes = changes
 
@@ -138,16 +138,21 @@ class PtpAgent:
         follow: Collection[str] = (),
         interval_s: float = 1.0,
         silence_s: float = 3.0,
+        timeout_s: float = 0.5,
     ) -> None:
-        if not interval_s > 0:
-            raise ValueError(f"--interval: {interval_s!r} s is not a positive time")
+        if not 0 < interval_s <= threading.TIMEOUT_MAX:
+            raise ValueError(f"--interval: {interval_s!r} s is not a positive time that can be waited for")
         if address and not cells:
             raise ValueError("--cell: the controller is told of a cell's clocks; name one")
         self.host = host
         self._interval_s = interval_s
         self._watch = Watch(grandmaster=grandmaster, follow=follow, silence_s=silence_s)
         self._client = PtpClient(
-            sockets, domain=domain, transport_specific=transport_specific, reply_dir=reply_dir
+            sockets,
+            domain=domain,
+            transport_specific=transport_specific,
+            timeout_s=timeout_s,
+            reply_dir=reply_dir,
         )
         self._phc = Phc(phc) if phc else None
         self.metrics = PtpMetrics(host)
@@ -169,15 +174,22 @@ class PtpAgent:
         """Whether every controller listens."""
         return all(p.connected for p in self._publishers)
 
-    def run(self, stop: threading.Event, *, beat: Callable[[], None] | None = None) -> None:
-        """Poll until ``stop`` is set; ``beat`` is called after every poll."""
+    def run(
+        self,
+        stop: threading.Event,
+        *,
+        duration_s: float = math.inf,
+        beat: Callable[[], None] | None = None,
+    ) -> None:
+        """Poll until ``stop`` is set or the time is over; ``beat`` is called after every poll."""
         next_poll = time.monotonic()
-        while not stop.is_set():
+        end = next_poll + duration_s
+        while not stop.is_set() and time.monotonic() < end:
             self.poll()
             if beat:
                 beat()
             next_poll = max(next_poll + self._interval_s, time.monotonic())
-            stop.wait(next_poll - time.monotonic())
+            stop.wait(max(0.0, min(next_poll, end) - time.monotonic()))
 
     def poll(self) -> Status:
         """Read once and tell."""

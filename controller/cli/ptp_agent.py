@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import math
 from contextlib import suppress
 from pathlib import Path
 
@@ -39,7 +39,8 @@ from controller.cli.supervisor import tell_alive
 @click.option(
     "--reply-dir",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for the socket that ptp4l answers to; by default the service's runtime directory.",
+    help="Folder for the socket that ptp4l answers to, its path some 80 bytes at most; by default the "
+    "service's runtime directory.",
 )
 @click.option(
     "--phc",
@@ -54,7 +55,8 @@ from controller.cli.supervisor import tell_alive
     type=SECONDS,
     default=3.0,
     show_default=True,
-    help="Seconds without a Sync until the offset is history.",
+    help="Seconds without a Sync until the offset is history; at least three times what lies between two "
+    "Syncs (ptp4l's logSyncInterval, or longer where fewer come), but no more than 48 for that.",
 )
 @click.option("--metrics", help="Serve Prometheus metrics on host:port.")
 @click.option("--keys", help="Folder of CURVE keys and TLS certificates (prbandit keys).")
@@ -113,11 +115,7 @@ def ptp_agent(
             with suppress(OSError):  # who looks for it will miss it
                 write_heartbeat(heartbeat, {"state": agent.status.state, "counters": agent.counters})
 
-    timer = threading.Timer(duration, stop.set) if duration else None
-    if timer:
-        timer.daemon = True
-        timer.start()
     try:
-        agent.run(stop, beat=beat)
+        agent.run(stop, duration_s=duration or math.inf, beat=beat)
     finally:
         agent.close()

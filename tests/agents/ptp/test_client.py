@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import socket
+import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,6 +15,8 @@ import pytest
 from agents.ptp.client import MAX_PORTS, PtpClient, PtpError
 from agents.ptp.messages import Id
 from tests.agents.ptp.fake import CLOCK, MASTER, FakePtp4l
+
+PATIENCE_S = 20.0
 
 
 @pytest.fixture
@@ -21,7 +28,15 @@ def ptp4l(tmp_path: Path) -> Iterator[FakePtp4l]:
 
 @pytest.fixture
 def client(ptp4l: FakePtp4l, tmp_path: Path) -> Iterator[PtpClient]:
-    made = PtpClient([tmp_path / "ptp4lro", ptp4l.path], timeout_s=0.2, reply_dir=tmp_path)
+    made = PtpClient([tmp_path / "ptp4lro", ptp4l.path], timeout_s=PATIENCE_S, reply_dir=tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def hasty(ptp4l: FakePtp4l, tmp_path: Path) -> Iterator[PtpClient]:
+    """For answers that do not come."""
+    made = PtpClient([ptp4l.path], timeout_s=0.2, reply_dir=tmp_path)
     yield made
     made.close()
 
@@ -63,7 +78,9 @@ def test_of_several_ports_the_one_that_follows_counts(
 def test_domain_and_transport_specific_are_those_of_the_configuration(
     ptp4l: FakePtp4l, tmp_path: Path
 ) -> None:
-    client = PtpClient([ptp4l.path], domain=24, transport_specific=1, reply_dir=tmp_path)
+    client = PtpClient(
+        [ptp4l.path], domain=24, transport_specific=1, timeout_s=PATIENCE_S, reply_dir=tmp_path
+    )
     client.read()
     client.close()
     assert {question[2:] for question in ptp4l.asked} == {(24, 1)}
@@ -86,12 +103,12 @@ def test_answers_to_others_and_nonsense_are_passed_over(ptp4l: FakePtp4l, client
 
 def test_a_flood_of_nonsense_ends_in_an_error(ptp4l: FakePtp4l, client: PtpClient) -> None:
     ptp4l.odd = lambda id, answer: [b"garbage"] * 200
-    with pytest.raises(PtpError, match=r"DEFAULT_DATA_SET: (64 datagrams and|no answer within)"):
+    with pytest.raises(PtpError, match="DEFAULT_DATA_SET: 64 datagrams and no answer"):
         client.read()
 
 
-def test_a_question_that_got_lost_is_asked_again(ptp4l: FakePtp4l, client: PtpClient) -> None:
-    lost = []
+def test_a_question_that_got_lost_is_asked_again(ptp4l: FakePtp4l, hasty: PtpClient) -> None:
+    lost: list[Id] = []
 
     def lossy(id: Id, answer: bytes) -> list[bytes]:
         if id in lost:
@@ -100,14 +117,23 @@ def test_a_question_that_got_lost_is_asked_again(ptp4l: FakePtp4l, client: PtpCl
         return []
 
     ptp4l.odd = lossy
-    assert client.read().state == "SLAVE"
+    # Where the second answer is late as well, the reading fails: the next one may be luckier.
+    for _ in range(20):
+        lost.clear()
+        with suppress(PtpError):
+            assert hasty.read().state == "SLAVE"
+            break
+    else:
+        pytest.fail("no question was asked again")
     assert len(lost) == 6
 
 
-def test_silence_names_the_socket_and_what_was_asked(ptp4l: FakePtp4l, client: PtpClient) -> None:
-    ptp4l.silent_for = {Id.TIME_STATUS_NP}
-    with pytest.raises(PtpError, match=rf"{ptp4l.path}: TIME_STATUS_NP: no answer within 0.4 s"):
-        client.read()
+def test_silence_names_the_socket_and_what_was_asked(
+    ptp4l: FakePtp4l, hasty: PtpClient, client: PtpClient
+) -> None:
+    ptp4l.silent_for = set(Id)
+    with pytest.raises(PtpError, match=rf"{ptp4l.path}: DEFAULT_DATA_SET: no answer within 0.4 s"):
+        hasty.read()
     ptp4l.silent_for = set()
     assert client.read().state == "SLAVE"
 
@@ -145,9 +171,46 @@ def test_a_reply_folder_that_is_not_there_is_named(ptp4l: FakePtp4l, tmp_path: P
         PtpClient([ptp4l.path], reply_dir=tmp_path / "nowhere").read()
 
 
+def test_a_path_that_no_unix_socket_can_have_is_refused_with_the_bound(
+    ptp4l: FakePtp4l, tmp_path: Path
+) -> None:
+    name = len(f"/ptp-agent-{os.getpid()}-00000000")
+    folder = Path(tempfile.mkdtemp(prefix="ptp"))
+    try:
+        fits = folder / ("x" * (107 - name - len(f"{folder}/")))
+        fits.mkdir()
+        client = PtpClient([ptp4l.path], timeout_s=PATIENCE_S, reply_dir=fits)
+        assert client.read().state == "SLAVE"
+        client.close()
+        with pytest.raises(
+            ValueError,
+            match=rf"--reply-dir: {fits}y: {108 - name} bytes are too long .* {107 - name} at most",
+        ):
+            PtpClient([ptp4l.path], reply_dir=Path(f"{fits}y"))
+    finally:
+        shutil.rmtree(folder)
+    with pytest.raises(PtpError, match=r"no ptp4l: .*: AF_UNIX path too long"):
+        PtpClient([tmp_path / ("x" * 108)], reply_dir=tmp_path).read()
+
+
+def test_sockets_that_killed_processes_left_behind_are_removed_and_no_others(
+    ptp4l: FakePtp4l, client: PtpClient, tmp_path: Path
+) -> None:
+    client.read()
+    (ours,) = tmp_path.glob("ptp-agent-*")
+    for name in (f"ptp-agent-{os.getpid()}-00000000", "ptp-agent-1-0123abcd", "ptp-agent-socket"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as left_behind:
+            left_behind.bind(str(tmp_path / name))
+    (tmp_path / "ptp-agent-1-00000000").write_text("no socket")
+    PtpClient([ptp4l.path], reply_dir=tmp_path)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {ours.name, "ptp-agent-socket", "ptp-agent-1-00000000", ptp4l.path.name}
+    assert client.read().state == "SLAVE"
+
+
 def test_a_ptp4l_that_comes_back_is_found_again_and_nothing_is_left_behind(tmp_path: Path) -> None:
     first = FakePtp4l(tmp_path / "ptp4l")
-    client = PtpClient([first.path], timeout_s=0.2, reply_dir=tmp_path)
+    client = PtpClient([first.path], timeout_s=PATIENCE_S, reply_dir=tmp_path)
     assert client.read().state == "SLAVE"
     first.close()
     with pytest.raises(PtpError):
@@ -164,7 +227,7 @@ def test_a_ptp4l_that_comes_back_is_found_again_and_nothing_is_left_behind(tmp_p
 
 def test_the_read_only_socket_is_preferred(ptp4l: FakePtp4l, tmp_path: Path) -> None:
     read_only = FakePtp4l(tmp_path / "ptp4lro")
-    client = PtpClient([read_only.path, ptp4l.path], reply_dir=tmp_path)
+    client = PtpClient([read_only.path, ptp4l.path], timeout_s=PATIENCE_S, reply_dir=tmp_path)
     client.read()
     client.close()
     read_only.close()

@@ -23,7 +23,7 @@ from agents.links.qos import QosPublisher
 from agents.ptp.client import PtpClient, PtpError, PtpReading
 from agents.ptp.messages import identity
 from agents.ptp.service import PtpAgent
-from agents.ptp.watch import Watch
+from agents.ptp.watch import Status, Watch
 from controller.core.collector import SlotCollector
 from controller.core.loop import ControlLoop
 from controller.links.codec import ClockReport, FrameBatch
@@ -39,10 +39,13 @@ from wire.security import SERVER_OPTIONS, grpc_server_add
 pytestmark = [needs_linuxptp, pytest.mark.slow]
 
 MS = 1_000_000
-BOUND_NS = 5 * MS
-DELAY_S = 0.04
+# A Sync that a busy machine holds up for some ten ms is no offset beyond the bound; the delay's half is.
+BOUND_NS = 40 * MS
+DELAY_S = 0.3
 SLOT_S = 1.5
+PATIENCE_S = 20.0
 DATA_SETS = ("CURRENT_DATA_SET", "PARENT_DATA_SET", "PORT_DATA_SET", "TIME_STATUS_NP")
+FIELDS = {"offsetFromMaster", "gm.ClockClass", "portState", "ingress_time"}  # one of each
 
 
 @pytest.fixture
@@ -61,12 +64,13 @@ def try_read(client: PtpClient) -> PtpReading | None:
 
 
 def test_the_agent_and_linuxptps_own_client_read_the_same(pair: Pair, tmp_path: Path) -> None:
-    pair.ptp4l("master", "priority1 10", "logSyncInterval 0")
-    pair.ptp4l("client", "slaveOnly 1", "free_running 1", "logSyncInterval 0")
+    seldom = ("logSyncInterval 1", "logMinDelayReqInterval 1")
+    pair.ptp4l("master", "priority1 10", *seldom)
+    pair.ptp4l("client", "slaveOnly 1", "free_running 1", *seldom)
     with ExitStack() as last:
         clients = {}
         for side in ("master", "client"):
-            clients[side] = PtpClient([pair.socket(side)], reply_dir=tmp_path)
+            clients[side] = PtpClient([pair.socket(side)], timeout_s=PATIENCE_S, reply_dir=tmp_path)
             last.callback(clients[side].close)
 
         def following() -> bool:
@@ -79,8 +83,8 @@ def test_the_agent_and_linuxptps_own_client_read_the_same(pair: Pair, tmp_path: 
                 before = clients[side].read()
                 theirs = pair.pmc(side, *DATA_SETS)
                 ours = clients[side].read()
-                # Only what was read between two Syncs can be compared.
-                if before == ours:
+                # Only what was read between two Syncs can be compared; pmc waits no longer than it likes.
+                if before == ours and set(theirs) >= FIELDS:
                     break
             else:
                 pytest.fail("no moment without a Sync")
@@ -99,6 +103,33 @@ def test_the_agent_and_linuxptps_own_client_read_the_same(pair: Pair, tmp_path: 
         assert client.state == "UNCALIBRATED" and not Watch().update(client, 0.0).synchronised
 
 
+def test_a_master_with_few_syncs_is_followed_and_a_dead_one_not_named(pair: Pair, tmp_path: Path) -> None:
+    """ptp4l tells the interval of its own configuration (1/8 s here), and the master that it has lost."""
+    pair.ptp4l("master", "priority1 10", "logSyncInterval 1")
+    pair.ptp4l("client", "slaveOnly 1", "announceReceiptTimeout 12")
+    client = PtpClient([pair.socket("client")], timeout_s=PATIENCE_S, reply_dir=tmp_path)
+    watch = Watch(silence_s=1.0)
+    told: list[tuple[PtpReading, Status]] = []
+
+    def look() -> bool:
+        if reading := try_read(client):
+            told.append((reading, watch.update(reading, time.monotonic())))
+        return bool(reading)
+
+    def three_syncs() -> bool:
+        look()
+        return len({reading.ingress_ns for reading, _ in told if reading.state == "SLAVE"}) >= 3
+
+    wait_for("Syncs at the client", three_syncs)
+    told.clear()
+    wait_for("more Syncs", three_syncs)
+    assert not [status.reason for reading, status in told if reading.ingress_ns and status.reason]
+    pair.kill("master")
+    wait_for("its death is seen", lambda: look() and told[-1][0].state == "LISTENING")
+    assert told[-1][1].grandmaster == ""
+    client.close()
+
+
 def linuxptp_version() -> int:
     """The first number of it; 0 where there is none."""
     if shutil.which("ptp4l") is None:
@@ -112,7 +143,7 @@ import sys
 from pathlib import Path
 from agents.ptp.client import PtpClient
 
-client = PtpClient([Path(sys.argv[1])], reply_dir=Path(sys.argv[2]))
+client = PtpClient([Path(sys.argv[1])], timeout_s=20, reply_dir=Path(sys.argv[2]))
 print(client.read().state)
 client.close()
 """
@@ -134,7 +165,7 @@ def test_from_linuxptp_4_anybody_may_read(pair: Pair) -> None:
                 ],
                 capture_output=True,
                 text=True,
-                timeout=30,
+                timeout=60,
             )
             if name == "full":
                 assert done.returncode != 0 and "Permission denied" in done.stderr, done.stderr
@@ -277,7 +308,12 @@ def test_frames_count_for_the_round_trip_alone_while_the_clocks_do_not_agree(
             assert "unsynchronised" not in got
             assert got["ul"]["ms"]["f"] == pytest.approx(10.0)
 
-        def round_trip_alone(why: str, *reasons: str, **states: str) -> dict[str, Any]:
+        def round_trip_alone(
+            why: str,
+            *reasons: str,
+            and_so: Callable[[dict[str, Any]], bool] = lambda slot: True,
+            **states: str,
+        ) -> dict[str, Any]:
             """All frames of a slot, for these reasons, with the ports (``ue``, ``edge``) in these states."""
             expected = {host.replace("ue", "ue-1"): state for host, state in states.items()}
 
@@ -285,7 +321,7 @@ def test_frames_count_for_the_round_trip_alone_while_the_clocks_do_not_agree(
                 told = slot.get("unsynchronised", {})
                 reached = {host: slot["clocks"].get(host, {}).get("state") for host in expected}
                 all_of_them = sum(told.values()) == slot["round_trip"]["frames"]
-                return set(told) <= set(reasons) and all_of_them and reached == expected
+                return set(told) <= set(reasons) and all_of_them and reached == expected and and_so(slot)
 
             got = slot_like(why, fits)
             assert got["unsynchronised_frames"] == got["round_trip"]["frames"]
@@ -303,9 +339,13 @@ def test_frames_count_for_the_round_trip_alone_while_the_clocks_do_not_agree(
 
         pair.delay(DELAY_S)
         beyond = "ue-1: offset beyond the bound"
-        got = round_trip_alone("an asymmetric path", beyond, ue="SLAVE", edge="MASTER")
+
+        def half_of_it(slot: dict[str, Any]) -> bool:
+            offset_ns = slot["clocks"]["ue-1"]["offset_ns"]
+            return offset_ns is not None and DELAY_S / 4 < offset_ns / 1e9 < 1.5 * DELAY_S
+
+        got = round_trip_alone("an asymmetric path", beyond, and_so=half_of_it, ue="SLAVE", edge="MASTER")
         assert not got["clocks"]["edge"]["fault"]
-        assert DELAY_S / 4 < got["clocks"]["ue-1"]["offset_ns"] / 1e9 < 1.5 * DELAY_S
         pair.delay(0.0)
         all_is_well("the path is as it was")
 
