@@ -31,16 +31,18 @@ class QosMessage(_message.Message):
     def __init__(self, hello: _Optional[_Union[QosHello, _Mapping]] = ..., flow_start: _Optional[_Union[FlowStart, _Mapping]] = ..., flow_stop: _Optional[_Union[FlowStop, _Mapping]] = ..., frames: _Optional[_Union[FrameBatch, _Mapping]] = ..., clock: _Optional[_Union[ClockStatus, _Mapping]] = ...) -> None: ...
 
 class QosHello(_message.Message):
-    __slots__ = ("protocol_version", "host", "cell_id", "clocks_synchronised")
+    __slots__ = ("protocol_version", "host", "cell_id", "clocks_synchronised", "instance")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     HOST_FIELD_NUMBER: _ClassVar[int]
     CELL_ID_FIELD_NUMBER: _ClassVar[int]
     CLOCKS_SYNCHRONISED_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     host: str
     cell_id: str
     clocks_synchronised: bool
-    def __init__(self, protocol_version: _Optional[int] = ..., host: _Optional[str] = ..., cell_id: _Optional[str] = ..., clocks_synchronised: _Optional[bool] = ...) -> None: ...
+    instance: int
+    def __init__(self, protocol_version: _Optional[int] = ..., host: _Optional[str] = ..., cell_id: _Optional[str] = ..., clocks_synchronised: _Optional[bool] = ..., instance: _Optional[int] = ...) -> None: ...
 
 class FlowStart(_message.Message):
     __slots__ = ("flow", "ue_id", "slice", "ul_bps", "dl_bps", "time_ns")

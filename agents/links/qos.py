@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
 import time
 from collections import Counter, deque
@@ -120,6 +121,7 @@ class QosPublisher:
                 host=host,
                 cell_id=cell_id,
                 clocks_synchronised=clocks_synchronised,
+                instance=secrets.randbits(64),
             )
         )
         self._address = address

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 MAX_FLOWS = 4096
 """Flows that are remembered; the ones that stopped longest ago are forgotten first."""
+FLOW_SILENCE_NS = 2_000_000_000
+"""A stream that has said nothing for so long keeps its flows from nobody (ns)."""
 
 COUNTERS: dict[str, str] = {
     "qos_streams_total": "Streams of hosts that were accepted",
@@ -147,7 +149,22 @@ class _Stream:
     """One stream of a host, which may have several: one a client."""
 
     hello: qos_pb2.QosHello
-    number: int = 0
+    number: int
+    heard_ns: int
+    ended: bool = False
+
+    @property
+    def reporter(self) -> tuple[str, int]:
+        """Who reports: the same over all streams of a process."""
+        return self.hello.host, self.hello.instance
+
+
+@dataclass(slots=True)
+class _Reported:
+    """A flow, the stream that started it last, and whether it goes on."""
+
+    stream: _Stream
+    active: bool = True
 
 
 class QosIngest:
@@ -193,7 +210,7 @@ class QosIngest:
         self._lock = threading.Lock()
         self._streams = 0
         self._numbers = itertools.count(1)
-        self._flows: OrderedDict[tuple[str, str], bool] = OrderedDict()
+        self._flows: OrderedDict[tuple[str, str], _Reported] = OrderedDict()
 
     def add_to(self, server: grpc.Server) -> None:
         """Registers the service; unlike the generated helper, bytes that cannot be parsed do not end a
@@ -234,7 +251,7 @@ class QosIngest:
         first = next(requests, (None,))[0]
         hello = self._hello(first, context)
         cell_id = hello.cell_id
-        stream = _Stream(hello, next(self._numbers))
+        stream = _Stream(hello, next(self._numbers), self._clock().mono_ns)
         self.counters.inc("qos_streams_total", cell_id)
         try:
             yield qos_pb2.QosNotice(kind=qos_pb2.ACCEPTED, protocol_version=PROTOCOL_VERSION)
@@ -250,6 +267,7 @@ class QosIngest:
     def _ended(self, stream: _Stream) -> None:
         cell_id, host = stream.hello.cell_id, stream.hello.host
         with self._lock:
+            stream.ended = True
             self._board(cell_id).stream_ended(stream.number)
         try:
             self._sink(cell_id, HostLost(host, self._clock().real_ns, stream.number))
@@ -297,6 +315,7 @@ class QosIngest:
         hello = stream.hello
         cell_id = hello.cell_id
         counter = "qos_refused_total"
+        stream.heard_ns = self._clock().mono_ns
         try:
             body = None if message is None else message.WhichOneof("body")
             if message is None or body is None:
@@ -310,7 +329,7 @@ class QosIngest:
                 batch = codec.open_frame_batch(
                     message.frames, synchronised=fault is None, received_ns=now.real_ns, fault=fault
                 )
-                self._known(cell_id, batch.flow, "FrameBatch")
+                self._known(stream, batch.flow, "FrameBatch")
                 if len(batch):
                     self.counters.inc("qos_frames_total", cell_id, len(batch))
                     if fault is not None:
@@ -325,19 +344,20 @@ class QosIngest:
                 if self._check_flow is not None:
                     self._check_flow(cell_id, flow)
                 with self._lock:
-                    self._remember((cell_id, flow.flow))
-                self._sink(cell_id, FlowBegin(hello.host, flow, stream.number))
-                with self._lock:
+                    self._claim(stream, flow.flow)
+                    self._sink(cell_id, FlowBegin(hello.host, flow, stream.number))
+                    self._flows[cell_id, flow.flow] = _Reported(stream)
+                    self._flows.move_to_end((cell_id, flow.flow))
                     self._board(cell_id).flow_started(flow.flow, hello.host, stream.number)
             elif body == "flow_stop":
                 end = codec.open_flow_stop(message.flow_stop)
                 now = self._clock()
                 if end.time_ns > now.real_ns or self._clock_fault(hello, now):
                     end = replace(end, time_ns=now.real_ns)
-                self._known(cell_id, end.flow, "FlowStop")
+                reported = self._known(stream, end.flow, "FlowStop")
                 self._sink(cell_id, end)
                 with self._lock:
-                    self._flows[cell_id, end.flow] = False
+                    reported.active = False
                     self._board(cell_id).flow_ended(end.flow)
             elif body == "clock":
                 clock = codec.open_clock_status(message.clock)
@@ -367,17 +387,28 @@ class QosIngest:
         with self._lock:
             return self._board(hello.cell_id).fault(hello.host, now)
 
-    def _known(self, cell_id: str, flow: str, what: str) -> None:
+    def _known(self, stream: _Stream, flow: str, what: str) -> _Reported:
         # A flow that has stopped is still known: its last frames come after its end.
-        if (cell_id, flow) not in self._flows:
+        reported = self._flows.get((stream.hello.cell_id, flow))
+        if reported is None:
             raise BadMessage(f"{what} of flow {flow!r}: the flow never started")
+        if reported.stream.reporter != stream.reporter:
+            raise BadMessage(f"{what} of flow {flow!r}: {self._owned(reported)}")
+        return reported
 
-    def _remember(self, key: tuple[str, str]) -> None:
-        """Marks a flow as active; makes room where there are too many. Holds the lock."""
-        if key not in self._flows and len(self._flows) >= MAX_FLOWS:
-            stopped = next((k for k, active in self._flows.items() if not active), None)
+    def _claim(self, stream: _Stream, flow: str) -> None:
+        """Raises for a flow that is another's; makes room where there are too many. Holds the lock."""
+        key = stream.hello.cell_id, flow
+        if reported := self._flows.get(key):
+            its = reported.stream
+            alive = not its.ended and stream.heard_ns - its.heard_ns < FLOW_SILENCE_NS
+            if reported.active and alive and its.reporter != stream.reporter:
+                raise BadMessage(f"FlowStart of flow {flow!r}: {self._owned(reported)}")
+        elif len(self._flows) >= MAX_FLOWS:
+            stopped = next((k for k, reported in self._flows.items() if not reported.active), None)
             if stopped is None:
-                raise BadMessage(f"FlowStart of flow {key[1]!r}: more than {MAX_FLOWS} flows are active")
+                raise BadMessage(f"FlowStart of flow {flow!r}: more than {MAX_FLOWS} flows are active")
             del self._flows[stopped]
-        self._flows[key] = True
-        self._flows.move_to_end(key)
+
+    def _owned(self, reported: _Reported) -> str:
+        return f"another process of host {reported.stream.hello.host!r} reports a flow of that name"

@@ -100,10 +100,16 @@ class Host:
     def send(self, **body: Any) -> None:
         self.out.put(qos_pb2.QosMessage(**body).SerializeToString())
 
-    def hello(self, *, host: str = "h", cell_id: str = "cell-1", version: int = PROTOCOL_VERSION) -> None:
+    def hello(
+        self, *, host: str = "h", cell_id: str = "cell-1", version: int = PROTOCOL_VERSION, instance: int = 0
+    ) -> None:
         self.send(
             hello=qos_pb2.QosHello(
-                protocol_version=version, host=host, cell_id=cell_id, clocks_synchronised=True
+                protocol_version=version,
+                host=host,
+                cell_id=cell_id,
+                clocks_synchronised=True,
+                instance=instance,
             )
         )
 
@@ -451,8 +457,8 @@ def test_a_full_queue_is_told_to_the_host() -> None:
     ingest = QosIngest(held.put, counters=held.counters)
     hello = qos_pb2.QosHello(host="h", cell_id="cell-1")
     starts = [qos_pb2.QosMessage(flow_start=flow_start(flow=n)) for n in ("a", "b")]
-    assert ingest._take(_Stream(hello), starts[0]) == ""
-    assert "full" in ingest._take(_Stream(hello), starts[1])
+    assert ingest._take(_Stream(hello, 1, NOW), starts[0]) == ""
+    assert "full" in ingest._take(_Stream(hello, 1, NOW), starts[1])
     assert held.counters.get("qos_refused_total", "cell-1") == 1
 
 
@@ -473,6 +479,58 @@ def test_each_stream_of_a_host_has_its_own_flows(bench: Bench) -> None:
     assert list(second.notices) == []
     lost = bench.item()[1]
     assert isinstance(lost, HostLost) and (lost.host, lost.stream) == ("h", begun["g"])
+
+
+def test_an_active_flow_is_not_another_process_s_to_start(make: Callable[..., Bench]) -> None:
+    now = [NOW]
+    bench = make(clock=lambda: Moment(NOW, now[0]))
+    first, second, again, third = (bench.host() for _ in range(4))
+    for host, instance in ((first, 1), (second, 2), (again, 1)):
+        host.greet(instance=instance)
+    first.send(flow_start=flow_start())
+    begun = bench.item()[1]
+    assert isinstance(begun, FlowBegin)
+
+    for message in (
+        {"flow_start": flow_start()},
+        {"frames": frames()},
+        {"flow_stop": qos_pb2.FlowStop(flow="f", time_ns=T0)},
+    ):
+        second.send(**message)
+        assert second.refused().endswith(
+            "of flow 'f': another process of host 'h' reports a flow of that name"
+        )
+    assert bench.items.empty()
+
+    # The process itself may come back on another stream, before its old one is seen to end.
+    again.send(flow_start=flow_start())
+    assert isinstance(bench.item()[1], FlowBegin)
+    first.send(frames=frames())
+    assert isinstance(bench.item()[1], FrameBatch)
+
+    # A stream that has been silent keeps nothing; nor does one that has ended.
+    now[0] += qos.FLOW_SILENCE_NS
+    second.send(flow_start=flow_start())
+    assert isinstance(bench.item()[1], FlowBegin)
+    again.send(frames=frames())
+    assert "another process" in again.refused()
+    second.channel.close()
+    assert isinstance(bench.item()[1], HostLost)
+    third.greet(instance=3)
+    third.send(flow_start=flow_start())
+    assert isinstance(bench.item()[1], FlowBegin)
+
+
+def test_a_flow_that_has_stopped_is_anybody_s_to_start(bench: Bench) -> None:
+    first, second = bench.host(), bench.host()
+    first.greet(instance=1)
+    second.greet(instance=2)
+    first.send(flow_start=flow_start())
+    first.send(flow_stop=qos_pb2.FlowStop(flow="f", time_ns=T0 + 1))
+    first.send(frames=frames())
+    assert [type(bench.item()[1]) for _ in range(3)] == [FlowBegin, FlowEnd, FrameBatch]
+    second.send(flow_start=flow_start())
+    assert isinstance(bench.item()[1], FlowBegin)
 
 
 def test_a_host_that_breaks_off_is_lost_and_its_flows_stay_known(bench: Bench) -> None:
@@ -515,11 +573,11 @@ def test_flows_are_bounded_and_stopped_ones_make_room(monkeypatch: pytest.Monkey
     hello = qos_pb2.QosHello(host="h", cell_id="c")
 
     def start(name: str) -> str:
-        return ingest._take(_Stream(hello), qos_pb2.QosMessage(flow_start=flow_start(flow=name)))
+        return ingest._take(_Stream(hello, 1, NOW), qos_pb2.QosMessage(flow_start=flow_start(flow=name)))
 
     assert [start("a"), start("b"), start("a")] == ["", "", ""]
     assert "more than 2 flows" in start("c")
     stop = qos_pb2.QosMessage(flow_stop=qos_pb2.FlowStop(flow="b", time_ns=T0))
-    assert ingest._take(_Stream(hello), stop) == ""
+    assert ingest._take(_Stream(hello, 1, NOW), stop) == ""
     assert start("c") == ""
-    assert "never started" in ingest._take(_Stream(hello), qos_pb2.QosMessage(frames=frames("b")))
+    assert "never started" in ingest._take(_Stream(hello, 1, NOW), qos_pb2.QosMessage(frames=frames("b")))
