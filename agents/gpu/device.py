@@ -9,6 +9,7 @@ service above it is the same for an emulated and a real GPU.
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -48,6 +49,12 @@ class GpuLost(GpuError):
     name = "gpu_lost"
 
 
+class GpuHangs(GpuError):
+    """A call to the GPU does not return, or took far too long."""
+
+    name = "gpu_hangs"
+
+
 class ClockNotReached(GpuError):
     """The GPU took the lock, and another clock was read back until the deadline."""
 
@@ -60,6 +67,7 @@ ERRORS: tuple[type[GpuError], ...] = (
     NoSuchGpu,
     ClockNotSupported,
     GpuLost,
+    GpuHangs,
     ClockNotReached,
     GpuError,
 )
@@ -135,6 +143,18 @@ class GpuDevice(abc.ABC):
     def close(self) -> None:
         """Give the handle back. Does not change clocks."""
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class MissingGpu:
+    """A GPU that could not be opened. ``name`` is its UUID, or its index where that could not be read.
+
+    ``open`` tries again and raises :class:`GpuError`.
+    """
+
+    name: str
+    error: GpuError
+    open: Callable[[], GpuDevice]
 
 
 def supported_clock(info: GpuInfo, mhz: int) -> int:

@@ -7,14 +7,17 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+from agents.gpu.calls import Calls
 from agents.gpu.device import (
     ClockNotReached,
     GpuDevice,
     GpuError,
+    GpuHangs,
     GpuInfo,
+    MissingGpu,
     NoSuchGpu,
     Reading,
     supported_clock,
@@ -22,6 +25,20 @@ from agents.gpu.device import (
 from agents.gpu.leases import ClockLeases
 
 log = logging.getLogger(__name__)
+
+TURN_S = 2.0
+"""A call waits so long for those before it on the same GPU (s)."""
+LOOK_S = 1.0
+"""The ends of leases are looked for at least so often (s): waits stand still while the host is suspended."""
+
+
+def boottime() -> float:
+    """CLOCK_BOOTTIME (s): unlike the monotonic clock it goes on while the host is suspended."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+class TooLate(Exception):
+    """A lock came to its turn after its caller had gone, or its lease had ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +55,7 @@ class Held:
 def release_clocks(devices: Iterable[GpuDevice]) -> dict[str, GpuError]:
     """Bring every GPU back to its default clocks; the error of each that refuses, by UUID.
 
-    What an agent does when it starts and ends, and all that is left to do after one that was killed.
+    All that is left to do after an agent that was killed.
     """
     failed = {}
     for device in devices:
@@ -49,187 +66,182 @@ def release_clocks(devices: Iterable[GpuDevice]) -> dict[str, GpuError]:
     return failed
 
 
-class ClockKeeper:
-    """Leases in, clock locks out. Thread-safe; errors of the GPU are raised as :class:`GpuError`.
+class _Kept:
+    """One GPU: its leases, its lock, and the thread that ends leases.
 
-    ``reach_s`` bounds the wait for a clock to be read back as set. Where a lease ends and the GPU refuses to
-    follow, the keeper tries again every ``retry_s``.
+    Its mutex is held over calls to the device, so each GPU has its own: one that hangs holds up no other.
     """
 
     def __init__(
         self,
-        devices: Sequence[GpuDevice],
+        device: GpuDevice,
+        calls: Calls,
+        closed: threading.Event,
         *,
-        clock: Callable[[], float] = time.monotonic,
-        reach_s: float = 0.25,
-        poll_s: float = 0.005,
-        retry_s: float = 1.0,
-        max_holders: int = 64,
+        clock: Callable[[], float],
+        reach_s: float,
+        poll_s: float,
+        retry_s: float,
+        max_holders: int,
     ) -> None:
-        self._devices = {d.info.uuid: d for d in devices}
-        if len(self._devices) != len(devices):
-            raise ValueError("two GPUs have the same UUID")
+        self.device = device
+        self.uuid = device.info.uuid
+        self.locked_mhz = 0
+        self.released = threading.Event()
+        """Whatever an earlier run left locked was released, or refused to be."""
+        self._calls = calls
+        self._closed = closed
         self._clock = clock
         self._reach_s = reach_s
         self._poll_s = poll_s
         self._retry_s = retry_s
         self._leases = ClockLeases(max_holders=max_holders)
-        self._locked = dict.fromkeys(self._devices, 0)
-        self._failed: set[str] = set()
+        self._unsure = False  # what the GPU was left at is not known: what is wanted is set again
         self._changed = threading.Condition()
-        self._counted = threading.Lock()
-        self._calls: dict[object, float] = {}
-        self._closed = threading.Event()
         self._thread: threading.Thread | None = None
-        self.counters: Counter[str] = Counter()
-
-    @property
-    def infos(self) -> tuple[GpuInfo, ...]:
-        return tuple(d.info for d in self._devices.values())
-
-    def device(self, gpu: str) -> GpuDevice:
-        """The GPU of this UUID; an empty one means the only GPU. Raises :class:`NoSuchGpu`."""
-        if not gpu and len(self._devices) == 1:
-            return next(iter(self._devices.values()))
-        try:
-            return self._devices[gpu]
-        except KeyError:
-            known = ", ".join(self._devices) or "none"
-            raise NoSuchGpu(f"gpu: {gpu!r} is not on this host; known: {known}") from None
 
     def start(self) -> None:
-        """Release whatever an earlier run left locked, then watch the ends of leases."""
-        for uuid, error in release_clocks(self._devices.values()).items():
-            self._failed.add(uuid)
-            self._release_failed(uuid, error)
-        self._thread = threading.Thread(target=self._run, name="clock-leases", daemon=True)
+        self._unsure = True
+        self._thread = threading.Thread(target=self._run, name=f"leases-{self.uuid}", daemon=True)
         self._thread.start()
 
+    def alive(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
     def close(self) -> None:
-        """End all leases and go back to default clocks."""
-        self._closed.set()
-        with self._changed:
-            self._leases.clear()
+        """Let the thread end: it releases the clocks. :meth:`join` waits for it."""
+        if self._thread is None:
+            self._end()
+        elif self._changed.acquire(timeout=0.1):  # else it is not waiting
             self._changed.notify_all()
+            self._changed.release()
+
+    def join(self, timeout_s: float) -> None:
         if self._thread is not None:
-            self._thread.join()
-        failed = release_clocks(self._devices.values())
-        for uuid, device in self._devices.items():
-            if uuid in failed:
-                self._release_failed(uuid, failed[uuid])
-            else:
-                self._locked[uuid] = 0
-            device.close()
+            self._thread.join(timeout_s)
 
-    def alive(self, patience_s: float = 5.0) -> bool:
-        """Whether the ends of leases are watched, and no call to a GPU has gone on for ``patience_s``."""
-        with self._counted:
-            oldest = min(self._calls.values(), default=float("inf"))
-        watched = self._thread is not None and self._thread.is_alive()
-        return watched and time.monotonic() - oldest < patience_s
-
-    def lock(self, gpu: str, holder: str, mhz: int, lease_s: float) -> Held:
-        """Lease ``mhz`` for ``lease_s`` to ``holder`` and answer when the clock was read back.
-
-        A lease that the GPU refuses to follow is undone. Raises :class:`GpuError` and
-        :class:`agents.gpu.leases.TooManyHolders`.
-        """
-        device = self.device(gpu)
-        uuid = device.info.uuid
-        with self._changed:
+    def lock(self, holder: str, mhz: int, expires: float, waiting: Callable[[], bool]) -> Held:
+        self._calls.refuse(self.uuid)
+        with self._turn():
             if self._closed.is_set():
                 raise GpuError("the edge agent is closing")
+            self._in_time(expires, waiting)
+            try:
+                # Another program may have changed the clock of a lease that is only renewed.
+                with self._calls.calling(self.uuid):
+                    sm_mhz = self.device.sm_mhz()
+            except GpuError as error:
+                self._refused(error)
+                raise
             self._expire()  # before a renewal takes the place of a lease that has ended
-            now = self._clock()
-            before = self._leases.put(uuid, holder, mhz, now + lease_s, now)
+            now = self._in_time(expires, waiting)  # the calls above may have taken their time
+            before = self._leases.put(holder, mhz, expires, now)
             try:
-                with self._counting():
-                    # Another program may have changed the clock of a lease that is only renewed.
-                    self._apply(uuid, now, again=device.sm_mhz() != self._locked[uuid])
-            except GpuError:
-                self.counters["lock_errors"] += 1
-                self._leases.restore(uuid, holder, before)
-                self._failed.add(uuid)  # what the GPU is left at is not known: set again what is wanted
-                self._changed.notify_all()
+                self._apply(now, again=sm_mhz != self.locked_mhz)
+            except GpuError as error:
+                self._leases.restore(holder, before)
+                self._refused(error)
                 raise
-            self.counters["locks"] += 1
+            self._calls.count("locks")
             self._changed.notify_all()
-        return self._read_back(uuid)
+        return self._read_back()
 
-    def release(self, gpu: str, holder: str) -> Held:
-        """End the lease of ``holder`` (no effect where it has none)."""
-        uuid = self.device(gpu).info.uuid
-        with self._changed:
-            if self._leases.drop(uuid, holder):
-                self.counters["releases"] += 1
+    def release(self, holder: str) -> Held:
+        with self._turn():
+            if self._leases.drop(holder):
+                self._calls.count("releases")
             try:
-                with self._counting():
-                    self._apply(uuid, self._clock())
-            except GpuError:
-                self._failed.add(uuid)
+                self._calls.refuse(self.uuid)
+                self._apply(self._clock())
+            except GpuError as error:
+                if not isinstance(error, GpuHangs):
+                    self._calls.error(error)
+                self._unsure = True
                 self._changed.notify_all()
                 raise
-        return self._read_back(uuid)
+        return self._read_back()
 
-    def read(self, gpu: str) -> tuple[int, Reading]:
-        """The clock that is locked (0: none) and the GPU's state."""
-        device = self.device(gpu)
-        with self._counting():
-            return self._locked[device.info.uuid], device.read()
+    def read(self) -> tuple[int, Reading]:
+        self._calls.refuse(self.uuid)
+        with self._calls.counting(self.uuid):
+            return self.locked_mhz, self.device.read()
 
     def expire(self) -> None:
-        """End the leases whose time has come and set what is left."""
         with self._changed:
             self._expire()
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        if not self._changed.acquire(timeout=TURN_S):
+            error = GpuHangs(f"GPU {self.uuid}: a call before this one has not returned for {TURN_S:g} s")
+            self._calls.error(error)
+            raise error
+        try:
+            yield
+        finally:
+            self._changed.release()
+
+    def _in_time(self, expires: float, waiting: Callable[[], bool]) -> float:
+        """Now. Raises :class:`TooLate` where nobody waits for the lock any more or its lease has ended."""
+        if not waiting():
+            raise TooLate(f"GPU {self.uuid}: the caller has gone")
+        now = self._clock()
+        if now >= expires:
+            raise TooLate(f"GPU {self.uuid}: the lease ended before the GPU could be locked")
+        return now
+
+    def _refused(self, error: GpuError) -> None:
+        self._calls.count("lock_errors")
+        self._calls.error(error)
+        self._unsure = True
+        self._changed.notify_all()
 
     def _expire(self) -> None:
         now = self._clock()
         ended = self._leases.expire(now)
-        for uuid, holder in ended:
-            self.counters["lapsed_leases"] += 1
-            log.info("gpu %s: the lease of %s has ended", uuid, holder)
-        for uuid in {uuid for uuid, _ in ended} | self._failed:
+        for holder in ended:
+            self._calls.count("lapsed_leases")
+            log.info("gpu %s: the lease of %s has ended", self.uuid, holder)
+        if ended or self._unsure:
             try:
-                self._apply(uuid, now, again=uuid in self._failed)
-                self._failed.discard(uuid)
+                self._apply(now, again=self._unsure)
+                self._unsure = False
             except GpuError as error:
-                self._failed.add(uuid)
-                self._release_failed(uuid, error)
+                self._unsure = True
+                self._release_failed(error)
 
-    def _apply(self, uuid: str, now: float, *, again: bool = False) -> None:
-        device = self._devices[uuid]
-        wanted = self._leases.wanted(uuid, now)
-        target = supported_clock(device.info, wanted) if wanted else 0
-        if target == self._locked[uuid] and not again:
+    def _apply(self, now: float, *, again: bool = False) -> None:
+        wanted = self._leases.wanted(now)
+        target = supported_clock(self.device.info, wanted) if wanted else 0
+        if target == self.locked_mhz and not again:
             return
-        with self._calling():
+        with self._calls.calling(self.uuid):
             if target:
-                device.lock(target)
+                self.device.lock(target)
             else:
-                device.unlock()
-        self._locked[uuid] = target
+                self.device.unlock()
+        self.locked_mhz = target
 
-    def _read_back(self, uuid: str) -> Held:
-        device = self._devices[uuid]
+    def _read_back(self) -> Held:
         deadline = time.monotonic() + self._reach_s
         while True:
             last = time.monotonic() >= deadline
-            with self._counting():
-                sm_mhz = device.sm_mhz() or 0
-            with self._changed:
-                wanted, locked = self._leases.wanted(uuid, self._clock()), self._locked[uuid]
+            with self._calls.counting(self.uuid):
+                sm_mhz = self.device.sm_mhz() or 0
+            with self._turn():
+                wanted, locked = self._leases.wanted(self._clock()), self.locked_mhz
             reached = locked in (0, sm_mhz)
             if reached or last or self._closed.wait(self._poll_s):
                 break
         if not reached:
-            self._not_reached(device, locked, sm_mhz)
-        return Held(uuid, wanted, locked, sm_mhz, reached)
+            self._not_reached(locked, sm_mhz)
+        return Held(self.uuid, wanted, locked, sm_mhz, reached)
 
-    def _not_reached(self, device: GpuDevice, locked: int, sm_mhz: int) -> None:
+    def _not_reached(self, locked: int, sm_mhz: int) -> None:
         """Count and tell a clock that did not come. The lock stays: it is the nearest to what is wanted."""
         try:
-            with self._calling():
-                reasons = ", ".join(device.read().clock_event_reasons) or "none"
+            with self._calls.calling(self.uuid):
+                reasons = ", ".join(self.device.read().clock_event_reasons) or "none"
         except GpuError as error:
             reasons = str(error)
         seen = f"{sm_mhz} MHz" if sm_mhz else "no clock"
@@ -237,42 +249,11 @@ class ClockKeeper:
             f"locked to {locked} MHz, {seen} read back for {self._reach_s:g} s;"
             f" clock event reasons: {reasons}"
         )
-        self._count(missed, device.info.uuid)
+        self._calls.error(missed, self.uuid)
 
-    def _release_failed(self, uuid: str, error: GpuError) -> None:
-        self.counters["release_errors"] += 1
-        self._count(error, f"{uuid}: clocks not released")
-
-    @contextmanager
-    def _calling(self) -> Iterator[None]:
-        """Around every call to a device, as a driver's may never return."""
-        call = object()
-        with self._counted:
-            self._calls[call] = time.monotonic()
-        try:
-            yield
-        finally:
-            with self._counted:
-                del self._calls[call]
-
-    @contextmanager
-    def _counting(self) -> Iterator[None]:
-        try:
-            with self._calling():
-                yield
-        except GpuError as error:
-            self._count(error)
-            raise
-
-    def _count(self, error: GpuError, tell: str = "") -> None:
-        """Count an error by its name, and log it where ``tell`` says of what it is."""
-        name = f"errors_{error.name}"
-        with self._counted:
-            self.counters[name] += 1
-            count = self.counters[name]
-        # Every power of two: what fails once a second for hours must not fill the disk.
-        if tell and count & (count - 1) == 0:
-            log.error("gpu %s: %s: %s (%d)", tell, error.name, error, count)
+    def _release_failed(self, error: GpuError) -> None:
+        self._calls.count("release_errors")
+        self._calls.error(error, f"{self.uuid}: clocks not released")
 
     def _run(self) -> None:
         while not self._closed.is_set():
@@ -281,11 +262,224 @@ class ClockKeeper:
                     self._expire()
                 except Exception:
                     # The thread that ends leases must not end.
-                    log.exception("a lease could not be ended; all clocks are tried again")
-                    self._failed.update(self._devices)
+                    log.exception("gpu %s: a lease could not be ended; it is tried again", self.uuid)
+                    self._unsure = True
+                self.released.set()
                 end = self._leases.next_expiry()
-                waits = [end - self._clock()] if end is not None else []
-                if self._failed:
+                waits = [LOOK_S]
+                if end is not None:
+                    waits.append(max(0.0, end - self._clock()))
+                if self._unsure:
                     waits.append(self._retry_s)
                 if not self._closed.is_set():
-                    self._changed.wait(max(0.0, min(waits)) if waits else None)
+                    self._changed.wait(min(waits))
+        self._end()
+
+    def _end(self) -> None:
+        with self._changed:
+            self._leases.clear()
+            try:
+                with self._calls.calling(self.uuid):
+                    self.device.unlock()
+                self.locked_mhz = 0
+            except GpuError as error:
+                self._release_failed(error)
+        with self._calls.calling(self.uuid):
+            self.device.close()
+
+
+class ClockKeeper:
+    """Leases in, clock locks out. Thread-safe; errors of the GPU are raised as :class:`GpuError`.
+
+    ``missing`` GPUs are tried again every ``find_s`` until they can be opened, released and kept too.
+    ``reach_s`` bounds the wait for a clock to be read back as set. Where a lease ends and the GPU refuses to
+    follow, the keeper tries again every ``retry_s``. ``clock`` gives the seconds by which leases end.
+
+    A call to a driver that hangs holds up the calls to that GPU, never those to another, and neither
+    :meth:`start`, :meth:`alive` nor :meth:`close`.
+    """
+
+    def __init__(
+        self,
+        devices: Sequence[GpuDevice],
+        missing: Sequence[MissingGpu] = (),
+        *,
+        clock: Callable[[], float] = boottime,
+        reach_s: float = 0.25,
+        poll_s: float = 0.005,
+        retry_s: float = 1.0,
+        find_s: float = 3.0,
+        max_holders: int = 64,
+    ) -> None:
+        self._calls = Calls()
+        self._clock = clock
+        self._find_s = find_s
+        self._closed = threading.Event()
+        self._finder: threading.Thread | None = None
+
+        def keep(device: GpuDevice) -> _Kept:
+            return _Kept(
+                device,
+                self._calls,
+                self._closed,
+                clock=clock,
+                reach_s=reach_s,
+                poll_s=poll_s,
+                retry_s=retry_s,
+                max_holders=max_holders,
+            )
+
+        self._keep = keep
+        # These two are replaced and never changed, so that nobody needs a lock to look at them.
+        self._kept = {d.info.uuid: keep(d) for d in devices}
+        self._missing = tuple(missing)
+        if len(self._kept) != len(devices):
+            raise ValueError("two GPUs have the same UUID")
+
+    @property
+    def counters(self) -> Counter[str]:
+        return self._calls.counters
+
+    @property
+    def infos(self) -> tuple[GpuInfo, ...]:
+        return tuple(kept.device.info for kept in self._kept.values())
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The GPUs that could not be opened yet, by UUID or index."""
+        return tuple(m.name for m in self._missing)
+
+    def device(self, gpu: str) -> GpuDevice:
+        """The GPU of this UUID; an empty one means the only GPU. Raises :class:`NoSuchGpu`."""
+        return self._named(gpu).device
+
+    def start(self) -> None:
+        """Release whatever an earlier run left locked, then watch the ends of leases.
+
+        Returns when that is done, and after two seconds where a GPU hangs.
+        """
+        for missing in self._missing:
+            self._left_out(missing.name, missing.error)
+        for kept in self._kept.values():
+            kept.start()
+        end = time.monotonic() + TURN_S
+        for kept in self._kept.values():
+            kept.released.wait(max(0.0, end - time.monotonic()))
+        if self._missing:
+            self._finder = threading.Thread(target=self._find, name="missing-gpus", daemon=True)
+            self._finder.start()
+
+    def close(self, timeout_s: float = 3.0) -> bool:
+        """End all leases and go back to default clocks.
+
+        False where a call to a GPU has not returned after ``timeout_s``: its clocks may still be locked, and
+        the thread that made the call cannot be ended.
+        """
+        end = time.monotonic() + timeout_s
+        self._closed.set()
+        if self._finder is not None:
+            self._finder.join(max(0.0, end - time.monotonic()))
+        for kept in self._kept.values():
+            kept.close()
+        for kept in self._kept.values():
+            kept.join(max(0.0, end - time.monotonic()))
+        while self._calls.oldest():
+            if time.monotonic() >= end:
+                return False
+            time.sleep(0.01)
+        return True
+
+    def alive(self, patience_s: float = 5.0) -> bool:
+        """Whether the ends of leases are watched, and no call to a GPU has gone on for ``patience_s``."""
+        finding = not self._missing or (self._finder is not None and self._finder.is_alive())
+        watched = finding and all(kept.alive() for kept in self._kept.values())
+        oldest_s = self._calls.oldest()
+        return watched and (not oldest_s or oldest_s < patience_s)
+
+    def hanging(self, gpu: str) -> float:
+        """For how long a call to this GPU has hung (s), 0 where none does."""
+        return self._calls.hanging(gpu)
+
+    def lock(
+        self,
+        gpu: str,
+        holder: str,
+        mhz: int,
+        lease_s: float,
+        *,
+        waiting: Callable[[], bool] = lambda: True,
+    ) -> Held:
+        """Lease ``mhz`` for ``lease_s`` to ``holder`` and answer when the clock was read back.
+
+        The lease counts from this call, however long the calls before it took. One that the GPU refuses to
+        follow is undone. Raises :class:`GpuError`, :class:`agents.gpu.leases.TooManyHolders`, and
+        :class:`TooLate` with the clock untouched where the lease is over, or ``waiting`` says that its caller
+        has gone, before it comes to its turn.
+        """
+        expires = self._clock() + lease_s
+        return self._named(gpu).lock(holder, mhz, expires, waiting)
+
+    def release(self, gpu: str, holder: str) -> Held:
+        """End the lease of ``holder`` (no effect where it has none)."""
+        return self._named(gpu).release(holder)
+
+    def read(self, gpu: str) -> tuple[int, Reading]:
+        """The clock that is locked (0: none) and the GPU's state. Raises :class:`GpuError`."""
+        return self._named(gpu).read()
+
+    def read_all(self, timeout_s: float) -> dict[str, tuple[int, Reading]]:
+        """What :meth:`read` gives of every GPU that can be read, and is, within ``timeout_s``."""
+        readings: dict[str, tuple[int, Reading]] = {}
+
+        def read(kept: _Kept) -> None:
+            with suppress(GpuError):
+                readings[kept.uuid] = kept.read()
+
+        threads = [threading.Thread(target=read, args=(k,), daemon=True) for k in self._kept.values()]
+        for thread in threads:
+            thread.start()
+        end = time.monotonic() + timeout_s
+        for thread in threads:
+            thread.join(max(0.0, end - time.monotonic()))
+        return readings.copy()
+
+    def expire(self) -> None:
+        """End the leases whose time has come and set what is left."""
+        for kept in self._kept.values():
+            kept.expire()
+
+    def _named(self, gpu: str) -> _Kept:
+        kept = self._kept
+        if not gpu and len(kept) == 1:
+            return next(iter(kept.values()))
+        try:
+            return kept[gpu]
+        except KeyError:
+            raise NoSuchGpu(f"gpu: {gpu!r} is not on this host; known: {', '.join(kept) or 'none'}") from None
+
+    def _left_out(self, name: str, error: GpuError) -> None:
+        self._calls.count("release_errors")
+        self._calls.error(error, f"{name}: left out, clocks not released")
+
+    def _find(self) -> None:
+        while self._missing and not self._closed.wait(self._find_s):
+            for missing in self._missing:
+                try:
+                    with self._calls.calling(missing.name):
+                        device = missing.open()
+                except GpuError as error:
+                    self._left_out(missing.name, error)
+                    continue
+                except Exception:
+                    # The thread that looks for GPUs must not end.
+                    log.exception("gpu %s could not be opened; it is tried again", missing.name)
+                    continue
+                info = device.info
+                if info.uuid in self._kept:  # indexes move when a GPU goes
+                    device.close()
+                    continue
+                kept = self._keep(device)
+                kept.start()
+                self._kept = {**self._kept, info.uuid: kept}
+                self._missing = tuple(m for m in self._missing if m is not missing)
+                log.info("gpu %s: %s (%s) can be opened again", info.uuid, info.name, missing.name)

@@ -8,7 +8,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from agents.gpu.device import ERRORS, GpuError, Reading
+from agents.gpu.calls import HANG_S
+from agents.gpu.device import ERRORS
 from agents.gpu.service import EdgeAgent
 
 _COUNTS = {
@@ -28,23 +29,32 @@ _GAUGES = {
 }
 
 
+READ_S = HANG_S + 0.5
+"""A scrape waits so long for the readings (s): who hangs has then begun to count as hanging."""
+
+
 class AgentCollector(Collector):
-    """Reads every GPU at each scrape; a field that a GPU does not report has no sample."""
+    """Reads every GPU at each scrape; a field that a GPU does not report has no sample.
+
+    A GPU that hangs is not waited for: it has no sample but ``gpu_up`` 0 and how long it hangs.
+    """
 
     def __init__(self, agent: EdgeAgent) -> None:
         self._agent = agent
 
     def collect(self) -> Iterator[Metric]:
-        readings: dict[str, tuple[int, Reading]] = {}
+        agent = self._agent
+        readings = agent.read_all(READ_S)
         up = GaugeMetricFamily("prbandit_agent_gpu_up", "Whether the GPU can be read", labels=["gpu"])
-        for info in self._agent.infos:
-            try:
-                readings[info.uuid] = self._agent.read(info.uuid)
-            except GpuError:
-                up.add_metric([info.uuid], 0)
-            else:
-                up.add_metric([info.uuid], 1)
-        yield up
+        hang = GaugeMetricFamily(
+            "prbandit_agent_gpu_hang_seconds",
+            "How long a call to the GPU has not returned, seconds; 0: none hangs",
+            labels=["gpu"],
+        )
+        for gpu in (*(info.uuid for info in agent.infos), *agent.missing):
+            up.add_metric([gpu], gpu in readings)
+            hang.add_metric([gpu], agent.hanging(gpu))
+        yield from (up, hang)
         locked = GaugeMetricFamily(
             "prbandit_agent_gpu_locked_mhz", "Clock that is locked, MHz; 0: none", labels=["gpu"]
         )

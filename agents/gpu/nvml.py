@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 from agents.gpu.device import (
@@ -22,6 +23,7 @@ from agents.gpu.device import (
     GpuError,
     GpuInfo,
     GpuLost,
+    MissingGpu,
     NoDriver,
     NoPermission,
     NoSuchGpu,
@@ -120,6 +122,33 @@ class Nvml:
             self.generation += 1
             log.info("NVML was opened anew")
 
+    def count(self) -> int:
+        """GPUs of this host. Raises :class:`GpuError`."""
+        with self.errors("NVML"):
+            return int(self.api.nvmlDeviceGetCount())
+
+    def uuid(self, gpu: str) -> str:
+        """The UUID of a GPU named by UUID or index, empty where it cannot be read."""
+        with suppress(self.api.NVMLError, NoSuchGpu):
+            return str(self.api.nvmlDeviceGetUUID(self.handle(gpu)))
+        return ""
+
+    def known(self) -> list[str]:
+        """Index and UUID of the GPUs that can be read."""
+        with suppress(GpuError):
+            named = ((index, self.uuid(str(index))) for index in range(self.count()))
+            return [f"{index} {uuid}" for index, uuid in named if uuid]
+        return []
+
+    def handle(self, gpu: str) -> Any:
+        """NVML's handle of a GPU named by UUID or index. Raises its errors and :class:`NoSuchGpu`."""
+        if not gpu.isdecimal():
+            return self.api.nvmlDeviceGetHandleByUUID(gpu)
+        count = self.api.nvmlDeviceGetCount()
+        if int(gpu) >= count:  # pynvml would cut the number to 32 bits
+            raise NoSuchGpu(f"GPU {gpu}: the indexes here end at {count - 1}")
+        return self.api.nvmlDeviceGetHandleByIndex(int(gpu))
+
     def acquire(self) -> None:
         with self._mutex:
             self._users += 1
@@ -128,9 +157,14 @@ class Nvml:
         """The last GPU to be closed closes NVML."""
         with self._mutex:
             self._users -= 1
-            if not self._users:
-                with suppress(self.api.NVMLError):
-                    self.api.nvmlShutdown()
+            last = not self._users
+        if last:
+            self.close()
+
+    def close(self) -> None:
+        """Give NVML back."""
+        with self._mutex, suppress(self.api.NVMLError):
+            self.api.nvmlShutdown()
 
 
 class NvmlGpu(GpuDevice):
@@ -148,10 +182,7 @@ class NvmlGpu(GpuDevice):
         api = nvml.api
         with nvml.errors(f"GPU {gpu}"):
             try:
-                if gpu.isdecimal():
-                    self._handle = api.nvmlDeviceGetHandleByIndex(int(gpu))
-                else:
-                    self._handle = api.nvmlDeviceGetHandleByUUID(gpu)
+                self._handle = nvml.handle(gpu)
             except api.NVMLError_InvalidArgument as error:
                 raise NoSuchGpu(f"GPU {gpu}: {error}") from error
             self._uuid = str(api.nvmlDeviceGetUUID(self._handle))
@@ -198,8 +229,7 @@ class NvmlGpu(GpuDevice):
         api = self._nvml.api
         with self._use("cannot be read") as handle:
             power_mw = self._field(api.nvmlDeviceGetPowerUsage, handle)
-            energy_mj = self._field(api.nvmlDeviceGetTotalEnergyConsumption, handle)
-            mono_ns = time.monotonic_ns()
+            energy_mj, mono_ns = self._energy(handle)
             rates = self._field(api.nvmlDeviceGetUtilizationRates, handle)
             return Reading(
                 mono_ns=mono_ns,
@@ -248,6 +278,22 @@ class NvmlGpu(GpuDevice):
                 log.info("gpu %s: %s: %s", self._uuid, name, error)
             return None
 
+    def _energy(self, handle: Any) -> tuple[int | None, int]:
+        """Energy (mJ) and the monotonic time (ns) that it stands for.
+
+        Another thread may run between the two readings, and powers are made of them: so the best of three.
+        """
+        tries = []
+        for _ in range(3):
+            begun = time.monotonic_ns()
+            energy_mj = self._field(self._nvml.api.nvmlDeviceGetTotalEnergyConsumption, handle)
+            took = time.monotonic_ns() - begun
+            tries.append((took, energy_mj, begun + took // 2))
+            if energy_mj is None or took < 2_000_000:
+                break
+        _, energy_mj, mono_ns = min(tries, key=lambda t: t[0])
+        return energy_mj, mono_ns
+
     def _reasons(self, handle: Any) -> tuple[str, ...]:
         api = self._nvml.api
         bits = self._field(api.nvmlDeviceGetCurrentClocksEventReasons, handle)
@@ -271,54 +317,58 @@ class NvmlGpu(GpuDevice):
         return tuple(sorted(set(clocks or ())))
 
 
-def open_gpus(gpus: Sequence[str] = ()) -> tuple[NvmlGpu, ...]:
-    """The named GPUs (UUID or index), or all that can be opened where none is named.
+def find_gpus(gpus: Sequence[str] = ()) -> tuple[list[NvmlGpu], list[MissingGpu]]:
+    """The named GPUs (UUID or index; empty: all), and those of them that cannot be opened.
 
-    Raises :class:`GpuError` where a named one cannot be opened, or none of them all.
+    Raises :class:`NoDriver` where NVML cannot be opened, :class:`NoSuchGpu` where it knows no GPU.
     """
     nvml = Nvml()
     opened: list[NvmlGpu] = []
-    failed: list[GpuError] = []
+    missing: list[MissingGpu] = []
     try:
-        if gpus:
-            for gpu in gpus:
-                device = NvmlGpu(nvml, gpu)
+        names = tuple(gpus) or tuple(str(index) for index in range(nvml.count()))
+        if not names:
+            raise NoSuchGpu("NVML: the driver knows no GPU")
+        for name in names:
+            try:
+                device = NvmlGpu(nvml, name)
+            except NoSuchGpu as error:
+                error = NoSuchGpu(f"{error}; known: {', '.join(nvml.known()) or 'none'}")
+                missing.append(MissingGpu(name, error, partial(_reopened, nvml, name)))
+            except GpuError as error:
+                known = nvml.uuid(name) or name
+                missing.append(MissingGpu(known, error, partial(_reopened, nvml, known)))
+            else:
                 if all(device.info.uuid != other.info.uuid for other in opened):
                     opened.append(device)
                 else:
                     device.close()
-            return tuple(opened)
-        with nvml.errors("NVML"):
-            count = nvml.api.nvmlDeviceGetCount()
-        for index in range(count):
-            try:
-                opened.append(NvmlGpu(nvml, str(index)))
-            except GpuError as error:
-                log.error("%s; it is left out", error)
-                failed.append(error)
+    finally:
         if not opened:
-            raise failed[0] if failed else NoSuchGpu("NVML: the driver knows no GPU")
-        return tuple(opened)
-    except GpuError as error:
+            nvml.close()
+    return opened, missing
+
+
+def open_some(gpus: Sequence[str] = ()) -> tuple[list[NvmlGpu], list[MissingGpu]]:
+    """As :func:`find_gpus`, for who needs one GPU at least and no name that is wrong.
+
+    Raises :class:`GpuError` where a named GPU does not exist, or none can be opened.
+    """
+    opened, missing = find_gpus(gpus)
+    errors = [m.error for m in missing]
+    wrong = [error for error in errors if gpus and isinstance(error, NoSuchGpu)]
+    if wrong or not opened:
         for device in opened:
             device.close()
-        if not opened:
-            with suppress(nvml.api.NVMLError):
-                nvml.api.nvmlShutdown()
-        if isinstance(error, NoSuchGpu) and gpus:
-            raise NoSuchGpu(f"{error}; known: {', '.join(_known(nvml)) or 'none'}") from error
-        raise
+        raise wrong[0] if wrong else errors[0]
+    return opened, missing
 
 
-def _known(nvml: Nvml) -> list[str]:
-    known = []
-    api = nvml.api
-    with suppress(api.NVMLError):
-        api.nvmlInit()
-        try:
-            for index in range(api.nvmlDeviceGetCount()):
-                with suppress(api.NVMLError):
-                    known.append(f"{index} {api.nvmlDeviceGetUUID(api.nvmlDeviceGetHandleByIndex(index))}")
-        finally:
-            api.nvmlShutdown()
-    return known
+def open_gpus(gpus: Sequence[str] = ()) -> tuple[NvmlGpu, ...]:
+    """The GPUs of :func:`open_some` that could be opened."""
+    return tuple(open_some(gpus)[0])
+
+
+def _reopened(nvml: Nvml, gpu: str) -> NvmlGpu:
+    nvml.revive()
+    return NvmlGpu(nvml, gpu)

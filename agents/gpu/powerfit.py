@@ -14,12 +14,17 @@ from typing import Any
 
 import numpy as np
 
+from agents.gpu.service import MAX_LEASE_MS
 from wire import PROTOCOL_VERSION, edge_pb2, edge_pb2_grpc
 
 WATCH_PERIOD_MS = 100
 _CALL_S = 5.0
 _REACH_S = 2.0
 _SPARE_S = 10.0
+MAX_S = MAX_LEASE_MS / 1e3 - _SPARE_S
+"""A clock is locked once for settling and measuring: the most that the two may take together (s)."""
+_LOADED = 0.1
+"""Below this mean utilisation (0..1) it was an idle GPU that was measured."""
 
 
 class FitError(Exception):
@@ -28,12 +33,15 @@ class FitError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Mean power over a while at one clock; ``utilisation`` 0..1 and ``temperature_c`` are means too."""
+    """Mean power over a while at one clock.
+
+    ``utilisation`` 0..1 and ``temperature_c`` are means too, None where the GPU does not report them.
+    """
 
     mhz: int
     power_w: float
-    utilisation: float
-    temperature_c: float
+    utilisation: float | None
+    temperature_c: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +50,7 @@ class PowerFit:
 
     ``rms_w`` is the root mean square of the residuals (W), ``r2`` the share of the variance that the line
     explains, None where power does not vary; ``source`` is ``energy counter`` or ``power``; ``left_out`` says
-    which clocks were not measured, and why.
+    which clocks were not measured, and why; ``warnings`` say why the constants may mean nothing.
     """
 
     gpu: str
@@ -54,6 +62,7 @@ class PowerFit:
     source: str
     samples: tuple[Sample, ...]
     left_out: dict[int, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -74,6 +83,22 @@ def least_squares(samples: Sequence[Sample]) -> tuple[float, float, float, float
     total = float(np.sum((power - power.mean()) ** 2))
     r2 = 1.0 - float(residual @ residual) / total if total > 1e-12 else None
     return float(slope), float(constant), float(np.sqrt(np.mean(residual**2))), r2
+
+
+def doubts(samples: Sequence[Sample], slope: float, r2: float | None) -> tuple[str, ...]:
+    """Why the constants fitted to these samples may mean nothing."""
+    found = []
+    loads = [s.utilisation for s in samples if s.utilisation is not None]
+    if not loads:
+        found.append("the GPU does not report its utilisation: whether there was a load is not known")
+    elif np.mean(loads) < _LOADED:
+        found.append(
+            f"the mean utilisation was {np.mean(loads):.0%}: power without load says little of eq. (4)"
+        )
+    # For a line through n points slope / its standard error, squared, is R2 / (1 - R2) * (n - 2).
+    if r2 is None or slope <= 0.0 or r2 * (len(samples) - 2) < 9.0 * (1.0 - r2):
+        found.append("the slope is not clear of the residuals: less than three of its standard errors")
+    return tuple(found)
 
 
 def spread(supported: Sequence[int], count: int, low: int = 0, high: int = 0) -> list[int]:
@@ -99,9 +124,9 @@ def measure(
     """Sweep the GPU's clocks up and down under its present load, measure its power, fit eq. (4).
 
     ``gpu``: UUID, empty for the only one. ``clocks`` are spread from ``low`` to ``high`` MHz and visited
-    twice; at each the GPU settles for ``settle_s`` and is measured for ``measure_s``. The lock is given back
-    whatever happens. Raises :class:`FitError`, and ``grpc.RpcError`` where the agent refuses
-    (PERMISSION_DENIED: it may not change clocks).
+    twice; at each the GPU settles for ``settle_s`` and is measured for ``measure_s``, together at most
+    ``MAX_S``. The lock is given back whatever happens. Raises :class:`FitError`, and ``grpc.RpcError`` where
+    the agent refuses (PERMISSION_DENIED: it may not change clocks).
     """
     welcome = stub.Hello(
         edge_pb2.EdgeHello(protocol_version=PROTOCOL_VERSION, holder=holder), timeout=_CALL_S
@@ -142,7 +167,18 @@ def measure(
         told = "".join(f"; {mhz} MHz: {why}" for mhz, why in left_out.items())
         raise FitError(f"GPU {info.uuid}: {error}{told}") from error
     source = " and ".join(sorted(sources))
-    return PowerFit(info.uuid, info.name, slope, constant, rms, r2, source, tuple(samples), left_out)
+    return PowerFit(
+        info.uuid,
+        info.name,
+        slope,
+        constant,
+        rms,
+        r2,
+        source,
+        tuple(samples),
+        left_out,
+        doubts(samples, slope, r2),
+    )
 
 
 class _Sweep:
@@ -166,7 +202,8 @@ class _Sweep:
             if held.reached:
                 return ""
             if time.monotonic() >= end:
-                return f"locked, but {held.sm_mhz} MHz read back"
+                seen = f"{held.sm_mhz} MHz" if held.sm_mhz else "no clock"
+                return f"locked, but {seen} read back"
 
     def watch(self, seconds: float) -> list[edge_pb2.GpuState]:
         """The states of so many seconds, two at least."""
@@ -208,10 +245,11 @@ def _mean(states: Sequence[edge_pb2.GpuState], mhz: int) -> tuple[Sample, str]:
         power, source = float(np.mean([s.power_w for s in states])), "power"
     if not power > 0.0:
         raise FitError(f"GPU {first.gpu}: reports neither power nor energy")
-    sample = Sample(
-        mhz,
-        power,
-        float(np.mean([s.utilisation for s in states])),
-        float(np.mean([s.temperature_c for s in states])),
-    )
+    sample = Sample(mhz, power, _average(states, "utilisation"), _average(states, "temperature_c"))
     return sample, source
+
+
+def _average(states: Iterable[edge_pb2.GpuState], name: str) -> float | None:
+    """The mean of a field over the states that have it, None where none has."""
+    values = [getattr(state, name) for state in states if state.HasField(name)]
+    return float(np.mean(values)) if values else None

@@ -20,15 +20,17 @@ from agents.gpu.device import (
     ClockNotSupported,
     GpuDevice,
     GpuError,
+    GpuHangs,
     GpuInfo,
     GpuLost,
+    MissingGpu,
     NoDriver,
     NoPermission,
     NoSuchGpu,
     Reading,
 )
 from agents.gpu.emulated import EmulatedGpu
-from agents.gpu.keeper import ClockKeeper, Held
+from agents.gpu.keeper import ClockKeeper, Held, TooLate
 from agents.gpu.leases import TooManyHolders
 from wire import PROTOCOL_VERSION, edge_pb2, edge_pb2_grpc, security
 
@@ -43,8 +45,10 @@ _STATUS: dict[type[Exception], grpc.StatusCode] = {
     NoPermission: grpc.StatusCode.PERMISSION_DENIED,
     NoDriver: grpc.StatusCode.UNAVAILABLE,
     GpuLost: grpc.StatusCode.UNAVAILABLE,
+    GpuHangs: grpc.StatusCode.UNAVAILABLE,
     ClockNotSupported: grpc.StatusCode.FAILED_PRECONDITION,
     TooManyHolders: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    TooLate: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 
 
@@ -143,9 +147,15 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
             self._invalid(context, "mhz", "0 is not a clock; ReleaseClocks ends a lock")
         if not 0 < request.lease_ms <= MAX_LEASE_MS:
             self._invalid(context, "lease_ms", f"{request.lease_ms} is not in 1..{MAX_LEASE_MS}")
-        keeper = self._keeper
+
+        def waiting() -> bool:
+            left_s = context.time_remaining()
+            return context.is_active() and (left_s is None or left_s > 0.0)
+
+        keeper, lease_s = self._keeper, request.lease_ms / 1e3
         return self._answer(
-            context, lambda: keeper.lock(request.gpu, request.holder, request.mhz, request.lease_ms / 1e3)
+            context,
+            lambda: keeper.lock(request.gpu, request.holder, request.mhz, lease_s, waiting=waiting),
         )
 
     def ReleaseClocks(
@@ -176,7 +186,7 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
     def _answer(self, context: grpc.ServicerContext, call: Callable[[], Held]) -> edge_pb2.ClockLock:
         try:
             held = call()
-        except (GpuError, TooManyHolders) as error:
+        except (GpuError, TooLate, TooManyHolders) as error:
             self._failed(context, error)
         return edge_pb2.ClockLock(
             gpu=held.gpu,
@@ -250,6 +260,7 @@ class EdgeAgent:
         self,
         address: str,
         devices: Sequence[GpuDevice],
+        missing_gpus: Sequence[MissingGpu],
         *,
         tls: security.Tls | None,
         max_watchers: int,
@@ -258,11 +269,12 @@ class EdgeAgent:
         missing: str,
         **keeper_options: Any,
     ) -> None:
-        self._keeper = ClockKeeper(devices, **keeper_options)
+        self._keeper = ClockKeeper(devices, missing_gpus, **keeper_options)
         self._service = EdgeService(self._keeper, max_watchers=max_watchers)
         self._emulated = EmulatedGpuService(self._keeper)
         self._stop = threading.Event()
         self._closed = False
+        self._released = True
         self._server = grpc.server(
             futures.ThreadPoolExecutor(max_watchers + max_calls, thread_name_prefix="edge"),
             maximum_concurrent_rpcs=max_watchers + 4 * max_calls,
@@ -289,12 +301,21 @@ class EdgeAgent:
     def infos(self) -> tuple[GpuInfo, ...]:
         return self._keeper.infos
 
-    def read(self, gpu: str) -> tuple[int, Reading]:
-        """The clock that is locked (MHz, 0: none) and the GPU's state. Raises :class:`GpuError`."""
-        return self._keeper.read(gpu)
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The GPUs that cannot be opened, by UUID or index."""
+        return self._keeper.missing
+
+    def read_all(self, timeout_s: float) -> dict[str, tuple[int, Reading]]:
+        """By UUID the clock that is locked (MHz, 0: none) and the state of what can be read within a time."""
+        return self._keeper.read_all(timeout_s)
+
+    def hanging(self, gpu: str) -> float:
+        """For how long a call to this GPU has hung (s), 0 where none does."""
+        return self._keeper.hanging(gpu)
 
     def start(self) -> None:
-        """Release all clocks, then serve."""
+        """Release all clocks (a GPU that hangs is not waited for), then serve."""
         self._keeper.start()
         self._server.start()
         for info in self._keeper.infos:
@@ -319,15 +340,19 @@ class EdgeAgent:
         """Whether leases are kept; False where a call to a GPU has hung for seconds."""
         return self._keeper.alive()
 
-    def close(self) -> None:
-        """End the watches, stop serving and release all clocks. May be called twice."""
-        if self._closed:
-            return
-        self._closed = True
-        self._stop.set()
-        self._service.close()
-        self._server.stop(grace=0.5).wait()
-        self._keeper.close()
+    def close(self) -> bool:
+        """End the watches, stop serving and release all clocks. May be called twice.
+
+        Takes five seconds at most. False where a call to a GPU hangs: its clocks may still be locked, and an
+        ordinary end of the process would wait for the thread that made the call.
+        """
+        if not self._closed:
+            self._closed = True
+            self._stop.set()
+            self._service.close()
+            self._server.stop(grace=0.5).wait(1.5)
+            self._released = self._keeper.close()
+        return self._released
 
 
 def serve(
@@ -350,10 +375,11 @@ def serve(
     :class:`agents.gpu.device.GpuError` where the backend finds no GPU, ``OSError`` where the address cannot
     be bound, and :class:`wire.security.InsecureAddress` for an address beyond loopback without ``tls``.
     """
-    devices = open_devices(backend, gpus) if isinstance(backend, str) else tuple(backend)
+    devices, missing_gpus = open_devices(backend, gpus) if isinstance(backend, str) else (tuple(backend), ())
     return EdgeAgent(
         address,
         devices,
+        missing_gpus,
         tls=tls,
         max_watchers=max_watchers,
         max_calls=max_calls,

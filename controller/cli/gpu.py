@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from controller.cli import emit, json_option
+from controller.cli.options import SECONDS
 
-SECONDS = click.FloatRange(min=0, min_open=True)
 gpus_option = click.option(
     "--gpu", "gpus", multiple=True, metavar="GPU", help="UUID or index; repeatable. Default: every GPU."
 )
@@ -23,11 +23,11 @@ def release(gpus: tuple[str, ...], as_json: bool) -> None:
     """Bring NVML GPUs back to their default clocks and end: for what a killed agent left locked."""
     from agents.gpu.device import GpuError
     from agents.gpu.keeper import release_clocks
-    from agents.gpu.nvml import open_gpus
+    from agents.gpu.nvml import find_gpus
 
-    devices = open_gpus(gpus)
+    devices, missing = find_gpus(gpus)
     try:
-        failed = release_clocks(devices)
+        failed = release_clocks(devices) | {m.name: m.error for m in missing}
     finally:
         for device in devices:
             device.close()
@@ -75,6 +75,13 @@ def fit_power(
     from agents.gpu import powerfit
     from wire.security import Tls, grpc_channel
 
+    if settle + measure_s > powerfit.MAX_S:
+        raise click.BadParameter(
+            f"--settle {settle:g} and --measure {measure_s:g} are together more than the"
+            f" {powerfit.MAX_S:g} s for which a clock is locked",
+            param_hint="--measure" if measure_s >= settle else "--settle",
+        )
+
     def progress(done: int, of: int, mhz: int) -> None:
         if sys.stderr.isatty():
             click.echo(f"{done + 1} of {of}: {mhz} MHz", err=True)
@@ -104,11 +111,19 @@ def fit_power(
         "   MHz        W      fit     util     degC",
         *(
             f"{s.mhz:6d} {s.power_w:8.2f} {fit.w_per_mhz * s.mhz + fit.idle_w:8.2f}"
-            f" {s.utilisation:8.0%} {s.temperature_c:8.1f}"
+            f" {_cell(s.utilisation, '.0%')} {_cell(s.temperature_c, '.1f')}"
             for s in fit.samples
         ),
         *(f"left out {mhz} MHz: {why}" for mhz, why in fit.left_out.items()),
         f"P = {fit.w_per_mhz:.5f} W/MHz * f + {fit.idle_w:.2f} W",
         f"residual {fit.rms_w:.3f} W RMS, R2 {'-' if fit.r2 is None else format(fit.r2, '.4f')}",
+        *(f"warning: {warning}" for warning in fit.warnings),
     ]
+    if as_json:
+        for warning in fit.warnings:
+            click.echo(f"warning: {warning}", err=True)
     emit(fit.to_dict(), as_json, "\n".join(lines))
+
+
+def _cell(value: float | None, form: str) -> str:
+    return f"{'-' if value is None else format(value, form):>8}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 import time
@@ -204,9 +205,17 @@ def edge_agent(
 ) -> None:
     """Run the agent beside the GPU: clocks, power and utilisation out, clock locks in."""
     if context.invoked_subcommand is not None:
-        given = [p for p in context.params if context.get_parameter_source(p) is ParameterSource.COMMANDLINE]
+        given = [
+            parameter.opts[0]
+            for parameter in context.command.params
+            if context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
+        ]
         if given:
-            raise click.UsageError(f"the options of {context.invoked_subcommand} come after its name")
+            name = context.invoked_subcommand
+            raise click.UsageError(
+                f"{', '.join(given)}: an option of the agent, which {name} does not read; "
+                f"those that {name} has come after its name ({name} --help)"
+            )
         return
     from agents.gpu.metrics import registry
     from agents.gpu.service import serve
@@ -219,7 +228,7 @@ def edge_agent(
     agent = serve(address, tls=tls, backend=backend, gpus=gpus)
     agent.stop_on_signals()
     end = time.monotonic() + duration if duration else float("inf")
-    served, hanging = None, False
+    served, hanging, unwritten = None, False, False
     try:
         agent.start()
         served = MetricsServer(registry(agent), metrics, tls) if metrics else None
@@ -231,11 +240,23 @@ def edge_agent(
                 continue
             tell_alive()
             if heartbeat:
-                write_heartbeat(heartbeat, {"port": agent.port, "counters": agent.counters})
+                try:
+                    write_heartbeat(heartbeat, {"port": agent.port, "counters": agent.counters})
+                    unwritten = False
+                except OSError as error:  # who looks for it will miss it; the clocks need the agent
+                    if not unwritten:
+                        log.error("--heartbeat %s cannot be written: %s", heartbeat, error)
+                    unwritten = True
     finally:
         if served is not None:
             served.close()
-        agent.close()
+        if not agent.close():
+            known = (*(info.uuid for info in agent.infos), *agent.missing)
+            hung = ", ".join(name for name in known if agent.hanging(name))
+            log.error("a call to GPU %s hangs: the process ends without it; clocks may stay locked", hung)
+            # An ordinary end would wait for the thread in the driver, which nothing can end.
+            logging.shutdown()
+            os._exit(1)
 
 
 edge_agent.add_command(gpu.release)

@@ -150,7 +150,7 @@ def test_a_slowdown_holds_the_clock_below_the_lock_and_says_so(gpu: EmulatedGpu,
 
 
 def test_the_emulated_gpu_is_found_by_its_name_and_by_its_index_only():
-    assert open_devices("emulated", ["0", "GPU-emulated-0"])[0].info.uuid == "GPU-emulated-0"
+    assert open_devices("emulated", ["0", "GPU-emulated-0"])[0][0].info.uuid == "GPU-emulated-0"
     with pytest.raises(NoSuchGpu, match=r"GPU 1: .*GPU-emulated-0"):
         open_devices("emulated", ["1"])
 

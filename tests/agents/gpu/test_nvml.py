@@ -5,8 +5,11 @@ from __future__ import annotations
 import ctypes
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -22,7 +25,7 @@ from agents.gpu.device import (
     supported_clock,
 )
 from agents.gpu.keeper import ClockKeeper, release_clocks
-from agents.gpu.nvml import NvmlGpu, open_gpus
+from agents.gpu.nvml import NvmlGpu, find_gpus, open_gpus, open_some
 from tests.agents.gpu import stub as stub_module
 from tests.agents.gpu.stub import GPUS, SUPPORTED_MHZ, Stub, Unsupported
 
@@ -53,15 +56,31 @@ def stub(library: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stub
     return stub
 
 
+Opening = Callable[..., tuple[NvmlGpu, ...]]
+
+
 @pytest.fixture
-def gpu(stub: Stub) -> Iterator[NvmlGpu]:
-    (device,) = open_gpus()
-    yield device
-    device.close()
+def opening(stub: Stub) -> Iterator[Opening]:
+    """``open_gpus``, whose GPUs are closed however a test ends: NVML would keep to this test's stub."""
+    with ExitStack() as closing:
+
+        def opening(*gpus: str) -> tuple[NvmlGpu, ...]:
+            devices = open_gpus(gpus)
+            for device in devices:
+                closing.callback(device.close)
+            return devices
+
+        yield opening
+
+
+@pytest.fixture
+def gpu(opening: Opening) -> NvmlGpu:
+    (device,) = opening()
+    return device
 
 
 def settled(device: NvmlGpu, mhz: int) -> None:
-    end = time.monotonic() + 5.0
+    end = time.monotonic() + 30.0
     while device.sm_mhz() != mhz:
         assert time.monotonic() < end, f"{device.sm_mhz()} MHz"
         time.sleep(0.002)
@@ -77,20 +96,18 @@ def test_a_gpu_says_who_it_is_and_which_clocks_it_has(gpu: NvmlGpu) -> None:
     assert gpu.info.default_sm_mhz == 2100
 
 
-def test_an_idle_gpu_lists_the_clocks_that_it_has_under_load(stub: Stub) -> None:
+def test_an_idle_gpu_lists_the_clocks_that_it_has_under_load(stub: Stub, opening: Opening) -> None:
     """Its memory clock is then 405 MHz, for which NVML lists nothing above 645 MHz."""
     stub.gpu.load_percent = 0
-    (device,) = open_gpus()
+    (device,) = opening()
     assert device.read().memory_mhz == 405
     assert device.info.supported_sm_mhz == SUPPORTED_MHZ
-    device.close()
 
 
-def test_an_applications_memory_clock_says_which_list_holds(stub: Stub) -> None:
+def test_an_applications_memory_clock_says_which_list_holds(stub: Stub, opening: Opening) -> None:
     stub.gpu.applications_memory_mhz = 405
-    (device,) = open_gpus()
+    (device,) = opening()
     assert device.info.supported_sm_mhz[-1] == 645
-    device.close()
 
 
 def test_a_wish_is_rounded_up_before_the_driver_could_round_it_down(stub: Stub, gpu: NvmlGpu) -> None:
@@ -106,10 +123,11 @@ def test_a_clock_between_two_supported_ones_is_not_passed_on(stub: Stub, gpu: Nv
 
 
 def test_a_clock_that_lags_is_waited_for(stub: Stub, gpu: NvmlGpu) -> None:
-    stub.gpu.lag_ms = 60
+    stub.gpu.lag_ms = 60_000
     gpu.lock(600)
     assert gpu.sm_mhz() == stub_module.BOOST_MHZ
-    held = ClockKeeper([gpu], reach_s=5.0).lock("", "cell", 900, 10.0)
+    stub.gpu.lag_ms = 60
+    held = ClockKeeper([gpu], reach_s=30.0).lock("", "cell", 900, 60.0)
     assert held.reached and held.sm_mhz == 900
 
 
@@ -128,9 +146,9 @@ def test_a_clock_that_does_not_come_is_a_named_error_with_its_reason(
         held = keeper.lock("", "cell", 1500, 10.0)
     assert (held.locked_mhz, held.sm_mhz, held.reached) == (1500, 600, False)
     assert keeper.counters[f"errors_{ClockNotReached.name}"] == 1
-    (record,) = caplog.records
-    assert "clock_not_reached: locked to 1500 MHz, 600 MHz read back" in record.getMessage()
-    assert ("sw_thermal_slowdown" in record.getMessage()) is (fault == "thermal")
+    (told,) = [r.getMessage() for r in caplog.records if "clock_not_reached" in r.getMessage()]
+    assert "clock_not_reached: locked to 1500 MHz, 600 MHz read back" in told
+    assert ("sw_thermal_slowdown" in told) is (fault == "thermal")
 
 
 # ---- state -----------------------------------------------------------------------------------------------
@@ -150,6 +168,15 @@ def test_the_state_is_what_the_hardware_says(stub: Stub, gpu: NvmlGpu) -> None:
     assert second.clock_event_reasons == ("applications_clocks_setting",)
     assert first.energy_j is not None and second.energy_j is not None
     assert 0.9 * watts * 0.05 < second.energy_j - first.energy_j < 1.1 * watts * most_s
+
+
+def test_energy_and_its_time_are_read_together(
+    stub: Stub, gpu: NvmlGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As far as the other threads of the process let them: here one comes between at the first attempt."""
+    ns = iter((1_000_000_000, 1_050_000_000, 1_060_000_000, 1_060_000_100))
+    monkeypatch.setattr(nvml, "time", SimpleNamespace(monotonic=time.monotonic, monotonic_ns=ns.__next__))
+    assert gpu.read().mono_ns == 1_060_000_050
 
 
 def test_every_reason_bit_of_nvml_has_its_name() -> None:
@@ -189,10 +216,10 @@ def test_a_gap_is_told_once(stub: Stub, gpu: NvmlGpu, caplog: pytest.LogCaptureF
     ]
 
 
-def test_a_gpu_that_answers_nothing_can_be_watched_and_not_locked(stub: Stub) -> None:
+def test_a_gpu_that_answers_nothing_can_be_watched_and_not_locked(stub: Stub, opening: Opening) -> None:
     """As a MIG device does: every field is a gap."""
     stub.gpu.unsupported = Unsupported.ALL
-    (device,) = open_gpus()
+    (device,) = opening()
     assert device.info.supported_sm_mhz == ()
     reading = device.read()
     assert [getattr(reading, f) for f in FIELDS.values()] == [None] * len(FIELDS)
@@ -202,7 +229,6 @@ def test_a_gpu_that_answers_nothing_can_be_watched_and_not_locked(stub: Stub) ->
         keeper.lock("", "cell", 1000, 10.0)
     assert keeper.counters["errors_clock_not_supported"] == 1
     assert release_clocks([device]) == {}
-    device.close()
 
 
 def test_a_clock_that_cannot_be_read_back_is_not_said_to_be_reached(stub: Stub, gpu: NvmlGpu) -> None:
@@ -254,20 +280,24 @@ def test_a_lost_gpu_is_a_named_error_and_is_found_again_when_it_is_back(
 
 
 def test_nvml_is_opened_anew_ever_more_seldom_for_a_gpu_that_stays_lost(
-    stub: Stub, monkeypatch: pytest.MonkeyPatch
+    stub: Stub, opening: Opening, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nvml, "RESTART_S", 0.01)
-    (device,) = open_gpus()
+    now = [1_000.0]
+    monkeypatch.setattr(nvml, "RESTART_S", 1.0)
+    fake = SimpleNamespace(monotonic=lambda: now[0], monotonic_ns=time.monotonic_ns)
+    monkeypatch.setattr(nvml, "time", fake)
+    (device,) = opening()
+    inits = stub.state.inits
     stub.gpu.error = stub_module.GPU_IS_LOST
-    waits = set()
-    end = time.monotonic() + 0.3
-    while time.monotonic() < end:
+    opened = []
+    for second in range(130):
         with pytest.raises(GpuError):
             device.read()
-        waits.add(device._nvml._wait_s)
-    assert {0.01, 0.02, 0.04, 0.08} <= waits
-    stub.gpu.error = 0
-    device.close()
+        if stub.state.inits != inits:
+            inits = stub.state.inits
+            opened.append(second)
+        now[0] += 1.0
+    assert [b - a for a, b in pairwise([0, *opened])] == [1, 2, 4, 8, 16, 32, 60]
 
 
 def test_an_unknown_error_of_one_field_is_a_gap_and_of_a_lock_an_error(stub: Stub, gpu: NvmlGpu) -> None:
@@ -296,7 +326,7 @@ def test_a_driver_that_goes_and_comes_back_is_used_again(stub: Stub, gpu: NvmlGp
     assert gpu.read().sm_mhz == stub_module.BOOST_MHZ
 
 
-@pytest.mark.parametrize("name", ["GPU-unknown", "7"])
+@pytest.mark.parametrize("name", ["GPU-unknown", "7", str(2**32)])
 def test_a_gpu_that_is_not_there_is_named_with_those_that_are(stub: Stub, name: str) -> None:
     with pytest.raises(NoSuchGpu, match=f"GPU {name}: .*known: 0 {GPUS[0]}"):
         open_gpus([name])
@@ -311,7 +341,7 @@ def test_no_gpu_at_all(stub: Stub) -> None:
 # ---- two GPUs --------------------------------------------------------------------------------------------
 
 
-def test_gpus_are_chosen_by_uuid_and_by_index_and_each_once(stub: Stub) -> None:
+def test_gpus_are_chosen_by_uuid_and_by_index_and_each_once(stub: Stub, opening: Opening) -> None:
     stub.state.gpus = 2
     for names, uuids in (
         ((), GPUS),
@@ -319,15 +349,12 @@ def test_gpus_are_chosen_by_uuid_and_by_index_and_each_once(stub: Stub) -> None:
         ((GPUS[1], "0"), (GPUS[1], GPUS[0])),
         ((GPUS[0], "0"), GPUS[:1]),
     ):
-        devices = open_gpus(names)
-        assert tuple(d.info.uuid for d in devices) == uuids
-        for device in devices:
-            device.close()
+        assert tuple(d.info.uuid for d in opening(*names)) == uuids
 
 
-def test_locks_of_two_gpus_do_not_touch_each_other(stub: Stub) -> None:
+def test_locks_of_two_gpus_do_not_touch_each_other(stub: Stub, opening: Opening) -> None:
     stub.state.gpus = 2
-    keeper = ClockKeeper(open_gpus())
+    keeper = ClockKeeper(opening())
     keeper.lock(GPUS[0], "cell", 600, 60.0)
     keeper.lock(GPUS[1], "cell", 1200, 60.0)
     assert [g.locked_mhz for g in stub.state.gpu] == [600, 1200]
@@ -337,23 +364,48 @@ def test_locks_of_two_gpus_do_not_touch_each_other(stub: Stub) -> None:
     assert [g.locked_mhz for g in stub.state.gpu] == [0, 0]
 
 
-def test_one_lost_gpu_leaves_the_other_in_use(stub: Stub, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("names", [(), (GPUS[1], GPUS[0]), ("0", "1")])
+def test_one_lost_gpu_leaves_the_other_in_use_and_is_found_when_it_is_back(
+    stub: Stub, names: tuple[str, ...]
+) -> None:
     stub.state.gpus = 2
     stub.state.gpu[0].error = stub_module.GPU_IS_LOST
-    (device,) = open_gpus()
-    assert device.info.uuid == GPUS[1] and "left out" in caplog.text
-    device.close()
+    (device,), (missing,) = open_some(names)
+    try:
+        assert device.info.uuid == GPUS[1]
+        assert missing.name == (GPUS[0] if GPUS[0] in names else "0")
+        assert isinstance(missing.error, GpuLost)
+        with pytest.raises(GpuLost):
+            missing.open()
+        stub.state.gpu[0].error = 0
+        found = missing.open()
+        found.lock(900)
+        assert [g.locked_mhz for g in stub.state.gpu] == [900, 0]
+        assert device.sm_mhz() == stub_module.BOOST_MHZ
+        found.close()
+    finally:
+        device.close()
+
+
+def test_without_any_gpu_the_first_one_s_error_is_raised_and_nvml_given_back(stub: Stub) -> None:
+    stub.gpu.error = stub_module.GPU_IS_LOST
     with pytest.raises(GpuLost):
-        open_gpus([GPUS[1], GPUS[0]])
+        open_gpus()
+    with pytest.raises(pynvml.NVMLError_Uninitialized):
+        pynvml.nvmlDeviceGetCount()
 
 
-def test_release_goes_on_after_a_gpu_that_refuses(stub: Stub) -> None:
+def test_a_wrong_name_costs_a_release_no_other_gpu(stub: Stub) -> None:
+    (device,), (missing,) = find_gpus(["GPU-unknown", GPUS[0]])
+    device.close()
+    assert missing.name == "GPU-unknown" and isinstance(missing.error, NoSuchGpu)
+
+
+def test_release_goes_on_after_a_gpu_that_refuses(stub: Stub, opening: Opening) -> None:
     stub.state.gpus = 2
-    devices = open_gpus()
+    devices = opening()
     for device in devices:
         device.lock(600)
     stub.state.gpu[0].no_permission = 1
     assert list(release_clocks(devices)) == [GPUS[0]]
     assert [g.locked_mhz for g in stub.state.gpu] == [600, 0]
-    for device in devices:
-        device.close()

@@ -12,7 +12,7 @@ import pytest
 from agents.gpu import powerfit
 from agents.gpu.device import NoPermission
 from agents.gpu.emulated import EmulatedGpu, EmulatedGpuSpec
-from agents.gpu.powerfit import FitError, Sample, least_squares, spread
+from agents.gpu.powerfit import FitError, Sample, doubts, least_squares, spread
 from agents.gpu.service import EdgeAgent, serve
 from wire import edge_pb2, edge_pb2_grpc, security
 
@@ -44,6 +44,39 @@ def test_residual_and_r2_are_those_of_the_least_squares() -> None:
 def test_power_that_does_not_vary_has_no_r2() -> None:
     slope, constant, _, r2 = least_squares(samples([(300, 50.0), (600, 50.0), (900, 50.0)]))
     assert (slope, constant, r2) == (pytest.approx(0.0, abs=1e-9), pytest.approx(50.0), None)
+
+
+def test_a_line_under_load_and_clear_of_its_residuals_is_not_doubted() -> None:
+    points = samples([(f, 9.0 + 0.03 * f + 0.1 * (f % 200 > 50)) for f in range(300, 1600, 100)])
+    slope, _, _, r2 = least_squares(points)
+    assert doubts(points, slope, r2) == ()
+
+
+def test_an_idle_gpu_and_one_that_does_not_say_are_doubted() -> None:
+    points = [(f, 9.0 + 0.03 * f) for f in (300, 700, 1600)]
+    for utilisation, says in ((0.02, "mean utilisation was 2%"), (None, "does not report its utilisation")):
+        (doubt,) = doubts([Sample(f, w, utilisation, None) for f, w in points], 0.03, 1.0)
+        assert says in doubt
+
+
+def test_a_slope_within_three_of_its_standard_errors_is_doubted() -> None:
+    rng = np.random.default_rng(3)
+    mhz = np.repeat(np.arange(300, 2101, 300), 2)
+    noise = rng.normal(0.0, 1.0, mhz.size)
+    clear = []
+    for true_slope in np.linspace(-0.004, 0.004, 81):
+        points = samples(list(zip(mhz.tolist(), (50 + true_slope * mhz + noise).tolist(), strict=True)))
+        slope, _, _, r2 = least_squares(points)
+        residual = np.array([p.power_w for p in points]) - np.polyval(
+            np.polyfit(mhz, [p.power_w for p in points], 1), mhz
+        )
+        error = np.sqrt(residual @ residual / (mhz.size - 2) / np.sum((mhz - mhz.mean()) ** 2))
+        doubted = any("slope" in doubt for doubt in doubts(points, slope, r2))
+        assert doubted == bool(slope < 3 * error)
+        clear.append(not doubted)
+    assert any(clear) and not all(clear)
+    flat = samples([(f, 50.0) for f in (300, 600, 900)])
+    assert "slope" in doubts(flat, 0.0, None)[0]
 
 
 def test_two_clocks_are_too_few() -> None:
@@ -99,7 +132,7 @@ def test_the_constants_of_the_emulated_gpu_come_out_and_the_lock_goes_back(
     assert fit.w_per_mhz == pytest.approx(SPEC.dynamic_w * share / 1600, rel=1e-6)
     assert fit.idle_w == pytest.approx(SPEC.idle_w, rel=1e-6)
     assert fit.r2 == pytest.approx(1.0, abs=1e-9) and fit.rms_w < 1e-6
-    assert fit.source == "energy counter" and fit.left_out == {}
+    assert fit.source == "energy counter" and fit.left_out == {} and fit.warnings == ()
     assert visits == [*visits[:4], *visits[3::-1]] and visits[0] == 300 and visits[3] == 1600
     assert [s.mhz for s in fit.samples] == visits and all(s.utilisation == 0.5 for s in fit.samples)
     assert locked(edge) == 0

@@ -16,10 +16,10 @@ import pytest
 from agents.gpu.device import GpuDevice, GpuInfo, GpuLost, NoPermission, Reading
 from agents.gpu.emulated import EmulatedGpu, EmulatedGpuSpec
 from agents.gpu.keeper import ClockKeeper
-from agents.gpu.service import EdgeAgent, serve
+from agents.gpu.service import EdgeAgent, EdgeService, serve
 from wire import PROTOCOL_VERSION, edge_pb2, edge_pb2_grpc, security
 
-DEADLINE_S = 8.0
+DEADLINE_S = 30.0
 
 
 def eventually(condition: Callable[[], bool]) -> None:
@@ -61,9 +61,23 @@ def gpu() -> EmulatedGpu:
     return EmulatedGpu()
 
 
+class Clock:
+    """The agent's, which a test moves on."""
+
+    ahead_s = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self.ahead_s
+
+
 @pytest.fixture
-def agent(gpu: EmulatedGpu) -> Iterator[EdgeAgent]:
-    agent = serve("127.0.0.1:0", backend=[gpu], max_watchers=2)
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def agent(gpu: EmulatedGpu, clock: Clock) -> Iterator[EdgeAgent]:
+    agent = serve("127.0.0.1:0", backend=[gpu], max_watchers=2, clock=clock)
     agent.start()
     yield agent
     agent.close()
@@ -92,7 +106,7 @@ def release(edge: edge_pb2_grpc.EdgeStub, holder: str = "cell-1"):
 
 
 def watch(edge: edge_pb2_grpc.EdgeStub, period_ms: int = 10, gpu: str = ""):
-    return edge.WatchGpu(edge_pb2.WatchGpuRequest(gpu=gpu, period_ms=period_ms), timeout=6 * DEADLINE_S)
+    return edge.WatchGpu(edge_pb2.WatchGpuRequest(gpu=gpu, period_ms=period_ms), timeout=2 * DEADLINE_S)
 
 
 def refused(call: Callable[[], object]) -> grpc.RpcError:
@@ -142,12 +156,13 @@ def test_a_release_without_a_lease_changes_nothing(edge: edge_pb2_grpc.EdgeStub)
 
 
 def test_the_end_of_a_lease_gives_the_next_highest_and_then_the_default_clock(
-    edge: edge_pb2_grpc.EdgeStub, gpu: EmulatedGpu, agent: EdgeAgent
+    edge: edge_pb2_grpc.EdgeStub, gpu: EmulatedGpu, agent: EdgeAgent, clock: Clock
 ):
-    lock(edge, 500, holder="cell-1")
-    lock(edge, 1000, lease_ms=100, holder="cell-2")
+    lock(edge, 500, holder="cell-1", lease_ms=2_000_000)
+    lock(edge, 1000, holder="cell-2", lease_ms=1_000_000)
+    clock.ahead_s = 1_000.0
     eventually(lambda: gpu.read().sm_mhz == 500)
-    lock(edge, 500, lease_ms=100, holder="cell-1")
+    clock.ahead_s = 2_000.0
     eventually(lambda: gpu.read().sm_mhz == 1600)
     assert agent.counters["lapsed_leases"] == 2
 
@@ -164,6 +179,43 @@ def test_renewal_keeps_a_lock_beyond_its_first_lease(gpu: EmulatedGpu):
     now[0] = 1.9
     keeper.expire()
     assert keeper.read("")[0] == 0
+
+
+class Context:
+    """Of a call whose caller may have gone; asking about it takes ``asking_s`` of the agent's clock."""
+
+    def __init__(self, clock: Clock, *, active: bool = True, left_s: float | None = None) -> None:
+        self.clock, self.active, self.left_s = clock, active, left_s
+        self.asking_s = 0.0
+
+    def is_active(self) -> bool:
+        self.clock.ahead_s += self.asking_s
+        return self.active
+
+    def time_remaining(self) -> float | None:
+        return self.left_s
+
+    def peer(self) -> str:
+        return "test"
+
+    def abort(self, code: grpc.StatusCode, details: str) -> None:
+        raise RuntimeError(code, details)
+
+
+@pytest.mark.parametrize("why", ["cancelled", "past its deadline", "lease over"])
+def test_a_lock_that_nobody_waits_for_any_more_does_not_touch_the_gpu(clock: Clock, why: str):
+    device = BrokenGpu()
+    service = EdgeService(ClockKeeper([device], clock=clock), max_watchers=1)
+    context = Context(clock, active=why != "cancelled", left_s=0.0 if why == "past its deadline" else None)
+    context.asking_s = 5.0 if why == "lease over" else 0.0
+    request = edge_pb2.LockClocksRequest(holder="cell-1", mhz=500, lease_ms=4_000)
+    with pytest.raises(RuntimeError) as caught:
+        service.LockClocks(request, context)
+    assert caught.value.args[0] is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert device.calls == []
+    assert service.counters["refused_deadline_exceeded"] == 1
+    context.active, context.left_s, context.asking_s = True, 1.0, 0.0
+    assert service.LockClocks(request, context).locked_mhz == 500
 
 
 def test_a_clock_that_is_not_reached_is_said_so(

@@ -1,0 +1,87 @@
+"""The calls to GPUs that are under way, as a driver's may never return, and what was counted."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from agents.gpu.device import GpuError, GpuHangs
+
+log = logging.getLogger(__name__)
+
+HANG_S = 1.0
+"""A call that has not returned for so long hangs (s)."""
+
+
+class Calls:
+    """Thread-safe; never waits for a GPU. GPUs are told apart by UUID, or the name of one not opened yet."""
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._begun: dict[object, tuple[str, float]] = {}
+        self.counters: Counter[str] = Counter()
+
+    @contextmanager
+    def calling(self, gpu: str) -> Iterator[None]:
+        """Around every call to a device."""
+        call, begun = object(), time.monotonic()
+        with self._mutex:
+            self._begun[call] = (gpu, begun)
+        try:
+            yield
+        finally:
+            with self._mutex:
+                del self._begun[call]
+            took_s = time.monotonic() - begun
+            if took_s >= HANG_S:
+                self.error(GpuHangs(f"a call took {took_s:.1f} s"), gpu)
+
+    @contextmanager
+    def counting(self, gpu: str) -> Iterator[None]:
+        """As :meth:`calling`, and its error is counted."""
+        try:
+            with self.calling(gpu):
+                yield
+        except GpuError as error:
+            self.error(error)
+            raise
+
+    def hanging(self, gpu: str) -> float:
+        """For how long a call to this GPU has hung (s), 0 where none does."""
+        age_s = self._age(gpu)
+        return age_s if age_s >= HANG_S else 0.0
+
+    def oldest(self) -> float:
+        """For how long the oldest call to any GPU has been under way (s), 0 without calls."""
+        return self._age(None)
+
+    def refuse(self, gpu: str) -> None:
+        """Raises :class:`GpuHangs` where a call to this GPU hangs: one more would not return either."""
+        seconds = self.hanging(gpu)
+        if seconds:
+            error = GpuHangs(f"GPU {gpu}: a call to it has not returned for {seconds:.0f} s")
+            self.error(error)
+            raise error
+
+    def count(self, name: str) -> None:
+        with self._mutex:
+            self.counters[name] += 1
+
+    def error(self, error: GpuError, tell: str = "") -> None:
+        """Count an error by its name, and log it where ``tell`` says of what it is."""
+        name = f"errors_{error.name}"
+        with self._mutex:
+            self.counters[name] += 1
+            count = self.counters[name]
+        # Every power of two: what fails once a second for hours must not fill the disk.
+        if tell and count & (count - 1) == 0:
+            log.error("gpu %s: %s: %s (%d)", tell, error.name, error, count)
+
+    def _age(self, gpu: str | None) -> float:
+        with self._mutex:
+            begun = [at for name, at in self._begun.values() if gpu in (None, name)]
+        return time.monotonic() - min(begun) if begun else 0.0
