@@ -8,6 +8,7 @@ started again on its port counts from the beginning; here it becomes a flow of i
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -27,6 +28,8 @@ _MIN_NS, _MAX_NS = 10**18, 1 << 62
 """2001 to 2116: a time of another clock, or one that was cut off with its line, is neither."""
 _SLACK_NS = 5_000_000_000
 """How far the hosts' clocks may be apart before a frame is taken for one of the flow's earlier run."""
+_FAR_NS = 300_000_000_000
+"""A time with no other of its port so near is wrong; a step ahead as long as that is told."""
 MAX_NAMED = 200
 _SENT = re.compile("sent|send", re.IGNORECASE)
 _RECEIVED = re.compile("recv|received?", re.IGNORECASE)
@@ -35,7 +38,7 @@ _SERVER = re.compile("server", re.IGNORECASE)
 
 
 class TimestampError(ValueError):
-    """A folder that holds no timestamps; the text names it."""
+    """A folder that holds no timestamps, or a file that holds none; the text names it."""
 
 
 @dataclass(frozen=True)
@@ -116,33 +119,61 @@ def column_of(name: str) -> int | None:
 def read(folder: Path) -> Imported:
     """All timestamp files under a folder.
 
-    Lines that are none, times twice (the first stands), frames out of order, times that go back, and frames
-    that nobody sent are counted and named; what can be used is used.
+    Lines that are none, times twice (the first stands), frames out of order, times that go back or minutes
+    ahead, times that no other of their port is near, and frames that nobody sent are counted and named; what
+    can be used is used.
 
     Raises:
-        TimestampError: the folder is not there, or holds no file of times that clients sent.
-        OSError: a file cannot be read.
+        TimestampError: the folder is not there, holds no file of times that clients sent or a link of such a
+            name that leads nowhere, or not one frame was sent.
+        OSError: a file or a folder in it cannot be read.
     """
     if not folder.is_dir():
         raise TimestampError(f"{folder}: no such folder")
     out = Imported()
     files: dict[int, list[Path]] = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        column = column_of(path.name)
-        if column is not None:
-            files.setdefault(column, []).append(path)
+    for column, path in _files(folder):
+        files.setdefault(column, []).append(path)
     if 0 not in files:
         raise TimestampError(f"{folder}: no file of the times that a client sent (*sent*client*)")
+    company = _Company()
+    for column, paths in files.items():
+        for path in paths:
+            company.read(column, path)
     # (port, sequence) -> the runs that sent it, as [run, times], oldest first.
     frames: dict[tuple[int, int], list[tuple[int, list[int]]]] = {}
     runs: Counter[int] = Counter()
     for path in files[0]:
-        _read_sent(out, path, frames, runs)
+        _read_sent(out, company, path, frames, runs)
+    if not frames:
+        names = ", ".join(str(path) for path in files[0])
+        why = f"{out.counters['garbage']} lines that are none"
+        first = f", the first at {out.problems[0]}" if out.problems else ""
+        raise TimestampError(f"{names}: not one frame was sent: {why}{first}")
     for column in (1, 2, 3):
         for path in files.get(column, ()):
-            _read_later(out, path, column, frames)
+            _read_later(out, company, path, column, frames)
     _collect(out, frames)
     return out
+
+
+def _files(folder: Path) -> list[tuple[int, Path]]:
+    """The timestamp files under a folder, by path, and the column that each holds."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    found = []
+    for where, _, names in os.walk(folder, onerror=refuse):
+        for name in names:
+            path, column = Path(where, name), column_of(name)
+            if column is None:
+                continue
+            if not path.exists():
+                raise TimestampError(f"{path}: a link that leads to no file")
+            if path.is_file():
+                found.append((column, path))
+    return sorted(found, key=lambda one: one[1])
 
 
 def _lines(out: Imported, path: Path) -> Iterator[tuple[str, int, int, int]]:
@@ -171,6 +202,34 @@ def _lines(out: Imported, path: Path) -> Iterator[tuple[str, int, int, int]]:
     out.files[str(path)] = taken
 
 
+class _Company:
+    """Which times have another one of their port within minutes, in any of the files.
+
+    A pause between two experiments leaves none alone; a time of which a digit is wrong has none near. Where
+    a port has no two times together, all ports count.
+    """
+
+    def __init__(self) -> None:
+        # (port or 0 for all, minutes) -> the one time of these minutes; None: there is more than one.
+        self._of: dict[tuple[int, int], tuple[int, ...] | None] = {}
+        self._together: set[int] = set()
+
+    def read(self, column: int, path: Path) -> None:
+        for _, port, sequence, time_ns in _lines(Imported(), path):
+            one = (column, port, sequence, time_ns)
+            for of in (port, 0):
+                key = (of, time_ns // _FAR_NS)
+                # The same line in a copy of the file is not another time.
+                if self._of.setdefault(key, one) != one:
+                    self._of[key] = None
+                    self._together.add(of)
+
+    def alone(self, port: int, time_ns: int) -> bool:
+        at, of = time_ns // _FAR_NS, port if port in self._together else 0
+        near = [self._of[of, some] for some in (at - 1, at, at + 1) if (of, some) in self._of]
+        return of in self._together and len(near) == 1 and near[0] is not None
+
+
 class _Order:
     """Complains of frames and times of one port and file that are out of order."""
 
@@ -188,11 +247,25 @@ class _Order:
         if time_ns < last_ns:
             back = (last_ns - time_ns) / 1e6
             self._out.complain("clock_back", f"{place}: the time goes back by {back:.3f} ms")
+        elif last_ns and time_ns - last_ns > _FAR_NS:
+            ahead = (time_ns - last_ns) / 1e9
+            self._out.complain("clock_ahead", f"{place}: the time goes ahead by {ahead:.0f} s")
         self._last[port] = max(sequence, last_sequence), max(time_ns, last_ns)
+
+
+def _believed(out: Imported, company: _Company, path: Path) -> Iterator[tuple[str, int, int, int]]:
+    """The lines of a file without those whose time is far from all others."""
+    for place, port, sequence, time_ns in _lines(out, path):
+        if company.alone(port, time_ns):
+            text = f"{time_ns} is minutes away from every other time of port {port}: left out"
+            out.complain("far_off", f"{place}: {text}")
+            continue
+        yield place, port, sequence, time_ns
 
 
 def _read_sent(
     out: Imported,
+    company: _Company,
     path: Path,
     frames: dict[tuple[int, int], list[tuple[int, list[int]]]],
     runs: Counter[int],
@@ -200,7 +273,7 @@ def _read_sent(
     first: dict[int, int] = {}
     seen: dict[int, int] = {}
     order = _Order(out)
-    for place, port, sequence, time_ns in _lines(out, path):
+    for place, port, sequence, time_ns in _believed(out, company, path):
         before = frames.setdefault((port, sequence), [])
         if any(times[0] == time_ns for _, times in before):
             out.complain("duplicates", f"{place}: frame {sequence} of port {port} was sent already")
@@ -220,11 +293,15 @@ def _read_sent(
 
 
 def _read_later(
-    out: Imported, path: Path, column: int, frames: dict[tuple[int, int], list[tuple[int, list[int]]]]
+    out: Imported,
+    company: _Company,
+    path: Path,
+    column: int,
+    frames: dict[tuple[int, int], list[tuple[int, list[int]]]],
 ) -> None:
     order = _Order(out)
     at: dict[int, int] = {}
-    for place, port, sequence, time_ns in _lines(out, path):
+    for place, port, sequence, time_ns in _believed(out, company, path):
         candidates = frames.get((port, sequence), [])
         fits = [(run, times) for run, times in candidates if times[0] <= time_ns + _SLACK_NS]
         if not fits:

@@ -48,7 +48,8 @@ class Owner:
 
 def control_slots(flows: Sequence[TimedFlow], config: Config, owner: Owner) -> list[Observation]:
     """Observations, control slot by control slot from the first frame: flows and frames as they were known at
-    the close; neither MAC state nor GPU. ValueError where the times span more than ``MAX_SLOTS``."""
+    the close; neither MAC state nor GPU. ValueError, with the frames at both ends, where the times span more
+    than ``MAX_SLOTS``."""
     known = [
         Flow(f.flow, owner.ue, owner.slice, owner.ul_bps, owner.dl_bps, f.start_ns, f.stop_ns + 1)
         for f in flows
@@ -62,7 +63,11 @@ def control_slots(flows: Sequence[TimedFlow], config: Config, owner: Owner) -> l
     opened = int(sent[0])
     if (count := (int(sent[-1]) - opened) // step) > MAX_SLOTS:
         days = (int(sent[-1]) - opened) / 86_400e9
-        raise ValueError(f"the times are {days:.0f} days apart, {count} control slots: is a line wrong?")
+        first, last = (f"frame {table[i, 1]} of {flows[table[i, 0]].flow} at {sent[i]} ns" for i in (0, -1))
+        raise ValueError(
+            f"the times are {days:.0f} days apart, {count} control slots: is a line wrong?"
+            f" The first is {first}, the last {last}"
+        )
     slots: list[Observation] = []
     while opened <= sent[-1]:
         closed = opened + step

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +121,62 @@ def test_a_copy_of_the_files_in_a_folder_below_makes_no_second_run(tmp_path: Pat
     assert got.counters["duplicates"] >= 50
 
 
+DAY = 86_400_000 * MS
+
+
+def add(file: Path, *more: str) -> None:
+    file.write_text(file.read_text() + "".join(f"{line}\n" for line in more))
+
+
+@pytest.mark.parametrize("days", [-579, -23, 23, 579])
+@pytest.mark.parametrize("after", [0, 150, 300])
+def test_a_line_whose_time_is_days_off_is_left_out_and_named(tmp_path: Path, days: int, after: int) -> None:
+    sent = whole(tmp_path, n=300) / NAMES[0]
+    text = sent.read_text().splitlines()
+    text.insert(after, f"9099 300 {T0 + days * DAY}")
+    sent.write_text("\n".join(text) + "\n")
+    # A copy of the file does not confirm its wrong line.
+    (tmp_path / "the_copy").mkdir()
+    (tmp_path / "the_copy" / NAMES[0]).write_text(sent.read_text())
+    out = timestamps.read(tmp_path)
+    assert [len(f.frames) for f in out.flows] == [300] and out.counters["far_off"] == 2
+    assert out.counters["clock_back"] == out.counters["clock_ahead"] == out.counters["lost"] == 0
+    assert any(p.startswith(f"{sent}:{after + 1}: {T0 + days * DAY} is minutes away") for p in out.problems)
+
+
+def test_a_wrong_time_of_a_received_frame_does_not_make_the_rest_go_back(tmp_path: Path) -> None:
+    received = whole(tmp_path, n=300) / NAMES[3]
+    text = received.read_text().splitlines()
+    text[7] = f"9099 7 {T0 + 23 * DAY}"
+    received.write_text("\n".join(text) + "\n")
+    out = timestamps.read(tmp_path)
+    assert out.counters["far_off"] == out.counters["lost"] == 1 and out.counters["clock_back"] == 0
+    assert [p.split(": ")[0] for p in out.problems] == [f"{received}:8"]
+
+
+def test_a_pause_between_two_experiments_loses_nothing(tmp_path: Path) -> None:
+    # The flow goes on in its numbers; only the last frames came back, and the very last one did not.
+    later = T0 + DAY
+    for name, leg in zip(NAMES, LEGS, strict=True):
+        write(tmp_path, {name: [*lines(9099, range(50), leg), *lines(9099, range(50, 52), leg, later)]})
+    add(tmp_path / NAMES[0], f"9099 52 {later + 60_000 * MS}")
+    out = timestamps.read(tmp_path)
+    assert [len(f.frames) for f in out.flows] == [53] and out.counters["far_off"] == 0
+    assert out.counters["clock_ahead"] == 4, "one in each file, and it is said"
+    assert any(f"{tmp_path / NAMES[0]}:51: the time goes ahead by 86400 s" in p for p in out.problems)
+
+
+def test_a_frame_that_is_alone_on_its_port_stands_with_those_of_other_ports(tmp_path: Path) -> None:
+    sent = whole(tmp_path, n=300) / NAMES[0]
+    add(sent, f"9100 0 {T0 + 5 * MS}", f"9101 0 {T0 + 23 * DAY}")
+    out = timestamps.read(tmp_path)
+    assert [f.port for f in out.flows] == [9099, 9100] and out.counters["far_off"] == 1
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    write(alone, {NAMES[0]: [f"9099 0 {T0}"]})
+    assert len(timestamps.read(alone).flows) == 1
+
+
 def test_frames_that_nobody_sent_and_frames_that_never_came_back(tmp_path: Path) -> None:
     folder = whole(tmp_path, n=20)
     path = folder / NAMES[0]
@@ -159,6 +217,48 @@ def test_a_folder_without_times_is_an_error(tmp_path: Path) -> None:
         timestamps.read(tmp_path)
 
 
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    below = whole(tmp_path, n=3) / "server"
+    below.mkdir()
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if Path(path) == below:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scandir(path)
+
+    # Not chmod: root may read everything.
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PermissionError, match=str(below)):
+        timestamps.read(tmp_path)
+
+
+def test_a_link_that_leads_nowhere_is_named(tmp_path: Path) -> None:
+    link = whole(tmp_path, n=3) / "server_recv.txt"
+    link.symlink_to(tmp_path / "gone")
+    (tmp_path / "notes").symlink_to(tmp_path / "gone")
+    with pytest.raises(TimestampError, match=rf"{link}: a link that leads to no file"):
+        timestamps.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "not one frame was sent: 0 lines that are none$"),
+        (
+            "what\never\n",
+            r"not one frame was sent: 2 lines that are none, the first at .*client.txt:1: 'what'",
+        ),
+    ],
+)
+def test_sent_times_of_which_none_can_be_used_are_an_error(tmp_path: Path, content: str, words: str) -> None:
+    sent = whole(tmp_path, n=3) / NAMES[0]
+    sent.write_text(content)
+    with pytest.raises(TimestampError, match=words) as refused:
+        timestamps.read(tmp_path)
+    assert str(refused.value).startswith(f"{sent}: ")
+
+
 def test_only_so_many_problems_are_named(tmp_path: Path) -> None:
     folder = whole(tmp_path, n=3)
     (folder / NAMES[1]).write_text("garbage\n" * 1000)
@@ -191,6 +291,15 @@ def test_qos_of_each_control_slot_is_that_of_the_core(tmp_path: Path) -> None:
     assert [row["late_frames"] > 0 for row in out["slots"]] == [False, False, True, True]
     assert out["slots"][0]["ul"]["ms"]["port-9099"] == pytest.approx(12)
     assert out["slots"][3]["ul"]["ms"]["port-9099"] == pytest.approx(512, rel=0.05)
+
+
+def test_times_that_are_years_apart_are_an_error_that_names_their_lines(tmp_path: Path) -> None:
+    sent = whole(tmp_path, n=300) / NAMES[0]
+    add(sent, *lines(9099, range(300, 302), 0, T0 + 579 * DAY))
+    result = CliRunner().invoke(cli, ["openrtist", "import-timestamps", str(tmp_path)])
+    assert result.exit_code == 1 and "579 days apart" in result.output
+    assert "the last frame 301 of port-9099" in result.output
+    assert f"{sent}:301: the time goes ahead by" in result.output
 
 
 def test_the_messages_written_are_those_of_the_qos_ingest(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,12 @@ def import_timestamps(
         raise click.BadParameter(f"{slice_!r} is none of {', '.join(slices)}", param_hint="--slice")
     found = load("timestamps").read(folder)
     owner = imported.Owner(ue, slice_ or slices[0], ul_bps, dl_bps)
-    slots = imported.control_slots(found.flows, config, owner)
+    try:
+        slots = imported.control_slots(found.flows, config, owner)
+    except ValueError as error:
+        raise click.ClickException(
+            "\n".join([str(error), *_troubles(found.counters, found.problems)])
+        ) from error
     judged = imported.judge(slots, config, owner.slice)
     if output is not None:
         if output.suffix == ".parquet":
@@ -125,9 +130,14 @@ def _imported_text(result: dict[str, Any]) -> str:
             lines.append(
                 f"{leg:>10}  mean delay {mean:8.1f} ms   QoS delivered in {100 * ratio:5.1f} % of busy slots"
             )
-    named = ("garbage", "duplicates", "out_of_order", "clock_back", "never_sent")
-    if troubles := [f"{counters[n]} {n.replace('_', ' ')}" for n in named if counters.get(n)]:
-        lines += ["; ".join(troubles), *(f"  {problem}" for problem in result["problems"][:20])]
+    lines += _troubles(counters, result["problems"])
     if result["output"]:
         lines.append(f"written: {result['output']}")
     return "\n".join(lines)
+
+
+def _troubles(counters: Mapping[str, int], problems: Sequence[str]) -> list[str]:
+    """How many lines were in trouble, and the places of the first."""
+    named = ("garbage", "duplicates", "far_off", "out_of_order", "clock_back", "clock_ahead", "never_sent")
+    counts = [f"{counters[name]} {name.replace('_', ' ')}" for name in named if counters.get(name)]
+    return ["; ".join(counts), *(f"  {problem}" for problem in problems[:20])] if counts else []
