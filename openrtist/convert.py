@@ -8,6 +8,7 @@ baked in are not used: pads, strides and scale factors say all that is needed fo
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from openrtist.ir import Layer, Network, StyleError, integers, read
+from openrtist.ir import Layer, Network, StyleError, integers, number, read
 
 OPSET = 17
 _ONNX_IR_VERSION = 8
@@ -42,7 +43,11 @@ def import_style(xml: Path, weights: Path, *, width: int | None = None, height: 
         ("weights_sha256", hashlib.sha256(network.weights).hexdigest()),
     ):
         model.metadata_props.add(key=key, value=value)
-    onnx.checker.check_model(model, full_check=True)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        why = " ".join(str(error).split())
+        raise StyleError(f"{xml}: its layers do not make a network: {why[:300]}") from None
     return bytes(model.SerializeToString())
 
 
@@ -63,12 +68,15 @@ class _Builder:
         columns: int | str = width or "width"
         value = self._value
         for layer in self._network.layers:
-            if layer.id in self._fused:
-                continue
-            convert = getattr(self, f"_{layer.type.lower()}", None)
-            if convert is None:
+            if layer.type not in _OPERATIONS:
                 raise StyleError(f"{self._network.xml}: {layer}: layers of this type are not supported")
-            convert(layer)
+            _, inputs = _OPERATIONS[layer.type]
+            if len(layer.sources) != inputs:
+                raise StyleError(f"{self._network.xml}: {layer}: {len(layer.sources)} inputs, not {inputs}")
+        for layer in self._network.layers:
+            if layer.id not in self._fused:
+                convert, _ = _OPERATIONS[layer.type]
+                convert(self, layer)
         # Two strides and two upsamplings round a size up to a multiple of four.
         last = self._network.layers[-1]
         if self._channels[last.id] != 3:
@@ -98,8 +106,6 @@ class _Builder:
         return f"layer_{layer_id}"
 
     def _source(self, layer: Layer) -> str:
-        if len(layer.sources) != 1:
-            raise StyleError(f"{self._network.xml}: {layer}: {len(layer.sources)} inputs, not 1")
         return self._value(layer.sources[0])
 
     def _add(self, op: str, inputs: list[str], output: str, **attributes: Any) -> None:
@@ -135,13 +141,11 @@ class _Builder:
             raise self._refuse(layer, "pad_mode")
         begin = integers(self._network, layer, "pads_begin", 4)
         end = integers(self._network, layer, "pads_end", 4)
-        if min(begin + end) < 0:
-            raise self._refuse(layer, "pads_begin")
         if any(begin[:2] + end[:2]):
             raise self._refuse(layer, "pads_begin" if any(begin[:2]) else "pads_end")
         inputs = [self._source(layer), self._constant(f"pads_{layer.id}", begin + end)]
         if mode == "constant":
-            value = float(layer.data.get("pad_value", "0"))
+            value = number(self._network, layer, "pad_value", "0")
             inputs.append(self._constant(f"pad_value_{layer.id}", value, np.float32))
         self._add("Pad", inputs, self._value(layer.id), mode=mode)
         self._keep(layer)
@@ -150,11 +154,11 @@ class _Builder:
         if layer.data.get("auto_pad", "explicit") not in ("", "explicit"):
             raise self._refuse(layer, "auto_pad")
         network = self._network
-        kernel = integers(network, layer, "kernel", 2)
-        (outputs,) = integers(network, layer, "output", 1)
-        (group,) = integers(network, layer, "group", 1)
+        kernel = integers(network, layer, "kernel", 2, low=1)
+        (outputs,) = integers(network, layer, "output", 1, low=1)
+        (group,) = integers(network, layer, "group", 1, low=1)
         inputs = self._channels[layer.sources[0]]
-        if group < 1 or inputs % group or outputs % group:
+        if inputs % group or outputs % group:
             raise self._refuse(layer, "group")
         weights = network.blob(layer, "weights", (outputs, inputs // group, *kernel))
         names = [self._source(layer), self._constant(f"weights_{layer.id}", weights, np.float32)]
@@ -166,8 +170,8 @@ class _Builder:
             names,
             self._value(layer.id),
             kernel_shape=kernel,
-            strides=integers(network, layer, "strides", 2),
-            dilations=integers(network, layer, "dilations", 2),
+            strides=integers(network, layer, "strides", 2, low=1),
+            dilations=integers(network, layer, "dilations", 2, low=1),
             pads=integers(network, layer, "pads_begin", 2) + integers(network, layer, "pads_end", 2),
             group=group,
         )
@@ -191,10 +195,9 @@ class _Builder:
             self._constant(f"scale_{output.id}", scale, np.float32),
             self._constant(f"shift_{output.id}", shift, np.float32),
         ]
-        try:
-            epsilon = float(layer.data["eps"])
-        except (KeyError, ValueError):
-            raise self._refuse(layer, "eps") from None
+        epsilon = number(self._network, layer, "eps")
+        if epsilon < 0:
+            raise self._refuse(layer, "eps")
         self._add("InstanceNormalization", names, self._value(output.id), epsilon=epsilon)
 
     def _scaleshift(self, layer: Layer) -> None:
@@ -214,7 +217,7 @@ class _Builder:
         return scale, self._network.blob(layer, "biases", (channels,))
 
     def _relu(self, layer: Layer) -> None:
-        if float(layer.data.get("negative_slope", "0")) != 0.0:
+        if number(self._network, layer, "negative_slope", "0") != 0.0:
             raise self._refuse(layer, "negative_slope")
         self._add("Relu", [self._source(layer)], self._value(layer.id))
         self._keep(layer)
@@ -224,8 +227,6 @@ class _Builder:
         op = ops.get(layer.data.get("operation", ""))
         if op is None or "coeff" in layer.data:
             raise self._refuse(layer, "operation" if op is None else "coeff")
-        if len(layer.sources) != 2:
-            raise StyleError(f"{self._network.xml}: {layer}: {len(layer.sources)} inputs, not 2")
         first, second = layer.sources
         if self._channels[first] != self._channels[second]:
             raise StyleError(
@@ -240,11 +241,8 @@ class _Builder:
             raise self._refuse(layer, "type")
         if layer.data.get("antialias", "0") != "0":
             raise self._refuse(layer, "antialias")
-        try:
-            factor = float(layer.data["factor"])
-        except (KeyError, ValueError):
-            factor = 0.0
-        if factor < 1.0 or factor != int(factor):
+        factor = number(self._network, layer, "factor")
+        if not 1.0 <= factor <= 64.0 or factor != int(factor):
             raise self._refuse(layer, "factor")
         scales = self._constant(f"scales_{layer.id}", [1.0, 1.0, factor, factor], np.float32)
         self._add(
@@ -256,3 +254,16 @@ class _Builder:
             nearest_mode="floor",
         )
         self._keep(layer)
+
+
+_OPERATIONS: dict[str, tuple[Callable[[_Builder, Layer], None], int]] = {
+    "Input": (_Builder._input, 0),
+    "Pad": (_Builder._pad, 1),
+    "Convolution": (_Builder._convolution, 1),
+    "MVN": (_Builder._mvn, 1),
+    "ScaleShift": (_Builder._scaleshift, 1),
+    "ReLU": (_Builder._relu, 1),
+    "Eltwise": (_Builder._eltwise, 2),
+    "Resample": (_Builder._resample, 1),
+}
+"""The types of layers that are supported, and how many inputs each has."""

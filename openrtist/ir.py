@@ -6,6 +6,7 @@ a size in the .bin file. Blobs are little-endian FP16 or FP32, as the layer's ``
 
 from __future__ import annotations
 
+import math
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float32]
 
 VERSION = "6"
+_LARGEST = 65_536
+"""No size, stride or pad of a layer is larger."""
 _PRECISIONS: dict[str, np.dtype[Any]] = {"FP16": np.dtype("<f2"), "FP32": np.dtype("<f4")}
 
 
@@ -65,7 +68,7 @@ class Network:
         offset, size = layer.blobs[which]
         kind = _PRECISIONS[layer.precision]
         place = f"{self.bin}: {which} of {layer} at offset {offset}"
-        wanted = int(np.prod(shape)) * kind.itemsize
+        wanted = math.prod(shape) * kind.itemsize
         if size != wanted:
             raise StyleError(
                 f"{self.xml}: {layer}: {which} of {size} bytes, {wanted} for {shape} in {layer.precision}"
@@ -74,17 +77,17 @@ class Network:
             raise StyleError(
                 f"{place}: {size} bytes are beyond the end of the file, which holds {len(self.weights)} bytes"
             )
-        values = np.frombuffer(self.weights, kind, int(np.prod(shape)), offset).astype(np.float32)
+        values = np.frombuffer(self.weights, kind, math.prod(shape), offset).astype(np.float32)
         if not np.isfinite(values).all():
             raise StyleError(f"{place}: holds a value that is not a number")
         return values.reshape(shape)
 
 
-def integers(network: Network, layer: Layer, key: str, count: int | None = None) -> tuple[int, ...]:
+def integers(network: Network, layer: Layer, key: str, count: int, *, low: int = 0) -> tuple[int, ...]:
     """A comma-separated parameter of a layer.
 
     Raises:
-        StyleError: it is missing, not integers, or not ``count`` of them.
+        StyleError: it is missing, not integers from ``low`` to 65536, or not ``count`` of them.
     """
     text = layer.data.get(key)
     try:
@@ -93,9 +96,23 @@ def integers(network: Network, layer: Layer, key: str, count: int | None = None)
         values = tuple(int(part) for part in text.split(","))
     except ValueError:
         raise StyleError(f"{network.xml}: {layer}: {key} {text!r} is not a list of integers") from None
-    if count is not None and len(values) != count:
+    if len(values) != count:
         raise StyleError(f"{network.xml}: {layer}: {key} {text!r} has {len(values)} values, not {count}")
+    if not all(low <= value <= _LARGEST for value in values):
+        raise StyleError(f"{network.xml}: {layer}: {key} {text!r} is not from {low} to {_LARGEST}")
     return values
+
+
+def number(network: Network, layer: Layer, key: str, default: str | None = None) -> float:
+    """A parameter of a layer that is one number; StyleError where it is none, or not finite."""
+    text = layer.data.get(key, default)
+    try:
+        value = float(text) if text is not None else math.nan
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise StyleError(f"{network.xml}: {layer}: {key} {text!r} is not a number")
+    return value
 
 
 def read(xml: Path, weights: Path) -> Network:
@@ -112,6 +129,8 @@ def read(xml: Path, weights: Path) -> Network:
     except ET.ParseError as error:
         line, column = error.position
         raise StyleError(f"{xml}: line {line}, column {column}: not XML: {error}") from None
+    except (ValueError, LookupError) as error:
+        raise StyleError(f"{xml}: not XML: {error}") from None
     if root.tag != "net" or "version" not in root.attrib:
         raise StyleError(f"{xml}: <{root.tag}> is not an OpenVINO network")
     if root.attrib["version"] != VERSION:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -133,12 +135,27 @@ def test_another_ir_version_is_named(tmp_path: Path, version: str) -> None:
         (lambda ls: ls[1].data.pop("pads_end"), r"layer 1 .*pads_end None is not a list"),
         (lambda ls: ls[2].data.update(kernel="3"), r"layer 2 .*kernel '3' has 1 values"),
         (lambda ls: ls[2].data.update(kernel="5,5"), r"layer 2 .*weights of \d+ bytes, \d+ for"),
+        (lambda ls: ls[2].data.update(kernel="-3,-3"), r"layer 2 .*kernel '-3,-3' is not from 1 to 65536"),
+        (lambda ls: ls[2].data.update(kernel="99999999999999999999,1"), r"layer 2 .*is not from 1 to 65536"),
+        (lambda ls: ls[2].data.update(strides="0,0"), r"layer 2 .*strides '0,0' is not from 1"),
+        (lambda ls: ls[2].data.update(dilations="0,1"), r"layer 2 .*dilations '0,1' is not from 1"),
+        (lambda ls: ls[2].data.update(pads_end="-1,0"), r"layer 2 .*pads_end '-1,0' is not from 0"),
+        (lambda ls: ls[2].data.update(output="-8"), r"layer 2 .*output '-8' is not from 1"),
+        (lambda ls: ls[11].__setattr__("sources", []), r"layer 11 .*0 inputs, not 1"),
+        (lambda ls: ls[2].__setattr__("sources", [1, 1]), r"layer 2 .*2 inputs, not 1"),
+        (lambda ls: ls[5].__setattr__("type", "Add"), r"layer 5 'l5' \(Add\): layers of this type"),
+        (lambda ls: ls[5].__setattr__("type", "Keep"), r"layer 5 'l5' \(Keep\): layers of this type"),
+        (lambda ls: ls[5].__setattr__("type", "Value"), r"layer 5 'l5' \(Value\): layers of this type"),
+        (lambda ls: ls[1].data.update(pad_mode="constant", pad_value="x"), r"layer 1 .*pad_value 'x' is not"),
         (lambda ls: ls[2].data.update(group="2"), r"layer 2 .*group '2'"),
         (lambda ls: ls[2].data.update(auto_pad="same_upper"), r"layer 2 .*auto_pad"),
         (lambda ls: ls[2].blobs.pop("weights"), r"layer 2 .*has no weights"),
         (lambda ls: ls[3].data.update(across_channels="1"), r"layer 3 .*across_channels '1'"),
         (lambda ls: ls[3].data.update(eps="small"), r"layer 3 .*eps 'small'"),
+        (lambda ls: ls[3].data.update(eps="-1"), r"layer 3 .*eps '-1'"),
         (lambda ls: ls[5].data.update(negative_slope="0.1"), r"layer 5 .*negative_slope"),
+        (lambda ls: ls[5].data.update(negative_slope="y"), r"layer 5 .*negative_slope 'y' is not a number"),
+        (lambda ls: ls[17].data.update(factor="inf"), r"layer 17 .*factor 'inf' is not a number"),
         (lambda ls: ls[16].data.update(operation="div"), r"layer 16 .*operation 'div'"),
         (lambda ls: ls[17].data.update(type="caffe.ResampleParameter.LINEAR"), r"layer 17 .*LINEAR"),
         (lambda ls: ls[17].data.update(factor="1.5"), r"layer 17 .*factor '1.5'"),
@@ -166,6 +183,7 @@ def test_an_unknown_precision_is_named(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("<net version='6'><layers>", r"line 1, column \d+: not XML"),
+        ("<?xml version='1.0' encoding='utf-7'?><net/>", r"x\.xml: .*not XML: "),
         ("<html/>", "is not an OpenVINO network"),
         ("<net version='6'><layers><layer name='a' type='Input'/></layers></net>", "lacks a field"),
         ("<net version='6'><layers/><edges/></net>", "0 inputs and 0 outputs"),
@@ -177,3 +195,29 @@ def test_a_file_that_is_no_network_is_named(tmp_path: Path, text: str, words: st
     (tmp_path / "x.bin").write_bytes(b"")
     with pytest.raises(StyleError, match=words):
         import_style(xml, tmp_path / "x.bin")
+
+
+def test_layers_that_do_not_fit_together_are_told_in_one_line(tmp_path: Path) -> None:
+    layers = networks.every_layer()
+    # The stride of the second convolution is gone, so its result does not fit the branch beside it.
+    layers[12].data["strides"] = "2,2"
+    files = networks.write(tmp_path, "unfit", layers)
+    with pytest.raises(StyleError, match=r"unfit\.xml: its layers do not make a network: ") as refused:
+        import_style(*files, width=40, height=28)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_full_disk_is_told_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from click.testing import CliRunner
+
+    from controller.cli import cli
+    from controller.store import files
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files, "write_atomic", full)
+    xml, weights = networks.write(tmp_path, "plain", networks.plain())
+    output = tmp_path / "plain.onnx"
+    result = CliRunner().invoke(cli, ["openrtist", "import-style", str(xml), str(weights), "-o", str(output)])
+    assert isinstance(result.exception, OSError) and str(output) in str(result.exception)

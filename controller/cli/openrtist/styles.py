@@ -30,7 +30,10 @@ def import_style(
 
     model = load("convert").import_style(xml, weights, width=width, height=height)
     output = output or Path(f"{weights.stem}.onnx")
-    write_atomic(output, model)
+    try:
+        write_atomic(output, model)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(output)) from error
     size = f"{width}x{height}" if width else "any resolution"
     emit(
         {"output": str(output), "bytes": len(model), "width": width, "height": height},
