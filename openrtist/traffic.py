@@ -21,6 +21,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -34,7 +35,10 @@ log = logging.getLogger(__name__)
 VERSION = 1
 KINDS = ("openrtist", "iperf3")
 DIRECTIONS = ("ul", "dl")
-_MAX_S = 31 * 86_400.0
+MAX_S = 31 * 86_400.0
+MAX_INTERVALS = 100_000
+"""Of all flows together; more take minutes to read."""
+_TOP = {"version", "length_s", "made_by", "flows"}
 _KEYS = {"flow", "ue", "kind", "active", "direction", "mbps", "port"}
 STOP_S = 15.0
 """A process that does not end so long after SIGTERM is killed."""
@@ -71,18 +75,40 @@ class Schedule:
     made_by: dict[str, Any] = field(default_factory=dict)
 
     def to_yaml(self) -> str:
-        """As the file; :func:`parse` is the inverse."""
+        """As the file, in milliseconds; :func:`parse` is the inverse.
+
+        Raises:
+            ScheduleError: :func:`parse` would refuse it.
+        """
+        entries = [_entry(f) for f in self.flows]
+        _schedule("schedule", {"version": VERSION, "length_s": self.length_s, "flows": entries})
         lines = [f"version: {VERSION}", f"length_s: {self.length_s}"]
         if self.made_by:
             lines.append(f"made_by: {json.dumps(self.made_by)}")
-        lines.append("flows:")
-        for f in self.flows:
-            entry: dict[str, Any] = {"flow": f.flow, "ue": f.ue, "kind": f.kind}
-            if f.kind == "iperf3":
-                entry |= {"direction": f.direction, "mbps": f.mbps, "port": f.port}
-            entry["active"] = [[round(start, 3), round(stop, 3)] for start, stop in f.active]
-            lines.append(f"  - {json.dumps(entry)}")
+        lines += ["flows:", *(f"  - {json.dumps(entry)}" for entry in entries)]
         return "\n".join(lines) + "\n"
+
+
+def _entry(flow: TrafficFlow) -> dict[str, Any]:
+    entry: dict[str, Any] = {"flow": flow.flow, "ue": flow.ue, "kind": flow.kind}
+    if flow.kind == "iperf3":
+        entry |= {"direction": flow.direction, "mbps": flow.mbps, "port": flow.port}
+    times = [[round(start, 3), round(stop, 3)] for start, stop in flow.active]
+    return entry | {"active": [pair for pair in times if pair[0] < pair[1]]}
+
+
+def read(path: Path) -> Schedule:
+    """The schedule in a file.
+
+    Raises:
+        ScheduleError: names the file, and what :func:`parse` names.
+        OSError: it cannot be read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ScheduleError(f"{path}: not text in UTF-8: {error.reason} at byte {error.start}") from None
+    return parse(text, str(path))
 
 
 def parse(text: str, name: str = "schedule") -> Schedule:
@@ -93,20 +119,31 @@ def parse(text: str, name: str = "schedule") -> Schedule:
     """
     try:
         data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ScheduleError(f"{name}: not YAML: {error}") from None
+    return _schedule(name, data)
+
+
+def check_length(length_s: float, intervals: float, name: str = "schedule") -> None:
+    """ScheduleError for more seconds or more intervals of all flows than a schedule may have."""
+    _number(name, "length_s", length_s, 0.0, MAX_S)
+    if intervals > MAX_INTERVALS:
+        raise ScheduleError(f"{name}: {intervals:.0f} intervals, {MAX_INTERVALS} are the most")
+
+
+def _schedule(name: str, data: Any) -> Schedule:
     if not isinstance(data, dict) or data.get("version") != VERSION:
         raise ScheduleError(f"{name}: not a schedule of version {VERSION}")
-    if unknown := set(data) - {"version", "length_s", "made_by", "flows"}:
-        raise ScheduleError(f"{name}: unknown key {sorted(unknown)[0]!r}")
-    length = _number(name, "length_s", data.get("length_s"), 0.0, _MAX_S)
+    if unknown := set(data) - _TOP:
+        raise ScheduleError(f"{name}: unknown key {sorted(map(str, unknown))[0]!r}")
+    length = _number(name, "length_s", data.get("length_s"), 0.0, MAX_S)
     entries = data.get("flows")
     if not isinstance(entries, list) or not entries:
         raise ScheduleError(f"{name}: flows: there are none")
     flows = tuple(_flow(f"{name}: flows[{i}]", entry, length) for i, entry in enumerate(entries))
-    names = [f.flow for f in flows]
-    for flow in names:
-        if names.count(flow) > 1:
+    check_length(length, sum(len(f.active) for f in flows), name)
+    for flow, times in Counter(f.flow for f in flows).items():
+        if times > 1:
             raise ScheduleError(f"{name}: flow {flow!r} is there twice")
     return Schedule(length, flows, data.get("made_by") or {})
 
@@ -180,14 +217,19 @@ class _State:
     process: subprocess.Popen[bytes] | None = None
     output: IO[bytes] | None = None
     since: float = 0.0
+    until: float = 0.0
     retry_at: float = 0.0
     backoff: float = _BACKOFF_S[0]
     stopping_at: float = 0.0
     starts: int = 0
     failures: int = 0
     killed: int = 0
+    good: int = 0
     on_s: float = 0.0
     skipped: str = ""
+    reached: set[tuple[float, float]] = field(default_factory=set)
+    carried: set[tuple[float, float]] = field(default_factory=set)
+    frames: int = 0
 
 
 class Runner:
@@ -197,6 +239,7 @@ class Runner:
         command: gives the command line of a flow that is to run for so many seconds.
         logs: folder; each flow writes ``FLOW.log`` (stderr) and ``FLOW.out`` (stdout) there. OSError where
             an earlier run is in it.
+        start: as ``subprocess.Popen``.
     """
 
     def __init__(
@@ -206,11 +249,13 @@ class Runner:
         logs: Path,
         *,
         clock: Callable[[], float] = time.monotonic,
+        start: Callable[..., subprocess.Popen[bytes]] = subprocess.Popen,
     ) -> None:
         self._schedule = schedule
         self._command = command
         self._logs = logs
         self._clock = clock
+        self._popen = start
         self._states = [_State(flow) for flow in schedule.flows]
         logs.mkdir(parents=True, exist_ok=True)
         for state in self._states:
@@ -226,7 +271,11 @@ class Runner:
         """Play to the end of the schedule or until ``stop``; returns what each flow did.
 
         A process that ends before its time is started again, after 1 s and then twice as long each time up
-        to 30 s. All processes are gone when this returns.
+        to 30 s. That, and an exit code other than 0, is a failure. All processes are gone when this returns.
+
+        Of each flow, ``intervals`` began, and in ``silent`` of them no client said that it had sent a frame
+        (iperf3: none ended well). ``ran`` is whether any of its processes did its work to the end; True where
+        none was due.
         """
         begun = self._clock()
         try:
@@ -242,30 +291,31 @@ class Runner:
         return [self._told(state) for state in self._states]
 
     def _play(self, state: _State, now: float, on_change: Callable[[str], None] | None) -> None:
+        interval = next((pair for pair in state.flow.active if pair[0] <= now < pair[1]), None)
+        if interval is not None:
+            state.reached.add(interval)
         if state.skipped:
             return
-        interval = next((pair for pair in state.flow.active if pair[0] <= now < pair[1]), None)
         if state.process is not None:
-            code = state.process.poll()
-            if code is not None:
+            if state.process.poll() is not None:
                 self._ended(state, now)
-                if interval is not None:
-                    self._too_early(state, now, interval[1] - now, f"ended ({code})")
-            elif interval is None:
+            elif now >= state.until:
                 self._stop(state, now)
             elif now - state.since > 60:
                 state.backoff = _BACKOFF_S[0]
         elif interval is not None and now >= state.retry_at and interval[1] - now > 0.1:
-            self._start(state, now, interval[1] - now)
+            self._start(state, now, interval)
             if on_change is not None:
                 on_change(f"{state.flow.flow} on")
 
-    def _start(self, state: _State, now: float, seconds: float) -> None:
+    def _start(self, state: _State, now: float, interval: tuple[float, float]) -> None:
+        state.since, state.until, state.stopping_at = now, interval[1], 0.0
+        seconds = interval[1] - now
         command = list(self._command(state.flow, seconds))
         state.output = (self._logs / f"{state.flow.flow}.out").open("ab")
         with (self._logs / f"{state.flow.flow}.log").open("ab") as errors:
             try:
-                state.process = subprocess.Popen(
+                state.process = self._popen(
                     command,
                     stdin=subprocess.DEVNULL,
                     stdout=state.output,
@@ -274,20 +324,19 @@ class Runner:
                 )
             except OSError as error:
                 state.output.close()
-                self._too_early(state, now, seconds, f"{command[0]} cannot be started: {error.strerror}")
+                self._failed(state, now, f"{command[0]} cannot be started: {error.strerror}")
                 return
-        state.since, state.stopping_at = now, 0.0
         state.starts += 1
         log.info("flow %s on for %.1f s", state.flow.flow, seconds)
 
-    def _too_early(self, state: _State, now: float, left: float, why: str) -> None:
-        if left <= 1.0:
-            # A client that was told its duration may end a moment early.
-            state.retry_at = now + left
+    def _failed(self, state: _State, now: float, why: str) -> None:
+        state.failures += 1
+        left = state.until - now
+        if state.stopping_at or left <= 0:
+            log.warning("flow %s: %s", state.flow.flow, why)
             return
         state.retry_at, wait = now + state.backoff, state.backoff
         state.backoff = min(2 * wait, _BACKOFF_S[1])
-        state.failures += 1
         log.warning("flow %s: %s, %.0f s before its time; again in %g s", state.flow.flow, why, left, wait)
 
     def _stop(self, state: _State, now: float) -> None:
@@ -307,12 +356,26 @@ class Runner:
         state.process.wait()
 
     def _ended(self, state: _State, now: float) -> None:
+        assert state.process is not None
+        code = state.process.returncode
         state.on_s += (state.stopping_at or now) - state.since
-        if state.process is not None:
-            _signal(state.process, signal.SIGKILL)  # what a prefix has left behind
+        _signal(state.process, signal.SIGKILL)  # what a prefix has left behind
         state.process = None
         if state.output is not None:
             state.output.close()
+        good = code == 0 or (state.stopping_at > 0 and _told_to_end(state.flow.kind, code))
+        carried = good
+        if state.flow.kind == "openrtist":
+            before, state.frames = state.frames, self._frames(state.flow)["frames_sent"]
+            carried = state.frames > before
+        if carried:
+            state.carried |= {pair for pair in state.reached if pair[1] == state.until}
+        state.good += good and carried
+        if not good or (not state.stopping_at and state.until - now > 1.0):
+            self._failed(state, now, f"ended ({code})")
+        else:
+            # A client that was told its duration may end a moment early.
+            state.retry_at = max(now, state.until)
 
     def _end(self, now: float) -> None:
         alive = [s for s in self._states if s.process is not None and s.process.poll() is None]
@@ -343,11 +406,22 @@ class Runner:
             "failures": state.failures,
             "killed": state.killed,
             "skipped": state.skipped,
-            **_frames(self._logs / f"{state.flow.flow}.out", state.flow.kind),
+            "intervals": len(state.reached),
+            "silent": len(state.reached - state.carried),
+            "ran": bool(state.good or not state.reached),
+            **self._frames(state.flow),
         }
 
+    def _frames(self, flow: TrafficFlow) -> dict[str, int]:
+        return _frames(self._logs / f"{flow.flow}.out", flow.kind)
 
-def _frames(path: Path, kind: str) -> dict[str, Any]:
+
+def _told_to_end(kind: str, code: int) -> bool:
+    """Whether SIGTERM explains how a process ended. A prefix may pass it on, and iperf3 ends with 1."""
+    return code in (-signal.SIGTERM, 128 + signal.SIGTERM) or (kind == "iperf3" and code == 1)
+
+
+def _frames(path: Path, kind: str) -> dict[str, int]:
     """Sums over the summaries that a flow's clients printed, a JSON object each."""
     names = ("sent", "returned", "lost", "skipped") if kind == "openrtist" else ()
     sums = dict.fromkeys(names, 0)

@@ -57,8 +57,10 @@ class UserPlane:
     """See the module. ``addresses`` are those of ``listens``, in their order, with the ports that they got.
 
     :meth:`join` puts the flows into the testbed's specification. One thread calls :meth:`put` before each
-    advance of the cell and :meth:`take` after it. ValueError for an address beyond loopback (the bytes are
-    carried as they are), OSError, naming the address, where one cannot be listened on.
+    advance of the cell and :meth:`take` after it. ``counters`` counts connections, those that were broken,
+    refused or failed, and the bytes handed on in each direction (``ul_bytes``, ``dl_bytes``). ValueError for
+    an address beyond loopback (the bytes are carried as they are), OSError, naming the address, where one
+    cannot be listened on.
     """
 
     def __init__(self, listens: Sequence[Listen]) -> None:
@@ -142,14 +144,7 @@ class UserPlane:
         try:
             do(testbed)
         except OSError as error:
-            self.counters["connections_broken"] += 1
-            if self.counters["connections_broken"] & (self.counters["connections_broken"] - 1) == 0:
-                log.warning(
-                    "user plane of %s: connection broken: %s (%d so far)",
-                    self._ue_of[at],
-                    error.strerror or error,
-                    self.counters["connections_broken"],
-                )
+            self._complain("broken", self._ue_of[at], f"connection broken: {error.strerror or error}")
             connection.reset()
             self._end(at, connection)
 
@@ -161,27 +156,28 @@ class UserPlane:
         except BlockingIOError:
             return
         except OSError as error:
-            self._not_accepted(ue, error)
+            self._complain("failed", ue, f"no connection: {error.strerror}")
             return
         if not self._free[ue]:
-            self.counters["connections_refused"] += 1
-            log.warning("user plane of %s: more than %d connections, one refused", ue, MAX_EXTERNAL)
+            self._complain("refused", ue, f"more than {MAX_EXTERNAL} connections, one refused")
             client.close()
             return
         at = self._free[ue].pop()
         try:
-            self._live[at] = _Connection(at, client, listen.server, testbed)
+            self._live[at] = _Connection(at, client, listen.server, testbed, self.counters)
         except OSError as error:
             client.close()
             self._free[ue].append(at)
-            self._not_accepted(ue, error)
+            self._complain("failed", ue, f"no connection: {error.strerror}")
             return
         self.counters["connections"] += 1
 
-    def _not_accepted(self, ue: str, error: OSError) -> None:
-        self.counters["connections_failed"] += 1
-        if self.counters["connections_failed"] & (self.counters["connections_failed"] - 1) == 0:
-            log.warning("user plane of %s: no connection: %s", ue, error.strerror)
+    def _complain(self, what: str, ue: str, why: str) -> None:
+        """Counts a connection that was broken, refused or failed, and logs every power of two of them."""
+        self.counters[f"connections_{what}"] += 1
+        count = self.counters[f"connections_{what}"]
+        if count & (count - 1) == 0:
+            log.warning("user plane of %s: %s (%d so far)", ue, why, count)
 
     def _end(self, at: int, connection: _Connection) -> None:
         connection.close()
@@ -207,7 +203,14 @@ class UserPlane:
 class _Connection:
     """A client's connection and the one to the server, joined by an external flow of the cell."""
 
-    def __init__(self, flow: int, client: socket.socket, server: Address, testbed: EmulatedTestbed) -> None:
+    def __init__(
+        self,
+        flow: int,
+        client: socket.socket,
+        server: Address,
+        testbed: EmulatedTestbed,
+        counters: Counter[str],
+    ) -> None:
         self._client = client
         self._server = socket.socket(socket.AF_INET6 if ":" in server[0] else socket.AF_INET)
         self._server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BYTES)
@@ -218,8 +221,8 @@ class _Connection:
         error = self._server.connect_ex(server)
         self._refused = 0 if error in (0, errno.EINPROGRESS) else error
         self._ways = (
-            _Way(flow, "ul", self._client, self._server, testbed),
-            _Way(flow, "dl", self._server, self._client, testbed),
+            _Way(flow, "ul", self._client, self._server, testbed, counters),
+            _Way(flow, "dl", self._server, self._client, testbed, counters),
         )
 
     def put(self, testbed: EmulatedTestbed) -> None:
@@ -262,8 +265,15 @@ class _Way:
     """One direction: read from the source, through the cell, written to the sink."""
 
     def __init__(
-        self, flow: int, direction: str, source: socket.socket, sink: socket.socket, testbed: EmulatedTestbed
+        self,
+        flow: int,
+        direction: str,
+        source: socket.socket,
+        sink: socket.socket,
+        testbed: EmulatedTestbed,
+        counters: Counter[str],
     ) -> None:
+        self._counters = counters
         self._flow, self._direction = flow, direction
         self._source, self._sink = source, sink
         self._read, self._underway, self._out = bytearray(), bytearray(), bytearray()
@@ -294,7 +304,9 @@ class _Way:
             del self._underway[:n]
         if self._out:
             with suppress(BlockingIOError):
-                del self._out[: self._sink.send(self._out)]
+                n = self._sink.send(self._out)
+                self._counters[f"{self._direction}_bytes"] += n
+                del self._out[:n]
         if self._eof and not self.ended and not (self._read or self._underway or self._out):
             self.ended = True
             try:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from controller.cli import emit, json_option
+from controller.cli import children, emit, json_option
 from controller.cli.operate import UNITS, decision_line
 from controller.cli.options import SECONDS, Quantity
 from controller.cli.ports import free_ports
@@ -78,7 +79,9 @@ def up(
     controller decides on the frames' own times.
     """
     from controller.cli.processes import load_config
+    from controller.cli.user_plane import summary_text
     from controller.store.report import build
+    from controller.store.run import DATABASE_FILE
 
     console = Console(stderr=as_json)
     if not console.is_terminal:
@@ -103,6 +106,7 @@ def up(
     )
     if config.emulation is None:
         raise ValueError(f"{config_file}: no emulation section, so there is no testbed to bring up")
+    children.interrupt_on_signals()
     run_dir = run_dir or Path(config.store.runs) / time.strftime("up-%Y%m%d-%H%M%S")
     logs = run_dir / "logs"
     logs.mkdir(parents=True, exist_ok=True)
@@ -126,7 +130,7 @@ def up(
         f"metrics: http://{config.links.metrics.address}/metrics",
         soft_wrap=True,
     )
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does, the processes with it
+    failed: Exception | None = None
     try:
         with ExitStack() as stack:
             processes = {
@@ -135,12 +139,42 @@ def up(
             }
             _watch(console, processes, logs, f"127.0.0.1:{ports[3]}", duration)
     except KeyboardInterrupt:
-        console.print("stopping")
-    page, summary = build(run_dir)
+        with suppress(OSError):  # the terminal may be closed
+            console.print("stopping")
+    except Exception as error:
+        # What was recorded until then is worth its report.
+        failed = error
+    page: Path | None = None
+    summary: dict[str, Any] = {"cells": {}}
+    try:
+        if (run_dir / DATABASE_FILE).exists():
+            page, summary = build(run_dir)
+    except Exception as error:
+        if failed is None:
+            raise
+        raise failed from error
+    if not summary["cells"]:
+        raise failed or click.ClickException(f"no control slot is over yet: nothing to report; logs: {logs}")
+    carried = _last_json(logs / "user-plane.log") if frames else None
     if not as_json:
         console.print(summary_table(summary))
+        if carried is not None:
+            console.print(summary_text(carried), soft_wrap=True)
         console.print(f"report: {page}", soft_wrap=True)
-    emit({"run": str(run_dir), "report": str(page), "summary": summary}, as_json, "")
+    result = {"run": str(run_dir), "report": str(page), "summary": summary, "user_plane": carried}
+    emit(result, as_json, "")
+    if failed is not None:
+        raise failed
+
+
+def _last_json(path: Path) -> dict[str, Any] | None:
+    """The last line of a log that is a JSON object: what a process has printed at its end."""
+    for line in reversed(path.read_text(encoding="utf-8", errors="replace").splitlines()):
+        with suppress(ValueError):
+            if line.startswith("{"):
+                found: dict[str, Any] = json.loads(line)
+                return found
+    return None
 
 
 def _real_applications(
@@ -164,6 +198,7 @@ def _real_applications(
         ],
         "user-plane": [
             *("user-plane", file, "--seed", str(seed), "--ran", ran, "--server", f"127.0.0.1:{server}"),
+            "--json",
             *(a for ue, port in listens.items() for a in ("--listen", f"{ue}=127.0.0.1:{port}")),
         ],
     }
@@ -179,10 +214,11 @@ def _real_applications(
 
 @contextmanager
 def _process(name: str, arguments: list[str], logs: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process of ours, its output in a log file; asked to stop at the end, killed if it does not."""
+    """A process of ours, its output in a log file; asked to stop at the end, killed if it does not. It does
+    not outlive this one."""
     with (logs / f"{name}.log").open("ab") as log:
         # Its own group: Ctrl-C reaches this process alone, which then stops the others in order.
-        process = subprocess.Popen(
+        process = children.start(
             [sys.executable, "-m", "controller.cli", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from controller.cli import emit, json_option
 from controller.cli.options import SECONDS
 from controller.cli.processes import load_config, log_to_stderr
 from wire.security import Address, parse_address
+
+if TYPE_CHECKING:
+    from agents.gnb_mock.mock import GnbMock
+
+log = logging.getLogger(__name__)
 
 
 class _Listen(click.ParamType):
@@ -66,6 +74,7 @@ def _address(_context: click.Context, _parameter: click.Parameter, value: str) -
     "--heartbeat", type=click.Path(path_type=Path), help="Touch this file once a second while all is well."
 )
 @click.option("-v", "--verbose", is_flag=True)
+@json_option
 def user_plane(
     config_file: str,
     listens: tuple[tuple[str, Address, Address | None], ...],
@@ -77,11 +86,13 @@ def user_plane(
     duration: float | None,
     heartbeat: Path | None,
     verbose: bool,
+    as_json: bool,
 ) -> None:
     """Carry TCP connections through the emulated cell of CONFIG, in real time.
 
     The cell takes its quotas from the controller as gnb-mock's does, and delays the bytes as its queues do.
-    The flows that CONFIG emulates are left out; their UEs stay.
+    The flows that CONFIG emulates are left out; their UEs stay. At the end it tells what it has carried, and
+    how often the cell was late: the delays of a late cell are longer than its queues make them.
     """
     from agents.gnb_mock.mock import GnbMock
     from agents.gnb_mock.user_plane import Listen, UserPlane
@@ -102,7 +113,48 @@ def user_plane(
             health_file=heartbeat,
         )
         mock.stop_on_signals()
-        with mock:
-            mock.wait(duration)
+        try:
+            with mock:
+                _wait(mock, duration)
+        finally:
+            result = summary(mock.stats())
+            emit(result, as_json, summary_text(result))
     finally:
         plane.close()
+
+
+def _wait(mock: GnbMock, duration: float | None) -> None:
+    """Until the mock is stopped or the time is up, with word of a cell that runs late."""
+    end = time.monotonic() + duration if duration else float("inf")
+    told = 1
+    while not mock.wait(max(0.0, min(1.0, end - time.monotonic()))) and time.monotonic() < end:
+        stats = mock.stats()
+        if stats["overruns"] >= told:
+            log.warning("%s", _late(stats))
+            # At powers of two, as a machine that is too slow is late all the time.
+            told = 1 << stats["overruns"].bit_length()
+
+
+def summary(stats: dict[str, Any]) -> dict[str, Any]:
+    """What :meth:`GnbMock.stats` says of the connections and of the cell's lateness."""
+    connections = ("connections", "connections_broken", "connections_refused", "connections_failed")
+    counted = (*connections, "ul_bytes", "dl_bytes")
+    return {name: stats["user_plane"].get(name, 0) for name in counted} | {
+        name: stats[name] for name in ("overruns", "worst_late_ms", "resyncs")
+    }
+
+
+def summary_text(result: dict[str, Any]) -> str:
+    """A summary in words."""
+    return (
+        f"user plane: {result['connections']} connections, {result['ul_bytes'] / 1e6:.1f} MB up,"
+        f" {result['dl_bytes'] / 1e6:.1f} MB down; {result['connections_broken']} broken,"
+        f" {result['connections_refused']} refused, {result['connections_failed']} failed; {_late(result)}"
+    )
+
+
+def _late(counts: dict[str, Any]) -> str:
+    return (
+        f"the cell was more than 2 NR slots late {counts['overruns']} times, at worst by"
+        f" {counts['worst_late_ms']:.1f} ms, and {counts['resyncs']} times too late to catch up"
+    )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import signal
+import os
 import time
 from pathlib import Path
 from typing import Any
 
 import click
 
-from controller.cli import emit, json_option
+from controller.cli import children, emit, json_option
 from controller.cli.openrtist.common import PATH, load, quiet_gabriel
 from controller.cli.options import SECONDS
 from controller.cli.ports import free_port
@@ -40,7 +40,10 @@ def table_ii(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Redo Table II of the paper on this machine: bitrates and inference time over loopback, tokens off."""
+    """Redo Table II of the paper on this machine: bitrates and inference time over loopback, tokens off.
+
+    The rows that were measured are told even where it is broken off.
+    """
     from controller.cli.progress import progress
 
     module = load("table_ii")
@@ -48,29 +51,48 @@ def table_ii(
     cases = [case for case in module.PAPER if not only or case.name in only]
     if unknown := set(only) - {case.name for case in module.PAPER}:
         raise click.BadParameter(f"{sorted(unknown)[0]!r} is no row of the table", param_hint="--only")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the server goes with us
+    if out is not None and not (out.parent.is_dir() and os.access(out.parent, os.W_OK) and not out.is_dir()):
+        raise click.BadParameter(f"{out}: no file can be written there", param_hint="--out")
+    children.interrupt_on_signals()
     address = f"127.0.0.1:{free_port()}"
-    rows = []
-    with _server_process(style, address, threads, provider) as about, progress("rows", len(cases)) as advance:
-        for case in cases:
-            rows.append(module.measure(case, address, video, seconds=seconds, limit_s=max(limit, seconds)))
-            advance(case.name)
-        ran_on = about()
+    rows: list[Any] = []
+    ran_on = ""
+    failed: BaseException | None = None
+    try:
+        with (
+            _server_process(style, address, threads, provider) as about,
+            progress("rows", len(cases)) as advance,
+        ):
+            ran_on = about()
+            for case in cases:
+                row = module.measure(case, address, video, seconds=seconds, limit_s=max(limit, seconds))
+                rows.append(row)
+                advance(case.name)
+    except (Exception, KeyboardInterrupt) as error:
+        if not rows:
+            raise
+        failed = error
     from controller.store.run import environment
 
     result = {
         "rows": [row.to_dict() for row in rows],
+        "missing": [case.name for case in cases[len(rows) :]],
         "provider": ran_on,
         "style": str(style),
         "video": video,
         "seconds": seconds,
         "host": environment()["host"],
     }
-    if out is not None:
-        from controller.store.files import write_atomic
+    try:
+        if out is not None:
+            from controller.store.files import write_atomic
 
-        write_atomic(out, module.html(result).encode())
-    emit(result, as_json, module.text(result))
+            write_atomic(out, module.html(result).encode())
+    finally:
+        emit(result, as_json, module.text(result))
+    if failed is not None:
+        click.echo(f"prbandit: broken off, without {', '.join(result['missing'])}", err=True)
+        raise failed
 
 
 def _server_process(style: Path, address: str, threads: int, provider: str) -> Any:
@@ -85,7 +107,7 @@ def _server_process(style: Path, address: str, threads: int, provider: str) -> A
     @contextmanager
     def process() -> Any:
         with tempfile.TemporaryFile() as log:
-            child = subprocess.Popen(
+            child = children.start(
                 [
                     *(sys.executable, "-m", "controller.cli", "openrtist", "server", "--style", str(style)),
                     *("--address", host, "--port", port, "--threads", str(threads), "--provider", provider),

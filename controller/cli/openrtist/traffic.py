@@ -8,11 +8,13 @@ from typing import Any
 
 import click
 
-from controller.cli import emit, json_option
+from controller.cli import children, emit, json_option
 from controller.cli.openrtist.common import FILE, PATH, load
 from controller.cli.options import AMOUNT, SECONDS
 from controller.cli.processes import log_to_stderr, stop_on_signals
 from wire.security import parse_address
+
+_NOTHING = {"openrtist": "without a frame", "iperf3": "without effect"}
 
 
 @click.command("schedule")
@@ -57,6 +59,11 @@ def schedule(
     traffic = load("traffic")
     if not flows + iperf3:
         raise click.UsageError("a schedule without a flow")
+    if published and max(mean_on, min_on, mean_off) < 1:
+        raise click.UsageError("--published counts whole seconds: --mean-on and --mean-off are too short")
+    # As many as there will be about, before they are made.
+    cycle = max(mean_on, min_on) + max(mean_off, 0 if published else min_off)
+    traffic.check_length(length, (flows + iperf3) * length / cycle)
     make = onoff.published if published else onoff.described
     times = make(
         flows + iperf3,
@@ -92,7 +99,7 @@ def schedule(
     click.echo(traffic.Schedule(length, tuple(made), made_by).to_yaml(), nl=False)
 
 
-@click.command("traffic", context_settings={"ignore_unknown_options": True})
+@click.command("traffic")
 @click.argument("schedule_file", metavar="SCHEDULE", type=FILE)
 @click.option(
     "--server",
@@ -140,7 +147,9 @@ def traffic(
 
     log_to_stderr(verbose)
     module = load("traffic")
-    plan = module.parse(schedule_file.read_text(encoding="utf-8"), str(schedule_file))
+    if client_options and not client_options[0].startswith("-"):
+        raise click.UsageError(f"unexpected {client_options[0]!r}; options of the clients come after --")
+    plan = module.read(schedule_file)
     if video is None and any(f.kind == "openrtist" for f in plan.flows):
         raise click.UsageError("--video is missing: the schedule has OpenRTiST flows")
     ues = {f.ue for f in plan.flows}
@@ -167,16 +176,21 @@ def traffic(
 
     folder = logs or Path("runs") / time.strftime("traffic-%Y%m%d-%H%M%S")
     stop = stop_on_signals()
-    told = module.Runner(plan, command_of, folder).run(stop.is_set)
+    children.hang_up_as_terminate()
+    told = module.Runner(plan, command_of, folder, start=children.start).run(stop.is_set)
     lines = []
     for row in told:
         frames = f", {row['frames_sent']} frames, {row['frames_lost']} lost" if "frames_sent" in row else ""
         note = f" (skipped: {row['skipped']})" if row["skipped"] else ""
+        if row["silent"]:
+            frames += f", {row['silent']} of {row['intervals']} times on {_NOTHING[row['kind']]}"
         lines.append(
             f"{row['flow']:>8} on {row['ue']}: {row['on_s']:.1f} of {row['planned_s']:.1f} s,"
-            f" {row['starts']} starts, {row['failures']} ended too early{frames}{note}"
+            f" {row['starts']} starts, {row['failures']} failed{frames}{note}"
         )
     emit({"schedule": str(schedule_file), "logs": str(folder), "flows": told}, as_json, "\n".join(lines))
+    if never := [row["flow"] for row in told if not row["ran"]]:
+        raise click.ClickException(f"no client of {', '.join(never)} did its work: see the logs in {folder}")
 
 
 def _by_ue(option: str, settings: tuple[str, ...], ues: set[str], *, of_all: bool = True) -> dict[str, str]:

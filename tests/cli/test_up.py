@@ -1,0 +1,161 @@
+"""``prbandit up`` that does not come to its end, with the processes that it starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from controller.cli import children, cli, up
+
+SUMMARY = {
+    "connections": 3,
+    "connections_broken": 1,
+    "connections_refused": 0,
+    "connections_failed": 0,
+    "ul_bytes": 2_500_000,
+    "dl_bytes": 700_000,
+    "overruns": 12,
+    "worst_late_ms": 7.5,
+    "resyncs": 0,
+}
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    end = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < end, what
+        time.sleep(0.05)
+
+
+def parent_of(pid: int) -> int:
+    try:
+        state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
+    except OSError:
+        return 0
+    return 0 if state == "Z" else int(parent)
+
+
+def named(pid: int, name: str) -> bool:
+    return name in Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+    """``up`` that has decided twice, and the ids of its processes."""
+    command = [sys.executable, "-m", "controller.cli", "up", "--run", str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    ours: list[int] = []
+    try:
+        assert process.stdout is not None
+        for line in iter(process.stdout.readline, ""):
+            if line.startswith("cell-1 #2"):
+                break
+        every = (int(path.name) for path in Path("/proc").glob("[0-9]*"))
+        ours += [pid for pid in every if parent_of(pid) == process.pid]
+        assert len(ours) == 3
+        yield process, ours
+        until(lambda: not any(map(parent_of, ours)), f"some of the processes {ours} live on")
+    finally:
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGKILL])
+def test_its_processes_do_not_outlive_it(tmp_path: Path, number: int) -> None:
+    with running(tmp_path / "run") as (process, _):
+        process.send_signal(number)
+        said, _ = process.communicate()
+    hung_up = number == signal.SIGHUP
+    assert process.returncode == (0 if hung_up else -number), said
+    assert (tmp_path / "run" / "report.html").exists() is hung_up
+
+
+def test_what_was_recorded_before_a_process_died_is_reported(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with running(folder) as (process, ours):
+        os.kill(next(pid for pid in ours if named(pid, "gnb-mock")), signal.SIGKILL)
+        said, _ = process.communicate()
+    assert process.returncode == 1
+    summary, _, error = said.partition("prbandit: gnb-mock ended with -9")
+    assert "Summary" in summary and "report: " in summary and error, said
+    assert (folder / "report.html").is_file()
+    assert json.loads((folder / "summary.json").read_text())["cells"]["cell-1"]
+
+
+# ---- without its processes ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No process is started, and the signals of the tests stay as they are."""
+    monkeypatch.setattr(children, "interrupt_on_signals", lambda: None)
+    monkeypatch.setattr(up, "_process", lambda *_: nullcontext())
+
+
+def watch(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def end(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(up, "_watch", end)
+
+
+@pytest.mark.usefixtures("alone")
+def test_stopped_before_the_first_control_slot_there_is_nothing_to_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch(monkeypatch, KeyboardInterrupt())
+    result = CliRunner().invoke(cli, ["up", "--run", str(tmp_path / "run")])
+    assert result.exit_code == 1
+    said = " ".join(result.output.split())
+    assert "no control slot is over yet: nothing to report; logs: " in said
+    assert not (tmp_path / "run" / "report.html").exists()
+
+
+@pytest.mark.usefixtures("alone")
+def test_an_error_before_the_first_control_slot_is_told_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch(monkeypatch, OSError("controller ended with 1"))
+    result = CliRunner().invoke(cli, ["up", "--run", str(tmp_path / "run")])
+    assert result.exit_code == 1 and str(result.exception) == "controller ended with 1"
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("as_json", [True, False])
+def test_with_frames_it_tells_what_the_user_plane_has_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_json: bool
+) -> None:
+    from controller.store import report, run
+
+    folder = tmp_path / "run"
+    (folder / "logs").mkdir(parents=True)
+    (folder / run.DATABASE_FILE).touch()
+    (folder / "logs" / "user-plane.log").write_text(f"begin\n{json.dumps(SUMMARY)}\nover\n")
+    summary = {"cells": {"cell-1": {"slices": {}}}}
+    monkeypatch.setattr(report, "build", lambda at: (Path(at) / "report.html", summary))
+    watch(monkeypatch, KeyboardInterrupt())
+    for name in ("video", "style"):
+        (tmp_path / name).touch()
+    line = ["up", "--frames", "--video", str(tmp_path / "video"), "--style", str(tmp_path / "style")]
+    result = CliRunner().invoke(cli, [*line, "--run", str(folder), *(["--json"] if as_json else [])])
+    assert result.exit_code == 0, result.output + str(result.exception)
+    if as_json:
+        assert json.loads(result.stdout)["user_plane"] == SUMMARY
+    else:
+        assert (
+            "user plane: 3 connections, 2.5 MB up, 0.7 MB down; 1 broken, 0 refused, 0 failed"
+            in result.stdout
+        )
+        assert "late 12 times, at worst by 7.5 ms" in result.stdout
