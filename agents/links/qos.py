@@ -69,6 +69,11 @@ class Outbox:
         self._trim()
         return list(self._active.values())
 
+    def start_again(self) -> None:
+        """Queue the FlowStart of every active flow once more, before what waits."""
+        stopped = {m.flow_stop.flow for _, m in self._sent if m.HasField("flow_stop")}
+        self._waiting.extendleft(m for flow, m in self._active.items() if flow not in stopped)
+
     def _settle(self, message: qos_pb2.QosMessage) -> None:
         match message.WhichOneof("body"):
             case "flow_start":
@@ -98,7 +103,8 @@ class QosPublisher:
     """Keeps one stream to the controller's QosIngest open, for ever, in its own thread.
 
     Reconnects after ``backoff_s[0]`` seconds, doubling up to ``backoff_s[1]``. A controller that does not
-    accept the hello within ``accept_s`` counts as gone.
+    accept the hello within ``accept_s`` counts as gone. While it refuses messages, the active flows are
+    started again every ``start_again_s``.
     """
 
     def __init__(
@@ -112,6 +118,7 @@ class QosPublisher:
         outbox: Outbox | None = None,
         backoff_s: tuple[float, float] = (0.2, 5.0),
         accept_s: float = 5.0,
+        start_again_s: float = 5.0,
         setting: str = "--qos",
         missing: str = "--keys",
     ) -> None:
@@ -128,9 +135,11 @@ class QosPublisher:
         self._outbox = Outbox() if outbox is None else outbox
         self._backoff_s = backoff_s
         self._accept_s = accept_s
+        self._start_again_s = start_again_s
         self._changed = threading.Condition()
         self._closed = threading.Event()
         self._stream: _Stream | None = None
+        self._start_again_at = 0.0
         self._counters: Counter[str] = Counter()
         self._channel = security.grpc_channel(address, tls, setting=setting, missing=missing)
         self._thread = threading.Thread(target=self._run, name="qos-publisher", daemon=True)
@@ -226,6 +235,12 @@ class QosPublisher:
                 log.warning(
                     "QoS ingest at %s refused a message (%d so far): %s", self._address, count, notice.reason
                 )
+            with self._changed:
+                # What a flow was refused for may have passed: its name was another's, its slice not known.
+                if (now := time.monotonic()) >= self._start_again_at:
+                    self._start_again_at = now + self._start_again_s
+                    self._outbox.start_again()
+                    self._changed.notify_all()
 
     def _requests(self, stream: _Stream) -> Iterator[qos_pb2.QosMessage]:
         yield self._hello

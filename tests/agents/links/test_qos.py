@@ -59,6 +59,21 @@ def test_a_new_stream_repeats_what_may_have_been_lost_and_names_the_active_flows
     assert outbox.rewind() == [start("a")]
 
 
+def test_active_flows_are_started_again_before_what_waits_and_stopped_ones_are_not():
+    outbox = Outbox(keep_s=2.0)
+    for flow in ("a", "b", "c"):
+        outbox.put(start(flow))
+    drain(outbox, 0.0)
+    outbox.put(stop("b"))
+    drain(outbox, 5.0)
+    outbox.put(frames(1, flow="a"))
+    outbox.put(stop("c"))
+    outbox.start_again()
+    again = drain(outbox, 6.0)
+    assert sorted(m.flow_start.flow for m in again[:2]) == ["a", "c"]
+    assert again[2:] == [frames(1, flow="a"), stop("c")]
+
+
 def test_frames_that_wait_are_bounded_oldest_first_and_flow_events_stay():
     outbox = Outbox(max_frames=4)
     outbox.put(start())
@@ -193,6 +208,17 @@ def test_a_refused_message_is_counted_and_the_stream_goes_on(publishers: list[Qo
     eventually(lambda: publisher.counters.get("refused") == 1)
     eventually(lambda: frames(2) in ingest.streams[0])
     assert len(ingest.streams) == 1
+    server.close()
+
+
+def test_a_flow_that_was_refused_is_started_again(publishers: list[QosPublisher]):
+    ingest = Ingest()
+    server = Server(ingest)
+    publisher = publish(publishers, server.port, outbox=Outbox(keep_s=0.0))
+    publisher.put(start())
+    publisher.put(frames(1))
+    publisher.put(frames(2, flow=""))
+    eventually(lambda: bool(ingest.streams) and ingest.streams[0].count(start()) == 2)
     server.close()
 
 
