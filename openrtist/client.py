@@ -166,8 +166,11 @@ class Client:
         self._first_size = 0
         self._next = 0
         self._media_s = 0.0
-        self._heard = 0.0
+        self._ended = float("inf")
         self._connected = False
+        self._connected_at = self._connected_s = 0.0
+        # When the oldest frame was sent that nothing was heard since, None: nothing is waited for.
+        self._unanswered: float | None = None
         self._said = ""
         self._problem = ""
         self._emulated_mhz = [0, 0]
@@ -208,11 +211,12 @@ class Client:
                     await asyncio.wait_for(self._over.wait(), TICK_S)
                 limit = self._pace.duration_s
                 since = self._start if self._started else begun
-                if stop() or (limit is not None and time.monotonic() - since >= limit):
+                now = time.monotonic()
+                if stop() or (limit is not None and now - since >= limit):
+                    self._end_sending(now if limit is None else min(now, since + limit))
                     break
                 if gabriel.done():
                     gabriel.result()
-            self._sending = False
             end = time.monotonic() + self._pace.drain_s
             while self._ledger.in_flight and time.monotonic() < end and not gabriel.done():
                 await asyncio.sleep(0.02)
@@ -230,6 +234,19 @@ class Client:
         if not self._counters["connections"]:
             raise ClientError(f"server at {self._server}: never connected: {self._said or 'no answer'}")
         return self.summary()
+
+    def _end_sending(self, now: float) -> None:
+        """The run is over: what was due since the last frame, without a connection or token, was not sent."""
+        if not self._sending:
+            return
+        self._sending = False
+        self._ended = now
+        if self._started:
+            self._counters["skipped"] += max(0, self._behind(now))
+
+    def _behind(self, now: float) -> int:
+        """Frames whose time is wholly over and that were neither sent nor skipped."""
+        return int((now - self._start) * self._pace.fps - self._next + 1e-6)
 
     async def _gabriel(self) -> None:
         """Keeps a session with the server, for ever; one that falls silent is given up and begun anew."""
@@ -269,10 +286,8 @@ class Client:
                     self._counters["session_errors"] += 1
                     log.warning("server at %s: %s: %s", self._server, type(error).__name__, error)
                 return
-            oldest = self._ledger.oldest
-            now = time.monotonic()
-            waits = oldest is not None and now - max(oldest, self._heard) > self._pace.silent_s
-            if self._connected and waits:
+            since = self._unanswered
+            if self._connected and since is not None and time.monotonic() - since > self._pace.silent_s:
                 self._counters["silences"] += 1
                 log.warning("server at %s: no answer for %g s", self._server, self._pace.silent_s)
                 return
@@ -307,7 +322,7 @@ class Client:
             if not self._started:
                 self._start = time.monotonic()
             due = self._start + self._next / pace.fps
-            behind = int((time.monotonic() - due) * pace.fps)
+            behind = self._behind(time.monotonic())
             if behind > 0:
                 # A camera does not wait: what could not be sent in its time is not sent at all.
                 self._counters["skipped"] += behind
@@ -318,10 +333,13 @@ class Client:
             try:
                 shown, jpeg = await asyncio.get_running_loop().run_in_executor(self._renderer, self._render)
             except VideoError as error:
-                self._failure = error
-                self._over.set()
+                shown = jpeg = None
+                if self._sending:
+                    self._failure = error
+            if not self._sending:
                 break
-            if jpeg is None or not self._sending:
+            if jpeg is None:
+                self._end_sending(due)
                 self._over.set()
                 break
             if not self._started:
@@ -329,9 +347,6 @@ class Client:
             self._next += 1
             self._media_s += 1 / pace.fps
             sequence, self._sequence = self._sequence, self._sequence + 1
-            if pace.frames is not None and self._sequence - self._first >= pace.frames:
-                self._over.set()
-                self._sending = False
             self._produced += 1
             self._ids[self._produced] = sequence
             ue_sent_ns = time.time_ns()
@@ -340,14 +355,34 @@ class Client:
             if sequence == self._first:
                 self._first_sent = now
             self._ledger.sent(sequence, ue_sent_ns, len(data), now)
+            if self._unanswered is None:
+                self._unanswered = now
+            if pace.frames is not None and self._sequence - self._first >= pace.frames:
+                self._end_sending(due)
+                self._over.set()
             return gabriel_pb2.InputFrame(payload_type=gabriel_pb2.PayloadType.IMAGE, byte_payload=data)
         # Gabriel asks again at once when it gets nothing.
         await asyncio.Event().wait()
         return None
 
     def _render(self) -> tuple[picture.Picture | None, bytes | None]:
-        shown = self._source.at(self._media_s)
-        return shown, None if shown is None else picture.encode(shown, picture.UP_QUALITY)
+        name = self._source.name
+        try:
+            shown = self._source.at(self._media_s)
+            if shown is None:
+                return None, None
+            jpeg = picture.encode(shown, picture.UP_QUALITY)
+        except VideoError:
+            raise
+        except Exception as error:
+            # Whatever its kind, it is no fault of the server's and a new connection does not mend it.
+            raise VideoError(f"{name}: {type(error).__name__}: {error}") from error
+        if len(jpeg) > payload.MAX_JPEG:
+            height, width = shown.shape[:2]
+            raise VideoError(
+                f"{name}: a picture of {width}x{height} takes {len(jpeg)} bytes, {payload.MAX_JPEG} at most"
+            )
+        return shown, jpeg
 
     def _free_token(self) -> None:
         self._token.set()
@@ -357,7 +392,8 @@ class Client:
     def _on_connected(self) -> None:
         self._counters["connections"] += 1
         self._connected = True
-        self._heard = time.monotonic()
+        self._connected_at = time.monotonic()
+        self._unanswered = None
         self._said = ""
         # Gabriel numbers the frames of each connection from 1; those under way are gone with the last one.
         self._ids.clear()
@@ -365,15 +401,25 @@ class Client:
         log.info("server at %s: connected", self._server)
 
     def _on_disconnected(self, why: str) -> None:
-        if self._connected and not self._closing:
-            self._counters["disconnections"] += 1
+        if self._connected:
+            self._connected_s += self._connected_so_far(time.monotonic())
+            if not self._closing:
+                self._counters["disconnections"] += 1
         self._connected = False
         if why != self._said and not self._closing:
             log.warning("server at %s: %s; trying again", self._server, why)
-        self._said = why
+            self._said = why
+
+    def _connected_so_far(self, now: float) -> float:
+        """Seconds of this connection within the run."""
+        if not self._started:
+            return 0.0
+        return max(0.0, min(now, self._ended) - max(self._connected_at, self._start))
+
+    def _on_heard(self) -> None:
+        self._unanswered = time.monotonic() if self._ledger.in_flight else None
 
     def _on_failed(self, frame_id: int, status: Any) -> None:
-        self._heard = time.monotonic()
         dropped = status.code == gabriel_pb2.StatusCode.SERVER_DROPPED_FRAME
         why = "dropped_by_server" if dropped else "refused_by_server"
         if not dropped and not self._ledger.counters[why]:
@@ -382,17 +428,19 @@ class Client:
         sequence = self._ids.pop(frame_id, None)
         if sequence is not None:
             self._ledger.failed(sequence, why)
+        self._on_heard()
         self._free_token()
 
     def _on_result(self, result: gabriel_pb2.Result) -> None:
         ue_received_ns = time.time_ns()
-        self._heard = time.monotonic()
+        now = time.monotonic()
         self._ids.pop(result.frame_id, None)
         try:
             reply = payload.Reply.unpack(result.bytes_result)
         except payload.BadPayload as error:
             self._counters["malformed"] += 1
             log.warning("server at %s: %s", self._server, error)
+            self._on_heard()
             return
         for sequence, edge_received_ns in reply.waiting:
             self._ledger.arrived(sequence, edge_received_ns)
@@ -404,14 +452,15 @@ class Client:
             len(result.bytes_result),
             inference_us=reply.inference_us,
             engine_us=reply.engine_us,
-            returned_at=self._heard,
+            returned_at=now,
         )
+        self._on_heard()
         if reply.emulated:
             low, high = self._emulated_mhz
             self._emulated_mhz = [min(low or reply.clock_mhz, reply.clock_mhz), max(high, reply.clock_mhz)]
-        self._last_back = self._heard
+        self._last_back = now
         if not self._first_back:
-            self._first_back, self._first_size = self._heard, len(result.bytes_result)
+            self._first_back, self._first_size = now, len(result.bytes_result)
         if known and self._saver is not None:
             self._saver.put(reply.sequence - self._first, reply.jpeg)
         self._free_token()
@@ -466,8 +515,14 @@ class Client:
 
     def summary(self) -> dict[str, Any]:
         """What became of the frames, delays in ms, rates in bit/s: ``ul_bps`` over the time of sending,
-        ``dl_bps`` from the first result to the last. Rates count what the Gabriel messages carry."""
+        ``dl_bps`` from the first result to the last. Rates count what the Gabriel messages carry.
+
+        ``seconds`` is the time of sending, from the first frame to the last; ``run_s`` goes on to the end of
+        the run, and ``connected_s`` is how much of that there was a connection.
+        """
         sent = self._ledger.counters["sent"]
+        now = min(time.monotonic(), self._ended)
+        connected = self._connected_s + (self._connected_so_far(now) if self._connected else 0.0)
         length = self._last_sent - self._first_sent + 1 / self._pace.fps if sent else 0.0
         back = self._last_back - self._first_back
         low, high = self._emulated_mhz
@@ -475,6 +530,8 @@ class Client:
             "flow": self._name.flow,
             "server": self._server,
             "seconds": round(length, 3),
+            "run_s": round(now - self._start, 3) if self._started else 0.0,
+            "connected_s": round(connected, 3),
             "fps": self._pace.fps,
             "tokens": self._pace.tokens,
             **self._ledger.summary(),

@@ -51,11 +51,6 @@ class Ledger:
         return len(self._open)
 
     @property
-    def oldest(self) -> float | None:
-        """When the oldest open frame was sent (monotonic seconds)."""
-        return next(iter(self._open.values())).sent_at if self._open else None
-
-    @property
     def round_trips_ms(self) -> list[float]:
         """Of every frame that has come back, in the order of their return."""
         return self._legs["round_trip"].tolist()

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 ENGINE_ID = "openrtist"
 MAX_MESSAGE = 16 << 20
 """Bytes of a Gabriel message that server and client take."""
+MAX_JPEG = MAX_MESSAGE - (1 << 16)
+"""Bytes of a picture that fits into one, with what the messages carry besides."""
 WINDOW = 1 << 20
 """Bytes that HTTP/2 lets a sender be ahead of its reader: a frame larger than that waits for the way back."""
 MAX_STYLE_NAME = 64
@@ -22,6 +24,8 @@ _REPLY = struct.Struct("!4sIQQIIHBB")
 _STAMPS = struct.Struct("!QQ")
 _STAMPS_AT = 8
 _WAITING = struct.Struct("!IQ")
+MAX_CLOCK_MHZ = 0xFFFF
+"""The highest clock that a reply can tell."""
 MAX_WAITING = 255
 """Frames of which a reply can say that they have arrived."""
 
@@ -86,7 +90,9 @@ class Reply:
     waiting: tuple[tuple[int, int], ...] = ()
 
     def pack(self) -> bytes:
-        """ValueError for more than 255 waiting frames."""
+        """ValueError for more than 255 waiting frames or a clock beyond 16 bits."""
+        if not 0 <= self.clock_mhz <= MAX_CLOCK_MHZ:
+            raise ValueError(f"a clock of {self.clock_mhz} MHz, {MAX_CLOCK_MHZ} at most")
         if len(self.waiting) > MAX_WAITING:
             raise ValueError(f"{len(self.waiting)} waiting frames, {MAX_WAITING} at most")
         head = _REPLY.pack(

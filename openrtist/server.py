@@ -256,7 +256,7 @@ class StyleServer:
         at, busy = time.monotonic(), self._engine.busy_s
         while True:
             await asyncio.sleep(0.5)
-            now = time.monotonic()
+            now, so_far = time.monotonic(), self._engine.busy_s
             if self._on_load is not None:
-                self._on_load(min(1.0, (self._engine.busy_s - busy) / (now - at)))
-            at, busy = now, self._engine.busy_s
+                self._on_load(min(1.0, (so_far - busy) / (now - at)))
+            at, busy = now, so_far

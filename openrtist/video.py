@@ -26,11 +26,17 @@ class VideoError(ValueError):
 class Source(Protocol):
     """Pictures of one size."""
 
+    name: str
+    """What messages call it."""
     errors: int
     """Packets that did not decode."""
 
     def at(self, seconds: float) -> Picture | None:
-        """The picture at a time since the start; None after the end. Times never go back."""
+        """The picture at a time since the start; None after the end. Times never go back.
+
+        Raises:
+            VideoError: it can no longer be played.
+        """
 
     def close(self) -> None: ...
 
@@ -87,6 +93,7 @@ class FileSource:
 
     def __init__(self, path: Path, width: int | None, height: int | None, *, loop: bool) -> None:
         self._path = path
+        self.name = str(path)
         self._size = (width, height)
         self._loop = loop
         self._offset = 0.0
@@ -119,22 +126,27 @@ class FileSource:
 
     def at(self, seconds: float) -> Picture | None:
         """See :class:`Source`."""
-        while self._next is not None:
-            self._last = max(self._last, self._time(self._next, self._last + self._frame_s) - self._first)
-            if self._offset + self._last > seconds:
-                break
-            self._current, self._next = self._next, next(self._frames, None)
-        if self._next is None and seconds >= self._offset + self._last + self._frame_s:
+        while not self._play_to(seconds):
             if not self._loop:
                 return None
-            self._offset += self._last + self._frame_s
+            # Passes that nobody sees are not played.
+            length = self._last + self._frame_s
+            self._offset += length * max(1, int((seconds - self._offset) / length))
             self._container.close()
             self._open()
-            return self.at(seconds)
         if self._shown is not self._current:
             self._shown = self._current
             self._picture = _scaled(self._current, *self._size)
         return self._picture
+
+    def _play_to(self, seconds: float) -> bool:
+        """Go on to the picture of a time; False where the file ends before it."""
+        while self._next is not None:
+            self._last = max(self._last, self._time(self._next, self._last + self._frame_s) - self._first)
+            if self._offset + self._last > seconds:
+                return True
+            self._current, self._next = self._next, next(self._frames, None)
+        return seconds < self._offset + self._last + self._frame_s
 
     def close(self) -> None:
         if self._container is not None:
@@ -142,64 +154,83 @@ class FileSource:
 
 
 class LiveSource:
-    """The newest picture of a source that has its own clock; a thread reads it."""
+    """The newest picture of a source that has its own clock.
+
+    A thread of its own opens and reads it: a pipe without a writer blocks both for as long as it likes. Where
+    no picture comes within ``silent_s`` seconds, that is a VideoError, and later the end.
+    """
 
     def __init__(
         self, name: str, width: int | None, height: int | None, *, device: bool, silent_s: float = 5.0
     ) -> None:
-        self._name = name
+        self.name = name
         self._size = (width, height)
         self._silent_s = silent_s
         self.errors = 0
-        options = {"video_size": f"{width}x{height}"} if device and width and height else {}
-        try:
-            self._container = av.open(
-                name, format="v4l2" if device else None, options=options, timeout=silent_s
-            )
-            if not self._container.streams.video:
-                raise VideoError(f"{name}: holds no video")
-        except (FFmpegError, OSError) as error:
-            raise _error(name, error) from None
+        self._format = "v4l2" if device else None
+        self._options = {"video_size": f"{width}x{height}"} if device and width and height else {}
         self._changed = threading.Condition()
         self._newest: Any = None
         self._heard = time.monotonic()
-        self._ended = False
+        self._opened = self._ended = False
+        self._error: VideoError | None = None
         self._closed = False
-        self._thread = threading.Thread(target=self._read, name="live-video", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="live-video", daemon=True)
         self._thread.start()
         with self._changed:
-            self._changed.wait_for(lambda: self._newest is not None or self._ended, silent_s)
-        if self._newest is None:
-            self.close()
-            raise VideoError(f"{name}: no picture within {silent_s:g} s")
+            if self._changed.wait_for(lambda: self._opened or self._ended, silent_s):
+                self._changed.wait_for(lambda: self._newest is not None or self._ended, silent_s)
+            found, error = self._newest is not None, self._error
+        if not found:
+            self._closed = True
+            raise error or VideoError(f"{name}: no picture within {silent_s:g} s")
 
-    def _read(self) -> None:
-        for frame in _pictures(self._container, self, threads="SLICE"):
-            with self._changed:
-                self._newest, self._heard = frame, time.monotonic()
-                self._changed.notify_all()
-            if self._closed:
-                return
+    def _run(self) -> None:
+        try:
+            self._read()
+        except VideoError as error:
+            self._error = error
+        except Exception as error:
+            self._error = _error(self.name, error)
         with self._changed:
             self._ended = True
             self._changed.notify_all()
+
+    def _read(self) -> None:
+        with av.open(
+            self.name, format=self._format, options=self._options, timeout=self._silent_s
+        ) as container:
+            if not container.streams.video:
+                raise VideoError(f"{self.name}: holds no video")
+            with self._changed:
+                self._opened = True
+                self._changed.notify_all()
+            for frame in _pictures(container, self, threads="SLICE"):
+                with self._changed:
+                    self._newest, self._heard = frame, time.monotonic()
+                    self._changed.notify_all()
+                if self._closed:
+                    return
+        if self._newest is None:
+            raise VideoError(f"{self.name}: no picture of it decodes ({self.errors} packets failed)")
 
     def at(self, seconds: float) -> Picture | None:
         """See :class:`Source`; a source that has been silent for ``silent_s`` has ended."""
         with self._changed:
             frame = self._newest
             if self._ended:
+                if self._error is not None:
+                    raise self._error
                 return None
             if time.monotonic() - self._heard > self._silent_s:
-                log.warning("%s: no picture for %g s", self._name, self._silent_s)
+                log.warning("%s: no picture for %g s", self.name, self._silent_s)
                 return None
         return _scaled(frame, *self._size)
 
     def close(self) -> None:
+        """See :class:`Source`. A thread that is stuck in the source ends with the process."""
         self._closed = True
-        self._thread.join(self._silent_s)
-        if not self._thread.is_alive():
-            self._container.close()
+        self._thread.join(1.0)
 
 
 def _scaled(frame: Any, width: int | None, height: int | None) -> Picture:

@@ -37,6 +37,11 @@ class Process:
         return self._log.read_text(errors="replace")
 
     @property
+    def out(self) -> str:
+        """What it printed."""
+        return self._out.read_text()
+
+    @property
     def running(self) -> bool:
         return self._process.poll() is None
 
@@ -50,7 +55,7 @@ class Process:
         """What it printed with --json, once it has ended well."""
         code = self.wait(timeout_s)
         assert code == 0, f"exit {code}: {self.log}"
-        return json.loads(self._out.read_text())
+        return json.loads(self.out)
 
     def stop(self) -> dict[str, Any]:
         self.signal(signal.SIGTERM)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ needs.extra()
 
 import av  # noqa: E402
 
+from openrtist import video  # noqa: E402
 from openrtist.video import LiveSource, VideoError, open_source  # noqa: E402
 
 FPS = 10
@@ -75,6 +78,58 @@ def test_a_loop_begins_again(tmp_path: Path) -> None:
     got = [number(source.at(i / FPS + 0.01), 10) for i in range(25)]
     assert got == [i % 10 for i in range(25)]
     source.close()
+
+
+def test_a_loop_goes_over_the_passes_that_nobody_sees(tmp_path: Path) -> None:
+    one = open_source(str(make(tmp_path / "one.mp4", 1)), None, None, loop=True)
+    # 0.1 s of video, tens of thousands of times.
+    assert [number(one.at(t), 1) for t in (0.0, 40.0, 4000.05)] == [0, 0, 0]
+    one.close()
+    many = open_source(str(make(tmp_path / "v.mp4", 10)), None, None, loop=True)
+    assert [number(many.at(t), 10) for t in (0.01, 70.31, 70.71, 1000.51)] == [0, 3, 7, 5]
+    many.close()
+
+
+@pytest.mark.parametrize("writer", [False, True])
+def test_a_pipe_that_stays_silent_is_an_error_in_time(tmp_path: Path, writer: bool) -> None:
+    pipe = tmp_path / "camera"
+    os.mkfifo(pipe)
+    held = os.open(pipe, os.O_RDWR) if writer else None
+    errors: list[Exception] = []
+
+    def play() -> None:
+        try:
+            LiveSource(str(pipe), None, None, device=False, silent_s=0.3)
+        except VideoError as error:
+            errors.append(error)
+
+    # In a thread, as it would hang for ever where it is broken.
+    player = threading.Thread(target=play, daemon=True)
+    player.start()
+    player.join(30)
+    # Whoever still waits for the pipe gets its end.
+    os.close(os.open(pipe, os.O_RDWR) if held is None else held)
+    assert [str(error) for error in errors] == [f"{pipe}: no picture within 0.3 s"]
+
+
+def test_what_a_live_source_fails_with_is_an_error_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make(tmp_path / "v.mp4", 10)
+    there = threading.Event()
+
+    def pictures(container: Any, *_arguments: Any, **_options: Any) -> Iterator[Any]:
+        yield next(container.decode(video=0))
+        there.wait(30)
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(video, "_pictures", pictures)
+    source = LiveSource(str(path), None, None, device=False, silent_s=60)
+    assert number(source.at(0.0), 10) == 0
+    there.set()
+    source._thread.join(30)
+    with pytest.raises(VideoError, match=r"v\.mp4: .*no room"):
+        source.at(0.1)
 
 
 def test_what_is_no_video_is_named(tmp_path: Path) -> None:

@@ -12,6 +12,10 @@ from controller.cli import emit, json_option
 from controller.cli.openrtist.common import PATH, keys_option, load, quiet_gabriel, tls_of
 from controller.cli.options import AMOUNT, SECONDS, Quantity
 from controller.cli.processes import log_to_stderr, stop_on_signals
+from wire.security import is_loopback, parse_address
+
+_MAX_PIXELS = 4096 * 4096
+"""What the server takes (openrtist.picture, whose packages are an extra)."""
 
 
 def _size(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
@@ -21,13 +25,21 @@ def _size(_context: click.Context, _parameter: click.Parameter, value: str | Non
         width, height = (int(part) for part in value.lower().split("x"))
     except ValueError:
         raise click.BadParameter(f"{value!r} is not WIDTHxHEIGHT") from None
-    if min(width, height) < 16 or max(width, height) > 8192:
-        raise click.BadParameter(f"{value!r}: 16 to 8192 pixels a side")
+    if min(width, height) < 16 or max(width, height) > 8192 or width * height > _MAX_PIXELS:
+        raise click.BadParameter(f"{value!r}: 16 to 8192 pixels a side, {_MAX_PIXELS} in all at most")
     return width, height
 
 
+def _server(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    try:
+        parse_address(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    return value
+
+
 @click.command("client")
-@click.argument("server")
+@click.argument("server", callback=_server)
 @click.option("--video", required=True, help="Video file; or a camera: /dev/video0, a pipe, rtsp://...")
 @click.option("--size", callback=_size, metavar="WxH", help="Scale frames (default: as they are).")
 @click.option("--fps", type=Quantity(0, 1000, min_open=True), default=30.0, show_default=True)
@@ -50,7 +62,7 @@ def _size(_context: click.Context, _parameter: click.Parameter, value: str | Non
 @click.option("--save", type=PATH, help="Video (.mp4), last picture (.png, .jpg) or folder of pictures.")
 @click.option("--qos", help="The controller's QoS ingest; without it nobody is told.")
 @click.option("--cell", default="cell-1", show_default=True)
-@click.option("--flow", default="openrtist", show_default=True)
+@click.option("--flow", help="Its name, which no other flow of the cell has (default: openrtist-UE).")
 @click.option("--ue", default="ue-1", show_default=True)
 @click.option("--slice", "slice_", default="ar", show_default=True)
 @click.option("--host", help="This host's name for the controller (default: the flow's).")
@@ -83,7 +95,7 @@ def client(
     save: Path | None,
     qos: str | None,
     cell: str,
-    flow: str,
+    flow: str | None,
     ue: str,
     slice_: str,
     host: str | None,
@@ -96,17 +108,17 @@ def client(
     as_json: bool,
 ) -> None:
     """Send the frames of a video to the OpenRTiST server at SERVER (host:port) and time their round trips."""
-    from wire.security import is_loopback
-
     log_to_stderr(verbose)
     quiet_gabriel()
+    flow = flow or f"openrtist-{ue}"
     module = load("client")
     tls = tls_of(keys, certificate)
     stop = stop_on_signals()
+    failure = None
     with ExitStack() as stack:
         source = load("video").open_source(video, *(size or (None, None)), loop=loop)
         stack.callback(source.close)
-        saver = None
+        saver = publisher = None
         if save is not None:
             saver = load("show").Saver(save, fps)
         tell = None
@@ -126,15 +138,23 @@ def client(
             saver=saver,
         )
         try:
-            summary = running.run(stop.is_set)
+            running.run(stop.is_set)
+        except module.VideoError as error:
+            # What was sent until then counts all the same.
+            failure = error
         finally:
             if saver is not None:
                 saver.close()
-        # What the saver says is whole only now.
-        summary = running.summary() | {"qos": publisher.counters if qos else None}
+    # What the saver and the publisher say is whole only now that they are closed.
+    summary = running.summary() | {"qos": publisher.counters if publisher is not None else None}
     emit(summary, as_json, _frames_text(summary))
+    if failure is not None:
+        raise failure
     if saver is not None and saver.error:
         raise click.ClickException(saver.error)
+    if summary["sent"] and not summary["returned"]:
+        why = f": {summary['problem']}" if summary["problem"] else ""
+        raise click.ClickException(f"server at {server}: none of {summary['sent']} frames came back{why}")
 
 
 def _publisher(address: str, tls: Any, cell: str, host: str, synchronised: bool) -> Any:
@@ -145,9 +165,30 @@ def _publisher(address: str, tls: Any, cell: str, host: str, synchronised: bool)
     return publisher
 
 
+_TOLD = (
+    ("late", "frames came back after --timeout"),
+    ("unknown", "results belong to no frame that was sent"),
+    ("malformed", "results are no reply"),
+    ("session_errors", "sessions ended with an error"),
+    ("clock_steps", "steps of this host's clock"),
+    ("negative_delays", "frames arrived before they were sent, as the clocks have it"),
+    ("over_a_clock_step", "frames were under way at a step of the clock: only their round trip counts"),
+    ("video_errors", "packets of the video did not decode"),
+    ("not_saved", "pictures were not saved"),
+)
+_TOLD_OF_QOS = (
+    ("waiting", "messages never reached the controller"),
+    ("dropped_frames", "frames were not told to the controller, for want of room"),
+    ("refused", "messages were refused by the controller"),
+)
+
+
 def _frames_text(summary: dict[str, Any]) -> str:
+    seconds = max(summary["seconds"], summary["run_s"])
+    gap = seconds - summary["connected_s"] > 0.1 and (summary["disconnections"] or summary["silences"])
+    connected = f" ({summary['connected_s']:.1f} s of them connected)" if gap else ""
     lines = [
-        f"{summary['sent']} frames sent in {summary['seconds']:.1f} s, {summary['returned']} returned,"
+        f"{summary['sent']} frames sent in {seconds:.1f} s{connected}, {summary['returned']} returned,"
         f" {summary['lost']} lost ({summary['dropped_by_server']} dropped by the server,"
         f" {summary['refused_by_server']} refused), {summary['skipped']} not sent in time",
         f"up {summary['ul_bps'] / 1e6:.2f} Mbit/s, down {summary['dl_bps'] / 1e6:.2f} Mbit/s",
@@ -164,6 +205,9 @@ def _frames_text(summary: dict[str, Any]) -> str:
         lines.append(
             f"{summary['disconnections']} connections lost, {summary['silences']} given up for silence"
         )
+    lines += [f"{summary[name]} {words}" for name, words in _TOLD if summary[name]]
+    qos = summary["qos"] or {}
+    lines += [f"{qos[name]} {words}" for name, words in _TOLD_OF_QOS if qos.get(name)]
     if summary["problem"]:
         lines.append(f"the server refused frames: {summary['problem']}")
     return "\n".join(lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import ExitStack
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,16 @@ if TYPE_CHECKING:
     from agents.links.edge import EdgeFollower
 
 
+def _host(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    """A host or an address without a port; one of version 6 gets its brackets."""
+    if ":" not in value:
+        return value
+    try:
+        return f"[{IPv6Address(value.strip('[]'))}]"
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not a host; the port is that of --port") from None
+
+
 @click.command("server")
 @click.option(
     "--style",
@@ -26,7 +37,7 @@ if TYPE_CHECKING:
     required=True,
     help="ONNX file, or a folder of them; repeatable. The first is what clients get that name none.",
 )
-@click.option("--address", default="127.0.0.1", show_default=True, help="Where to listen.")
+@click.option("--address", default="127.0.0.1", show_default=True, callback=_host, help="Host to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=9099, show_default=True)
 @click.option("--queue", default=60, show_default=True, type=click.IntRange(1), help="Frames that may wait.")
 @click.option(
@@ -39,7 +50,9 @@ if TYPE_CHECKING:
     help="Stretch the network's time as the locked clock of --edge-agent says.",
 )
 @click.option("--edge-agent", default="127.0.0.1:50061", show_default=True, help="With --emulated-gpu.")
-@click.option("--max-mhz", type=click.IntRange(1), help="Clock of no stretch (default: what the agent says).")
+@click.option(
+    "--max-mhz", type=click.IntRange(1, 65_535), help="Clock of no stretch (default: what the agent says)."
+)
 @keys_option
 @click.option("--certificate", default="edge-agent", show_default=True, help="Whose certificate to show.")
 @click.option("-v", "--verbose", is_flag=True)
@@ -78,9 +91,8 @@ def server(
                 full,
                 edge_agent,
             )
-        host = f"[{address}]" if ":" in address and not address.startswith("[") else address
         stylist = engine.StyleEngine(loaded, gpu=gpu)
-        running = module.StyleServer(stylist, f"{host}:{port}", tls, queue=queue, on_load=on_load)
+        running = module.StyleServer(stylist, f"{address}:{port}", tls, queue=queue, on_load=on_load)
         running.run()
     counters = running.counters
     emit(
