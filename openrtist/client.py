@@ -145,7 +145,7 @@ class Client:
         if len(style.encode()) > payload.MAX_STYLE_NAME:
             raise ValueError(f"style {style!r}: more than {payload.MAX_STYLE_NAME} bytes")
         self._server = server
-        self._source = source
+        self._source, self._played = source, source.name
         self._name = name
         self._pace = pace or Pace()
         self._style = style
@@ -366,7 +366,6 @@ class Client:
         return None
 
     def _render(self) -> tuple[picture.Picture | None, bytes | None]:
-        name = self._source.name
         try:
             shown = self._source.at(self._media_s)
             if shown is None:
@@ -376,12 +375,11 @@ class Client:
             raise
         except Exception as error:
             # Whatever its kind, it is no fault of the server's and a new connection does not mend it.
-            raise VideoError(f"{name}: {type(error).__name__}: {error}") from error
+            raise VideoError(f"{self._played}: {type(error).__name__}: {error}") from error
         if len(jpeg) > payload.MAX_JPEG:
             height, width = shown.shape[:2]
-            raise VideoError(
-                f"{name}: a picture of {width}x{height} takes {len(jpeg)} bytes, {payload.MAX_JPEG} at most"
-            )
+            size = f"{len(jpeg)} bytes, {payload.MAX_JPEG} at most"
+            raise VideoError(f"{self._played}: a picture of {width}x{height} takes {size}")
         return shown, jpeg
 
     def _free_token(self) -> None:

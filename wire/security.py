@@ -78,7 +78,9 @@ Address = tuple[str, int]
 def parse_address(text: str) -> Address:
     """``host:port`` or ``[v6]:port``; ValueError for anything else."""
     host, colon, port = text.rpartition(":")
-    if not (host and colon and port.isdecimal() and int(port) < 65_536):
+    if colon and host in ("", "*"):
+        raise ValueError(f"address {text!r} is not HOST:PORT; 0.0.0.0 is every address of this host")
+    if not (colon and "/" not in host and port.isdecimal() and int(port) < 65_536):
         raise ValueError(f"address {text!r} is not HOST:PORT")
     return host.strip("[]"), int(port)
 
@@ -209,6 +211,9 @@ class Tls:
         for path, pem in zip((self.ca_file, self.certificate_file, self.key_file), parts, strict=True):
             if b"-----BEGIN " not in pem:
                 raise KeyFileError(f"key file {path} is not PEM")
+        if b"ENCRYPTED" in parts[2]:
+            # A daemon has nobody to ask for the passphrase.
+            raise KeyFileError(f"key file {self.key_file} is encrypted")
         self._check()
         return parts[0], parts[1], parts[2]
 
@@ -218,14 +223,14 @@ class Tls:
             try:
                 ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
             except ssl.SSLError as error:
-                raise KeyFileError(f"key file {path} is not a certificate: {error.reason}") from error
+                raise KeyFileError(
+                    f"key file {path} is not a certificate: {error.reason or error}"
+                ) from error
         try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
-                self.certificate_file, self.key_file, password=lambda: b""
-            )
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.certificate_file, self.key_file)
         except ssl.SSLError as error:
-            what = f"key files {self.certificate_file} and {self.key_file}"
-            raise KeyFileError(f"{what} are not a certificate and its key: {error.reason}") from error
+            what = f"key files {self.certificate_file} and {self.key_file} are not a certificate and its key"
+            raise KeyFileError(f"{what}: {error.reason or error}") from error
 
 
 def server_credentials(folder: Path | str, name: str) -> grpc.ServerCredentials:

@@ -118,7 +118,7 @@ class QosPublisher:
         outbox: Outbox | None = None,
         backoff_s: tuple[float, float] = (0.2, 5.0),
         accept_s: float = 5.0,
-        start_again_s: float = 5.0,
+        start_again_s: float = 2.0,
         setting: str = "--qos",
         missing: str = "--keys",
     ) -> None:

@@ -100,7 +100,7 @@ class Watch:
         configured_s = 2.0**log_sync_interval
         told_s = configured_s if configured_s <= _LONGEST_S else 0.0
         # Of two the shorter: one Sync that got lost, or an outage, is no interval.
-        seen_s = min(*self._between_s, _LONGEST_S) if self._between_s else 0.0
+        seen_s = min(*self._between_s, _LONGEST_S) if len(self._between_s) == 2 else 0.0
         return max(self._silence_s, _MISSED * told_s, _MISSED * seen_s)
 
     def _objection(self, reading: PtpReading, now_s: float) -> str:

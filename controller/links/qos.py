@@ -30,8 +30,6 @@ log = logging.getLogger(__name__)
 
 MAX_FLOWS = 4096
 """Flows that are remembered; the ones that stopped longest ago are forgotten first."""
-FLOW_SILENCE_NS = 2_000_000_000
-"""A stream that has said nothing for so long keeps its flows from nobody (ns)."""
 
 COUNTERS: dict[str, str] = {
     "qos_streams_total": "Streams of hosts that were accepted",
@@ -150,7 +148,7 @@ class _Stream:
 
     hello: qos_pb2.QosHello
     number: int
-    heard_ns: int
+    peer: str = ""
     ended: bool = False
 
     @property
@@ -161,10 +159,15 @@ class _Stream:
 
 @dataclass(slots=True)
 class _Reported:
-    """A flow, the stream that started it last, and whether it goes on."""
+    """A flow, and the stream that started it last."""
 
     stream: _Stream
-    active: bool = True
+    stopped: bool = False
+
+    @property
+    def active(self) -> bool:
+        """Whether the flow goes on, and its stream too."""
+        return not (self.stopped or self.stream.ended)
 
 
 class QosIngest:
@@ -251,7 +254,7 @@ class QosIngest:
         first = next(requests, (None,))[0]
         hello = self._hello(first, context)
         cell_id = hello.cell_id
-        stream = _Stream(hello, next(self._numbers), self._clock().mono_ns)
+        stream = _Stream(hello, next(self._numbers), context.peer())
         self.counters.inc("qos_streams_total", cell_id)
         try:
             yield qos_pb2.QosNotice(kind=qos_pb2.ACCEPTED, protocol_version=PROTOCOL_VERSION)
@@ -315,7 +318,6 @@ class QosIngest:
         hello = stream.hello
         cell_id = hello.cell_id
         counter = "qos_refused_total"
-        stream.heard_ns = self._clock().mono_ns
         try:
             body = None if message is None else message.WhichOneof("body")
             if message is None or body is None:
@@ -354,10 +356,10 @@ class QosIngest:
                 now = self._clock()
                 if end.time_ns > now.real_ns or self._clock_fault(hello, now):
                     end = replace(end, time_ns=now.real_ns)
-                reported = self._known(stream, end.flow, "FlowStop")
-                self._sink(cell_id, end)
                 with self._lock:
-                    reported.active = False
+                    reported = self._known(stream, end.flow, "FlowStop")
+                    self._sink(cell_id, end)
+                    reported.stopped = True
                     self._board(cell_id).flow_ended(end.flow)
             elif body == "clock":
                 clock = codec.open_clock_status(message.clock)
@@ -400,9 +402,7 @@ class QosIngest:
         """Raises for a flow that is another's; makes room where there are too many. Holds the lock."""
         key = stream.hello.cell_id, flow
         if reported := self._flows.get(key):
-            its = reported.stream
-            alive = not its.ended and stream.heard_ns - its.heard_ns < FLOW_SILENCE_NS
-            if reported.active and alive and its.reporter != stream.reporter:
+            if reported.active and reported.stream.reporter != stream.reporter:
                 raise BadMessage(f"FlowStart of flow {flow!r}: {self._owned(reported)}")
         elif len(self._flows) >= MAX_FLOWS:
             stopped = next((k for k, reported in self._flows.items() if not reported.active), None)
@@ -411,4 +411,8 @@ class QosIngest:
             del self._flows[stopped]
 
     def _owned(self, reported: _Reported) -> str:
-        return f"another process of host {reported.stream.hello.host!r} reports a flow of that name"
+        its = reported.stream
+        return (
+            f"another process of host {its.hello.host!r} at {its.peer} reports a flow of that name;"
+            " give one of them another name"
+        )

@@ -71,6 +71,7 @@ def _receive(connection: socket.socket) -> bytes | None:
 class _Still:
     """A source that shows one picture for ever."""
 
+    name = "still"
     errors = 0
 
     def __init__(self, width: int, height: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
@@ -12,6 +13,7 @@ import grpc
 import numpy as np
 import pytest
 
+from agents.links.qos import QosPublisher
 from controller.core.clocks import ClockFault, Moment
 from controller.core.observation import Flow
 from controller.links import qos
@@ -457,9 +459,10 @@ def test_a_full_queue_is_told_to_the_host() -> None:
     ingest = QosIngest(held.put, counters=held.counters)
     hello = qos_pb2.QosHello(host="h", cell_id="cell-1")
     starts = [qos_pb2.QosMessage(flow_start=flow_start(flow=n)) for n in ("a", "b")]
-    assert ingest._take(_Stream(hello, 1, NOW), starts[0]) == ""
-    assert "full" in ingest._take(_Stream(hello, 1, NOW), starts[1])
-    assert held.counters.get("qos_refused_total", "cell-1") == 1
+    assert ingest._take(_Stream(hello, 1), starts[0]) == ""
+    assert "full" in ingest._take(_Stream(hello, 1), starts[1])
+    unknown = ingest._take(_Stream(hello, 1), qos_pb2.QosMessage(frames=frames("b")))
+    assert "never started" in unknown and held.counters.get("qos_refused_total", "cell-1") == 2
 
 
 def test_each_stream_of_a_host_has_its_own_flows(bench: Bench) -> None:
@@ -481,15 +484,12 @@ def test_each_stream_of_a_host_has_its_own_flows(bench: Bench) -> None:
     assert isinstance(lost, HostLost) and (lost.host, lost.stream) == ("h", begun["g"])
 
 
-def test_an_active_flow_is_not_another_process_s_to_start(make: Callable[..., Bench]) -> None:
-    now = [NOW]
-    bench = make(clock=lambda: Moment(NOW, now[0]))
-    first, second, again, third = (bench.host() for _ in range(4))
+def test_an_active_flow_is_not_another_process_s_to_start(bench: Bench) -> None:
+    first, second, again = (bench.host() for _ in range(3))
     for host, instance in ((first, 1), (second, 2), (again, 1)):
         host.greet(instance=instance)
     first.send(flow_start=flow_start())
-    begun = bench.item()[1]
-    assert isinstance(begun, FlowBegin)
+    assert isinstance(bench.item()[1], FlowBegin)
 
     for message in (
         {"flow_start": flow_start()},
@@ -497,9 +497,7 @@ def test_an_active_flow_is_not_another_process_s_to_start(make: Callable[..., Be
         {"flow_stop": qos_pb2.FlowStop(flow="f", time_ns=T0)},
     ):
         second.send(**message)
-        assert second.refused().endswith(
-            "of flow 'f': another process of host 'h' reports a flow of that name"
-        )
+        assert re.search(r"of flow 'f': another process of host 'h' at .*127.0.0.1", second.refused())
     assert bench.items.empty()
 
     # The process itself may come back on another stream, before its old one is seen to end.
@@ -508,17 +506,47 @@ def test_an_active_flow_is_not_another_process_s_to_start(make: Callable[..., Be
     first.send(frames=frames())
     assert isinstance(bench.item()[1], FrameBatch)
 
-    # A stream that has been silent keeps nothing; nor does one that has ended.
-    now[0] += qos.FLOW_SILENCE_NS
+    # Once the stream has ended the flow is free.
+    again.channel.close()
+    assert isinstance(bench.item()[1], HostLost)
     second.send(flow_start=flow_start())
     assert isinstance(bench.item()[1], FlowBegin)
-    again.send(frames=frames())
-    assert "another process" in again.refused()
-    second.channel.close()
-    assert isinstance(bench.item()[1], HostLost)
-    third.greet(instance=3)
-    third.send(flow_start=flow_start())
-    assert isinstance(bench.item()[1], FlowBegin)
+    first.send(frames=frames())
+    assert "another process" in first.refused()
+
+
+def test_of_two_publishers_of_one_flow_the_second_has_it_when_the_first_is_gone(bench: Bench) -> None:
+    publishers = [
+        QosPublisher(f"127.0.0.1:{bench.port}", None, cell_id="cell-1", host="h", start_again_s=0.05)
+        for _ in range(2)
+    ]
+    first, second = publishers
+    try:
+        first.start()
+        first.put(qos_pb2.QosMessage(flow_start=flow_start()))
+        begun = bench.item()[1]
+        assert isinstance(begun, FlowBegin)
+        second.start()
+        second.put(qos_pb2.QosMessage(flow_start=flow_start()))
+        refusals = 0
+        while second.counters.get("refused", 0) < 20:
+            time.sleep(0.01)
+            if second.counters.get("refused", 0) > refusals:
+                refusals = second.counters["refused"]
+                second.put(qos_pb2.QosMessage(frames=frames()))
+        assert bench.items.empty()
+        first.close()
+        assert isinstance(bench.item()[1], HostLost)
+        end = time.monotonic() + PATIENCE_S
+        while bench.items.empty():
+            assert time.monotonic() < end
+            second.put(qos_pb2.QosMessage(frames=frames()))
+            time.sleep(0.05)
+        taken = bench.item()[1]
+        assert isinstance(taken, FlowBegin) and taken.stream != begun.stream
+    finally:
+        for publisher in publishers:
+            publisher.close()
 
 
 def test_a_flow_that_has_stopped_is_anybody_s_to_start(bench: Bench) -> None:
@@ -573,11 +601,27 @@ def test_flows_are_bounded_and_stopped_ones_make_room(monkeypatch: pytest.Monkey
     hello = qos_pb2.QosHello(host="h", cell_id="c")
 
     def start(name: str) -> str:
-        return ingest._take(_Stream(hello, 1, NOW), qos_pb2.QosMessage(flow_start=flow_start(flow=name)))
+        return ingest._take(_Stream(hello, 1), qos_pb2.QosMessage(flow_start=flow_start(flow=name)))
 
     assert [start("a"), start("b"), start("a")] == ["", "", ""]
     assert "more than 2 flows" in start("c")
     stop = qos_pb2.QosMessage(flow_stop=qos_pb2.FlowStop(flow="b", time_ns=T0))
-    assert ingest._take(_Stream(hello, 1, NOW), stop) == ""
+    assert ingest._take(_Stream(hello, 1), stop) == ""
     assert start("c") == ""
-    assert "never started" in ingest._take(_Stream(hello, 1, NOW), qos_pb2.QosMessage(frames=frames("b")))
+    assert "never started" in ingest._take(_Stream(hello, 1), qos_pb2.QosMessage(frames=frames("b")))
+
+
+def test_flows_of_streams_that_have_ended_make_room_the_oldest_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(qos, "MAX_FLOWS", 2)
+    ingest = QosIngest(lambda cell, item: None, counters=Counters())
+    stream = _Stream(qos_pb2.QosHello(host="h", cell_id="c"), 1)
+
+    def start(name: str, on: _Stream) -> str:
+        return ingest._take(on, qos_pb2.QosMessage(flow_start=flow_start(flow=name)))
+
+    assert [start(name, stream) for name in ("a", "b", "a")] == [""] * 3
+    assert "more than 2 flows" in start("c", stream)
+    ingest._ended(stream)
+    other = _Stream(qos_pb2.QosHello(host="g", cell_id="c"), 2)
+    assert start("c", other) == ""
+    assert sorted(flow for _, flow in ingest._flows) == ["a", "c"]

@@ -116,10 +116,18 @@ def test_a_missing_or_wrong_key_file_is_named(registry: CollectorRegistry, tls: 
         MetricsServer(registry, "127.0.0.1:0", tls)
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.1:http", "127.0.0.1:70000", "localhost"])
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1", "127.0.0.1:http", "127.0.0.1:70000", "localhost", "http://127.0.0.1:9464"]
+)
 def test_an_address_that_is_none_is_refused(registry: CollectorRegistry, address: str) -> None:
     with pytest.raises(ValueError, match=rf"--metrics: address '{address}' is not HOST:PORT"):
         MetricsServer(registry, address, None)
+
+
+@pytest.mark.parametrize("address", [":9464", "*:9464"])
+def test_a_wildcard_is_told_its_address(registry: CollectorRegistry, tls: Tls, address: str) -> None:
+    with pytest.raises(ValueError, match=r"--metrics: address .* 0\.0\.0\.0 is every address of this host"):
+        MetricsServer(registry, address, tls)
 
 
 def test_an_address_in_use_is_named(registry: CollectorRegistry, server: MetricsServer) -> None:

@@ -216,9 +216,10 @@ def test_a_file_that_is_no_certificate_is_named(folder: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
-        ("ca.crt", b"rubbish", r"key file .*ca\.crt is not a certificate"),
+        ("ca.crt", b"rubbish", r"key file .*ca\.crt is not a certificate: (?!None)"),
         ("gnb-mock.crt", b"rubbish", r"key file .*gnb-mock\.crt is not a certificate"),
         ("gnb-mock.key", b"rubbish", r"gnb-mock\.crt and .*gnb-mock\.key are not a certificate and its key"),
+        ("gnb-mock.key", b"encrypted", r"key file .*gnb-mock\.key is encrypted"),
         ("gnb-mock.key", None, r"gnb-mock\.crt and .*gnb-mock\.key are not a certificate and its key"),
     ],
 )
@@ -228,6 +229,8 @@ def test_a_key_file_that_does_not_fit_is_named(
     for file in ("ca.crt", "gnb-mock.crt", "gnb-mock.key"):
         (tmp_path / file).write_bytes((folder / file).read_bytes())
     kind = b"CERTIFICATE" if name.endswith(".crt") else b"PRIVATE KEY"
+    if content == b"encrypted":
+        kind = b"ENCRYPTED PRIVATE KEY"
     rubbish = b"-----BEGIN %s-----\n%s\n-----END %s-----\n" % (kind, content or b"", kind)
     (tmp_path / name).write_bytes(rubbish if content else (folder / "operator.key").read_bytes())
     server = grpc.server(futures.ThreadPoolExecutor(1))

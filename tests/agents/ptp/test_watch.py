@@ -67,8 +67,8 @@ def poll(watch: Watch, seconds: Iterable[float], ingress_s: Callable[[float], fl
 def test_a_master_with_fewer_syncs_than_the_port_is_configured_for_is_followed() -> None:
     watch = Watch(silence_s=3.0)
     told = poll(watch, range(60), lambda t: t // 4 * 4)
-    # Until the second Sync nothing is known of the interval.
-    assert told[4:] == [True] * 56
+    # Until the third Sync nothing is known of the interval.
+    assert told[8:] == [True] * 52
     assert poll(watch, range(60, 80), lambda t: 56) == [True] * 8 + [False] * 12
 
 
@@ -78,6 +78,12 @@ def test_an_outage_or_a_sync_that_got_lost_is_no_interval() -> None:
     poll(watch, range(5, 30), lambda t: 4)
     # It is back, and dead again after one Sync.
     assert poll(watch, range(30, 40), lambda t: 30) == [True] * 3 + [False] * 7
+
+
+def test_an_outage_after_the_first_sync_is_no_interval() -> None:
+    watch = Watch(silence_s=3.0)
+    poll(watch, range(10), lambda t: 0)
+    assert poll(watch, range(10, 15), lambda t: 10) == [True] * 3 + [False] * 2
 
 
 def test_readings_that_are_far_apart_are_no_interval_of_syncs() -> None:
