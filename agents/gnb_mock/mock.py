@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-import signal
 import threading
 import time
 from collections import Counter, deque
@@ -34,6 +33,7 @@ from agents.gnb_mock.user_plane import UserPlane
 from agents.heartbeat import write_heartbeat
 from agents.links.edge import EdgeFollower
 from agents.links.qos import MAX_BATCH, QosPublisher
+from agents.stopping import on_stop_signal
 from controller.core import nr
 from wire import qos_pb2, ran_pb2, security
 
@@ -169,13 +169,12 @@ class GnbMock:
             thread.start()
 
     def stop(self) -> None:
-        """Let :meth:`wait` return; may be called from a signal handler."""
+        """Let :meth:`wait` return; may be called by any thread."""
         self._stop.set()
 
     def stop_on_signals(self) -> None:
         """Let SIGTERM and SIGINT end :meth:`wait`. To be called in the main thread."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self.stop())
+        on_stop_signal(self.stop)
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until :meth:`stop`; False where the time was up before. Raises what ended the thread."""
