@@ -6,15 +6,33 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
+from typing import TypeVar
 
 from agents.gpu.device import GpuError, GpuHangs
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 HANG_S = 1.0
 """A call that has not returned for so long hangs (s)."""
+
+
+def begin(call: Callable[[], T]) -> Future[T]:
+    """Begin a call in a thread of its own. Unlike an executor's, it does not keep the process from ending."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
 
 
 class Calls:
@@ -23,6 +41,7 @@ class Calls:
     def __init__(self) -> None:
         self._mutex = threading.Lock()
         self._begun: dict[object, tuple[str, float]] = {}
+        self._told: Counter[tuple[str, str]] = Counter()
         self.counters: Counter[str] = Counter()
 
     @contextmanager
@@ -52,12 +71,14 @@ class Calls:
 
     def hanging(self, gpu: str) -> float:
         """For how long a call to this GPU has hung (s), 0 where none does."""
-        age_s = self._age(gpu)
+        age_s = self.oldest(gpu)
         return age_s if age_s >= HANG_S else 0.0
 
-    def oldest(self) -> float:
-        """For how long the oldest call to any GPU has been under way (s), 0 without calls."""
-        return self._age(None)
+    def oldest(self, gpu: str) -> float:
+        """For how long the oldest call to this GPU has been under way (s), 0 without calls."""
+        with self._mutex:
+            begun = [at for name, at in self._begun.values() if name == gpu]
+        return time.monotonic() - min(begun) if begun else 0.0
 
     def refuse(self, gpu: str) -> None:
         """Raises :class:`GpuHangs` where a call to this GPU hangs: one more would not return either."""
@@ -73,15 +94,12 @@ class Calls:
 
     def error(self, error: GpuError, tell: str = "") -> None:
         """Count an error by its name, and log it where ``tell`` says of what it is."""
-        name = f"errors_{error.name}"
         with self._mutex:
-            self.counters[name] += 1
-            count = self.counters[name]
+            self.counters[f"errors_{error.name}"] += 1
+            if not tell:
+                return
+            self._told[tell, error.name] += 1
+            count = self._told[tell, error.name]
         # Every power of two: what fails once a second for hours must not fill the disk.
-        if tell and count & (count - 1) == 0:
+        if count & (count - 1) == 0:
             log.error("gpu %s: %s: %s (%d)", tell, error.name, error, count)
-
-    def _age(self, gpu: str | None) -> float:
-        with self._mutex:
-            begun = [at for name, at in self._begun.values() if gpu in (None, name)]
-        return time.monotonic() - min(begun) if begun else 0.0

@@ -149,7 +149,7 @@ class GpuDevice(abc.ABC):
 class MissingGpu:
     """A GPU that could not be opened. ``name`` is its UUID, or its index where that could not be read.
 
-    ``open`` tries again and raises :class:`GpuError`.
+    ``open`` tries again and raises :class:`GpuError`; it returns when the driver does.
     """
 
     name: str

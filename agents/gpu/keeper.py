@@ -7,10 +7,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from agents.gpu.calls import Calls
+from agents.gpu.calls import Calls, begin
 from agents.gpu.device import (
     ClockNotReached,
     GpuDevice,
@@ -18,6 +19,7 @@ from agents.gpu.device import (
     GpuHangs,
     GpuInfo,
     MissingGpu,
+    NoPermission,
     NoSuchGpu,
     Reading,
     supported_clock,
@@ -30,6 +32,8 @@ TURN_S = 2.0
 """A call waits so long for those before it on the same GPU (s)."""
 LOOK_S = 1.0
 """The ends of leases are looked for at least so often (s): waits stand still while the host is suspended."""
+RETRY_MAX_S = 300.0
+"""Between attempts to release a GPU that this user may not release: each waits twice as long (s)."""
 
 
 def boottime() -> float:
@@ -52,17 +56,23 @@ class Held:
     reached: bool
 
 
-def release_clocks(devices: Iterable[GpuDevice]) -> dict[str, GpuError]:
+def release_clocks(devices: Iterable[GpuDevice], timeout_s: float = 3.0) -> dict[str, GpuError]:
     """Bring every GPU back to its default clocks; the error of each that refuses, by UUID.
 
-    All that is left to do after an agent that was killed.
+    :class:`GpuHangs` of those that have not answered after ``timeout_s``. All that is left to do after an
+    agent that was killed.
     """
-    failed = {}
-    for device in devices:
+    begun = {device.info.uuid: begin(device.unlock) for device in devices}
+    wait(begun.values(), timeout_s)
+    failed: dict[str, GpuError] = {}
+    for uuid, release in begun.items():
         try:
-            device.unlock()
+            if release.done():
+                release.result()
+            else:
+                failed[uuid] = GpuHangs(f"GPU {uuid}: not released within {timeout_s:g} s")
         except GpuError as error:
-            failed[device.info.uuid] = error
+            failed[uuid] = error
     return failed
 
 
@@ -97,6 +107,7 @@ class _Kept:
         self._retry_s = retry_s
         self._leases = ClockLeases(max_holders=max_holders)
         self._unsure = False  # what the GPU was left at is not known: what is wanted is set again
+        self._retry_at, self._wait_s = 0.0, retry_s  # when, and the pause after one more refusal
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
 
@@ -109,16 +120,15 @@ class _Kept:
         return self._thread is not None and self._thread.is_alive()
 
     def close(self) -> None:
-        """Let the thread end: it releases the clocks. :meth:`join` waits for it."""
+        """Let the thread end, which releases the clocks; does not wait for it."""
         if self._thread is None:
-            self._end()
-        elif self._changed.acquire(timeout=0.1):  # else it is not waiting
-            self._changed.notify_all()
-            self._changed.release()
+            self.start()
+        # In a thread: another may hold the mutex for as long as the driver pleases.
+        begin(self._wake)
 
-    def join(self, timeout_s: float) -> None:
-        if self._thread is not None:
-            self._thread.join(timeout_s)
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
 
     def lock(self, holder: str, mhz: int, expires: float, waiting: Callable[[], bool]) -> Held:
         self._calls.refuse(self.uuid)
@@ -137,14 +147,15 @@ class _Kept:
             now = self._in_time(expires, waiting)  # the calls above may have taken their time
             before = self._leases.put(holder, mhz, expires, now)
             try:
-                self._apply(now, again=sm_mhz != self.locked_mhz)
+                self._apply(now, again=self._unsure or sm_mhz != self.locked_mhz)
             except GpuError as error:
                 self._leases.restore(holder, before)
                 self._refused(error)
                 raise
             self._calls.count("locks")
             self._changed.notify_all()
-        return self._read_back()
+            wanted, locked = self._leases.wanted(now), self.locked_mhz
+        return self._read_back(wanted, locked)
 
     def release(self, holder: str) -> Held:
         with self._turn():
@@ -157,9 +168,11 @@ class _Kept:
                 if not isinstance(error, GpuHangs):
                     self._calls.error(error)
                 self._unsure = True
+                self._retry_soon()
                 self._changed.notify_all()
                 raise
-        return self._read_back()
+            wanted, locked = self._leases.wanted(self._clock()), self.locked_mhz
+        return self._read_back(wanted, locked)
 
     def read(self) -> tuple[int, Reading]:
         self._calls.refuse(self.uuid)
@@ -193,8 +206,9 @@ class _Kept:
     def _refused(self, error: GpuError) -> None:
         self._calls.count("lock_errors")
         self._calls.error(error)
-        self._unsure = True
-        self._changed.notify_all()
+        if not isinstance(error, NoPermission):  # which leaves the GPU as it was
+            self._unsure = True
+            self._changed.notify_all()
 
     def _expire(self) -> None:
         now = self._clock()
@@ -202,13 +216,18 @@ class _Kept:
         for holder in ended:
             self._calls.count("lapsed_leases")
             log.info("gpu %s: the lease of %s has ended", self.uuid, holder)
-        if ended or self._unsure:
+        if ended or (self._unsure and now >= self._retry_at):
             try:
                 self._apply(now, again=self._unsure)
-                self._unsure = False
             except GpuError as error:
                 self._unsure = True
                 self._release_failed(error)
+                if isinstance(error, NoPermission):  # an agent that may only watch is never let
+                    self._retry_at = now + self._wait_s
+                    self._wait_s = min(2 * self._wait_s, RETRY_MAX_S)
+
+    def _retry_soon(self) -> None:
+        self._retry_at, self._wait_s = 0.0, self._retry_s
 
     def _apply(self, now: float, *, again: bool = False) -> None:
         wanted = self._leases.wanted(now)
@@ -220,16 +239,21 @@ class _Kept:
                 self.device.lock(target)
             else:
                 self.device.unlock()
-        self.locked_mhz = target
+        self.locked_mhz, self._unsure = target, False
+        self._retry_soon()
 
-    def _read_back(self) -> Held:
+    def _read_back(self, wanted: int, locked: int) -> Held:
+        """What holds after ``wanted`` and ``locked`` (MHz) were set, which no error undoes any more."""
         deadline = time.monotonic() + self._reach_s
         while True:
             last = time.monotonic() >= deadline
-            with self._calls.counting(self.uuid):
-                sm_mhz = self.device.sm_mhz() or 0
-            with self._turn():
-                wanted, locked = self._leases.wanted(self._clock()), self.locked_mhz
+            try:
+                with self._calls.counting(self.uuid):
+                    sm_mhz = self.device.sm_mhz() or 0
+                with self._turn():
+                    wanted, locked = self._leases.wanted(self._clock()), self.locked_mhz
+            except GpuError:  # counted
+                return Held(self.uuid, wanted, locked, 0, not locked)
             reached = locked in (0, sm_mhz)
             if reached or last or self._closed.wait(self._poll_s):
                 break
@@ -296,7 +320,8 @@ class ClockKeeper:
     follow, the keeper tries again every ``retry_s``. ``clock`` gives the seconds by which leases end.
 
     A call to a driver that hangs holds up the calls to that GPU, never those to another, and neither
-    :meth:`start`, :meth:`alive` nor :meth:`close`.
+    :meth:`start`, :meth:`alive` nor :meth:`close`. So each GPU has a thread that ends leases, and each
+    missing one a thread that tries to open it.
     """
 
     def __init__(
@@ -315,7 +340,8 @@ class ClockKeeper:
         self._clock = clock
         self._find_s = find_s
         self._closed = threading.Event()
-        self._finder: threading.Thread | None = None
+        self._finders: list[tuple[str, threading.Thread]] = []
+        self._found = threading.Lock()
 
         def keep(device: GpuDevice) -> _Kept:
             return _Kept(
@@ -365,36 +391,45 @@ class ClockKeeper:
         end = time.monotonic() + TURN_S
         for kept in self._kept.values():
             kept.released.wait(max(0.0, end - time.monotonic()))
-        if self._missing:
-            self._finder = threading.Thread(target=self._find, name="missing-gpus", daemon=True)
-            self._finder.start()
+        for missing in self._missing:
+            finder = threading.Thread(
+                target=self._find, args=(missing,), name=f"missing-{missing.name}", daemon=True
+            )
+            self._finders.append((missing.name, finder))
+            finder.start()
 
-    def close(self, timeout_s: float = 3.0) -> bool:
+    def close(self, timeout_s: float = 3.0) -> tuple[str, ...]:
         """End all leases and go back to default clocks.
 
-        False where a call to a GPU has not returned after ``timeout_s``: its clocks may still be locked, and
-        the thread that made the call cannot be ended.
+        The GPUs (UUID, or name of a missing one) of which a call or a thread has not ended after
+        ``timeout_s``: their clocks may still be locked, and what hangs in the driver cannot be ended.
         """
         end = time.monotonic() + timeout_s
         self._closed.set()
-        if self._finder is not None:
-            self._finder.join(max(0.0, end - time.monotonic()))
         for kept in self._kept.values():
             kept.close()
-        for kept in self._kept.values():
-            kept.join(max(0.0, end - time.monotonic()))
-        while self._calls.oldest():
-            if time.monotonic() >= end:
-                return False
+        while (left := self._left()) and time.monotonic() < end:
             time.sleep(0.01)
-        return True
+        return left
+
+    def _left(self) -> tuple[str, ...]:
+        # First who looks for GPUs: one that is found in the end is among those that are kept.
+        missing = [name for name, finder in self._finders if finder.is_alive()]
+        kept = [uuid for uuid, kept in self._kept.items() if kept.alive() or self._calls.oldest(uuid)]
+        return (*kept, *missing)
 
     def alive(self, patience_s: float = 5.0) -> bool:
-        """Whether the ends of leases are watched, and no call to a GPU has gone on for ``patience_s``."""
-        finding = not self._missing or (self._finder is not None and self._finder.is_alive())
-        watched = finding and all(kept.alive() for kept in self._kept.values())
-        oldest_s = self._calls.oldest()
-        return watched and (not oldest_s or oldest_s < patience_s)
+        """Whether the ends of leases are watched on every GPU but the :meth:`hung` ones, and on one at least.
+
+        A hang is cured, if at all, by a new process, which costs the other GPUs their leases.
+        """
+        hung = self.hung(patience_s)
+        well = [kept for uuid, kept in self._kept.items() if uuid not in hung]
+        return bool(well) and all(kept.alive() for kept in well)
+
+    def hung(self, patience_s: float = 5.0) -> tuple[str, ...]:
+        """The GPUs, also missing ones, to which a call has gone on for more than ``patience_s``."""
+        return tuple(gpu for gpu in (*self._kept, *self.missing) if self._calls.oldest(gpu) > patience_s)
 
     def hanging(self, gpu: str) -> float:
         """For how long a call to this GPU has hung (s), 0 where none does."""
@@ -461,25 +496,34 @@ class ClockKeeper:
         self._calls.count("release_errors")
         self._calls.error(error, f"{name}: left out, clocks not released")
 
-    def _find(self) -> None:
-        while self._missing and not self._closed.wait(self._find_s):
-            for missing in self._missing:
-                try:
-                    with self._calls.calling(missing.name):
-                        device = missing.open()
-                except GpuError as error:
-                    self._left_out(missing.name, error)
-                    continue
-                except Exception:
-                    # The thread that looks for GPUs must not end.
-                    log.exception("gpu %s could not be opened; it is tried again", missing.name)
-                    continue
-                info = device.info
-                if info.uuid in self._kept:  # indexes move when a GPU goes
-                    device.close()
-                    continue
+    def _find(self, missing: MissingGpu) -> None:
+        pause_s = 0.0 if isinstance(missing.error, GpuHangs) else self._find_s  # one that hangs may answer
+        while not self._closed.wait(pause_s):
+            pause_s = self._find_s
+            try:
+                with self._calls.calling(missing.name):
+                    device = missing.open()
+                if self._keep_found(missing, device):
+                    return
+            except GpuError as error:
+                self._left_out(missing.name, error)
+            except Exception:
+                # The thread that looks for a GPU must not end.
+                log.exception("gpu %s could not be opened; it is tried again", missing.name)
+
+    def _keep_found(self, missing: MissingGpu, device: GpuDevice) -> bool:
+        info = device.info
+        with self._found:
+            new = info.uuid not in self._kept  # indexes move when a GPU goes
+            if new:
                 kept = self._keep(device)
                 kept.start()
                 self._kept = {**self._kept, info.uuid: kept}
                 self._missing = tuple(m for m in self._missing if m is not missing)
-                log.info("gpu %s: %s (%s) can be opened again", info.uuid, info.name, missing.name)
+                if self._closed.is_set():  # ``close`` may have looked before this one was there
+                    kept.close()
+        if new:
+            log.info("gpu %s: %s (%s) can be opened again", info.uuid, info.name, missing.name)
+        else:
+            device.close()
+        return new

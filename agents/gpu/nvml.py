@@ -13,14 +13,17 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
+from agents.gpu.calls import begin
 from agents.gpu.device import (
     ClockNotSupported,
     GpuDevice,
     GpuError,
+    GpuHangs,
     GpuInfo,
     GpuLost,
     MissingGpu,
@@ -34,6 +37,8 @@ log = logging.getLogger(__name__)
 
 RESTART_S, RESTART_MAX_S = 1.0, 60.0
 """Between attempts to open NVML anew after the driver or a GPU was lost: each waits twice as long (s)."""
+OPEN_S, KNOWN_S = 5.0, 1.0
+"""A GPU is given so long to be opened, and to say its UUID (s)."""
 
 _KINDS: dict[str, type[GpuError]] = {
     "NVML_ERROR_UNINITIALIZED": NoDriver,
@@ -134,10 +139,12 @@ class Nvml:
         return ""
 
     def known(self) -> list[str]:
-        """Index and UUID of the GPUs that can be read."""
+        """Index and UUID of the GPUs that can be read, within a second."""
         with suppress(GpuError):
-            named = ((index, self.uuid(str(index))) for index in range(self.count()))
-            return [f"{index} {uuid}" for index, uuid in named if uuid]
+            asked = [begin(partial(self.uuid, str(index))) for index in range(self.count())]
+            wait(asked, KNOWN_S)
+            uuids = [uuid.result() if uuid.done() else "" for uuid in asked]
+            return [f"{index} {uuid}" for index, uuid in enumerate(uuids) if uuid]
         return []
 
     def handle(self, gpu: str) -> Any:
@@ -320,31 +327,35 @@ class NvmlGpu(GpuDevice):
 def find_gpus(gpus: Sequence[str] = ()) -> tuple[list[NvmlGpu], list[MissingGpu]]:
     """The named GPUs (UUID or index; empty: all), and those of them that cannot be opened.
 
-    Raises :class:`NoDriver` where NVML cannot be opened, :class:`NoSuchGpu` where it knows no GPU.
+    Each is opened in a thread of its own; one that has not answered after :data:`OPEN_S` is missing with
+    :class:`GpuHangs`, and its ``open`` waits for that thread. Raises :class:`NoDriver` where NVML cannot be
+    opened, :class:`NoSuchGpu` where it knows no GPU.
     """
     nvml = Nvml()
     opened: list[NvmlGpu] = []
     missing: list[MissingGpu] = []
+    hangs = False
     try:
         names = tuple(gpus) or tuple(str(index) for index in range(nvml.count()))
         if not names:
             raise NoSuchGpu("NVML: the driver knows no GPU")
-        for name in names:
-            try:
-                device = NvmlGpu(nvml, name)
-            except NoSuchGpu as error:
-                error = NoSuchGpu(f"{error}; known: {', '.join(nvml.known()) or 'none'}")
-                missing.append(MissingGpu(name, error, partial(_reopened, nvml, name)))
-            except GpuError as error:
-                known = nvml.uuid(name) or name
-                missing.append(MissingGpu(known, error, partial(_reopened, nvml, known)))
+        openings = [begin(partial(_opened, nvml, name)) for name in names]
+        _, hanging = wait(openings, OPEN_S)
+        hangs = bool(hanging)
+        for name, opening in zip(names, openings, strict=True):
+            if opening in hanging:
+                error = GpuHangs(f"GPU {name}: not opened within {OPEN_S:g} s")
+                missing.append(MissingGpu(name, error, partial(_opened_late, nvml, name, [opening])))
+                continue
+            found = opening.result()
+            if isinstance(found, MissingGpu):
+                missing.append(found)
+            elif all(found.info.uuid != other.info.uuid for other in opened):
+                opened.append(found)
             else:
-                if all(device.info.uuid != other.info.uuid for other in opened):
-                    opened.append(device)
-                else:
-                    device.close()
+                found.close()
     finally:
-        if not opened:
+        if not opened and not hangs:
             nvml.close()
     return opened, missing
 
@@ -364,9 +375,25 @@ def open_some(gpus: Sequence[str] = ()) -> tuple[list[NvmlGpu], list[MissingGpu]
     return opened, missing
 
 
-def open_gpus(gpus: Sequence[str] = ()) -> tuple[NvmlGpu, ...]:
-    """The GPUs of :func:`open_some` that could be opened."""
-    return tuple(open_some(gpus)[0])
+def _opened(nvml: Nvml, gpu: str) -> NvmlGpu | MissingGpu:
+    try:
+        return NvmlGpu(nvml, gpu)
+    except NoSuchGpu as error:
+        error = NoSuchGpu(f"{error}; known: {', '.join(nvml.known()) or 'none'}")
+        return MissingGpu(gpu, error, partial(_reopened, nvml, gpu))
+    except GpuError as error:
+        known = nvml.uuid(gpu) or gpu
+        return MissingGpu(known, error, partial(_reopened, nvml, known))
+
+
+def _opened_late(nvml: Nvml, gpu: str, begun: list[Future[NvmlGpu | MissingGpu]]) -> NvmlGpu:
+    """What the opening that is ``begun`` gives at last; where it failed the next call begins another."""
+    if not begun:
+        return _reopened(nvml, gpu)
+    found = begun.pop().result()
+    if isinstance(found, MissingGpu):
+        raise found.error
+    return found
 
 
 def _reopened(nvml: Nvml, gpu: str) -> NvmlGpu:

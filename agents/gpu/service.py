@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import signal
 import threading
 import time
 from collections import Counter
@@ -32,6 +31,7 @@ from agents.gpu.device import (
 from agents.gpu.emulated import EmulatedGpu
 from agents.gpu.keeper import ClockKeeper, Held, TooLate
 from agents.gpu.leases import TooManyHolders
+from agents.stopping import on_stop_signal
 from wire import PROTOCOL_VERSION, edge_pb2, edge_pb2_grpc, security
 
 log = logging.getLogger(__name__)
@@ -274,7 +274,7 @@ class EdgeAgent:
         self._emulated = EmulatedGpuService(self._keeper)
         self._stop = threading.Event()
         self._closed = False
-        self._released = True
+        self._left: tuple[str, ...] = ()
         self._server = grpc.server(
             futures.ThreadPoolExecutor(max_watchers + max_calls, thread_name_prefix="edge"),
             maximum_concurrent_rpcs=max_watchers + 4 * max_calls,
@@ -324,35 +324,38 @@ class EdgeAgent:
             )
 
     def stop(self) -> None:
-        """Let :meth:`wait` return; may be called from a signal handler."""
+        """Let :meth:`wait` return; may be called by any thread."""
         self._stop.set()
 
     def stop_on_signals(self) -> None:
         """Let SIGTERM and SIGINT end :meth:`wait`. To be called in the main thread."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self.stop())
+        on_stop_signal(self.stop)
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until :meth:`stop`; False where the time was up before."""
         return self._stop.wait(timeout_s)
 
     def alive(self) -> bool:
-        """Whether leases are kept; False where a call to a GPU has hung for seconds."""
+        """Whether leases are kept on every GPU that does not hang; False where none is left."""
         return self._keeper.alive()
 
-    def close(self) -> bool:
+    def hung(self) -> tuple[str, ...]:
+        """The GPUs (UUID, or name of a missing one) to which a call has hung for seconds."""
+        return self._keeper.hung()
+
+    def close(self) -> tuple[str, ...]:
         """End the watches, stop serving and release all clocks. May be called twice.
 
-        Takes five seconds at most. False where a call to a GPU hangs: its clocks may still be locked, and an
-        ordinary end of the process would wait for the thread that made the call.
+        Takes five seconds at most. The GPUs that hang: their clocks may still be locked, and an ordinary end
+        of the process would wait for the thread that made the call.
         """
         if not self._closed:
             self._closed = True
             self._stop.set()
             self._service.close()
             self._server.stop(grace=0.5).wait(1.5)
-            self._released = self._keeper.close()
-        return self._released
+            self._left = self._keeper.close()
+        return self._left
 
 
 def serve(

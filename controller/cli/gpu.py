@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -20,20 +21,27 @@ gpus_option = click.option(
 @gpus_option
 @json_option
 def release(gpus: tuple[str, ...], as_json: bool) -> None:
-    """Bring NVML GPUs back to their default clocks and end: for what a killed agent left locked."""
-    from agents.gpu.device import GpuError
+    """Bring NVML GPUs back to their default clocks and end: for what a killed agent left locked.
+
+    A GPU whose driver has not answered after a few seconds fails, and does not keep the others locked.
+    """
+    from agents.gpu.device import GpuError, GpuHangs
     from agents.gpu.keeper import release_clocks
     from agents.gpu.nvml import find_gpus
 
     devices, missing = find_gpus(gpus)
-    try:
-        failed = release_clocks(devices) | {m.name: m.error for m in missing}
-    finally:
+    failed = release_clocks(devices) | {m.name: m.error for m in missing}
+    hang = any(isinstance(error, GpuHangs) for error in failed.values())
+    if not hang:  # else NVML could not be closed either
         for device in devices:
             device.close()
     released = [d.info.uuid for d in devices if d.info.uuid not in failed]
     errors = {uuid: f"{error.name}: {error}" for uuid, error in failed.items()}
     emit({"released": released, "failed": errors}, as_json, "\n".join(f"{u}: released" for u in released))
+    if hang:
+        click.echo(f"prbandit: {'; '.join(errors.values())}", err=True)
+        sys.stdout.flush()
+        os._exit(1)  # an ordinary end may wait for what hangs in the driver
     if failed:
         raise GpuError("; ".join(errors.values()))
 

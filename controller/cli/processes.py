@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import threading
 import time
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
+from agents.stopping import on_stop_signal
 from controller.cli import gpu
 from controller.cli.options import SECONDS
 from controller.cli.supervisor import tell_alive
@@ -31,12 +30,7 @@ _heartbeat_option = click.option(
 def stop_on_signals() -> threading.Event:
     """An event that SIGINT and SIGTERM set."""
     stop = threading.Event()
-
-    def handler(_signum: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    signal.signal(signal.SIGINT, handler)
-    signal.signal(signal.SIGTERM, handler)
+    on_stop_signal(stop.set)
     return stop
 
 
@@ -228,15 +222,18 @@ def edge_agent(
     agent = serve(address, tls=tls, backend=backend, gpus=gpus)
     agent.stop_on_signals()
     end = time.monotonic() + duration if duration else float("inf")
-    served, hanging, unwritten = None, False, False
+    served, unwritten = None, False
+    hung: set[str] = set()
     try:
         agent.start()
         served = MetricsServer(registry(agent), metrics, tls) if metrics else None
         while time.monotonic() < end and not agent.wait(min(1.0, end - time.monotonic())):
-            if agent.alive() is hanging:
-                hanging = not hanging
-                log.error("a call to a GPU %s", "hangs" if hanging else "has returned at last")
-            if hanging:
+            hung, before = set(agent.hung()), hung
+            for name in sorted(hung - before):
+                log.error("gpu %s: a call to it hangs", name)
+            for name in sorted(before - hung):
+                log.error("gpu %s: the call that hung has returned at last", name)
+            if not agent.alive():
                 continue
             tell_alive()
             if heartbeat:
@@ -250,10 +247,9 @@ def edge_agent(
     finally:
         if served is not None:
             served.close()
-        if not agent.close():
-            known = (*(info.uuid for info in agent.infos), *agent.missing)
-            hung = ", ".join(name for name in known if agent.hanging(name))
-            log.error("a call to GPU %s hangs: the process ends without it; clocks may stay locked", hung)
+        if left := agent.close():
+            names = ", ".join(left)
+            log.error("a call to GPU %s hangs: the process ends without it; clocks may stay locked", names)
             # An ordinary end would wait for the thread in the driver, which nothing can end.
             logging.shutdown()
             os._exit(1)

@@ -78,18 +78,18 @@ def serve_measured(pipe: Connection, times: int) -> None:
     import pynvml
 
     from agents.gpu.keeper import ClockKeeper
-    from agents.gpu.nvml import open_gpus
+    from agents.gpu.nvml import open_some
     from agents.gpu.service import EdgeService, serve
     from wire import edge_pb2, edge_pb2_grpc, security
 
     pynvml.nvmlInit()
     assert pynvml.nvmlSystemGetDriverVersion() == "stub", "no benchmark sets the clocks of a real GPU"
-    (gpu,) = open_gpus()
+    (gpu,), _ = open_some()
     uuid = gpu.info.uuid
     keeper = ClockKeeper([gpu])
     service: Any = EdgeService(keeper, max_watchers=1)
     handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
-    agent = serve("127.0.0.1:0", backend=open_gpus())
+    agent = serve("127.0.0.1:0", backend=open_some()[0])
     agent.start()
     turn = 0
 

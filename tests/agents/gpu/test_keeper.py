@@ -10,7 +10,16 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from agents.gpu import calls, keeper
-from agents.gpu.device import GpuDevice, GpuHangs, GpuInfo, GpuLost, MissingGpu, NoPermission, Reading
+from agents.gpu.device import (
+    GpuDevice,
+    GpuError,
+    GpuHangs,
+    GpuInfo,
+    GpuLost,
+    MissingGpu,
+    NoPermission,
+    Reading,
+)
 from agents.gpu.keeper import ClockKeeper, TooLate
 
 WAIT_S = 30.0
@@ -55,8 +64,16 @@ class Gpu(GpuDevice):
 
 
 class Stubborn(Gpu):
+    """Refuses to be released, with ``error``; ``tries`` counts."""
+
+    def __init__(self, uuid: str, error: GpuError | None = None) -> None:
+        super().__init__(uuid)
+        self.error = error or GpuLost("off the bus")
+        self.tries = 0
+
     def unlock(self) -> None:
-        raise NoPermission("not for you")
+        self.tries += 1
+        raise self.error
 
 
 class Clock:
@@ -113,9 +130,142 @@ def test_a_release_that_fails_for_hours_is_counted_each_time_and_told_ever_more_
     with caplog.at_level(logging.ERROR):
         for _ in range(100):
             kept.expire()
-    assert kept.counters["release_errors"] == kept.counters["errors_no_permission"] == 100
+    assert kept.counters["release_errors"] == kept.counters["errors_gpu_lost"] == 100
     assert len([r for r in caplog.records if "clocks not released" in r.getMessage()]) == 7
-    assert "A: clocks not released: no_permission: not for you (64)" in caplog.text
+    assert "A: clocks not released: gpu_lost: off the bus (64)" in caplog.text
+
+
+def test_a_gpu_that_cannot_be_released_is_told_however_often_others_failed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    a, b = Stubborn("A"), Stubborn("B")
+    kept, clock = made(a, b)
+    kept.lock("A", "cell", 900, 3.0)
+    kept.lock("B", "cell", 900, 4.0)
+    clock.now = 3.0
+    kept.expire()
+    kept.expire()
+    a.failing = True
+    for _ in range(4):  # counted, and told to the caller alone
+        with pytest.raises(GpuLost):
+            kept.read("A")
+    caplog.clear()
+    with caplog.at_level(logging.ERROR):
+        clock.now = 4.0
+        kept.expire()
+    assert kept.counters["errors_gpu_lost"] == 8
+    assert [r.getMessage() for r in caplog.records] == [
+        "gpu B: clocks not released: gpu_lost: off the bus (1)"
+    ]
+
+
+def test_who_may_not_release_a_gpu_tries_ever_more_seldom() -> None:
+    gpu = Stubborn("A", NoPermission("not for you"))
+    kept, clock = made(gpu)
+    kept.lock("A", "cell", 900, 10.0)
+    clock.now = 10.0
+    tried = []
+    for _ in range(1200):
+        before = gpu.tries
+        kept.expire()
+        if gpu.tries > before:
+            tried.append(clock.now - 10.0)
+        clock.now += 1.0
+    assert tried == [0, 1, 3, 7, 15, 31, 63, 127, 255, 511, 811, 1111]
+    assert kept.counters["release_errors"] == kept.counters["errors_no_permission"] == len(tried)
+
+
+@pytest.mark.parametrize("what", ["the end of a lease", "its release", "a lock that was set"])
+def test_who_may_lock_again_releases_at_once(what: str) -> None:
+    gpu = Stubborn("A", NoPermission("not for you"))
+    kept, clock = made(gpu)
+
+    def tries_of(call: Callable[[], object]) -> int:
+        before = gpu.tries
+        call()
+        return gpu.tries - before
+
+    kept.lock("A", "cell", 900, 10.0)
+    clock.now = 10.0
+    for _ in range(100):
+        kept.expire()
+        clock.now += 1.0
+    assert tries_of(kept.expire) == 0
+    if what == "its release":
+        with pytest.raises(NoPermission):
+            kept.release("A", "nobody")
+        assert tries_of(kept.expire) == 1
+        return
+    kept.lock("A", "cell", 900, 10.0)
+    if what == "the end of a lease":
+        clock.now += 10.0
+        assert tries_of(kept.expire) == 1 and tries_of(kept.expire) == 0
+        clock.now += 1.0
+        assert tries_of(kept.expire) == 1, "the pauses begin anew"
+    else:
+        clock.now += 1.0
+        assert tries_of(kept.expire) == 0, "what the GPU is at is known again"
+
+
+def test_a_lock_that_is_refused_for_want_of_permission_leaves_nothing_to_make_up_for() -> None:
+    class Watched(Stubborn):
+        def lock(self, mhz: int) -> None:
+            raise self.error
+
+    gpu = Watched("A", NoPermission("not for you"))
+    kept, _ = made(gpu)
+    with pytest.raises(NoPermission):
+        kept.lock("A", "cell", 900, 3.0)
+    kept.expire()
+    assert gpu.tries == 0 and kept.counters["lock_errors"] == 1
+
+
+class Unreadable(Gpu):
+    """Its clock cannot be read back once it is locked."""
+
+    def sm_mhz(self) -> int:
+        if self.locked:
+            raise GpuLost("for a moment")
+        return 1600
+
+
+def test_a_lock_that_was_set_and_cannot_be_read_back_is_answered_as_not_reached() -> None:
+    gpu = Unreadable("A")
+    kept, clock = made(gpu)
+    assert kept.lock("A", "cell", 900, 3.0) == keeper.Held("A", 900, 900, 0, False)
+    assert kept.counters["locks"] == kept.counters["errors_gpu_lost"] == 1
+    clock.now = 3.0
+    kept.expire()
+    assert gpu.history == [900, 0]
+
+
+def test_a_lock_that_was_set_is_answered_though_another_call_hangs_before_it_is_read_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hold, goes_on = threading.Event(), threading.Event()
+
+    def waiting() -> bool:
+        hold.set()
+        return goes_on.wait(2 * WAIT_S)
+
+    class Interrupted(Gpu):
+        def sm_mhz(self) -> int:
+            if self.locked and not hold.is_set():
+                other.start()
+                assert hold.wait(WAIT_S)
+                monkeypatch.setattr(keeper, "TURN_S", 0.05)
+            return super().sm_mhz() or 0
+
+    gpu = Interrupted("A")
+    kept, _ = made(gpu)
+    other = threading.Thread(target=lambda: kept.lock("A", "other", 900, 3.0, waiting=waiting), daemon=True)
+    monkeypatch.setattr(keeper, "TURN_S", WAIT_S)
+    try:
+        assert kept.lock("A", "cell", 900, 3.0) == keeper.Held("A", 900, 900, 0, False)
+    finally:
+        goes_on.set()
+        other.join()
+    assert gpu.locked == 900
 
 
 def test_the_thread_that_ends_leases_survives_what_nobody_foresaw() -> None:
@@ -162,6 +312,19 @@ def test_a_lease_that_ended_in_a_suspend_ends_soon_after_it() -> None:
         kept.lock("A", "cell", 900, 3600.0)
         time.sleep(0.2)  # the thread has begun to wait for the end, from which nothing wakes it
         clock.now = 3601.0
+        eventually(lambda: gpu.history == [0, 900, 0], "the end of the lease")
+    finally:
+        kept.close()
+
+
+def test_a_lease_that_is_shorter_than_every_wait_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper, "LOOK_S", 3600.0)
+    gpu = Gpu("A")
+    kept = ClockKeeper([gpu])
+    kept.start()
+    try:
+        time.sleep(0.2)  # the thread has begun to wait, for a lease only if it is told of one
+        kept.lock("A", "cell", 900, 0.5)
         eventually(lambda: gpu.history == [0, 900, 0], "the end of the lease")
     finally:
         kept.close()
@@ -273,19 +436,45 @@ def hanging() -> Iterator[Callable[[str], Hanging]]:
 @pytest.mark.parametrize("call", ["lock", "read"])
 def test_a_call_to_a_gpu_that_hangs_is_noticed(hanging: Callable[[str], Hanging], call: str) -> None:
     gpu = hanging(call)
-    kept = ClockKeeper([Gpu("B"), gpu], reach_s=0.0)
+    kept = ClockKeeper([gpu], reach_s=0.0)
     assert not kept.alive()  # nobody watches the leases yet
     kept.start()
     assert kept.alive(WAIT_S)
     caller = Caller(kept)
     assert gpu.called.wait(WAIT_S)
-    assert kept.alive(WAIT_S) and not kept.alive(0.0)
+    assert kept.alive(WAIT_S) and not kept.hung(WAIT_S)
+    assert not kept.alive(0.0) and kept.hung(0.0) == ("A",)
     gpu.goes_on.set()
     caller.join()
     eventually(lambda: kept.alive(0.0), "a call in time")
-    assert kept.close(WAIT_S)
+    assert kept.close(WAIT_S) == ()
     assert gpu.locked == 0
     assert not kept.alive(WAIT_S)
+
+
+def test_a_gpu_that_hangs_costs_the_others_no_restart(hanging: Callable[[str], Hanging]) -> None:
+    gpu, lost = hanging("lock"), GpuLost("lost")
+    goes_on = threading.Event()
+
+    def open_it() -> GpuDevice:
+        goes_on.wait(2 * WAIT_S)
+        raise lost
+
+    kept = ClockKeeper([Gpu("B"), gpu], [MissingGpu("0", lost, open_it)], reach_s=0.0, find_s=0.01)
+    kept.start()
+    try:
+        caller = Caller(kept)
+        assert gpu.called.wait(WAIT_S)
+        eventually(lambda: kept.hung(0.0) == ("A", "0"), "both hangs, and none of B")
+        eventually(lambda: kept.alive(0.0), "a keeper that is alive for B's sake")
+        kept._closed.set()
+        kept._kept["B"].close()
+        eventually(lambda: not kept.alive(0.0), "the end of B's leases, which is seen")
+    finally:
+        gpu.goes_on.set()
+        goes_on.set()
+        kept.close()
+    caller.join()
 
 
 def test_a_gpu_that_hangs_holds_up_the_end_of_no_other_s_lease(
@@ -303,7 +492,7 @@ def test_a_gpu_that_hangs_holds_up_the_end_of_no_other_s_lease(
     assert b.locked == 500 and not a.goes_on.is_set()
     a.goes_on.set()
     caller.join()
-    assert kept.close(WAIT_S)
+    assert kept.close(WAIT_S) == ()
 
 
 @pytest.mark.parametrize("call", ["read", "lock"])
@@ -392,9 +581,61 @@ def test_neither_start_nor_close_waits_for_a_gpu_that_hangs(
     eventually(lambda: b.history == [0], "B's release at the start")
     monkeypatch.setattr(keeper, "TURN_S", WAIT_S)
     kept.lock("B", "cell", 900, 60.0)
-    assert kept.close(0.5) is False
+    assert "A" in kept.close(0.5)
     eventually(lambda: b.history == [0, 900, 0] and b.closed, "B's release at the end")
     assert a.history == [] and not a.closed
+
+
+def test_close_names_a_gpu_that_is_held_up_between_two_calls_and_releases_it_after_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(keeper, "LOOK_S", 3600.0)
+    gpu = Gpu("A")
+    kept = ClockKeeper([gpu], reach_s=0.0)
+    kept.start()
+    kept.lock("A", "cell", 900, 3600.0)
+    asked, goes_on = threading.Event(), threading.Event()
+
+    def waiting() -> bool:
+        asked.set()
+        goes_on.wait(2 * WAIT_S)
+        return False
+
+    def late() -> None:
+        with pytest.raises(TooLate):
+            kept.lock("A", "late", 900, 3600.0, waiting=waiting)
+
+    caller = threading.Thread(target=late, daemon=True)
+    time.sleep(0.2)  # the thread that ends leases has begun to wait
+    caller.start()
+    assert asked.wait(WAIT_S)
+    try:
+        assert kept.close(0.3) == ("A",)
+    finally:
+        goes_on.set()
+    eventually(lambda: gpu.history == [0, 900, 0] and gpu.closed, "its release")
+    assert kept.close(WAIT_S) == ()
+    caller.join()
+
+
+@pytest.mark.parametrize("started", [True, False])
+def test_a_gpu_that_refuses_to_be_released_is_closed_all_the_same(started: bool) -> None:
+    gpu = Stubborn("A")
+    kept = ClockKeeper([gpu])
+    if started:
+        kept.start()
+    before = kept.counters["release_errors"]
+    assert kept.close(WAIT_S) == ()
+    assert gpu.closed and kept.counters["release_errors"] == before + 1
+
+
+@pytest.mark.parametrize("silent", [True, False])
+def test_release_clocks_waits_for_no_gpu_that_hangs(hanging: Callable[[str], Hanging], silent: bool) -> None:
+    a, b = hanging("unlock" if silent else ""), Gpu("B")
+    failed = keeper.release_clocks([a, b], 0.5 if silent else WAIT_S)
+    assert isinstance(failed.pop("A", None), GpuHangs) is silent
+    eventually(lambda: b.history == [0], "B's release")
+    assert a.history == ([] if silent else [0])
 
 
 # ---- GPUs that cannot be opened --------------------------------------------------------------------------
@@ -437,3 +678,67 @@ def test_an_index_that_now_means_a_gpu_that_is_kept_is_no_new_one() -> None:
     eventually(lambda: again.closed, "the second handle's end")
     assert kept.missing == ("0",) and kept.device("B") is b
     kept.close()
+
+
+def test_a_gpu_that_is_found_while_the_keeper_closes_is_released_before_it_has_closed() -> None:
+    back, called, goes_on = Gpu("A"), threading.Event(), threading.Event()
+    back.locked = 900
+
+    def open_it() -> GpuDevice:
+        called.set()
+        goes_on.wait(2 * WAIT_S)
+        return back
+
+    b = Gpu("B")
+    kept = ClockKeeper([b], [MissingGpu("0", GpuLost("lost"), open_it)], find_s=0.01)
+    kept.start()
+    assert called.wait(WAIT_S)
+    try:
+        assert "0" in kept.close(0.3)
+        eventually(lambda: b.history == [0, 0] and b.closed, "B's release, which waits for no other GPU")
+        threading.Timer(0.2, goes_on.set).start()
+        assert kept.close(WAIT_S) == ()
+        assert back.history == [0] and back.closed
+    finally:
+        goes_on.set()
+
+
+def test_one_gpu_that_hangs_while_it_is_opened_holds_up_the_search_for_no_other() -> None:
+    called, goes_on = threading.Event(), threading.Event()
+    lost = GpuLost("lost")
+
+    def open_it() -> GpuDevice:
+        called.set()
+        goes_on.wait(2 * WAIT_S)
+        raise lost
+
+    kept = ClockKeeper(
+        [Gpu("B")],
+        [MissingGpu("0", lost, open_it), MissingGpu("1", lost, lambda: Gpu("C"))],
+        find_s=0.01,
+    )
+    kept.start()
+    try:
+        assert called.wait(WAIT_S)
+        eventually(lambda: kept.missing == ("0",), "the other GPU")
+        assert {i.uuid for i in kept.infos} == {"B", "C"}
+    finally:
+        goes_on.set()
+        kept.close()
+
+
+def test_a_gpu_that_hung_when_it_was_opened_counts_as_hanging_from_the_start() -> None:
+    goes_on = threading.Event()
+
+    def open_it() -> GpuDevice:
+        goes_on.wait(2 * WAIT_S)
+        return Gpu("A")
+
+    kept = ClockKeeper([Gpu("B")], [MissingGpu("0", GpuHangs("not opened"), open_it)], find_s=3600.0)
+    kept.start()
+    try:
+        eventually(lambda: kept.hung(0.0) == ("0",), "its hang")
+        assert "0" in kept.close(0.3)
+    finally:
+        goes_on.set()
+    assert kept.close(WAIT_S) == ()

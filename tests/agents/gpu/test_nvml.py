@@ -6,6 +6,7 @@ import ctypes
 import logging
 import time
 from collections.abc import Callable, Iterator
+from concurrent import futures
 from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +19,7 @@ from agents.gpu.device import (
     ClockNotReached,
     ClockNotSupported,
     GpuError,
+    GpuHangs,
     GpuLost,
     NoDriver,
     NoPermission,
@@ -25,7 +27,7 @@ from agents.gpu.device import (
     supported_clock,
 )
 from agents.gpu.keeper import ClockKeeper, release_clocks
-from agents.gpu.nvml import NvmlGpu, find_gpus, open_gpus, open_some
+from agents.gpu.nvml import NvmlGpu, find_gpus, open_some
 from tests.agents.gpu import stub as stub_module
 from tests.agents.gpu.stub import GPUS, SUPPORTED_MHZ, Stub, Unsupported
 
@@ -61,11 +63,11 @@ Opening = Callable[..., tuple[NvmlGpu, ...]]
 
 @pytest.fixture
 def opening(stub: Stub) -> Iterator[Opening]:
-    """``open_gpus``, whose GPUs are closed however a test ends: NVML would keep to this test's stub."""
+    """The GPUs of ``open_some``, closed however a test ends: NVML would keep to this test's stub."""
     with ExitStack() as closing:
 
         def opening(*gpus: str) -> tuple[NvmlGpu, ...]:
-            devices = open_gpus(gpus)
+            devices = tuple(open_some(gpus)[0])
             for device in devices:
                 closing.callback(device.close)
             return devices
@@ -312,7 +314,7 @@ def test_an_unknown_error_of_one_field_is_a_gap_and_of_a_lock_an_error(stub: Stu
 def test_no_driver_is_a_named_error(stub: Stub, code: int) -> None:
     stub.state.init_error = code
     with pytest.raises(NoDriver):
-        open_gpus()
+        open_some()
 
 
 def test_a_driver_that_goes_and_comes_back_is_used_again(stub: Stub, gpu: NvmlGpu) -> None:
@@ -329,13 +331,13 @@ def test_a_driver_that_goes_and_comes_back_is_used_again(stub: Stub, gpu: NvmlGp
 @pytest.mark.parametrize("name", ["GPU-unknown", "7", str(2**32)])
 def test_a_gpu_that_is_not_there_is_named_with_those_that_are(stub: Stub, name: str) -> None:
     with pytest.raises(NoSuchGpu, match=f"GPU {name}: .*known: 0 {GPUS[0]}"):
-        open_gpus([name])
+        open_some([name])
 
 
 def test_no_gpu_at_all(stub: Stub) -> None:
     stub.state.gpus = 0
     with pytest.raises(NoSuchGpu):
-        open_gpus()
+        open_some()
 
 
 # ---- two GPUs --------------------------------------------------------------------------------------------
@@ -387,10 +389,81 @@ def test_one_lost_gpu_leaves_the_other_in_use_and_is_found_when_it_is_back(
         device.close()
 
 
+@pytest.fixture
+def one_answers(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The first of two GPUs hangs; it is given up when the other has answered, however long that took."""
+
+    def wait(begun: list[futures.Future[object]], _timeout_s: float) -> object:
+        return futures.wait(begun, return_when=futures.FIRST_COMPLETED)
+
+    monkeypatch.setattr(nvml, "wait", wait)
+    stub.state.gpus = 2
+    stub.gpu.hang = 1
+    yield
+    stub.gpu.hang = 0
+
+
+def test_a_gpu_that_hangs_while_it_is_opened_leaves_the_other_in_use_and_is_opened_late(
+    stub: Stub, one_answers: None
+) -> None:
+    (device,), (missing,) = open_some()
+    try:
+        assert device.info.uuid == GPUS[1] and device.sm_mhz() == stub_module.BOOST_MHZ
+        assert missing.name == "0" and isinstance(missing.error, GpuHangs)
+        with futures.ThreadPoolExecutor() as pool:
+            late = pool.submit(missing.open)
+            device.lock(900)
+            assert not late.done()
+            stub.gpu.hang = 0
+            found = late.result()
+        assert found.info.uuid == GPUS[0]
+        found.lock(600)
+        assert [g.locked_mhz for g in stub.state.gpu] == [600, 900]
+        found.close()
+        again = missing.open()  # as every other missing GPU
+        assert again is not found and again.info.uuid == GPUS[0]
+        again.close()
+    finally:
+        device.close()
+
+
+def test_a_gpu_that_hung_and_is_lost_then_is_tried_again(stub: Stub, one_answers: None) -> None:
+    (device,), (missing,) = open_some([GPUS[0], GPUS[1]])
+    try:
+        assert missing.name == GPUS[0]
+        stub.gpu.error = stub_module.GPU_IS_LOST
+        stub.gpu.hang = 0
+        with pytest.raises(GpuLost):
+            missing.open()
+        stub.gpu.error = 0
+        found = missing.open()
+        assert found.info.uuid == GPUS[0]
+        found.close()
+    finally:
+        device.close()
+
+
+def test_nvml_is_not_given_back_while_the_only_gpu_hangs(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvml, "OPEN_S", 0.1)
+    stub.gpu.hang = 1
+    opened, (missing,) = find_gpus()
+    assert not opened and isinstance(missing.error, GpuHangs)
+    assert pynvml.nvmlDeviceGetCount() == 1
+    stub.gpu.hang = 0
+    missing.open().close()
+    with pytest.raises(pynvml.NVMLError_Uninitialized):
+        pynvml.nvmlDeviceGetCount()
+
+
+def test_a_wrong_name_is_told_though_a_gpu_hangs(stub: Stub, one_answers: None) -> None:
+    with pytest.raises(NoSuchGpu, match=f"GPU GPU-unknown: .*known: 1 {GPUS[1]}"):
+        open_some(["GPU-unknown"])
+
+
 def test_without_any_gpu_the_first_one_s_error_is_raised_and_nvml_given_back(stub: Stub) -> None:
     stub.gpu.error = stub_module.GPU_IS_LOST
     with pytest.raises(GpuLost):
-        open_gpus()
+        open_some()
     with pytest.raises(pynvml.NVMLError_Uninitialized):
         pynvml.nvmlDeviceGetCount()
 

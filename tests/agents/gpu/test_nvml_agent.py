@@ -15,7 +15,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,12 @@ class Agent:
             return next(stream)
         finally:
             stream.cancel()
+
+    def told_of_a_hang(self, gpu: str) -> bool:
+        """Call a GPU that hangs, and say whether the agent has told so."""
+        with suppress(grpc.RpcError):
+            next(self.edge.WatchGpu(edge_pb2.WatchGpuRequest(gpu=gpu, period_ms=10), timeout=1.0))
+        return f"gpu {gpu}: a call to it hangs" in self.log
 
     def close(self) -> None:
         self._channel.close()
@@ -239,6 +245,78 @@ def test_release_tells_which_gpu_it_could_not_open(stub: Stub) -> None:
         assert told["released"] == [GPUS[1]] and list(told["failed"]) == [name]
         assert told["failed"][name].startswith("gpu_lost: ") and "GPU is lost" in done.stderr
     assert [g.locked_mhz for g in stub.state.gpu] == [900, 0]
+
+
+@pytest.mark.parametrize("when", ["opened", "released"])
+def test_a_gpu_that_hangs_keeps_no_other_from_its_release(stub: Stub, when: str) -> None:
+    stub.state.gpus = 2
+    for gpu in stub.state.gpu:
+        gpu.locked_mhz = 900
+    stub.gpu.hang = 1 if when == "opened" else 2
+
+    def told() -> Any:
+        done = prbandit(stub, "edge-agent", "release", "--json")
+        assert done.returncode == 1
+        assert "gpu_hangs: " in done.stderr and "Traceback" not in done.stderr
+        told = json.loads(done.stdout)
+        return told if told["released"] else None  # a machine that stands still makes the other hang too
+
+    failed = until(told, "the release of the other")["failed"]
+    assert list(failed) == ["0" if when == "opened" else GPUS[0]]
+    assert [g.locked_mhz for g in stub.state.gpu] == [900, 0]
+
+
+def test_a_gpu_that_hangs_when_the_agent_starts_is_released_when_it_answers(stub: Stub) -> None:
+    stub.state.gpus = 2
+    for gpu in stub.state.gpu:
+        gpu.locked_mhz = 900
+    stub.gpu.hang = 1
+    port = free_port()
+    with running(stub, "--metrics", f"127.0.0.1:{port}") as agent:
+        assert [info.uuid for info in agent.welcome.gpus] == [GPUS[1]]
+        assert [g.locked_mhz for g in stub.state.gpu] == [900, 0]
+        assert "gpu 0: left out, clocks not released: gpu_hangs" in agent.log
+        name = 'prbandit_agent_gpu_hang_seconds{gpu="0"}'
+        page = until(lambda: page if (page := metrics(port))[name] >= 1 else None, "a hang that is seen")
+        assert page['prbandit_agent_gpu_up{gpu="0"}'] == 0
+        stub.gpu.hang = 0
+        until(lambda: stub.gpu.locked_mhz == 0, "its release")
+        until(lambda: name not in metrics(port), "its place among the others")
+        agent.lock(1200, gpu=GPUS[0])
+        assert [g.locked_mhz for g in stub.state.gpu] == [1200, 0]
+
+
+def test_an_agent_of_which_one_gpu_hangs_goes_on_for_the_other_and_names_it(stub: Stub) -> None:
+    stub.state.gpus = 2
+    beat = stub.path.with_name("beat.json")
+    with running(stub, "--heartbeat", str(beat)) as agent:
+        agent.lock(900, gpu=GPUS[0])
+        agent.lock(900, gpu=GPUS[1], lease_ms=1_000)
+        stub.gpu.hang = 1
+        until(lambda: agent.told_of_a_hang(GPUS[0]), "word of it")
+        beat.unlink()
+        until(beat.exists, "the heartbeat, which goes on")
+        until(lambda: stub.state.gpu[1].locked_mhz == 0, "the end of the other's lease")
+        agent.lock(900, gpu=GPUS[1])
+        agent.process.send_signal(signal.SIGTERM)
+        assert agent.process.wait(CALL_S) == 1
+        assert f"a call to GPU {GPUS[0]} hangs: the process ends without it" in agent.log
+        assert [g.locked_mhz for g in stub.state.gpu] == [900, 0]
+
+
+def test_an_agent_of_which_every_gpu_hangs_says_no_more_that_it_is_alive(stub: Stub) -> None:
+    beat = stub.path.with_name("beat.json")
+    with running(stub, "--heartbeat", str(beat)) as agent:
+        until(beat.exists, "the heartbeat")
+        stub.gpu.hang = 1
+        until(lambda: agent.told_of_a_hang(GPUS[0]), "word of it")
+        time.sleep(0.5)  # one that was begun before may still be written
+        beat.unlink(missing_ok=True)
+        time.sleep(2.5)
+        assert not beat.exists()
+        stub.gpu.hang = 0
+        until(beat.exists, "the heartbeat after the hang")
+        assert f"gpu {GPUS[0]}: the call that hung has returned at last" in agent.log
 
 
 def test_a_gpu_that_was_lost_when_the_agent_started_is_released_when_it_is_back(stub: Stub) -> None:

@@ -374,7 +374,7 @@ def test_a_release_that_fails_at_the_end_of_a_lease_is_tried_again():
     device = BrokenGpu()
     keeper = ClockKeeper([device], clock=lambda: now[0], reach_s=0.0)
     keeper.lock("", "cell-1", 500, 1.0)
-    device.error = NoPermission("not now")
+    device.error = GpuLost("not now")
     now[0] = 2.0
     keeper.expire()
     assert keeper.counters["release_errors"] == 1

@@ -49,7 +49,7 @@ class GpuState(ctypes.Structure):
         *((name, ctypes.c_uint32) for name in ("error", "no_permission", "unsupported", "lag_ms", "stuck")),
         *((name, ctypes.c_uint32) for name in ("ceiling_mhz", "load_percent", "applications_memory_mhz")),
         *((name, ctypes.c_uint32) for name in ("idle_mw", "uw_per_mhz", "locked_mhz", "locks", "resets")),
-        *((name, ctypes.c_uint32) for name in ("from_mhz", "to_mhz", "reserved")),
+        *((name, ctypes.c_uint32) for name in ("from_mhz", "to_mhz", "hang")),
         ("change_ns", ctypes.c_uint64),
         ("at_ns", ctypes.c_uint64),
         ("energy_mj", ctypes.c_double),

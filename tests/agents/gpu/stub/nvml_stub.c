@@ -40,7 +40,7 @@ struct gpu {
   uint32_t locked_mhz;           // 0: not locked
   uint32_t locks, resets;
   uint32_t from_mhz, to_mhz;
-  uint32_t reserved;
+  uint32_t hang;                 // a knob: while it is 1 no call about this GPU returns, while it is 2 no release of its clocks
   uint64_t change_ns;            // monotonic time at which to_mhz is taken
   uint64_t at_ns;                // energy is integrated up to here
   double energy_mj;
@@ -99,9 +99,19 @@ static void advance(struct gpu *g, uint64_t ns) {
   }
 }
 
+// Takes the mutex, and before that the time for which a GPU hangs: calls about the other go on.
+static void begin(nvmlDevice_t handle, uint32_t hang) {
+  pthread_mutex_lock(&mutex);
+  while (references && (handle == &handles[0] || handle == &handles[1]) && shared->gpu[handle->index].hang == hang) {
+    pthread_mutex_unlock(&mutex);
+    usleep(1000);
+    pthread_mutex_lock(&mutex);
+  }
+}
+
 // Enters with both locks held and the GPU brought up to date, or returns an error with none held.
 static int enter(nvmlDevice_t handle, struct gpu **out) {
-  pthread_mutex_lock(&mutex);
+  begin(handle, 1);
   if (!references) { pthread_mutex_unlock(&mutex); return UNINITIALIZED; }
   flock(file, LOCK_EX);
   int code = SUCCESS;
@@ -333,6 +343,7 @@ int nvmlDeviceGetApplicationsClock(nvmlDevice_t handle, int type, unsigned *mhz)
 
 static int set_lock(nvmlDevice_t handle, uint32_t mhz) {
   struct gpu *g;
+  if (!mhz) { begin(handle, 2); pthread_mutex_unlock(&mutex); }
   int code = enter(handle, &g);
   if (code) return code;
   if (g->unsupported & NO_LOCK) code = NOT_SUPPORTED;
