@@ -273,7 +273,7 @@ class _Way:
         testbed: EmulatedTestbed,
         counters: Counter[str],
     ) -> None:
-        self._counters = counters
+        self._counters, self._bytes = counters, f"{direction}_bytes"
         self._flow, self._direction = flow, direction
         self._source, self._sink = source, sink
         self._read, self._underway, self._out = bytearray(), bytearray(), bytearray()
@@ -305,7 +305,7 @@ class _Way:
         if self._out:
             with suppress(BlockingIOError):
                 n = self._sink.send(self._out)
-                self._counters[f"{self._direction}_bytes"] += n
+                self._counters[self._bytes] += n
                 del self._out[:n]
         if self._eof and not self.ended and not (self._read or self._underway or self._out):
             self.ended = True

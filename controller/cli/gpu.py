@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from pathlib import Path
 
 import click
 
-from controller.cli import emit, json_option
+from controller.cli import children, emit, json_option
 from controller.cli.options import SECONDS
 
 gpus_option = click.option(
@@ -94,7 +93,7 @@ def fit_power(
         if sys.stderr.isatty():
             click.echo(f"{done + 1} of {of}: {mhz} MHz", err=True)
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # gives the lock back, as Ctrl-C does
+    children.interrupt_on_signals()  # the lock is given back however the fit is ended
     tls = Tls(Path(keys), "operator") if keys else None
     with grpc_channel(edge, tls, setting="--edge", missing="--keys") as channel:
         from wire import edge_pb2_grpc

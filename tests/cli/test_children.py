@@ -6,11 +6,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.e2e.harness import parent_of, until
 
 PARENT = """
 import signal, sys, time
@@ -34,20 +34,6 @@ except KeyboardInterrupt:
 """
 
 
-def until(condition: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < end, what
-        time.sleep(0.02)
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 def python(program: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -57,11 +43,13 @@ def python(program: str) -> subprocess.Popen[str]:
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux tells a process that its parent is gone")
 def test_a_child_ends_when_its_parent_is_killed() -> None:
     with python(PARENT) as parent:
-        assert parent.stdout is not None
-        pid = int(parent.stdout.readline())
-        assert alive(pid)
-        parent.kill()
-    until(lambda: not alive(pid), f"process {pid} has outlived its parent")
+        try:
+            assert parent.stdout is not None
+            pid = int(parent.stdout.readline())
+            assert parent_of(pid) == parent.pid
+        finally:
+            parent.kill()
+    until(lambda: not parent_of(pid), f"the end of process {pid}")
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
@@ -103,4 +91,4 @@ def test_traffic_takes_its_clients_with_it(tmp_path: Path, number: int) -> None:
         pid = int(said.read_text())
         os.kill(traffic.pid, number)
     assert traffic.returncode == (1 if number != signal.SIGKILL else -signal.SIGKILL)
-    until(lambda: not alive(pid), f"client {pid} lives on")
+    until(lambda: not parent_of(pid), f"the end of client {pid}")

@@ -7,8 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from controller.cli import children, cli, up
+from tests.e2e.harness import parent_of, until
 
 SUMMARY = {
     "connections": 3,
@@ -28,21 +28,6 @@ SUMMARY = {
     "worst_late_ms": 7.5,
     "resyncs": 0,
 }
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < end, what
-        time.sleep(0.05)
-
-
-def parent_of(pid: int) -> int:
-    try:
-        state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
-    except OSError:
-        return 0
-    return 0 if state == "Z" else int(parent)
 
 
 def named(pid: int, name: str) -> bool:
@@ -64,7 +49,7 @@ def running(folder: Path) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
         ours += [pid for pid in every if parent_of(pid) == process.pid]
         assert len(ours) == 3
         yield process, ours
-        until(lambda: not any(map(parent_of, ours)), f"some of the processes {ours} live on")
+        until(lambda: not any(map(parent_of, ours)), f"the end of the processes {ours}")
     finally:
         process.kill()
         process.wait()

@@ -34,6 +34,15 @@ def until(condition: Callable[[], Any], what: str, timeout_s: float = 60.0) -> A
     pytest.fail(f"{what} did not happen within {timeout_s:g} s")
 
 
+def parent_of(pid: int) -> int:
+    """The id of a process's parent, 0 where the process has ended."""
+    try:
+        state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
+    except OSError:
+        return 0
+    return 0 if state == "Z" else int(parent)
+
+
 def missing(why: str, required_by: str) -> NoReturn:
     """Skip what cannot run here; fail it where the environment variable ``required_by`` is 1."""
     if os.environ.get(required_by) == "1":

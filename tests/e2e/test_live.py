@@ -15,7 +15,7 @@ import grpc
 import pytest
 
 from controller.store.run import RunStore
-from tests.e2e.harness import Testbed, until
+from tests.e2e.harness import Testbed, parent_of, until
 from wire import edge_pb2, edge_pb2_grpc
 
 CONFIG = """
@@ -191,7 +191,7 @@ def test_up_ends_its_processes_and_reports_when_it_is_told_to_stop(tmp_path: Pat
         status = [sys.executable, "-m", "controller.cli", *told.split(";")[0].split()[1:]]
         said = subprocess.run(status, capture_output=True, text=True, timeout=60).stdout
         assert re.search(r"cell cell-1: connected, .* quotas ar UL \d+ DL \d+ PRB, GPU \d+ MHz", said), said
-        ours = [p for p in Path("/proc").glob("[0-9]*") if is_child_of(p, up.pid)]
+        ours = [p for p in Path("/proc").glob("[0-9]*") if parent_of(int(p.name)) == up.pid]
         assert len(ours) == 3
         up.send_signal(signal.SIGTERM)
         rest = up.stdout.read()
@@ -200,10 +200,3 @@ def test_up_ends_its_processes_and_reports_when_it_is_told_to_stop(tmp_path: Pat
         up.kill()
     assert "Summary" in rest and (folder / "report.html").is_file()
     assert not [p for p in ours if p.exists()]
-
-
-def is_child_of(process: Path, parent: int) -> bool:
-    try:
-        return f"PPid:\t{parent}\n" in (process / "status").read_text()
-    except OSError:
-        return False

@@ -565,13 +565,14 @@ def test_fit_power_finds_the_constants_of_the_gpu(stub: Stub) -> None:
         assert done.returncode == 1 and "PERMISSION_DENIED" in done.stderr
 
 
-def test_a_fit_that_is_stopped_gives_its_lock_back(stub: Stub) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_fit_that_is_stopped_gives_its_lock_back(stub: Stub, number: int) -> None:
     with running(stub) as agent:
         command = [*CLI, "edge-agent", "fit-power", "--edge", f"127.0.0.1:{agent.port}"]
         fit = subprocess.Popen([*command, "--settle", "30"], cwd=ROOT, stdout=subprocess.DEVNULL)
         try:
             until(lambda: stub.gpu.locked_mhz, "a lock of the fit")
-            fit.send_signal(signal.SIGTERM)
+            fit.send_signal(number)
             assert fit.wait(CALL_S) != 0
             until(lambda: stub.gpu.locked_mhz == 0, "the fit's release", CALL_S)
         finally:
