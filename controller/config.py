@@ -14,10 +14,10 @@ from controller import policies
 from controller.allocators import services
 from controller.core.budgets import Budgets
 from controller.core.hops import Carrier
-from controller.core.nr import TDD_PATTERNS, TddPattern
 from controller.core.observation import Mode
 from controller.core.qos import Metric
 from controller.core.spec import LoopSpec, SliceSpec
+from wire.definitions.nr import TDD_PATTERNS, TddPattern
 
 
 class ConfigError(ValueError):

@@ -28,10 +28,10 @@ from controller.config import Config, Emulation
 from controller.core.collector import SlotCollector
 from controller.core.decision import Decision, SliceDemand
 from controller.core.loop import ControlLoop
-from controller.core.nr import SLOT_NS, TDD_PATTERNS
 from controller.core.observation import Enforcement, Flow, GpuReading, Observation
 from controller.links import codec
 from controller.store.summary import Allocation, Summary
+from wire.definitions.nr import SLOT_NS, TDD_PATTERNS
 
 EPOCH_NS = 1_767_225_600_000_000_000
 """2026-01-01: when a virtual run begins, so that its record is the same every time."""

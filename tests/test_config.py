@@ -4,7 +4,7 @@ import pytest
 
 from controller import config
 from controller.config import Config, ConfigError
-from controller.core.nr import TDD_PATTERNS
+from wire.definitions.nr import TDD_PATTERNS
 
 GOOD = """\
 control:

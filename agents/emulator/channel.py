@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.emulator.spec import ChannelTrace, LinkSpec
-from controller.core.nr import MAX_MCS, spectral_efficiency
+from wire.definitions.nr import MAX_MCS, spectral_efficiency
 
 CQI_EFFICIENCY = (
     *(0.1523, 0.2344, 0.3770, 0.6016, 0.8770, 1.1758, 1.4766, 1.9141),

@@ -16,8 +16,8 @@ from agents.emulator import draws, layout, mac, transport
 from agents.emulator.layout import FRAMES
 from agents.emulator.mac import radio, radio_frame
 from agents.emulator.transport import instants, stream_send
-from controller.core import nr
-from controller.core.nr import SLOT_NS, SLOTS_PER_FRAME
+from wire.definitions import nr
+from wire.definitions.nr import SLOT_NS, SLOTS_PER_FRAME
 
 SOURCES = (draws, layout, mac, transport, nr)
 

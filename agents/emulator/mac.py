@@ -39,7 +39,7 @@ from agents.emulator.layout import (
     UL,
     UNDERWAY,
 )
-from controller.core.nr import SLOT_NS, SLOTS_PER_FRAME
+from wire.definitions.nr import SLOT_NS, SLOTS_PER_FRAME
 
 BSR_LEVELS = np.array(
     [

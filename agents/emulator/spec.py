@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from controller.core.nr import TDD_PATTERNS, TddPattern
+from wire.definitions.nr import TDD_PATTERNS, TddPattern
 
 SATURATED_UL = "saturated_ul"
 SATURATED_DL = "saturated_dl"

@@ -17,8 +17,8 @@ from agents.emulator import kernel
 from agents.emulator import layout as lay
 from agents.emulator.channel import bler_midpoints, cqi_snr, read_trace
 from agents.emulator.spec import EXTERNAL, FLOW_KINDS, ChannelProcess, FlowSpec, RateSpec, TestbedSpec
-from controller.core.nr import FRAME_MS, SLOT_NS, SLOTS_PER_FRAME, tbs_table
 from wire import ran_pb2
+from wire.definitions.nr import FRAME_MS, SLOT_NS, SLOTS_PER_FRAME, tbs_table
 
 IntArray = NDArray[np.int64]
 

@@ -37,7 +37,7 @@ from agents.emulator.layout import (
     UL,
 )
 from agents.emulator.mac import backlog, enqueue, line_push
-from controller.core.nr import SLOT_NS
+from wire.definitions.nr import SLOT_NS
 
 _SECOND = 1_000_000_000
 

@@ -34,8 +34,8 @@ from agents.heartbeat import write_heartbeat
 from agents.links.edge import EdgeFollower
 from agents.links.qos import MAX_BATCH, QosPublisher
 from agents.stopping import on_stop_signal
-from controller.core import nr
 from wire import qos_pb2, ran_pb2, security
+from wire.definitions import nr
 
 log = logging.getLogger(__name__)
 

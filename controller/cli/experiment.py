@@ -68,8 +68,8 @@ def one_scenario(
     from controller import config as config_module
     from controller import sim
     from controller.cli.processes import load_config
-    from controller.experiments import oracle as oracle_module
     from controller.experiments import runs
+    from controller.experiments.mucb1 import oracle as oracle_module
     from controller.store.summary import ClosedSlot, Summary
 
     overrides: dict[str, Any] = {}
@@ -193,7 +193,8 @@ def table_v(
     import time
 
     from controller.cli.progress import carry_out
-    from controller.experiments import page, table_v, tables
+    from controller.experiments import tables
+    from controller.experiments.mucb1 import page, table_v
     from controller.experiments.results import Results
     from controller.store.files import write_atomic
 

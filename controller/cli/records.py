@@ -28,7 +28,7 @@ def report(run_dir: Path, oracle: bool, out: Path | None, as_json: bool) -> None
 
     if oracle:
         from controller.cli.progress import progress
-        from controller.experiments import recorded
+        from controller.experiments.mucb1 import recorded
 
         with progress("oracle", None) as advance:
             recorded.search(run_dir, lambda runs: advance(f"{runs} runs searched"))

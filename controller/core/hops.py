@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import ceil, isfinite
 
-from controller.core import nr
 from controller.core.observation import Flow, Hop, MacReport
+from wire.definitions import nr
 
 _FRAME_S = nr.FRAME_MS / 1000
 

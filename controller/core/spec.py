@@ -8,8 +8,8 @@ from typing import Any
 
 from controller.core.budgets import Budgets
 from controller.core.hops import Carrier
-from controller.core.nr import TddPattern
 from controller.core.observation import Mode
+from wire.definitions.nr import TddPattern
 
 
 @dataclass(frozen=True, slots=True)

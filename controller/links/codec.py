@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from controller.core import nr
 from controller.core.clocks import ClockFault
 from controller.core.observation import ClockReport, DirectionColumns, Flow, IntArray, MacReport
 from wire import edge_pb2, qos_pb2, ran_pb2
+from wire.definitions import nr
 
 MAX_UES = 64
 MAX_SLICES = 16

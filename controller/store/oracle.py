@@ -1,6 +1,6 @@
 """What hindsight would have played in a run: its resources, and the regret against it.
 
-:mod:`controller.experiments.oracle` searches it on the emulated cell; ``oracle.json`` keeps it.
+:mod:`controller.experiments.mucb1.oracle` searches it on the emulated cell; ``oracle.json`` keeps it.
 """
 
 from __future__ import annotations

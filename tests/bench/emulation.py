@@ -8,8 +8,8 @@ import time
 from agents.emulator.testbed import EmulatedTestbed
 from agents.emulator.warmup import warm_up
 from controller import config, sim
-from controller.core.nr import SLOT_NS
 from tests.bench.common import Row
+from wire.definitions.nr import SLOT_NS
 
 NAME = "emulation"
 SCENARIO, SEED = "mucb1-1", 4

@@ -8,8 +8,8 @@ from agents.emulator.spec import FlowSpec, TestbedSpec, UeSpec
 from agents.emulator.testbed import EmulatedTestbed
 from agents.emulator.warmup import warm_up
 from controller import config, sim
-from controller.core.nr import SLOT_NS
 from tests.bench.common import Row
+from wire.definitions.nr import SLOT_NS
 
 NAME = "scaling"
 UES = (1, 3, 10, 50)

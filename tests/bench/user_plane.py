@@ -18,8 +18,8 @@ from agents.emulator.warmup import warm_up
 from agents.gnb_mock.pacing import Pacer
 from agents.gnb_mock.user_plane import Listen, UserPlane
 from controller.cli.ports import free_port
-from controller.core.nr import SLOT_NS, TDD_PATTERNS
 from tests.bench.common import Child, Row, child, percentile, until_told
+from wire.definitions.nr import SLOT_NS, TDD_PATTERNS
 
 NAME = "user-plane"
 STREAMS = 4

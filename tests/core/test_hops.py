@@ -8,9 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from controller.core import hops, nr
+from controller.core import hops
 from controller.core.hops import Carrier, demand_prb, hop_state, state_grid
 from controller.core.observation import DirectionColumns, Flow, Hop, MacReport
+from wire.definitions import nr
 
 MS = 1_000_000
 T0 = 1_700_000_000_000_000_000

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from controller.core.nr import TDD_PATTERNS
 from controller.links import codec
 from controller.links.codec import BadMessage, BadReport, CellFacts
 from wire import PROTOCOL_VERSION, edge_pb2, qos_pb2, ran_pb2
+from wire.definitions.nr import TDD_PATTERNS
 
 T0 = 1_700_000_000_000_000_000
 CELL = CellFacts("cell-1", 106, 30, TDD_PATTERNS["DSUUU"])

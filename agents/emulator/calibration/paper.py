@@ -23,7 +23,7 @@ from agents.emulator.spec import (
     table_ii_bits,
 )
 from agents.emulator.testbed import EmulatedTestbed
-from controller.core.nr import MAX_MCS, TDD_PATTERNS, tbs_table
+from wire.definitions.nr import MAX_MCS, TDD_PATTERNS, tbs_table
 
 AVERAGE_AIM, P90_AIM = 0.10, 0.25
 

@@ -37,7 +37,7 @@ from agents.emulator.spec import (
     rfsim_cell,
 )
 from agents.emulator.testbed import EmulatedTestbed
-from controller.core.nr import FRAME_MS, MAX_MCS, SLOT_NS, SLOTS_PER_FRAME, TDD_PATTERNS, TddPattern
+from wire.definitions.nr import FRAME_MS, MAX_MCS, SLOT_NS, SLOTS_PER_FRAME, TDD_PATTERNS, TddPattern
 
 CAPACITY_COLUMNS = (
     *("tdd", "k2", "dir", "kind", "cap_prb", "noise_power_db", "phase", "mcs_mean", "grants_new"),

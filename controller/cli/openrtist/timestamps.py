@@ -45,7 +45,7 @@ def import_timestamps(
     "port sequence nanoseconds". What cannot be used is counted and named by file and line.
     """
     from controller.cli.processes import load_config
-    from controller.experiments import imported
+    from controller.experiments.mucb1 import imported
 
     config = load_config(config_file, {})
     slices = [s.id for s in config.cells[0].slices]

@@ -34,8 +34,8 @@ from agents.emulator.spec import (
 )
 from agents.emulator.testbed import EmulatedTestbed
 from agents.emulator.warmup import warm_up
-from controller.core.nr import TDD_PATTERNS, TddPattern, spectral_efficiency
 from wire import ran_pb2
+from wire.definitions.nr import TDD_PATTERNS, TddPattern, spectral_efficiency
 
 SECOND = 2000
 RFSIM = Path(__file__).parents[4] / "shared" / "data" / "oai-rfsim" / "capacity.csv.gz"

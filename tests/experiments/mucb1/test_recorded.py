@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from controller.cli import cli
-from controller.experiments import oracle
+from controller.experiments.mucb1 import oracle
 from controller.experiments.runs import RunSpec, execute
 from controller.store.run import RunStore
 from tests.experiments.builders import SMALL, small

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from controller.experiments import oracle, table_v
+from controller.experiments.mucb1 import oracle, table_v
+from controller.experiments.mucb1.table_v import NAMES, Table
 from controller.experiments.runs import FIGURES, Run
-from controller.experiments.table_v import NAMES, Table
 from controller.store import figures
 from controller.store.figures import Array
 from controller.store.oracle import HOP_NAMES, RESOURCES, Reference

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from controller.core import nr
+from wire.definitions import nr
 
 OAI = Path(__file__).parents[3] / "shared" / "data" / "oai-rfsim"
 

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from controller.cli import cli
-from controller.experiments import table_v
+from controller.experiments.mucb1 import table_v
 from controller.experiments.results import Results
 from controller.experiments.runs import FIGURES
 from controller.experiments.stats import estimate
@@ -147,7 +147,7 @@ def test_the_command_writes_json_parquet_and_a_page(tmp_path: Path) -> None:
 def test_a_page_with_an_oracle_shows_regret_and_what_it_plays(table: table_v.Table) -> None:
     from markupsafe import escape
 
-    from controller.experiments import page
+    from controller.experiments.mucb1 import page
 
     html = page.build([table], [table_v.result(table)])
     assert html.count("<svg") == 3 and "What the clairvoyant plays" in html and "Regret against" in html
@@ -157,7 +157,7 @@ def test_a_page_with_an_oracle_shows_regret_and_what_it_plays(table: table_v.Tab
 
 # ---- a run that is broken off ----------------------------------------------------------------------------
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 COMMAND = (
     "experiment",
     "table-v",
@@ -337,7 +337,7 @@ def test_every_cell_that_is_off_has_its_reasons_or_says_that_none_is_known(
 def test_text_and_page_show_every_cell_beside_the_paper_s(table: table_v.Table) -> None:
     import re
 
-    from controller.experiments import page
+    from controller.experiments.mucb1 import page
 
     out = table_v.result(table)
     text, html = table_v.text(out), page.build([table], [out])

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from controller.config import Config
 from controller.core.loop import ControlLoop
-from controller.core.nr import TDD_PATTERNS
 from controller.core.observation import Flow, Frames, Mode, Observation
 from controller.core.qos import Metric, delivery_ratio, slot_qos
 from controller.core.spec import LoopSpec
 from controller.store.run import RunStore
 from controller.store.summary import LEGS
+from wire.definitions.nr import TDD_PATTERNS
 
 MAX_SLOTS = 1_000_000
 """More control slots than that are a wrong time in the data."""

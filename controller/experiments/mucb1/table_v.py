@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from controller.core.power import bs_power_saving, ue_power_saving
-from controller.experiments import oracle as oracle_module
 from controller.experiments import pool
-from controller.experiments.oracle import Oracle
+from controller.experiments.mucb1 import oracle as oracle_module
+from controller.experiments.mucb1.oracle import Oracle
 from controller.experiments.results import Results, Row, carry_out
 from controller.experiments.runs import FIGURES, Run, RunSpec, execute
 from controller.experiments.stats import Estimate, estimate

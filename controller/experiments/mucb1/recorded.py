@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from controller import config as config_module
-from controller.experiments import oracle
+from controller.experiments.mucb1 import oracle
 from controller.experiments.runs import RunSpec, execute, series
 from controller.store import oracle as kept
 from controller.store.run import RunStore

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from controller import sim
-from controller.experiments import oracle
+from controller.experiments.mucb1 import oracle
 from controller.experiments.runs import Run, RunSpec, execute
 from controller.store.summary import Allocation
 from tests.experiments.builders import SMALL, small

@@ -1,0 +1,1 @@
+"""The MUCB1 paper: Table V, the oracle of hindsight, measurements imported from the authors."""
