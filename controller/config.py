@@ -182,13 +182,15 @@ class QosModel(_Strict):
     at least every ``clock_stale_s``, follow a master or are one, and are off by ``clock_bound_us`` at most.
     ``clock_hosts`` names the edge's host, and no UE's: its clock must be told of and be good for any frame.
     Empty: any host that tells of its clock and has no active flow may be the edge, so all of these must be
-    good. A UE's host that never tells of its clock is believed.
+    good. A UE's host that never tells of its clock is believed. Each of at most ``max_hosts`` hosts takes a
+    thread.
     """
 
     address: str | None = "127.0.0.1:50062"
     clock_bound_us: Positive = 1000.0
     clock_stale_s: Positive = 5.0
     clock_hosts: list[str] = []
+    max_hosts: Annotated[int, Field(ge=1, le=1024)] = 32
 
 
 class ServerModel(_Strict):
@@ -235,7 +237,7 @@ class Emulation(_Strict):
     ``schedule``: ``described`` (exponential on and off with both minimums), ``published`` (as the authors'
     generator really did it, seed 4) or ``always`` (every flow from start to end). ``channel_trace`` is a
     file of measured CQI and SNR, or a folder of them; each seed and each UE begins elsewhere in it
-    (:func:`controller.sim.trace_uses`). Without it a channel process drives the cell.
+    (:func:`controller.scenario.trace_uses`). Without it a channel process drives the cell.
     """
 
     duration_s: Positive = 3600.0

@@ -1,174 +1,39 @@
-"""Joins the core and the emulated cell on a virtual clock: days of testbed time in minutes."""
+"""Joins cells under control and emulated testbeds on a virtual clock: days of testbed time in minutes."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from agents.emulator import schedule
-from agents.emulator.channel import read_trace
-from agents.emulator.spec import (
-    CellSpec,
-    ChannelProcess,
-    ChannelTrace,
-    EdgeSpec,
-    FlowSpec,
-    LinkSpec,
-    TestbedSpec,
-    UeSpec,
-)
 from agents.emulator.testbed import EmulatedTestbed
 from agents.emulator.warmup import warm_up
-from controller.config import Config, Emulation
-from controller.core.collector import SlotCollector
+from controller.cell import ControlledCell
+from controller.config import Config
 from controller.core.decision import Decision, SliceDemand
 from controller.core.loop import ControlLoop
-from controller.core.observation import Enforcement, Flow, GpuReading, Observation
+from controller.core.measure import Reason
+from controller.core.observation import Flow, GpuReading, Observation
+from controller.journal import Journal, Store
 from controller.links import codec
+from controller.links.qos import FlowBegin
+from controller.links.ran_protocol import QuotaApplied, QuotaNotHonoured
+from controller.scenario import SCS_KHZ, TraceUse, cell_seed, control_slots, testbed_spec, trace_uses
 from controller.store.summary import Allocation, Summary
-from wire.definitions.nr import SLOT_NS, TDD_PATTERNS
+from wire import ran_pb2
+from wire.definitions.nr import SLOT_NS
 
 EPOCH_NS = 1_767_225_600_000_000_000
 """2026-01-01: when a virtual run begins, so that its record is the same every time."""
 
-SUFFIXES = (".csv", ".csv.gz")
-"""Names of the channel traces in a folder."""
-
 FRAMES_KEPT_NR_SLOTS = 20_000
 """NR slots (10 s) after which frames are taken from the cell, which forgets those of half a minute ago."""
 
-
-def testbed_spec(config: Config, seed: int) -> TestbedSpec:
-    """The emulated testbed of a scenario; ValueError where the configuration has none.
-
-    The schedule ``described`` is drawn with ``seed``, ``published`` with the authors' own. Where each UE is
-    in the measured channel: :func:`trace_uses`. OSError, ValueError for a trace that cannot be used.
-    """
-    e = config.emulation
-    if e is None:
-        raise ValueError("the configuration has no emulation section")
-    cell = config.cells[0]
-    if len(config.cells) > 1:
-        raise ValueError("an emulated testbed has one cell")
-    channels: Sequence[ChannelProcess | ChannelTrace] = (
-        [ChannelTrace(path=use.trace, start_s=use.start_s) for use in trace_uses(e, seed)]
-        if e.channel_trace
-        else [ChannelProcess()] * e.ues
-    )
-    ues = [
-        UeSpec(f"ue-{i}", 0x4600 + i, _slice_of(config, f"ue-{i}"), channel)
-        for i, channel in enumerate(channels, 1)
-    ]
-    flows = [
-        FlowSpec(f"openrtist-{i + 1}", ues[i % e.ues].ue_id, active)
-        for i, active in enumerate(_active(e, seed))
-    ]
-    return TestbedSpec(
-        ues=tuple(ues),
-        flows=tuple(flows),
-        cell=CellSpec(cell_id=cell.id, n_prb=e.prb, tdd=TDD_PATTERNS[e.tdd], k2=e.k2),
-        edge=EdgeSpec(max_mhz=cell.max_mhz),
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class TraceUse:
-    """Where a UE is in a measured channel: the file, the second in which it begins, how many it has.
-
-    Seconds are those of 5G, as the others are cut out; the trace repeats at its end.
-    """
-
-    ue: str
-    trace: str
-    start_s: int
-    length_s: int
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"ue": self.ue, "trace": self.trace, "start_s": self.start_s, "length_s": self.length_s}
-
-    def __str__(self) -> str:
-        return f"{self.ue}: {Path(self.trace).name} from {self.start_s} of {self.length_s} s"
-
-
-GOLDEN = 0.6180339887498949
-"""The fractional part of its multiples spreads any number of seeds evenly."""
-
-
-def trace_uses(e: Emulation, seed: int) -> tuple[TraceUse, ...]:
-    """The measured channel of each UE under a seed; none where a process drives the cell.
-
-    Of the n traces of a folder (``*.csv, *.csv.gz``, by name) UE k = 0, 1, ... takes number (seed + k) mod n.
-    It begins after the part (:data:`GOLDEN` seed + k / UEs) mod 1 of the trace, so that no two seeds, and no
-    two UEs of a cell, meet the same channel at the same time. ValueError for a folder without traces;
-    ValueError, OSError as :func:`agents.emulator.channel.read_trace`.
-    """
-    if not e.channel_trace:
-        return ()
-    path = Path(e.channel_trace)
-    files = sorted(f for f in path.iterdir() if f.name.endswith(SUFFIXES)) if path.is_dir() else [path]
-    if not files:
-        raise ValueError(f"{path}: no channel trace (*.csv, *.csv.gz) in this folder")
-    chosen = [files[(seed + k) % len(files)] for k in range(e.ues)]
-    lengths = {file: len(read_trace(ChannelTrace(path=file), LinkSpec())) for file in set(chosen)}
-    return tuple(
-        TraceUse(
-            f"ue-{k + 1}", str(file), int((GOLDEN * seed + k / e.ues) % 1 * lengths[file]), lengths[file]
-        )
-        for k, file in enumerate(chosen)
-    )
-
-
-def _slice_of(config: Config, ue_id: str) -> str:
-    return next((s.id for s in config.cells[0].slices if ue_id in s.ues), "")
-
-
-def _active(e: Emulation, seed: int) -> tuple[schedule.Intervals, ...]:
-    if e.schedule == "always" or e.on_off is None:
-        return (((0.0, e.duration_s),),) * e.flows
-    times = e.on_off.model_dump()
-    if e.schedule == "published":
-        return schedule.published(e.flows, e.duration_s, **times)
-    return schedule.described(e.flows, e.duration_s, **times, seed=seed)
-
-
-def control_slots(config: Config, duration_s: float | None = None) -> int:
-    """Control slots that a run holds; ValueError for none, and for a run longer than its scenario.
-
-    ``duration_s`` shortens the scenario.
-    """
-    if config.emulation is None:
-        raise ValueError("the configuration has no emulation section")
-    length_s = config.emulation.duration_s if duration_s is None else duration_s
-    slot_s = config.control.control_slot_s
-    if length_s > config.emulation.duration_s:
-        raise ValueError(
-            f"{length_s:g} s are more than the scenario's {config.emulation.duration_s:g} s "
-            "(emulation.duration_s): its flows end there"
-        )
-    if not length_s >= slot_s:
-        raise ValueError(f"{length_s:g} s hold no control slot of {slot_s:g} s")
-    return int(length_s / slot_s)
-
-
-def loads(config: Config, seed: int, duration_s: float | None = None) -> tuple[int, ...]:
-    """Flows that are active at some time in each control slot of a run, known beforehand."""
-    slot_s = config.control.control_slot_s
-    count = [0] * control_slots(config, duration_s)
-    assert config.emulation is not None  # has control slots
-    for active in _active(config.emulation, seed):
-        touched = {
-            slot
-            for start, stop in active
-            for slot in range(int(start / slot_s), min(len(count), -int(-stop // slot_s)))
-        }
-        for slot in touched:
-            count[slot] += 1
-    return tuple(count)
+_HOST = "emulator"
+_SESSION = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +45,7 @@ class Result:
     simulated_s: float
     wall_s: float
     channel: tuple[TraceUse, ...] = ()
-    """Where each UE was in a measured channel."""
+    """Where each UE was in a measured channel, cell after cell."""
 
 
 OnSlot = Callable[[Observation, Decision, ControlLoop], None]
@@ -193,110 +58,192 @@ def run(
     on_slot: OnSlot | None = None,
     duration_s: float | None = None,
     plan: Sequence[Allocation] | None = None,
+    store: Store | None = None,
 ) -> Result:
     """Run a scenario on the virtual clock.
 
-    ``on_slot`` sees every control slot as it is decided. Deterministic under ``seed``: schedule, channel and
-    traffic are the same whatever is allocated. With a ``plan`` the n-th control slot runs under its n-th
-    allocation in place of what the policy chose, and no MAC report is taken, as no state is needed.
+    ``on_slot`` sees every control slot as it is decided, cell after cell; ``store`` records it. Deterministic
+    under ``seed``: schedule, channel and traffic are the same whatever is allocated. With a ``plan`` the n-th
+    control slot runs under its n-th allocation in place of what the policy chose, and no MAC report is taken,
+    as no state is needed.
+
+    The cells share one edge: its clock is the highest that any of them wishes. Each has a GPU queue to
+    itself.
 
     ValueError for a configuration that cannot be emulated, a duration outside the scenario and a plan that
     is shorter than the run or for more than one slice.
     """
     n_slots = control_slots(config, duration_s)
-    spec = testbed_spec(config, seed)
+    specs = {c.id: testbed_spec(config, seed, c.id) for c in config.cells}
     slot_s = config.control.control_slot_s
     if plan is not None and len(plan) < n_slots:
         raise ValueError(f"a plan of {len(plan)} control slots for a run of {n_slots}")
-    if plan is not None and len(config.cells[0].slices) != 1:
+    if plan is not None and (len(config.cells) != 1 or len(config.cells[0].slices) != 1):
         raise ValueError("a plan is for a cell of one slice")
     warm_up()
-    bed = EmulatedTestbed(spec, seed=seed, epoch_ns=EPOCH_NS)
-    loop = ControlLoop(config.loop_spec(spec.cell.cell_id, spec.cell.n_prb, 30, spec.cell.tdd))
-    runner = VirtualCell(bed, loop, config.control.subinterval_ms, plan)
+    beds = {
+        name: EmulatedTestbed(spec, seed=cell_seed(config, name, seed), epoch_ns=EPOCH_NS)
+        for name, spec in specs.items()
+    }
     summary = Summary()
+    first = next(iter(beds.values()))
+    journal = Journal(store=store, decided=summary.add, time_ns=first.time_ns)
+    edge = VirtualEdge(max(c.max_mhz for c in config.cells))
+    cells = [VirtualCell(bed, config, journal, edge, plan) for bed in beds.values()]
     started = time.perf_counter()
     for slot in range(n_slots + 1):
-        observation, decision = runner.control_slot(int(slot * slot_s * 1e9 / SLOT_NS))
-        summary.add(decision.to_record())
-        if on_slot:
-            on_slot(observation, decision, loop)
+        until = int(slot * slot_s * 1e9 / SLOT_NS)
+        for cell in cells:
+            cell.advance(until)
+        for cell in cells:
+            observation, decision = cell.close()
+            if on_slot:
+                on_slot(observation, decision, cell.loop)
+        for cell in cells:
+            cell.set_clock()
     wall_s = time.perf_counter() - started
     assert config.emulation is not None  # has control slots
-    channel = trace_uses(config.emulation, seed)
+    channel = tuple(
+        use for c in config.cells for use in trace_uses(config.emulation, cell_seed(config, c.id, seed))
+    )
     return Result(summary.result(), n_slots, n_slots * slot_s, wall_s, channel)
 
 
+class VirtualEdge:
+    """The clock of the edge's GPU: the highest that any cell has locked, its maximum without a lock."""
+
+    def __init__(self, max_mhz: int) -> None:
+        self._max_mhz = max_mhz
+        self._locks: dict[str, int] = {}
+
+    def lock(self, cell: str, mhz: int | None) -> None:
+        """One cell's wish; None takes it back."""
+        self._locks.pop(cell, None)
+        if mhz:
+            self._locks[cell] = mhz
+
+    @property
+    def mhz(self) -> int:
+        return max(self._locks.values(), default=self._max_mhz)
+
+
 class VirtualCell:
-    """One control loop on one emulated cell, advanced control slot by control slot."""
+    """A cell under control on an emulated testbed: the virtual clock, and the face that acts."""
 
     def __init__(
         self,
         bed: EmulatedTestbed,
-        loop: ControlLoop,
-        subinterval_ms: float,
+        config: Config,
+        journal: Journal,
+        edge: VirtualEdge,
         plan: Sequence[Allocation] | None = None,
     ) -> None:
-        self._bed, self._loop, self._plan = bed, loop, plan
-        self._collector = SlotCollector([s.slice for s in loop.spec.slices], subinterval_ms)
-        self._facts = codec.CellFacts(
-            loop.spec.cell, loop.spec.n_prb, loop.spec.carrier.scs_khz, loop.spec.carrier.tdd
+        spec = bed.spec
+        self._bed, self._plan, self._edge = bed, plan, edge
+        cell_id = spec.cell.cell_id
+        if plan is None:
+            self._cell = ControlledCell(cell_id, config, journal, self)
+        else:
+            self._cell = _PlannedCell(cell_id, config, journal, self, plan)
+        self._step = (
+            round(config.control.subinterval_ms * 1e6 / SLOT_NS) if plan is None else FRAMES_KEPT_NR_SLOTS
         )
-        self._subinterval = round(subinterval_ms * 1e6 / SLOT_NS)
-        self._bindings = {ue: s.slice for s in loop.spec.slices for ue in s.ues}
-        self._opened_ns = bed.time_ns()
-        self._decision: Decision | None = None
+        self._max_mhz = spec.edge.max_mhz
+        facts = codec.CellFacts(cell_id, spec.cell.n_prb, SCS_KHZ, spec.cell.tdd)
+        self._cell.joined(_SESSION, facts, bed.time_ns())
+        if not self._cell.controlled:
+            # Raises what the cell could not be controlled for.
+            self._cell.loop_for(config)
 
-    def control_slot(self, until_nr_slot: int) -> tuple[Observation, Decision]:
-        """Let the cell run to an NR slot, close the control slot there and put the next decision in force."""
+    @property
+    def loop(self) -> ControlLoop:
+        """The cell's control loop."""
+        loop = self._cell.loop
+        assert loop is not None
+        return loop
+
+    def advance(self, until_nr_slot: int) -> None:
+        """Let the cell run to an NR slot, and hand on what happens until there."""
         bed = self._bed
-        step = self._subinterval if self._plan is None else FRAMES_KEPT_NR_SLOTS
         taken = bed.nr_slot
         while bed.nr_slot < until_nr_slot:
-            bed.advance(min(bed.nr_slot + step, until_nr_slot))
+            bed.advance(min(bed.nr_slot + self._step, until_nr_slot))
             if self._plan is None:
-                report = codec.open_report(bed.mac_report(), self._facts)
-                self._collector.report(report.time_ns - 1, report)
+                report = bed.mac_report()
+                self._cell.report(report, report.time_ns)
             if bed.nr_slot - taken >= FRAMES_KEPT_NR_SLOTS:
                 self._flows_and_frames()
                 taken = bed.nr_slot
         self._flows_and_frames()
-        now = bed.time_ns()
-        observation = self._collector.close(
-            control_slot=self._loop.control_slot,
-            opened_ns=self._opened_ns,
-            closed_ns=now,
-            enforcement=self._enforcement(),
-            gpu=GpuReading((self._decision.gpu_mhz if self._decision else None) or self._loop.spec.max_mhz),
-        )
-        decision = self._loop.step(observation)
-        if self._plan is not None:
-            # The decision after the last control slot is never in force.
-            at = min(decision.control_slot - 1, len(self._plan) - 1)
-            decision = _planned(decision, self._plan[at])
-        bed.set_quotas(decision.quotas, self._bindings)
-        bed.set_gpu_mhz(decision.gpu_mhz or self._loop.spec.max_mhz)
-        self._opened_ns, self._decision = now, decision
-        return observation, decision
+
+    def close(self) -> tuple[Observation, Decision]:
+        """Close the control slot here and put the next decision's quotas in force."""
+        now = self._bed.time_ns()
+        self._enforcement(now)
+        closed = self._cell.close(now, self._gpu(), now / 1e9)
+        self._applied(now, (), first=True)
+        return closed
+
+    def set_clock(self) -> None:
+        """Put the edge's clock in force."""
+        self._bed.set_gpu_mhz(min(self._edge.mhz, self._max_mhz))
+
+    # ---- the face -----------------------------------------------------------------------------------------
+
+    def act(self, decision: Decision, bindings: Mapping[str, str]) -> int:
+        self._bed.set_quotas(decision.quotas, bindings)
+        self._edge.lock(self._cell.cell_id, decision.gpu_mhz)
+        return decision.control_slot
+
+    def release(self) -> None:
+        self._bed.set_quotas({}, {})
+        self._edge.lock(self._cell.cell_id, None)
+
+    # ---- what gNB, edge agent and hosts would say ---------------------------------------------------------
+
+    def _gpu(self) -> GpuReading:
+        decision = self._cell.decision
+        wanted = (decision.gpu_mhz if decision else None) or self._max_mhz
+        mhz = min(self._edge.mhz, self._max_mhz)
+        # As an edge agent says it where another holder's higher clock wins.
+        return GpuReading(mhz, None if mhz == wanted else Reason.CLOCK_NOT_REACHED)
+
+    def _enforcement(self, now_ns: int) -> None:
+        uses = self._bed.slice_use()
+        decision = self._cell.decision
+        if decision is None:
+            return
+        self._applied(now_ns, uses)
+        for use in uses:
+            i = 0 if use.direction == ran_pb2.UL else 1
+            quota = decision.quotas.get(use.slice)
+            if quota is not None and use.max_new_prb > quota[i]:
+                direction = "ul" if i == 0 else "dl"
+                event = QuotaNotHonoured(
+                    self._cell.cell_id, use.slice, direction, quota[i], use.max_new_prb, decision.control_slot
+                )
+                self._cell.enforced(event, now_ns)
+
+    def _applied(self, now_ns: int, uses: Sequence[ran_pb2.SliceUse], *, first: bool = False) -> None:
+        decision = self._cell.decision
+        quotas = decision.quotas if decision else {}
+        sequence = decision.control_slot if decision else 0
+        message = ran_pb2.Applied(session=_SESSION, sequence=sequence, time_ns=now_ns, use=uses)
+        self._cell.enforced(QuotaApplied(self._cell.cell_id, sequence, message, first, quotas), now_ns)
 
     def _flows_and_frames(self) -> None:
-        infos = self._bed.flows
-        for event in self._bed.take_flow_events():
+        bed = self._bed
+        infos = bed.flows
+        now = bed.time_ns() / 1e9
+        for event in bed.take_flow_events():
             info = infos[event.flow]
             if event.kind == "start":
-                self._collector.flow_start(
-                    Flow(
-                        info.flow,
-                        info.ue_id,
-                        self._bindings.get(info.ue_id, ""),
-                        info.ul_bps,
-                        info.dl_bps,
-                        event.time_ns,
-                    )
-                )
+                slice_ = self._cell.bindings.get(info.ue_id, "")
+                flow = Flow(info.flow, info.ue_id, slice_, info.ul_bps, info.dl_bps, event.time_ns)
+                self._cell.take(FlowBegin(_HOST, flow), now)
             else:
-                self._collector.flow_stop(info.flow, event.time_ns)
-        updates = self._bed.take_frames()
+                self._cell.take(codec.FlowEnd(info.flow, event.time_ns), now)
+        updates = bed.take_frames()
         columns = np.stack(
             (
                 updates.sequence,
@@ -308,28 +255,28 @@ class VirtualCell:
             axis=1,
         )
         for index in np.unique(updates.flow):
-            self._collector.frames(infos[index].flow, columns[updates.flow == index], True)
-
-    def _enforcement(self) -> dict[str, Enforcement]:
-        used: dict[str, list[int]] = {}
-        for use in self._bed.slice_use():
-            used.setdefault(use.slice, [0, 0])[use.direction - 1] = use.max_new_prb
-        if self._decision is None:
-            return {}
-        out = {}
-        for name, quota in self._decision.quotas.items():
-            ul, dl = used.get(name, [0, 0])
-            out[name] = Enforcement("quota not honoured" if ul > quota[0] or dl > quota[1] else "", ul, dl)
-        return out
+            batch = codec.FrameBatch(infos[index].flow, columns[updates.flow == index], True, 0)
+            self._cell.take(batch, now)
 
 
-def _planned(decision: Decision, a: Allocation) -> Decision:
-    """The decision with another allocation for its one slice."""
-    (one,) = decision.slices
-    demand = SliceDemand(a.ul_prb, a.dl_prb, a.gpu_mhz)
-    return replace(
-        decision,
-        quotas={one.slice: (a.ul_prb, a.dl_prb)},
-        gpu_mhz=a.gpu_mhz,
-        slices=(replace(one, demand=demand, ul_prb=a.ul_prb, dl_prb=a.dl_prb),),
-    )
+class _PlannedCell(ControlledCell):
+    """A cell whose allocations are given in place of what its loop decides."""
+
+    def __init__(
+        self, cell_id: str, config: Config, journal: Journal, face: VirtualCell, plan: Sequence[Allocation]
+    ) -> None:
+        super().__init__(cell_id, config, journal, face)
+        self._plan = plan
+
+    def _decide(self, loop: ControlLoop, observation: Observation) -> Decision:
+        decision = super()._decide(loop, observation)
+        # The decision after the last control slot is never in force.
+        a = self._plan[min(decision.control_slot - 1, len(self._plan) - 1)]
+        (only,) = decision.slices
+        demand = SliceDemand(a.ul_prb, a.dl_prb, a.gpu_mhz)
+        return replace(
+            decision,
+            quotas={only.slice: (a.ul_prb, a.dl_prb)},
+            gpu_mhz=a.gpu_mhz,
+            slices=(replace(only, demand=demand, ul_prb=a.ul_prb, dl_prb=a.dl_prb),),
+        )

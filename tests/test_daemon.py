@@ -158,7 +158,7 @@ def closed(daemon: Daemon) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def updates(daemon: Daemon) -> int:
     """How many times the policies of the uplink have learned."""
-    loop = daemon._cells["cell-1"].loop
+    loop = daemon._cells["cell-1"].cell.loop
     assert loop is not None
     return sum(p["t"] for _, p in loop.to_state()["slices"]["ar"]["allocator"]["hops"]["ul"])
 
@@ -211,7 +211,7 @@ def test_a_core_that_fails_lets_the_quota_expire_and_recovers(
     before = slots(daemon)
     with monkeypatch.context() as broken:
         broken.setattr(ControlLoop, "step", lambda _loop, _observation: 1 / 0)
-        daemon.switch_policy("cell-1", "ar", "aimd")
+        daemon.commands.switch_policy("cell-1", "ar", "aimd")
         until(lambda: gnb.pump() or daemon.counters.get("step_failed_total", "cell-1") >= 3, "failures")
         until(
             lambda: gnb.pump() or daemon.counters.get("ran_quota_expired_total", "cell-1"),
@@ -298,7 +298,7 @@ def test_a_client_that_ends_does_not_end_the_flows_of_its_neighbour(
         publish(daemon, flow_start(flow="g"))
         until(lambda: daemon.state().cells[0].active_flows == 2, "the one that ends")
         until(lambda: gnb.pump() or gnb.report() or daemon.state().cells[0].active_flows == 1, "its end")
-        assert list(daemon._cells["cell-1"].flow_streams) == ["f"]
+        assert list(daemon._cells["cell-1"].cell.reported_flows) == ["f"]
         over.set()
         assert [n.kind for n in call] == [qos_pb2.ACCEPTED]
 
@@ -326,23 +326,23 @@ def test_a_bad_reload_changes_nothing_and_a_good_one_keeps_what_was_learned(
     file = tmp_path / "c.yaml"
     file.write_text("controll: {}\n")
     with pytest.raises(ValueError, match=r"stays as it was:\n.*c\.yaml:1: controll: unknown key"):
-        daemon.reload()
+        daemon.commands.reload()
     file.write_text(CONFIG.replace("cell-1", "cell-2"))
     with pytest.raises(ValueError, match="cells can change at a restart alone"):
-        daemon.reload()
+        daemon.commands.reload()
     assert daemon.config is before
     file.write_text(CONFIG.replace("0.2", "0.3"))
     with pytest.raises(ValueError, match=r"control\.control_slot_s can change at a restart alone"):
-        daemon.reload()
+        daemon.commands.reload()
     file.write_text(CONFIG.replace("ues:", "policy: static, policy_options: {action: 30}, ues:"))
     with pytest.raises(ValueError, match="action"):
-        daemon.reload()
+        daemon.commands.reload()
     assert daemon.config is before
     goes_on(daemon, gnb)
     # Other budgets leave the actions as they were: the slice goes on learning.
     file.write_text(CONFIG.replace("ues:", "budgets: {ul_ms: 90.0}, ues:"))
     learned = updates(daemon)
-    assert learned > 0 and "cell-1" in daemon.reload()
+    assert learned > 0 and "cell-1" in daemon.commands.reload()
     assert updates(daemon) >= learned
     goes_on(daemon, gnb)
     until(lambda: gnb.pump() or closed(daemon)[0]["ul"]["budget_ms"] == 90.0, "the new budget")
@@ -361,7 +361,7 @@ def test_a_reload_repairs_a_cell_that_was_not_controlled_and_its_learning_is_kep
     gnb.report()
     actions = "actions: {ul_prb: [10, 20], dl_prb: [10, 20]}, ues:"
     (tmp_path / "c.yaml").write_text(CONFIG.replace("ues:", actions))
-    daemon.reload()
+    daemon.commands.reload()
     goes_on(daemon, gnb)
     (tmp_path / "c.yaml").write_text(CONFIG)
     gnb.session = 0
@@ -414,7 +414,7 @@ def test_repeating_a_mode_does_not_cut_the_control_slot_short(
     gnb.hello()
     until(lambda: gnb.pump() or gnb.report() or slots(daemon) == 1, "the first decision")
     for _ in range(4):
-        daemon.set_mode("cell-1", "active")
+        daemon.commands.set_mode("cell-1", "active")
     time.sleep(0.3)
     assert slots(daemon) == 1
 
@@ -422,7 +422,7 @@ def test_repeating_a_mode_does_not_cut_the_control_slot_short(
 def test_a_command_before_the_gnb_has_joined_is_refused(run: Callable[..., tuple[Daemon, Gnb]]) -> None:
     daemon, _ = run()
     with pytest.raises(ValueError, match="not connected"):
-        daemon.set_mode("cell-1", "released")
+        daemon.commands.set_mode("cell-1", "released")
 
 
 def test_a_cell_that_never_joins_does_not_hold_up_another(run: Callable[..., tuple[Daemon, Gnb]]) -> None:
@@ -496,7 +496,7 @@ def test_a_clock_that_is_lost_makes_frames_count_for_the_round_trip_alone_and_is
         def there() -> bool:
             gnb.report()
             gnb.pump()
-            record = daemon._cells["cell-1"].record
+            record = daemon._cells["cell-1"].cell.record
             if record and record["slices"]["ar"]["closed"]["round_trip"]["frames"]:
                 seen.append(record)
             closed_slot = seen[-1]["slices"]["ar"]["closed"] if seen else {}

@@ -93,8 +93,8 @@ def test_the_wire_knows_nobody(module: str) -> None:
 
 
 @pytest.mark.parametrize("module", sorted(m for m in MODULES if within(m, "controller")))
-def test_only_the_cli_and_the_virtual_clock_runner_import_agents(module: str) -> None:
-    allowed = within(module, "controller.cli") or module == "controller.sim"
+def test_only_the_cli_and_what_runs_scenarios_import_agents(module: str) -> None:
+    allowed = within(module, "controller.cli") or module in ("controller.sim", "controller.scenario")
     for name in IMPORTS[module]:
         if name.split(".")[0] in ("agents", "openrtist"):
             assert allowed, f"{module} imports {name}"
@@ -104,8 +104,8 @@ def test_only_the_cli_and_the_virtual_clock_runner_import_agents(module: str) ->
 def test_links_and_store_do_not_know_who_joins_them(room: str) -> None:
     for module in (m for m in MODULES if within(m, room)):
         for name in IMPORTS[module]:
-            for above in ("controller.cli", "controller.daemon", "controller.sim"):
-                assert not within(name, above), f"{module} imports {name}"
+            for above in ("cli", "daemon", "sim", "scenario", "cell", "commands", "journal"):
+                assert not within(name, f"controller.{above}"), f"{module} imports {name}"
 
 
 def test_the_controller_starts_without_the_extras() -> None:

@@ -104,6 +104,21 @@ def test_what_cannot_be_run_says_why(overrides: dict, match: str) -> None:
         sim.run(scenario("mucb1-1", **overrides), 1, duration_s=60)
 
 
+def test_a_ue_without_a_slice_is_background_traffic() -> None:
+    text = """
+cells:
+  - id: cell-1
+    slices: [{id: ar, ues: [ue-1]}]
+emulation: {duration_s: 20.0, flows: 2, ues: 2, schedule: always}
+"""
+    records = decisions(config.parse(text), 1, 20)
+    closed = [r["slices"]["ar"]["closed"] for r in records[1:]]
+    assert {c["flows"] for c in closed} == {1} and all(c["busy"] for c in closed)
+    # What it sends takes what the slice leaves.
+    alone = decisions(config.parse(text.replace("flows: 2, ues: 2", "flows: 1, ues: 1")), 1, 20)
+    assert [r["slices"]["ar"]["closed"] for r in alone[1:]] != closed
+
+
 def test_two_ues_in_two_slices_share_the_cell() -> None:
     text = """
 cells:
@@ -117,3 +132,23 @@ emulation: {duration_s: 20.0, flows: 2, ues: 2, schedule: always}
     assert records[-1]["quotas"] == {"a": [53, 10], "b": [53, 10]}
     closed = records[-1]["slices"]["a"]["closed"]
     assert closed["unattributed"] == {"ul": "arbiter cut"} and closed["flows"] == 1
+
+
+def test_two_cells_share_one_edge_and_are_seen_apart(tmp_path: Path) -> None:
+    text = """
+cells:
+  - id: near
+    slices: [{id: ar, ues: [ue-1], actions: {ul_prb: [20], dl_prb: [10], gpu_mhz: [700]}}]
+  - id: far
+    slices: [{id: ar, ues: [ue-1], actions: {ul_prb: [40], dl_prb: [20], gpu_mhz: [900]}}]
+emulation: {duration_s: 30.0, flows: 1, ues: 1, schedule: always}
+"""
+    c = config.parse(text)
+    seen: dict[str, list[dict]] = {}
+    sim.run(c, 1, on_slot=lambda _o, d, _l: seen.setdefault(d.cell, []).append(d.to_record()))
+    assert [r["quotas"]["ar"] for r in (seen["near"][-1], seen["far"][-1])] == [[20, 10], [40, 20]]
+    # The clock is the highest wish; who wished for less learns nothing about it.
+    assert seen["near"][-1]["slices"]["ar"]["closed"]["unattributed"] == {"edge": "clock not reached"}
+    assert seen["far"][-1]["slices"]["ar"]["closed"]["unattributed"] == {}
+    delays = [[r["slices"]["ar"]["closed"]["edge"]["ms"] for r in seen[cell][1:]] for cell in seen]
+    assert delays[0] != delays[1]

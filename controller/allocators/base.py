@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from controller.core.decision import SliceDemand
+from controller.core.measure import Reason
 from controller.core.observation import Hop, Observation
 from controller.core.qos import SlotQos
 
@@ -24,7 +25,7 @@ class SliceView:
     slice: str
     observation: Observation
     qos: SlotQos
-    unattributed: Mapping[Hop, str]
+    unattributed: Mapping[Hop, Reason]
     available: Mapping[Hop, int] = field(default_factory=dict)
 
 
@@ -38,7 +39,7 @@ class Allocator(ABC):
         """What the slice wants in the control slot that begins."""
 
     @abstractmethod
-    def learn(self, view: SliceView) -> Mapping[Hop, str]:
+    def learn(self, view: SliceView) -> Mapping[Hop, Reason]:
         """Learn from the control slot that closed; returns why, for each hop it did not learn from."""
 
     @abstractmethod

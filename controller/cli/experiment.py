@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -81,45 +83,40 @@ def one_scenario(
     runs.check(config_module.find(scenario), config, seed, duration)
     if oracle:
         oracle_module.check(config)
-    on_slot, finish = _recorder(run_dir, config, seed)
     closed: list[ClosedSlot] = []
     own = Summary()
 
-    def seen(observation: Any, decision: Any, loop: Any) -> None:
+    def seen(_observation: Any, decision: Any, _loop: Any) -> None:
         if (slot := own.add(decision.to_record())) is not None:
             closed.append(slot)
-        if on_slot is not None:
-            on_slot(observation, decision, loop)
 
-    try:
-        result = sim.run(config, seed, on_slot=seen if oracle else on_slot, duration_s=duration)
-    finally:
-        finish()
-    cell = next(iter(result.summary["cells"].values()))
-    name, ar = next(iter(cell["slices"].items()))
-    out = {
+    with _recorded(run_dir, config, seed) as store:
+        result = sim.run(config, seed, on_slot=seen if oracle else None, duration_s=duration, store=store)
+    about = {
         "scenario": scenario,
-        "slice": name,
-        "policy": config.cells[0].slices[0].policy,
         "seed": seed,
-        **{
-            k: ar[k]
-            for k in (
-                "qos_delivery_ratio",
-                "qos_delivery_ratio_busy",
-                "avg_ul_prb",
-                "avg_dl_prb",
-                "avg_gpu_mhz",
-                "bs_power_saving",
-                "ue_power_saving",
-            )
-        },
         "control_slots": result.control_slots,
         "simulated_s": result.simulated_s,
         "wall_s": round(result.wall_s, 3),
         "channel": [use.to_dict() for use in result.channel],
-        "details": ar,
     }
+    slices = [
+        {
+            "cell": cell.id,
+            "slice": s.id,
+            "policy": summary["policy"],
+            **{name: summary[name] for name in runs.FIGURES},
+            "details": summary,
+        }
+        for cell in config.cells
+        for s in cell.slices
+        if (summary := result.summary["cells"][cell.id]["slices"].get(s.id)) is not None
+    ]
+    if len(slices) != 1:
+        emit({**about, "slices": slices}, as_json, experiment_text(about, slices))
+        return
+    (only,) = slices
+    out = {**about, **{name: value for name, value in only.items() if name != "cell"}}
     if oracle:
         from controller.cli.progress import progress
         from controller.store import oracle as kept
@@ -129,9 +126,10 @@ def one_scenario(
             found = oracle_module.find(spec, lambda runs: advance(f"{runs} runs searched")).reference
         if run_dir is not None:
             kept.write(run_dir, found, seed)
-        columns = runs.series(closed, name)
-        out["oracle"] = found.judge(ar, {hop: columns.action(hop) for hop in kept.HOP_NAMES}, columns.q)
-    emit(out, as_json, experiment_text(out))
+        columns = runs.series(closed, only["slice"])
+        actions = {hop: columns.action(hop) for hop in kept.HOP_NAMES}
+        out["oracle"] = found.judge(only["details"], actions, columns.q)
+    emit(out, as_json, experiment_text(about, slices, out.get("oracle")))
 
 
 class _Seeds(click.ParamType):
@@ -234,25 +232,39 @@ def table_v(
     emit(whole, as_json, f"{text}\n\n{out / 'table-v.html'}  ({whole['wall_s']:.0f} s{again})")
 
 
-def experiment_text(out: dict[str, Any]) -> str:
-    """The result as a person reads it."""
-    busy = out["qos_delivery_ratio_busy"]
-    return "\n".join(
-        [
-            f"{out['scenario']}  policy {out['policy']}  seed {out['seed']}",
-            f"  QoS delivery ratio  {out['qos_delivery_ratio']:.1%}"
+def experiment_text(
+    about: dict[str, Any],
+    slices: list[dict[str, Any]],
+    oracle: dict[str, Any] | None = None,
+) -> str:
+    """The result as a person reads it: each slice of each cell."""
+    several = len(slices) > 1
+    lines = []
+    for s in slices:
+        busy = s["qos_delivery_ratio_busy"]
+        whose = f"  cell {s['cell']}  slice {s['slice']}" if several else ""
+        lines += [
+            f"{about['scenario']}{whose}  policy {s['policy']}  seed {about['seed']}",
+            f"  QoS delivery ratio  {_ratio(s['qos_delivery_ratio'])}"
             + (f" (busy control slots {busy:.1%})" if busy is not None else " (no busy control slot)"),
-            f"  UL, DL              {out['avg_ul_prb']:.1f}, {out['avg_dl_prb']:.1f} PRB",
-            f"  GPU                 {out['avg_gpu_mhz']:.0f} MHz",
-            f"  power saving        BS {out['bs_power_saving']:.1%}, UE {out['ue_power_saving']:.1%}",
-            f"  {out['control_slots']} control slots, {out['simulated_s']:g} s in {out['wall_s']:.1f} s",
-            *(
-                f"  channel of {c['ue']:9}{Path(c['trace']).name} from {c['start_s']} s of {c['length_s']} s"
-                for c in out["channel"]
-            ),
-            *_oracle_text(out.get("oracle")),
+            f"  UL, DL              {s['avg_ul_prb']:.1f}, {s['avg_dl_prb']:.1f} PRB",
+            f"  GPU                 {s['avg_gpu_mhz']:.0f} MHz",
+            f"  power saving        BS {s['bs_power_saving']:.1%}, UE {s['ue_power_saving']:.1%}",
         ]
+    lines.append(
+        f"  {about['control_slots']} control slots, {about['simulated_s']:g} s in {about['wall_s']:.1f} s"
     )
+    lines += [
+        f"  channel of {c['ue']:9}{Path(c['trace']).name} from {c['start_s']} s of {c['length_s']} s"
+        for c in about["channel"]
+    ]
+    if not several:
+        lines += _oracle_text(oracle)
+    return "\n".join(lines)
+
+
+def _ratio(value: float | None) -> str:
+    return "not known" if value is None else f"{value:.1%}"
 
 
 def _oracle_text(told: dict[str, Any] | None) -> list[str]:
@@ -266,27 +278,17 @@ def _oracle_text(told: dict[str, Any] | None) -> list[str]:
     ]
 
 
-def _recorder(run_dir: Path | None, config: Any, seed: int) -> tuple[Any, Any]:
-    """Callbacks that write a run folder, or do nothing."""
+@contextmanager
+def _recorded(run_dir: Path | None, config: Any, seed: int) -> Iterator[Any]:
+    """The run folder that a run is recorded in; None where none is wanted."""
     if run_dir is None:
-        return None, lambda: None
+        yield None
+        return
     from controller.store.oracle import VIRTUAL
     from controller.store.run import RunStore
 
-    store = RunStore.create(run_dir, config=config.to_yaml(), seed=seed, meta=VIRTUAL)
-    starts: dict[str, int] = {}
-
-    def on_slot(observation: Any, decision: Any, loop: Any) -> None:
-        if decision.cell not in starts:
-            from controller.core.loop import ControlLoop
-
-            fresh = ControlLoop(loop.spec)
-            starts[decision.cell] = store.record_start(
-                decision.time_ns, decision.cell, loop.spec.to_dict(), fresh.to_state()
-            )
-        store.record_slot(starts[decision.cell], observation, decision.to_record(), loop.to_state())
-
-    return on_slot, store.close
+    with RunStore.create(run_dir, config=config.to_yaml(), seed=seed, meta=VIRTUAL) as store:
+        yield store
 
 
 @click.command("replay")

@@ -149,12 +149,12 @@ def gnb_mock(
 ) -> None:
     """Run the emulated testbed of CONFIG in real time: a gNB, its UEs and their OpenRTiST flows."""
     from agents.gnb_mock.mock import GnbMock
-    from controller import sim
+    from controller.scenario import testbed_spec
     from wire.security import Tls, curve_client
 
     log_to_stderr(verbose)
     config = load_config(config_file, {"emulation.channel_trace": channel_trace} if channel_trace else {})
-    spec = sim.testbed_spec(config, seed)
+    spec = testbed_spec(config, seed)
     mock = GnbMock(
         spec,
         seed,

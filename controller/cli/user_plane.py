@@ -96,12 +96,12 @@ def user_plane(
     """
     from agents.gnb_mock.mock import GnbMock
     from agents.gnb_mock.user_plane import Listen, UserPlane
-    from controller import sim
+    from controller.scenario import testbed_spec
     from wire.security import curve_client
 
     log_to_stderr(verbose)
     config = load_config(config_file, {"emulation.channel_trace": channel_trace} if channel_trace else {})
-    spec = replace(sim.testbed_spec(config, seed), flows=())
+    spec = replace(testbed_spec(config, seed), flows=())
     plane = UserPlane([Listen(ue, address, to or server) for ue, address, to in listens])
     try:
         mock = GnbMock(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -46,10 +45,9 @@ class _Batch:
 
 
 class SlotCollector:
-    """Reports, flows and frames of one cell between two control slots.
+    """Flows, frames and clocks of one cell between two control slots.
 
-    Reports are kept unopened, the last one of each state sub-interval; they are opened when the slot
-    closes. Frame times are merged by (flow, sequence): a later batch fills in what an earlier one did not
+    Frame times are merged by (flow, sequence): a later batch fills in what an earlier one did not
     know. Frames of a slot that is closed are forgotten, and late news of them is ignored.
 
     Frames whose clocks are not synchronised are placed by the time at which the controller heard of them: the
@@ -59,10 +57,8 @@ class SlotCollector:
     ``slices`` are the slices that the cell has; a flow of another one is refused.
     """
 
-    def __init__(self, slices: Sequence[str], subinterval_ms: float = 200.0) -> None:
+    def __init__(self, slices: Sequence[str]) -> None:
         self._slices = frozenset(slices)
-        self._sub_ns = int(subinterval_ms * 1e6)
-        self._reports: dict[int, Any] = {}
         self._flows: dict[str, Flow] = {}
         self._batches: list[_Batch] = []
         self._clocks: list[ClockReport] = []
@@ -76,10 +72,6 @@ class SlotCollector:
     def set_slices(self, slices: Sequence[str]) -> None:
         """The slices that the cell has from now on."""
         self._slices = frozenset(slices)
-
-    def report(self, time_ns: int, report: Any) -> None:
-        """Keep a report, opened or not, as its sub-interval's last."""
-        self._reports[time_ns // self._sub_ns] = report
 
     def flow_start(self, flow: Flow) -> None:
         """A flow is active from now on; ValueError for an unknown slice or one flow too many."""
@@ -175,7 +167,6 @@ class SlotCollector:
 
     def restart(self, time_ns: int) -> None:
         """What was gathered before ``time_ns`` is of no use any more: the cell was away."""
-        self._reports.clear()
         self._forget(time_ns)
 
     def close(
@@ -184,26 +175,19 @@ class SlotCollector:
         control_slot: int,
         opened_ns: int,
         closed_ns: int,
-        open_report: Callable[[Any], MacReport | None] = lambda report: report,
+        reports: Sequence[MacReport] = (),
         enforcement: Mapping[str, Enforcement] | None = None,
         gpu: GpuReading | None = None,
         commands: Sequence[Command] = (),
     ) -> Observation:
-        """End the control slot; ``open_report`` returns None for a report that cannot be used."""
-        first = opened_ns // self._sub_ns
-        opened = [
-            report
-            for index in sorted(self._reports)
-            if index >= first and (report := open_report(self._reports[index])) is not None
-        ]
-        self._reports.clear()
+        """End the control slot; ``reports`` are those of its state sub-intervals, oldest first."""
         seen = {b.flow for b in self._batches}
         flows = [f for name, f in self._flows.items() if name in seen or self._lived(f, opened_ns)]
         observation = Observation(
             control_slot=control_slot,
             opened_ns=opened_ns,
             closed_ns=closed_ns,
-            reports=tuple(opened),
+            reports=tuple(reports),
             flows=tuple(flows),
             frames=self._merge({f.flow: i for i, f in enumerate(flows)}, closed_ns),
             enforcement=dict(enforcement or {}),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from controller.core.clocks import STATES
+from controller.core.measure import Reason
 from controller.core.observation import ClockReport, Hop, Mode
 from controller.core.qos import SlotQos
 
@@ -62,12 +63,12 @@ class SliceOutcome:
     """The QoS of the control slot that closed; ``unattributed`` says by hop why nothing was learned."""
 
     qos: SlotQos
-    unattributed: Mapping[Hop, str]
+    unattributed: Mapping[Hop, Reason]
 
     def to_record(self) -> dict[str, Any]:
         return {
             **self.qos.to_record(),
-            "unattributed": {hop.value: reason for hop, reason in self.unattributed.items()},
+            "unattributed": {hop.value: reason.value for hop, reason in self.unattributed.items()},
         }
 
 

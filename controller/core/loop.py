@@ -10,9 +10,9 @@ from controller.allocators import make as make_allocator
 from controller.allocators.base import Allocator, SliceView
 from controller.core.budgets import Budgets
 from controller.core.decision import Decision, SliceDecision, SliceDemand, SliceOutcome
+from controller.core.measure import Reason
 from controller.core.observation import (
     HOPS,
-    NO_EDGE_AGENT,
     Command,
     GpuReading,
     Hop,
@@ -107,34 +107,34 @@ class ControlLoop:
     def _full(self) -> SliceDemand:
         return SliceDemand(self.spec.n_prb, self.spec.n_prb, self.spec.max_mhz)
 
-    def _unattributed(self, name: str, obs: Observation, mode_changed: bool) -> dict[Hop, str]:
+    def _unattributed(self, name: str, obs: Observation, mode_changed: bool) -> dict[Hop, Reason]:
         """Why the slot that closes must not be learned from, by hop; empty where it may."""
         last = self._last
         if last is None or last.control_slot != obs.control_slot:
-            return dict.fromkeys(HOPS, "no decision")
+            return dict.fromkeys(HOPS, Reason.NO_DECISION)
         if last.mode is not Mode.ACTIVE:
-            return dict.fromkeys(HOPS, last.mode.value)
+            return dict.fromkeys(HOPS, Reason(last.mode.value))
         if mode_changed:
-            return dict.fromkeys(HOPS, "mode changed")
+            return dict.fromkeys(HOPS, Reason.MODE_CHANGED)
         mine = next(s for s in last.slices if s.slice == name)
-        reasons: dict[Hop, str] = {}
+        reasons: dict[Hop, Reason] = {}
         enforcement = obs.enforcement.get(name)
         for hop, asked, granted in (
             (Hop.UL, mine.demand.ul_prb, mine.ul_prb),
             (Hop.DL, mine.demand.dl_prb, mine.dl_prb),
         ):
             if granted < asked:
-                reasons[hop] = "arbiter cut"
+                reasons[hop] = Reason.ARBITER_CUT
             elif enforcement is None:
-                reasons[hop] = "not acknowledged"
+                reasons[hop] = Reason.NOT_ACKNOWLEDGED
             elif enforcement.reason:
                 reasons[hop] = enforcement.reason
         if obs.gpu is None:
-            reasons[Hop.EDGE] = NO_EDGE_AGENT
+            reasons[Hop.EDGE] = Reason.NO_EDGE_AGENT
         elif obs.gpu.reason:
             reasons[Hop.EDGE] = obs.gpu.reason
         elif last.gpu_mhz is not None and last.gpu_mhz > mine.demand.gpu_mhz:
-            reasons[Hop.EDGE] = "clock raised by another slice"
+            reasons[Hop.EDGE] = Reason.CLOCK_RAISED
         return reasons
 
     def _available(self, name: str, obs: Observation) -> dict[Hop, int]:
@@ -245,7 +245,7 @@ class ControlLoop:
 
 def _present(gpu: GpuReading | None) -> bool:
     """Whether there is an agent that could set a clock; without one none is claimed."""
-    return gpu is not None and gpu.reason != NO_EDGE_AGENT
+    return gpu is not None and gpu.reason != Reason.NO_EDGE_AGENT
 
 
 def _settings(s: SliceSpec) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from controller.core.measure import Reason
+
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
@@ -123,12 +125,12 @@ _NO_FRAMES = Frames.from_dict(dict.fromkeys(_FRAME_COLUMNS, ()))
 class Enforcement:
     """What became of a slice's quotas in the control slot that closes.
 
-    ``reason`` is empty where the quotas were acknowledged, in force for the whole slot and kept by the
-    cell; else it names what was not so (``not acknowledged``, ``lease lapsed``, ``quota not honoured``).
+    ``reason`` is None where the quotas were acknowledged, in force for the whole slot and kept by the cell;
+    else it names what was not so (:attr:`Reason.NOT_ACKNOWLEDGED`, ``LEASE_LAPSED``, ``QUOTA_NOT_HONOURED``).
     ``*_used`` are the most PRBs of new transmissions in any one NR slot, None where the gNB has not said.
     """
 
-    reason: str = ""
+    reason: Reason | None = None
     ul_used: int | None = None
     dl_used: int | None = None
 
@@ -150,15 +152,12 @@ class ClockReport:
     fault: str = ""
 
 
-NO_EDGE_AGENT = "no edge agent"
-
-
 @dataclass(frozen=True, slots=True)
 class GpuReading:
     """The clock that the edge agent read back; ``reason`` as in :class:`Enforcement`."""
 
     sm_mhz: int
-    reason: str = ""
+    reason: Reason | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,8 +212,8 @@ class Observation:
                 [f.flow, f.ue_id, f.slice, f.ul_bps, f.dl_bps, f.start_ns, f.stop_ns] for f in self.flows
             ],
             "frames": self.frames.to_dict(),
-            "enforcement": {s: [e.reason, e.ul_used, e.dl_used] for s, e in self.enforcement.items()},
-            "gpu": None if self.gpu is None else [self.gpu.sm_mhz, self.gpu.reason],
+            "enforcement": {s: [e.reason or "", e.ul_used, e.dl_used] for s, e in self.enforcement.items()},
+            "gpu": None if self.gpu is None else [self.gpu.sm_mhz, self.gpu.reason or ""],
             "commands": [[c.kind, c.value, c.slice] for c in self.commands],
             "known_ns": self.known_ns,
             "clocks": [
@@ -236,13 +235,17 @@ class Observation:
             ),
             flows=tuple(Flow(*f) for f in data["flows"]),
             frames=Frames.from_dict(data["frames"]),
-            enforcement={s: Enforcement(*e) for s, e in data["enforcement"].items()},
-            gpu=None if data["gpu"] is None else GpuReading(*data["gpu"]),
+            enforcement={s: Enforcement(_reason(e[0]), *e[1:]) for s, e in data["enforcement"].items()},
+            gpu=None if data["gpu"] is None else GpuReading(data["gpu"][0], _reason(data["gpu"][1])),
             commands=tuple(Command(*c) for c in data["commands"]),
             known_ns=data["known_ns"],
             clocks=tuple(ClockReport(*c) for c in data.get("clocks", ())),
             clock_faults=data.get("clock_faults", {}),
         )
+
+
+def _reason(text: str) -> Reason | None:
+    return Reason(text) if text else None
 
 
 def _direction_to_list(d: DirectionColumns) -> list[tuple[int, ...]]:

@@ -17,7 +17,7 @@ from controller import config as config_module
 from controller import sim
 from controller.config import Config, ConfigError
 from controller.core.observation import HOPS
-from controller.sim import TraceUse
+from controller.scenario import SCS_KHZ, TraceUse, control_slots, testbed_spec, trace_uses
 from controller.store.summary import LEGS, Allocation, ClosedSlot, Summary
 
 FIGURES = (
@@ -81,7 +81,7 @@ class RunSpec:
         config = config_module.load(path, replaced)
         check(path, config, seed, duration_s)
         assert config.emulation is not None  # has control slots
-        traces = [(u.ue, _digest(u.trace)) for u in sim.trace_uses(config.emulation, seed)]
+        traces = [(u.ue, _digest(u.trace)) for u in trace_uses(config.emulation, seed)]
         text = config.to_yaml()
         what = [_code(), traces, scenario, policy, seed, text, duration_s]
         key = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
@@ -100,9 +100,10 @@ class RunSpec:
 def check(path: Path, config: Config, seed: int, duration_s: float | None = None) -> None:
     """:class:`ConfigError`, naming the file, for a configuration that cannot be run."""
     try:
-        sim.control_slots(config, duration_s)
-        spec = sim.testbed_spec(config, seed)
-        config.loop_spec(spec.cell.cell_id, spec.cell.n_prb, 30, spec.cell.tdd)
+        control_slots(config, duration_s)
+        for cell in config.cells:
+            spec = testbed_spec(config, seed, cell.id)
+            config.loop_spec(cell.id, spec.cell.n_prb, SCS_KHZ, spec.cell.tdd)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: {error}") from error
 

@@ -17,7 +17,8 @@ from typing import Any
 
 import grpc
 
-from controller.core.observation import NO_EDGE_AGENT, GpuReading
+from controller.core.measure import Reason
+from controller.core.observation import GpuReading
 from controller.links import codec
 from controller.links.codec import BadMessage
 from controller.links.counters import Complaints, Counters
@@ -25,10 +26,6 @@ from wire import PROTOCOL_VERSION, edge_pb2, edge_pb2_grpc
 from wire.security import Tls, grpc_channel
 
 log = logging.getLogger(__name__)
-
-NO_AGENT = NO_EDGE_AGENT
-NOT_REACHED = "clock not reached"
-NOT_CONFIRMED = "lock not confirmed"
 
 HELLO_DEADLINE_S = 2.0
 RELEASE_DEADLINE_S = 1.0
@@ -129,9 +126,9 @@ class ClockHistory:
         samples = self._samples
         mhz = samples[-1][1] if samples else 0
         if not samples or now - samples[-1][0] > self._stale_s:
-            return GpuReading(mhz, NO_AGENT)
+            return GpuReading(mhz, Reason.NO_EDGE_AGENT)
         if self._wanted is not None and self._not_reached:
-            return GpuReading(mhz, NOT_REACHED)
+            return GpuReading(mhz, Reason.CLOCK_NOT_REACHED)
         settled = since + self._settle_s
         if (
             self._wanted is None
@@ -139,15 +136,15 @@ class ClockHistory:
             or self._confirmed_at > settled
             or now - self._renewed_at > self._lease_s
         ):
-            return GpuReading(mhz, NOT_CONFIRMED)
+            return GpuReading(mhz, Reason.LOCK_NOT_CONFIRMED)
         later = now
         for at, sm_mhz, locked_mhz in reversed(samples):
             if later - at > self._stale_s:
-                return GpuReading(mhz, NOT_CONFIRMED)
+                return GpuReading(mhz, Reason.LOCK_NOT_CONFIRMED)
             if at < settled:
                 break
             if locked_mhz != self._set_mhz or abs(sm_mhz - self._set_mhz) > self._tolerance:
-                return GpuReading(mhz, NOT_REACHED)
+                return GpuReading(mhz, Reason.CLOCK_NOT_REACHED)
             later = at
         return GpuReading(mhz)
 

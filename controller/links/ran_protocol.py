@@ -60,7 +60,7 @@ class CellLost:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class RawReport:
     """A MacReport of a live session, in order; its UEs have not been looked at."""
 
     cell_id: str
@@ -107,7 +107,7 @@ class LeaseLapsed:
     cell_id: str
 
 
-Event = CellJoined | CellLost | Report | QuotaApplied | QuotaNotHonoured | LeaseLapsed
+Event = CellJoined | CellLost | RawReport | QuotaApplied | QuotaNotHonoured | LeaseLapsed
 
 
 # ---- protocol core --------------------------------------------------------------------------------------
@@ -472,7 +472,7 @@ class RanProtocol:
             )
             return
         self.counters.inc("ran_reports_total", cell_id)
-        self._events.append(Report(cell_id, report, now))
+        self._events.append(RawReport(cell_id, report, now))
 
     def _applied(self, cell: _Cell, message: ran_pb2.Applied) -> None:
         cell_id = cell.facts.cell_id

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from controller.core.measure import Reason
 from controller.core.observation import HOPS
 from controller.core.power import CARRIER_MHZ, bs_power_saving, ue_power_saving
 
@@ -20,8 +21,6 @@ LEGS: tuple[str, ...] = ("round_trip", *(hop.value for hop in HOPS))
 
 RECENT = 25
 """Control slots behind the figures of one load."""
-
-_NO_DECISION = "no decision"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +101,7 @@ class Pairs:
 
 def _unknown(closed: Mapping[str, Any]) -> bool:
     reasons = closed["unattributed"]
-    return len(reasons) == len(HOPS) and set(reasons.values()) == {_NO_DECISION}
+    return len(reasons) == len(HOPS) and set(reasons.values()) == {Reason.NO_DECISION.value}
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ import time
 
 from agents.emulator.testbed import EmulatedTestbed
 from agents.emulator.warmup import warm_up
-from controller import config, sim
+from controller import config, scenario, sim
 from tests.bench.common import Row
 from wire.definitions.nr import SLOT_NS
 
@@ -52,7 +52,7 @@ def run(effort: float) -> list[Row]:
 
 def _alone(settings: config.Config, length_s: float) -> float:
     """Wall seconds that the cell takes by itself, a control slot at a time."""
-    bed = EmulatedTestbed(sim.testbed_spec(settings, SEED), seed=SEED, epoch_ns=sim.EPOCH_NS)
+    bed = EmulatedTestbed(scenario.testbed_spec(settings, SEED), seed=SEED, epoch_ns=sim.EPOCH_NS)
     slot = int(settings.control.control_slot_s * 1e9 / SLOT_NS)
     start = time.perf_counter()
     for until in range(slot, int(length_s * 1e9 / SLOT_NS) + 1, slot):

@@ -17,7 +17,7 @@ import controller.links.ran
 from agents.emulator.testbed import EmulatedTestbed
 from agents.emulator.warmup import warm_up
 from agents.gnb_mock.mock import FRAMES_PERIOD_SLOTS, GnbMock
-from controller import config, sim
+from controller import config, scenario
 from controller.cli.ports import free_port
 from controller.core.clocks import Moment
 from controller.daemon import Daemon
@@ -62,14 +62,15 @@ def serve_stepped(pipe: Connection, settings: config.Config, folder: Path) -> No
     defaults: Any = QosIngest.__init__.__kwdefaults__
     defaults["clock"] = lambda: Moment(clock.time_ns(), round(clock.monotonic() * 1e9))
     daemon = Daemon(settings, run_dir=folder)
-    (cell,) = daemon._cells.values()
+    (live,) = daemon._cells.values()
+    cell = live.cell
     assert daemon._qos is not None
     daemon._qos.start()
     pipe.send(daemon._ran.address)
     while (told := pipe.recv()) is not None:
         reports, time_ns = told
         clock.reach(time_ns)
-        while not cell.connected or cell.reports < reports or daemon._ran.unacknowledged(cell.cell_id):
+        while not cell.session or live.reports < reports or daemon._ran.unacknowledged(cell.cell_id):
             daemon._turn()
         pipe.send(cell.loop.control_slot if cell.loop else 0)
     daemon._close()
@@ -163,7 +164,7 @@ class _Cell:
         self._served = served
         self.control_slot = 0
         self._mock = GnbMock(
-            sim.testbed_spec(settings, SEED),
+            scenario.testbed_spec(settings, SEED),
             SEED,
             ran_address=served.receive(),
             qos_address=settings.links.qos.address,

@@ -141,3 +141,26 @@ def test_a_controller_beyond_loopback_without_keys_does_not_start(tmp_path: Path
     result = run("controller", str(file), "--no-record")
     assert result.exit_code != 0
     assert "links.ran.address" in str(result.exception) and "security.keys" in str(result.exception)
+
+
+TWO_SLICES = """
+cells:
+  - id: cell-1
+    slices:
+      - {id: a, ues: [ue-1], policy: static}
+      - {id: b, ues: [ue-2], actions: {ul_prb: [20], dl_prb: [10], gpu_mhz: [700]}}
+emulation: {duration_s: 30.0, flows: 3, ues: 3, schedule: always}
+"""
+
+
+def test_experiment_prints_every_slice(tmp_path: Path) -> None:
+    file = tmp_path / "two.yaml"
+    file.write_text(TWO_SLICES)
+    out = json.loads(run("experiment", str(file), "--json").stdout)
+    assert [(s["cell"], s["slice"], s["policy"]) for s in out["slices"]] == [
+        ("cell-1", "a", "static"),
+        ("cell-1", "b", "mucb1"),
+    ]
+    assert out["slices"][1]["avg_ul_prb"] == 20.0 and "qos_delivery_ratio" not in out
+    text = run("experiment", str(file)).stdout
+    assert text.count("QoS delivery ratio") == 2 and "slice a" in text and "slice b" in text

@@ -7,7 +7,7 @@ from controller.core import collector as collector_module
 from controller.core.clocks import ClockFault
 from controller.core.collector import SlotCollector
 from controller.core.observation import ClockReport, Flow
-from tests.builders import MS, T0, report
+from tests.builders import MS, T0
 
 S = 1_000 * MS
 
@@ -59,22 +59,6 @@ def test_a_frame_belongs_to_the_slot_in_which_it_was_sent() -> None:
     c.frames("f", rows((1, T0 + 1, T0 + 2, T0 + 3, T0 + 4)), True)  # late news of a closed slot
     assert close(c, T0 + S, T0 + 2 * S, 2).frames.sequence.tolist() == [2]
     assert len(close(c, T0 + 2 * S, T0 + 3 * S, 3).frames) == 0
-
-
-def test_the_last_report_of_each_sub_interval_is_kept_and_opened_at_the_close() -> None:
-    c = SlotCollector(["ar"], subinterval_ms=200)
-    opened = []
-    for ms in (0, 50, 150, 250, 350, 900):
-        c.report(T0 + ms * MS, report(T0 + ms * MS))
-
-    def opener(r):
-        opened.append((r.time_ns - T0) // MS)
-        return None if r.time_ns == T0 + 350 * MS else r
-
-    obs = close(c, T0, T0 + S, open_report=opener)
-    assert opened == [150, 350, 900]
-    assert [(r.time_ns - T0) // MS for r in obs.reports] == [150, 900]
-    assert close(c, T0 + S, T0 + 2 * S, 2).reports == ()
 
 
 def test_a_flow_that_stopped_is_in_the_slot_it_stopped_in_and_not_in_the_next() -> None:
@@ -278,9 +262,7 @@ def test_what_was_gathered_while_the_cell_was_away_is_dropped() -> None:
     c = SlotCollector(["ar"])
     c.flow_start(flow())
     c.frames("f", rows((1, T0 + 1, 0, 0, 0)), True)
-    c.report(T0 + 1, report(T0 + 1))
     c.restart(T0 + S)
     assert len(close(c, T0, T0 + 2 * S).frames) == 0
-    c.report(T0 + 2 * S + 1, report(T0 + 2 * S + 1))
     close(c, T0 + 2 * S, T0 + 3 * S, 2)
     assert close(c, T0 + 2 * S, T0 + 4 * S, 3).reports == ()

@@ -8,6 +8,7 @@ import pytest
 from controller.core.budgets import Budgets
 from controller.core.decision import Decision
 from controller.core.loop import ControlLoop
+from controller.core.measure import Reason
 from controller.core.observation import (
     ClockReport,
     Command,
@@ -83,11 +84,11 @@ def test_without_reports_the_last_state_stays() -> None:
     [
         ({"enforcement": {}}, {"ul": "not acknowledged", "dl": "not acknowledged"}),
         (
-            {"enforcement": {"ar": Enforcement("quota not honoured")}},
+            {"enforcement": {"ar": Enforcement(Reason.QUOTA_NOT_HONOURED)}},
             {"ul": "quota not honoured", "dl": "quota not honoured"},
         ),
         ({"gpu": None}, {"edge": "no edge agent"}),
-        ({"gpu": GpuReading(900, "clock not reached")}, {"edge": "clock not reached"}),
+        ({"gpu": GpuReading(900, Reason.CLOCK_NOT_REACHED)}, {"edge": "clock not reached"}),
     ],
 )
 def test_a_slot_not_under_its_own_action_teaches_nothing(changes: dict, expected: dict[str, str]) -> None:

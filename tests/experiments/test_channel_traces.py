@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from agents.emulator.spec import ChannelTrace
-from controller import sim
+from controller import scenario
 from controller.cli import cli
 from controller.config import ConfigError, Emulation
 from controller.experiments.runs import RunSpec, execute
@@ -27,8 +27,8 @@ def trace(path: Path, seconds: int = 200, cqi: int = 12) -> Path:
     return path
 
 
-def uses(path: Path, seed: int, ues: int = 1) -> tuple[sim.TraceUse, ...]:
-    return sim.trace_uses(Emulation(channel_trace=str(path), ues=ues, schedule="always"), seed)
+def uses(path: Path, seed: int, ues: int = 1) -> tuple[scenario.TraceUse, ...]:
+    return scenario.trace_uses(Emulation(channel_trace=str(path), ues=ues, schedule="always"), seed)
 
 
 def test_no_two_seeds_begin_at_the_same_place_of_a_trace(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_the_cell_begins_where_the_report_says(tmp_path: Path) -> None:
     starts = set()
     for seed in (1, 2):
         spec = RunSpec.make(path, "static", seed)
-        (ue,) = sim.testbed_spec(spec.load(), seed).ues
+        (ue,) = scenario.testbed_spec(spec.load(), seed).ues
         run = execute(spec)
         (use,) = run.channel
         assert isinstance(ue.channel, ChannelTrace) and ue.channel.start_s == use.start_s

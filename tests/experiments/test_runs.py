@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from controller import sim
+from controller import scenario
 from controller.config import ConfigError
 from controller.experiments.runs import FIGURES, RunSpec, execute
 from controller.store.summary import Allocation
@@ -75,7 +75,7 @@ def test_a_plan_at_full_resources_is_the_static_policy(tmp_path: Path) -> None:
 
 def test_loads_are_known_beforehand(tmp_path: Path) -> None:
     spec = RunSpec.make(small(tmp_path), "static", 5)
-    known = np.array(sim.loads(spec.load(), 5))
+    known = np.array(scenario.loads(spec.load(), 5))
     judged = execute(spec).series.flows
     # A flow that is on for less than the round-trip budget in a control slot is not judged there.
     assert np.abs(known - judged).max() <= 1 and (known == judged).mean() > 0.9
@@ -109,7 +109,7 @@ def test_a_flow_that_would_outlive_the_scenario_ends_with_it(tmp_path: Path) -> 
     text = SMALL.replace("mean_on_s: 20.0", "mean_on_s: 1000.0")
     assert text != SMALL
     spec = RunSpec.make(small(tmp_path, text), "static", 1)
-    flows = sim.testbed_spec(spec.load(), 1).flows
+    flows = scenario.testbed_spec(spec.load(), 1).flows
     assert any(f.active for f in flows)
     assert all(stop <= 60 for f in flows for _, stop in f.active)
     assert execute(spec).series.flows[-1] > 0

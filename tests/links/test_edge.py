@@ -68,7 +68,7 @@ def test_a_clock_that_drops_is_not_reached(history: ClockHistory) -> None:
     for i in range(5):
         history.sample(800, 800, 105.4 + 0.2 * i)
     history.lock(800, clock_lock(800), 106.3)
-    assert history.reading(105.1, 106.3).reason == ""
+    assert history.reading(105.1, 106.3).reason is None
 
 
 def test_a_clock_within_the_tolerance_is_reached() -> None:
@@ -76,7 +76,7 @@ def test_a_clock_within_the_tolerance_is_reached() -> None:
     history.want(800)
     history.lock(800, clock_lock(800), 100.0)
     history.sample(785, 800, 100.5)
-    assert history.reading(100.0, 101.0).reason == ""
+    assert history.reading(100.0, 101.0).reason is None
     history.sample(784, 800, 101.0)
     assert history.reading(100.0, 101.0).reason == "clock not reached"
 
@@ -101,14 +101,14 @@ def test_a_new_clock_has_to_be_confirmed_by_the_start_of_the_interval(history: C
     assert not history.confirmed
     history.lock(1200, clock_lock(1200), 105.15)
     history.sample(1200, 1200, 105.3)
-    assert history.reading(105.0, 105.4).reason == ""
+    assert history.reading(105.0, 105.4).reason is None
     assert history.reading(104.9, 105.4).reason == "lock not confirmed"
 
 
 def test_a_lock_that_was_not_renewed_for_a_lease_is_not_relied_on(history: ClockHistory) -> None:
     for i in range(20):
         history.sample(800, 800, 105.2 + 0.2 * i)
-    assert history.reading(100.0, 107.9).reason == ""
+    assert history.reading(100.0, 107.9).reason is None
     assert history.reading(100.0, 108.1).reason == "lock not confirmed"
     history.lock(800, clock_lock(800), 109.0)
     assert history.reading(105.0, 109.0).reason == "lock not confirmed"
@@ -286,7 +286,7 @@ def test_close_gives_the_clock_back(agent: Agent, connect: Connect, monkeypatch:
 def test_after_a_restart_of_the_agent_the_clock_is_locked_again(agent: Agent, connect: Connect) -> None:
     link = connect(lease_s=30)
     link.lock(800, 60)
-    until(lambda: link.reading(time.monotonic()).reason == "")
+    until(lambda: link.reading(time.monotonic()).reason is None)
     before = time.monotonic()
     agent.stop()
     until(lambda: not link.connected)

@@ -11,7 +11,7 @@ import pytest
 import zmq
 
 from controller.links.ran import RanLink
-from controller.links.ran_protocol import CellJoined, CellLost, Event, QuotaApplied, Report
+from controller.links.ran_protocol import CellJoined, CellLost, Event, QuotaApplied, RawReport
 from tests.links.test_codec import T0, hello, report
 from wire import keys, ran_pb2
 from wire.security import CurveClient, InsecureAddress, curve_client, curve_server
@@ -113,7 +113,7 @@ def test_two_cells_report_and_get_their_own_quotas(bench: Bench) -> None:
     assert set(bench.link.cells) == set(gnbs)
     for i, (cell, gnb) in enumerate(gnbs.items()):
         gnb.report(sessions[cell])
-        taken = bench.event(Report)
+        taken = bench.event(RawReport)
         assert (taken.cell_id, taken.message.session) == (cell, sessions[cell])
         sequence = bench.link.set_quota(cell, {"ar": (10 + i, 5)}, {"ue-0": "ar"}, 10)
         quota = bench.answer(gnb).set_quota
@@ -144,7 +144,7 @@ def test_noise_and_messages_of_several_frames_do_not_stop_the_link(bench: Bench)
     gnb.socket.send(b"")
     gnb.socket.send(bytes(100_000))
     gnb.report(session)
-    assert bench.event(Report).cell_id == "cell-1"
+    assert bench.event(RawReport).cell_id == "cell-1"
     assert bench.link.counters.get("ran_malformed_total", "cell-1") == 4
 
 
@@ -152,7 +152,7 @@ def test_a_connection_with_the_same_identity_takes_over(bench: Bench) -> None:
     old = bench.gnb(identity=b"gnb")
     first = bench.join(old)
     old.report(first)
-    bench.event(Report)
+    bench.event(RawReport)
     new = bench.gnb(identity=b"gnb")
     second = bench.join(new)
     assert second != first
@@ -170,7 +170,7 @@ def test_a_controller_that_was_restarted_asks_for_hello(bench: Bench) -> None:
     assert bench.answer(gnb).HasField("hello_request")
     session = bench.join(gnb)
     gnb.report(session)
-    assert bench.event(Report).cell_id == "cell-1"
+    assert bench.event(RawReport).cell_id == "cell-1"
 
 
 def test_a_gnb_that_vanished_is_lost_counted_and_comes_back(bench: Bench) -> None:
@@ -184,7 +184,7 @@ def test_a_gnb_that_vanished_is_lost_counted_and_comes_back(bench: Bench) -> Non
     again = bench.gnb()
     session = bench.join(again)
     again.report(session)
-    assert bench.event(Report).cell_id == "cell-1"
+    assert bench.event(RawReport).cell_id == "cell-1"
 
 
 def test_a_full_queue_towards_a_cell_is_counted_and_others_are_served(bench: Bench) -> None:
@@ -200,7 +200,7 @@ def test_a_full_queue_towards_a_cell_is_counted_and_others_are_served(bench: Ben
             break
     assert bench.link.counters.get("ran_send_failed_total", "cell-1")
     well.report(session)
-    assert bench.event(Report, lambda e: e.cell_id == "cell-2")
+    assert bench.event(RawReport, lambda e: e.cell_id == "cell-2")
 
 
 def test_poll_takes_a_bounded_batch(bench: Bench) -> None:
@@ -247,7 +247,7 @@ def test_curve_lets_a_cell_in_with_its_own_key_only(secured: Bench, folder: Path
     own = secured.gnb(curve=curve_client(folder, "cell-1"))
     session = secured.join(own, "cell-1")
     own.report(session)
-    assert secured.event(Report).cell_id == "cell-1"
+    assert secured.event(RawReport).cell_id == "cell-1"
     other = secured.gnb(curve=curve_client(folder, "cell-2"))
     other.send(hello=hello("cell-1"))
     assert "key" in secured.answer(other).reject.reason

@@ -16,7 +16,7 @@ from controller.links.ran_protocol import (
     QuotaApplied,
     QuotaNotHonoured,
     RanProtocol,
-    Report,
+    RawReport,
 )
 from tests.links.test_codec import T0, hello, report
 from wire import PROTOCOL_VERSION, ran_pb2
@@ -159,10 +159,10 @@ def test_with_keys_a_cell_id_belongs_to_one_key(bench: Bench) -> None:
     stolen = report()
     stolen.session, stolen.sequence = session, 1
     bench.send(mac_report=stolen, owner="cell-2")
-    assert bench.events(Report) == [] and bench.replies() == []
+    assert bench.events(RawReport) == [] and bench.replies() == []
     assert bench.count("ran_wrong_key_total") == 2
     bench.send(mac_report=stolen, owner="cell-1")
-    assert len(bench.events(Report)) == 1
+    assert len(bench.events(RawReport)) == 1
 
 
 def test_a_hello_that_is_repeated_before_the_first_report_keeps_the_session(bench: Bench) -> None:
@@ -195,7 +195,7 @@ def test_the_newer_connection_takes_a_cell_over_and_the_old_one_is_asked_for_hel
     bench.report(old, 2, peer=b"a")
     assert bench.reply().HasField("hello_request")
     bench.report(new, 1, peer=b"b")
-    assert len(bench.events(Report)) == 1
+    assert len(bench.events(RawReport)) == 1
 
 
 def test_a_connection_that_becomes_another_cell_leaves_the_first(bench: Bench) -> None:
@@ -223,7 +223,7 @@ def test_a_report_without_a_session_is_asked_for_hello_once_a_second(bench: Benc
     bench.report(77, 3, peer=b"b")
     assert bench.reply().HasField("hello_request")
     assert bench.count("ran_no_session_total") == 8
-    assert bench.events(Report) == []
+    assert bench.events(RawReport) == []
 
 
 def test_reports_of_the_session_before_do_not_make_a_third_session(bench: Bench) -> None:
@@ -233,14 +233,14 @@ def test_reports_of_the_session_before_do_not_make_a_third_session(bench: Bench)
     bench.report(old, 2)
     assert bench.replies() == []
     bench.report(new, 1)
-    assert len(bench.events(Report)) == 1
+    assert len(bench.events(RawReport)) == 1
 
 
 def test_repeated_and_older_sequences_are_dropped_and_gaps_counted(bench: Bench) -> None:
     session = bench.join()
     for sequence in (5, 6, 6, 3, 10, 9, 11):
         bench.report(session, sequence, T0 + sequence)
-    assert [e.message.sequence for e in bench.events(Report)] == [5, 6, 10, 11]
+    assert [e.message.sequence for e in bench.events(RawReport)] == [5, 6, 10, 11]
     assert bench.count("ran_sequence_backwards_total", "cell-1") == 3
     assert bench.count("ran_reports_lost_total", "cell-1") == 3
     assert bench.count("ran_reports_total", "cell-1") == 4
@@ -250,7 +250,7 @@ def test_an_absurd_sequence_does_not_silence_the_cell(bench: Bench) -> None:
     session = bench.join()
     for sequence in (1, 2**63, 2):
         bench.report(session, sequence, T0 + 1)
-    assert [e.message.sequence for e in bench.events(Report)] == [1, 2]
+    assert [e.message.sequence for e in bench.events(RawReport)] == [1, 2]
     assert bench.count("ran_sequence_jump_total") == 1
 
 
@@ -258,7 +258,7 @@ def test_time_going_backwards_is_dropped_and_counted_and_the_cell_goes_on(bench:
     session = bench.join()
     for sequence, time_ns in enumerate((T0, T0 + 5, T0 - 10**9, T0 - 10**9 + 50), 1):
         bench.report(session, sequence, time_ns)
-    assert [e.message.sequence for e in bench.events(Report)] == [1, 2, 4]
+    assert [e.message.sequence for e in bench.events(RawReport)] == [1, 2, 4]
     assert bench.count("ran_time_backwards_total", "cell-1") == 1
 
 
@@ -283,7 +283,7 @@ def test_malformed_messages_are_counted_and_the_link_goes_on(bench: Bench, data:
     assert bench.count("ran_malformed_total", "") == 1
     assert bench.replies() == []
     bench.report(session, 1)
-    assert len(bench.events(Report)) == 1
+    assert len(bench.events(RawReport)) == 1
 
 
 def test_the_largest_report_of_the_contract_is_not_oversized() -> None:
@@ -329,7 +329,7 @@ def test_a_reporting_cell_is_not_lost(bench: Bench) -> None:
         bench.now += 1.5
         bench.report(session, i + 1)
         bench.protocol.tick(bench.now)
-    assert len(bench.events(Report)) == 10
+    assert len(bench.events(RawReport)) == 10
 
 
 def test_slow_reports_stretch_the_silence() -> None:

@@ -10,14 +10,13 @@ from controller import policies
 from controller.allocators.base import Allocator, SliceView
 from controller.core import hops
 from controller.core.decision import HopChoice, SliceDemand
+from controller.core.measure import Reason
 from controller.core.observation import HOPS, Hop
 from controller.core.spec import LoopSpec, SliceSpec
 from controller.policies.base import Policy
 
 _PATIENCE = 3
 _MODEST = 12
-_SHORT = frozenset({"arbiter cut", "clock not reached"})
-"""Reasons of a hop that had less than its policy asked for."""
 
 
 class ArAllocator(Allocator):
@@ -54,19 +53,19 @@ class ArAllocator(Allocator):
     def _new(self, hop: Hop) -> Policy:
         return policies.make(self._spec.policy, self._actions[hop], **self._spec.policy_options)
 
-    def learn(self, view: SliceView) -> Mapping[Hop, str]:
+    def learn(self, view: SliceView) -> Mapping[Hop, Reason]:
         reasons = dict(view.unattributed)
         for hop in HOPS:
             if hop in reasons:
-                if reasons[hop] in _SHORT:
+                if reasons[hop].short:
                     self._fell_short(hop, view.available.get(hop))
                 continue
             self._short[hop] = 0
             q = view.qos.hop(hop).q
             if hop not in self._played:
-                reasons[hop] = "no decision"
+                reasons[hop] = Reason.NO_DECISION
             elif q is None:
-                reasons[hop] = "hop delay not known"
+                reasons[hop] = Reason.HOP_DELAY_NOT_KNOWN
             else:
                 state, action = self._played[hop]
                 self._policies[hop][state].update(action, q)

@@ -15,6 +15,7 @@ from controller.core.loop import ControlLoop
 from controller.core.observation import Flow, Frames, Mode, Observation
 from controller.core.qos import Metric, delivery_ratio, slot_qos
 from controller.core.spec import LoopSpec
+from controller.scenario import SCS_KHZ
 from controller.store.run import RunStore
 from controller.store.summary import LEGS
 from wire.definitions.nr import TDD_PATTERNS
@@ -139,7 +140,7 @@ def write_run(slots: Sequence[Observation], config: Config, folder: Path, source
 
 
 def _loop_spec(config: Config) -> LoopSpec:
-    return config.loop_spec(config.cells[0].id, 106, 30, TDD_PATTERNS["DSUUU"])
+    return config.loop_spec(config.cells[0].id, 106, SCS_KHZ, TDD_PATTERNS["DSUUU"])
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -31,7 +31,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from controller import sim
+from controller import scenario
 from controller.config import Config
 from controller.experiments.runs import Run, RunSpec, Series, execute
 from controller.store.oracle import COST_WEIGHT, HOP_NAMES, Best, Floats, Reference
@@ -112,7 +112,7 @@ class _Search:
         n_prb, mhz = config.emulation.prb, cell.max_mhz
         self._full = {"ul": n_prb, "edge": mhz, "dl": n_prb}
         self._spec = spec
-        self._loads = np.array(sim.loads(config, spec.seed, spec.duration_s))
+        self._loads = np.array(scenario.loads(config, spec.seed, spec.duration_s))
         self._busy = [int(load) for load in np.unique(self._loads) if load > 0]
         settled = settle(self._loads, config.control.control_slot_s)
         self._counted = {load: (self._loads == load) & settled for load in self._busy}

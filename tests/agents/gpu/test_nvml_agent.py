@@ -27,9 +27,10 @@ from click.testing import CliRunner
 from agents.gpu.device import ERRORS, GpuHangs
 from controller.cli import cli
 from controller.cli.ports import free_port
+from controller.core.measure import Reason
 from controller.core.observation import GpuReading
 from controller.links import codec
-from controller.links.edge import NOT_REACHED, EdgeLink
+from controller.links.edge import EdgeLink
 from tests.agents.gpu import stub as stub_module
 from tests.agents.gpu.stub import BOOST_MHZ, GPUS, SUPPORTED_MHZ, Stub, Unsupported
 from wire import PROTOCOL_VERSION, edge_pb2, edge_pb2_grpc, security
@@ -458,7 +459,7 @@ def test_the_controller_s_link_holds_a_clock_and_sees_it_lost(stub: Stub) -> Non
             until(lambda: reading() == GpuReading(1005), "a second at the clock")
             assert stub.gpu.locked_mhz == 1005
             stub.gpu.ceiling_mhz = 600
-            until(lambda: reading() == GpuReading(600, NOT_REACHED), "the slowdown", CALL_S)
+            until(lambda: reading() == GpuReading(600, Reason.CLOCK_NOT_REACHED), "the slowdown", CALL_S)
             stub.gpu.ceiling_mhz = 0
         finally:
             link.close()

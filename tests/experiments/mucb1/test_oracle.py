@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from controller import sim
+from controller import scenario
 from controller.experiments.mucb1 import oracle
 from controller.experiments.runs import Run, RunSpec, execute
 from controller.store.summary import Allocation
@@ -42,7 +42,7 @@ def found(spec: RunSpec) -> oracle.Oracle:
 def test_each_hop_s_least_action_meets_the_aim_and_the_next_smaller_does_not(
     spec: RunSpec, found: oracle.Oracle
 ) -> None:
-    loads = np.array(sim.loads(spec.load(), spec.seed))
+    loads = np.array(scenario.loads(spec.load(), spec.seed))
     settled = oracle.settle(loads, 1.0)
     assert 20 < settled.sum() < len(loads)
     assert set(loads) == {0, 1, 2}
@@ -69,7 +69,7 @@ def test_each_hop_s_least_action_meets_the_aim_and_the_next_smaller_does_not(
 
 def test_all_hops_together_meet_what_full_resources_meet(spec: RunSpec, found: oracle.Oracle) -> None:
     assert found.reference.verified
-    loads = np.array(sim.loads(spec.load(), spec.seed))
+    loads = np.array(scenario.loads(spec.load(), spec.seed))
     again = execute(spec, [found.reference.actions[int(n)] for n in loads])
     assert again.figures == found.run.figures
     for load in (1, 2):

@@ -1,0 +1,441 @@
+"""One cell under control: the same object behind the live links and behind the virtual clock.
+
+No socket and no clock: times come in. Whoever drives it (:mod:`controller.daemon`, :mod:`controller.sim`)
+hands over what the gNB and the hosts said, closes the control slots, and puts the decisions in force.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from controller.config import CellModel, Config
+from controller.core.collector import SlotCollector
+from controller.core.decision import Decision
+from controller.core.loop import ControlLoop
+from controller.core.measure import Reason
+from controller.core.observation import (
+    ClockReport,
+    Command,
+    Enforcement,
+    GpuReading,
+    MacReport,
+    Observation,
+)
+from controller.journal import Event, Journal
+from controller.links import codec
+from controller.links.qos import FlowBegin, HostLost, QosItem
+from controller.links.ran_protocol import LeaseLapsed, QuotaApplied, QuotaNotHonoured
+from controller.streams import Streams
+from wire import ran_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class Away:
+    """There is no session with the gNB. ``carrier`` and ``loop`` are those of the last one, if any."""
+
+    carrier: codec.CellFacts | None = None
+    loop: ControlLoop | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A session with a carrier that the configuration does not fit: the cell is left alone."""
+
+    session: int
+    carrier: codec.CellFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Controlled:
+    """A session under a control loop."""
+
+    session: int
+    carrier: codec.CellFacts
+    loop: ControlLoop
+
+
+State = Away | Joined | Controlled
+
+
+class Face(Protocol):
+    """What acts: the live links, or the emulated testbed."""
+
+    def act(self, decision: Decision, bindings: Mapping[str, str]) -> int:
+        """Put a decision in force; returns the sequence of its quotas (0: there were none to send)."""
+
+    def release(self) -> None:
+        """All resources to everybody; nothing happens where nobody is there."""
+
+
+class ControlledCell:
+    """One cell, its control loop, and what is known of the control slot in progress.
+
+    Transitions of :attr:`state`::
+
+        Away                --joined, the configuration fits-->       Controlled
+        Away                --joined, it does not-->                  Joined
+        Joined, Controlled  --joined (the gNB begins a new session)-> as from Away
+        Joined, Controlled  --lost-->                                 Away
+        Joined              --install (a configuration that fits)-->  Controlled
+        Controlled, Away    --install-->                              the same, with the new loop
+
+    A loop outlives the sessions of its cell while the carrier stays the same. What was learned is kept
+    through everything else as the loop's state.
+
+    UEs that are bound to no slice, and their flows, are background traffic: they have no quota, take what is
+    left, and nobody judges them.
+    """
+
+    def __init__(
+        self,
+        cell_id: str,
+        config: Config,
+        journal: Journal,
+        face: Face,
+        *,
+        learned: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.cell_id = cell_id
+        self.face = face
+        self.journal = journal
+        self.state: State = Away()
+        self.commands: list[Command] = []
+        self.decision: Decision | None = None
+        """The decision in force; None where none is known to be."""
+        self.record: Mapping[str, Any] | None = None
+        """The latest decision, as it is recorded."""
+        self.bindings: dict[str, str] = {}
+        """UE id -> slice."""
+        self._config = config
+        model = _model(config, cell_id)
+        self._collector = SlotCollector([s.id for s in model.slices])
+        self._streams = Streams(2 * config.control.control_slot_s)
+        self._subinterval_ns = int(config.control.subinterval_ms * 1e6)
+        self._background: set[str] = set()
+        self._clock_faults: dict[str, str] = {}
+        self._reports: dict[int, tuple[int, ran_pb2.MacReport]] = {}
+        self._decided_ns = 0
+        self._acknowledged_ns = 0
+        self._sequence = 0
+        self._reasons: dict[str, Reason] = {}
+        self._used: dict[str, list[int | None]] = {}
+        self._learned: Mapping[str, Any] | None = learned
+        self._resume: Mapping[str, Any] | None = None
+
+    # ---- sessions and configurations ----------------------------------------------------------------------
+
+    @property
+    def session(self) -> int:
+        """The number of the session; 0 where there is none."""
+        return 0 if isinstance(self.state, Away) else self.state.session
+
+    @property
+    def carrier(self) -> codec.CellFacts | None:
+        """The carrier that the gNB reported last."""
+        return self.state.carrier
+
+    @property
+    def loop(self) -> ControlLoop | None:
+        """The loop that controls the cell, or did when it was there last."""
+        return None if isinstance(self.state, Joined) else self.state.loop
+
+    @property
+    def controlled(self) -> bool:
+        """Whether there is a session under a control loop."""
+        return isinstance(self.state, Controlled)
+
+    @property
+    def active_flows(self) -> int:
+        """Flows of slices that have not stopped; any thread may ask."""
+        return self._collector.active_flows
+
+    @property
+    def reported_flows(self) -> tuple[str, ...]:
+        """Flows that a host's stream has started and not ended."""
+        return self._streams.flows
+
+    @property
+    def learned(self) -> Mapping[str, Any] | None:
+        """What a new loop would go on from: the state of the one that there is, else the last known."""
+        return self.loop.to_state() if self.loop else self._learned
+
+    def joined(self, session: int, carrier: codec.CellFacts, now_ns: int) -> None:
+        """The gNB has a new session; what was gathered before it is of no use any more."""
+        self._decision_over()
+        self._acknowledged_ns, self._decided_ns = 0, now_ns
+        self._reports.clear()
+        self._collector.restart(now_ns)
+        self.journal.event(self.cell_id, Event.CELL_JOINED, f"session {session}, {carrier}")
+        loop = self.loop
+        if loop is not None and self.carrier == carrier:
+            self.state = Controlled(session, carrier, loop)
+            return
+        learned = self.learned
+        self.state = Joined(session, carrier)
+        try:
+            new = self.loop_for(self._config)
+        except ValueError as error:
+            self._learned = learned
+            self.journal.count("config_refused_total", self.cell_id)
+            self.journal.event(self.cell_id, Event.NOT_CONTROLLED, str(error))
+            return
+        assert new is not None  # has a carrier
+        self._install(new, learned)
+
+    def lost(self, why: str) -> None:
+        """The session is over."""
+        self.journal.event(self.cell_id, Event.CELL_LOST, why)
+        self.state = Away(self.carrier, self.loop)
+        self._decision_over()
+
+    def loop_for(self, config: Config) -> ControlLoop | None:
+        """A new control loop for the cell's carrier; None before it has reported one.
+
+        ValueError where ``config`` does not fit the carrier.
+        """
+        c = self.carrier
+        return None if c is None else ControlLoop(config.loop_spec(self.cell_id, c.n_prb, c.scs_khz, c.tdd))
+
+    def configure(self, config: Config, loop: ControlLoop | None) -> None:
+        """Go on under another configuration; ``loop`` is what :meth:`loop_for` made of it."""
+        model = _model(config, self.cell_id)
+        kept = {s.id for s in model.slices} & self._fitting(model)
+        learned = self.learned
+        if learned:
+            same = {name: s for name, s in learned["slices"].items() if name in kept}
+            learned = {**learned, "slices": same}
+        self._config = config
+        self._collector.set_slices([s.id for s in model.slices])
+        if loop is not None:
+            self._decision_over()
+            self._install(loop, learned)
+
+    def _fitting(self, model: CellModel) -> set[str]:
+        """Slices that go on learning under ``model``: their service and actions are as before."""
+        before = {s.id: s for s in _model(self._config, self.cell_id).slices}
+        return {
+            s.id
+            for s in model.slices
+            if (was := before.get(s.id)) is not None and (was.actions, was.service) == (s.actions, s.service)
+        }
+
+    def _install(self, loop: ControlLoop, state: Mapping[str, Any] | None) -> None:
+        """Let ``loop`` control the cell, going on from ``state`` where that fits."""
+        if state:
+            try:
+                loop.load_state(state)
+                where = f"at control slot {loop.control_slot}, mode {loop.mode}"
+                self.journal.event(self.cell_id, Event.LEARNING_RESUMED, where)
+            except ValueError as error:
+                self.journal.event(self.cell_id, Event.LEARNING_RESTARTED, str(error))
+        match self.state:
+            case Away(carrier):
+                self.state = Away(carrier, loop)
+            case Joined(session, carrier) | Controlled(session, carrier):
+                self.state = Controlled(session, carrier, loop)
+        self.bindings = {ue: s.slice for s in loop.spec.slices for ue in s.ues}
+        self._resume = loop.to_state()
+        self.journal.start(self.cell_id, loop.spec.to_dict(), self._resume)
+
+    def _decision_over(self) -> None:
+        """What is in force is not known any more."""
+        self.decision = None
+        self._reasons.clear()
+        self._used.clear()
+
+    # ---- what the gNB says --------------------------------------------------------------------------------
+
+    def report(self, message: ran_pb2.MacReport, received_ns: int) -> None:
+        """Keep a report, unopened, as its state sub-interval's last.
+
+        Its place is the time at which it came: the gNB's clock need not agree with the controller's. One that
+        comes at the end of a sub-interval is of that, not of the next.
+        """
+        if self.controlled:
+            self._reports[(received_ns - 1) // self._subinterval_ns] = received_ns, message
+
+    def enforced(self, event: QuotaApplied | QuotaNotHonoured | LeaseLapsed, now_ns: int) -> None:
+        """What became of the quotas that were asked for."""
+        match event:
+            case QuotaApplied():
+                if event.first:
+                    self._acknowledged_ns = now_ns
+                    return  # its use is that of the slot before
+                for use in event.message.use:
+                    used = self._used.setdefault(use.slice, [None, None])
+                    i = 0 if use.direction == ran_pb2.UL else 1
+                    used[i] = max(used[i] or 0, use.max_new_prb)
+            case QuotaNotHonoured():
+                if event.sequence >= self._sequence:  # else it is about the slot before
+                    self._reasons[event.slice] = Reason.QUOTA_NOT_HONOURED
+                self.journal.event(
+                    self.cell_id,
+                    Event.QUOTA_NOT_HONOURED,
+                    f"slice {event.slice}, {event.direction}: {event.asked} PRB asked, {event.used} used",
+                )
+            case LeaseLapsed():
+                for name in self.decision.quotas if self.decision else ():
+                    self._reasons[name] = Reason.LEASE_LAPSED
+                self.journal.event(self.cell_id, Event.LEASE_LAPSED, "the gNB is back at all PRBs")
+
+    # ---- what the hosts say -------------------------------------------------------------------------------
+
+    def take(self, item: QosItem, now: float) -> None:
+        """A start, an end, frames or a clock that a host reported; ``now`` is monotonic seconds.
+
+        ValueError for what cannot be used; nothing has changed then.
+        """
+        match item:
+            case codec.FrameBatch():
+                self._frames(item)
+            case FlowBegin():
+                self._begin(item)
+            case codec.FlowEnd():
+                if item.flow in self._background:
+                    self._background.discard(item.flow)
+                    return
+                self._streams.stopped(item.flow)
+                self._clock_faults.pop(item.flow, None)
+                self._collector.flow_stop(item.flow, item.time_ns)
+            case ClockReport():
+                self._collector.clock(item)
+            case HostLost():
+                self._host_lost(item, now)
+
+    def _begin(self, item: FlowBegin) -> None:
+        flow = item.flow
+        if not flow.slice:
+            self._background.add(flow.flow)
+            return
+        self._collector.flow_start(flow)
+        self._background.discard(flow.flow)
+        self._streams.started(flow.flow, (item.host, item.stream))
+
+    def _frames(self, item: codec.FrameBatch) -> None:
+        if item.flow in self._background:
+            return
+        before = self._collector.frames_dropped
+        self._collector.frames(item.flow, item.columns, item.synchronised, item.received_ns, item.fault)
+        self._note_clocks(item.flow, item.fault.reason if item.fault else "")
+        if dropped := self._collector.frames_dropped - before:
+            self.journal.count("qos_frames_dropped_total", self.cell_id, dropped)
+
+    def _host_lost(self, item: HostLost, now: float) -> None:
+        ended = self._streams.ended((item.host, item.stream), now)
+        # A stream that never had a flow is a PTP agent's, and missed.
+        kind = Event.HOST_LEFT if ended.left else Event.HOST_LOST
+        in_the_middle = f" in the middle of {', '.join(ended.flows)}" if ended.flows else ""
+        self.journal.event(self.cell_id, kind, f"the QoS stream of {item.host} ended{in_the_middle}")
+
+    def _note_clocks(self, flow: str, reason: str) -> None:
+        """Record when a flow's frames begin and cease to count for the round trip alone."""
+        if reason == self._clock_faults.get(flow, ""):
+            return
+        if reason:
+            self._clock_faults[flow] = reason
+            text = f"flow {flow}: frames count for the round trip alone: {reason}"
+            self.journal.repeated(self.cell_id, Event.CLOCK_FAULT, text)
+        else:
+            del self._clock_faults[flow]
+            text = f"flow {flow}: its clocks agree again"
+            self.journal.repeated(self.cell_id, Event.CLOCK_FAULT_ENDED, text)
+
+    def _forget_flows(self, closed_ns: int, now: float) -> None:
+        """Flows whose host has not come back are over."""
+        for host, flows in self._streams.expire(now):
+            for flow in flows:
+                self._clock_faults.pop(flow, None)
+                self._collector.flow_stop(flow, closed_ns)
+            text = f"{', '.join(flows)}: host {host} was gone for {self._streams.patience_s:g} s"
+            self.journal.event(self.cell_id, Event.FLOWS_FORGOTTEN, text)
+
+    # ---- control slots ------------------------------------------------------------------------------------
+
+    def check(self, command: Command) -> None:
+        """ValueError where an operator's command could not be carried out at the next control slot."""
+        if not isinstance(self.state, Controlled):
+            raise ValueError(f"cell {self.cell_id} is not under control: its gNB is not connected")
+        self.state.loop.check(command)
+
+    def close(self, closed_ns: int, gpu: GpuReading | None, now: float) -> tuple[Observation, Decision]:
+        """Close the control slot, decide the next one, put it in force and record it.
+
+        ``closed_ns`` is CLOCK_REALTIME (or the virtual clock), ``now`` monotonic seconds. Whatever fails
+        before it is in force is raised with everything as it was after the control slot before: commands are
+        kept, and what a half-done step had learned is forgotten. Nothing is renewed past the last good
+        decision then, so the network returns to full resources.
+        """
+        assert isinstance(self.state, Controlled)
+        loop = self.state.loop
+        commands, self.commands = self.commands, []
+        try:
+            self._forget_flows(closed_ns, now)
+            opened_ns = self._acknowledged_ns or self._decided_ns
+            observation = self._collector.close(
+                control_slot=loop.control_slot,
+                opened_ns=opened_ns,
+                closed_ns=closed_ns,
+                reports=self._take_reports(opened_ns),
+                enforcement=self._enforcement(),
+                gpu=gpu,
+                commands=commands,
+            )
+            decision = self._decide(loop, observation)
+            self._sequence = self.face.act(decision, self.bindings)
+        except Exception:
+            self.commands = commands + self.commands
+            self._decision_over()
+            self._restore()
+            raise
+        self.decision, self._decided_ns, self._acknowledged_ns = decision, closed_ns, 0
+        self._reasons.clear()
+        self._used.clear()
+        self.record = decision.to_record()
+        self._resume = loop.to_state()
+        self.journal.slot(observation, self.record, self._resume)
+        return observation, decision
+
+    def _decide(self, loop: ControlLoop, observation: Observation) -> Decision:
+        return loop.step(observation)
+
+    def _restore(self) -> None:
+        """A new loop from the state after the last control slot that was written."""
+        loop = self.loop_for(self._config)
+        assert loop is not None
+        self._install(loop, self._resume)
+
+    def _take_reports(self, opened_ns: int) -> list[MacReport]:
+        """The reports since ``opened_ns``, opened; one that cannot be is counted and left out."""
+        first = opened_ns // self._subinterval_ns
+        kept, self._reports = self._reports, {}
+        opened = (self._open(*kept[index]) for index in sorted(kept) if index >= first)
+        return [report for report in opened if report is not None]
+
+    def _open(self, received_ns: int, message: ran_pb2.MacReport) -> MacReport | None:
+        assert isinstance(self.state, Controlled)
+        try:
+            report = codec.open_report(message, self.state.carrier, received_ns)
+        except codec.BadReport as error:
+            self.journal.repeated(self.cell_id, Event.BAD_REPORT, str(error), "ran_bad_report_total")
+            return None
+        unknown = {*report.slice} - self.state.loop.slices - {""}
+        if unknown:
+            names = ", ".join(map(repr, sorted(unknown)))
+            text = f"MacReport with UEs of {names}"
+            self.journal.repeated(self.cell_id, Event.UNKNOWN_SLICE, text, "ran_unknown_slice_total")
+        return report
+
+    def _enforcement(self) -> dict[str, Enforcement]:
+        if not (self.decision and self.decision.quotas):
+            return {}
+        missing = None if self._acknowledged_ns else Reason.NOT_ACKNOWLEDGED
+        return {
+            name: Enforcement(self._reasons.get(name, missing), *self._used.get(name, (None, None)))
+            for name in self.decision.quotas
+        }
+
+
+def _model(config: Config, cell_id: str) -> CellModel:
+    return next(c for c in config.cells if c.id == cell_id)

@@ -1,0 +1,193 @@
+"""What operators ask of a running controller, carried out on the thread of the control loops.
+
+The command line, the console and the page all come through here.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from pathlib import Path
+from typing import Any
+
+from controller import config as config_module
+from controller.cell import ControlledCell
+from controller.config import Config, ConfigError
+from controller.core.observation import Command, Mode
+from controller.journal import Event, Journal
+from controller.links.operator import ControllerStatus
+from controller.store import checkpoint
+
+CALL_TIMEOUT_S = 5.0
+
+
+class Commands:
+    """The operator's commands, as :class:`controller.links.operator.OperatorTarget`.
+
+    Any thread may command; :meth:`answer` carries out what waits on the thread that calls it. ``end_slot`` is
+    called with a cell whose control slot is to end now, ``taken_over`` with a configuration that counts from
+    now on. ValueError refuses a command with its text.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        cells: Mapping[str, ControlledCell],
+        journal: Journal,
+        *,
+        state: Callable[[], ControllerStatus],
+        end_slot: Callable[[str], None],
+        taken_over: Callable[[Config], None],
+        config_path: Path | None = None,
+        overrides: Mapping[str, Any] | None = None,
+        run_dir: Path | None = None,
+    ) -> None:
+        self._config = config
+        self._cells = cells
+        self._journal = journal
+        self.state = state
+        self._end_slot = end_slot
+        self._taken_over = taken_over
+        self._config_path = config_path
+        self._overrides = dict(overrides or {})
+        self._run_dir = run_dir
+        self._calls: queue.SimpleQueue[tuple[Callable[[], str], Future[str]]] = queue.SimpleQueue()
+
+    def _in_loop(self, call: Callable[[], str]) -> str:
+        """Carry out ``call`` on the control thread; ValueError where that does not answer."""
+        future: Future[str] = Future()
+        self._calls.put((call, future))
+        try:
+            return future.result(CALL_TIMEOUT_S)
+        except FutureTimeout:
+            future.cancel()
+            raise ValueError(f"the control loop did not answer within {CALL_TIMEOUT_S:g} s") from None
+
+    def answer(self) -> None:
+        """Carry out what waits."""
+        while True:
+            try:
+                call, future = self._calls.get_nowait()
+            except queue.Empty:
+                return
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(call())
+            except Exception as error:
+                future.set_exception(error)
+
+    def _chosen(self, cell_id: str) -> Sequence[ControlledCell]:
+        if not cell_id:
+            return list(self._cells.values())
+        try:
+            return [self._cells[cell_id]]
+        except KeyError:
+            raise ValueError(f"unknown cell {cell_id!r}; cells: {', '.join(self._cells)}") from None
+
+    def _command(self, cell_id: str, command: Command, kind: Event) -> Sequence[ControlledCell]:
+        """Check a command with every cell that it is for, then give it to all of them."""
+        cells = self._chosen(cell_id)
+        for cell in cells:
+            cell.check(command)
+        for cell in cells:
+            cell.commands.append(command)
+            self._journal.event(cell.cell_id, kind, f"{command.value} {command.slice}".strip())
+        return cells
+
+    def set_mode(self, cell_id: str, mode: str) -> str:
+        """Change the mode at once: the control slot in progress ends here."""
+
+        def call() -> str:
+            before = {c.cell_id: c.loop.mode for c in self._chosen(cell_id) if c.loop}
+            for cell in self._command(cell_id, Command("mode", mode), Event.SET_MODE):
+                if before[cell.cell_id] == mode:
+                    continue
+                if Mode(mode) in (Mode.RELEASED, Mode.SHADOW):
+                    cell.face.release()
+                self._end_slot(cell.cell_id)
+            return f"mode {mode}"
+
+        return self._in_loop(call)
+
+    def switch_policy(self, cell_id: str, slice_id: str, policy: str) -> str:
+        """Play another policy from the next control slot on; it starts to learn anew."""
+
+        def call() -> str:
+            self._command(cell_id, Command("policy", policy, slice_id), Event.SET_POLICY)
+            return f"policy {policy} from the next control slot on"
+
+        return self._in_loop(call)
+
+    def set_budgets(self, cell_id: str, slice_id: str, ul_ms: float, edge_ms: float, dl_ms: float) -> str:
+        """Judge by other budgets from the next control slot on."""
+
+        def call() -> str:
+            command = Command("budgets", [ul_ms, edge_ms, dl_ms], slice_id)
+            self._command(cell_id, command, Event.SET_BUDGETS)
+            return f"budgets {ul_ms:g} + {edge_ms:g} + {dl_ms:g} ms from the next control slot on"
+
+        return self._in_loop(call)
+
+    def reload(self) -> str:
+        """Read the configuration file again; a bad one changes nothing.
+
+        Slices go on learning unless their service, actions or policy have changed. What an operator had set
+        stays unless the configuration changes it. Cells, links, security, store and the timing of control
+        are read at start alone.
+        """
+
+        def call() -> str:
+            if not self._config_path:
+                raise ValueError("started without a configuration file")
+            try:
+                new = config_module.load(self._config_path, self._overrides)
+            except ConfigError as error:
+                self._journal.count("config_refused_total", "")
+                raise ValueError(f"the configuration stays as it was:\n{error}") from error
+            return self._take_over(new)
+
+        return self._in_loop(call)
+
+    def _take_over(self, new: Config) -> str:
+        """Everything of ``new`` or nothing of it: all loops are made before the first is exchanged."""
+        old = self._config
+        fixed = [k for k in ("links", "security", "store") if getattr(old, k) != getattr(new, k)]
+        if [c.id for c in old.cells] != [c.id for c in new.cells]:
+            fixed.append("cells")
+        changes = {k for k, v in new.control.model_dump().items() if v != getattr(old.control, k)}
+        fixed += [f"control.{k}" for k in sorted(changes - {"mode"})]
+        if fixed:
+            raise ValueError(
+                f"the configuration stays as it was: {', '.join(fixed)} can change at a restart alone"
+            )
+        changed = [
+            self._cells[after.id]
+            for before, after in zip(old.cells, new.cells, strict=True)
+            if before != after or changes
+        ]
+        loops = {c.cell_id: c.loop_for(new) for c in changed}
+        self._config = new
+        self._taken_over(new)
+        for cell in changed:
+            cell.configure(new, loops[cell.cell_id])
+            self._end_slot(cell.cell_id)
+        return f"reloaded; changed: {', '.join(c.cell_id for c in changed) or 'nothing'}"
+
+    def checkpoint(self) -> str:
+        """Write what has been learned to ``checkpoint.json`` in the run folder."""
+
+        def call() -> str:
+            if not self._run_dir:
+                raise ValueError("there is no run folder to write a checkpoint to")
+            states = {c.cell_id: c.loop.to_state() for c in self._cells.values() if c.loop}
+            path = self._run_dir / "checkpoint.json"
+            try:
+                checkpoint.save(path, states)
+            except checkpoint.CheckpointError as error:
+                raise ValueError(f"checkpoint not written: {error}") from error
+            return f"checkpoint of {len(states)} cell(s) in {path}"
+
+        return self._in_loop(call)

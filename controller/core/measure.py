@@ -1,0 +1,123 @@
+"""What a slice acts with, what it promised and what came of it, whatever its service."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal
+
+MAX_NAMES = 16
+"""Measures, and settings, that one service may have: their names are labels of metrics."""
+
+
+class Lever(StrEnum):
+    """What a slice acts with: PRB of uplink and downlink, the GPU's clock, settings of applications."""
+
+    UL = "ul"
+    EDGE = "edge"
+    DL = "dl"
+    SETTINGS = "settings"
+
+
+class Reason(StrEnum):
+    """Why nothing may be learned about a lever from a control slot."""
+
+    NO_DECISION = "no decision"
+    MODE_CHANGED = "mode changed"
+    SHADOW = "shadow"
+    FROZEN = "frozen"
+    RELEASED = "released"
+    ARBITER_CUT = "arbiter cut"
+    NOT_ACKNOWLEDGED = "not acknowledged"
+    QUOTA_NOT_HONOURED = "quota not honoured"
+    LEASE_LAPSED = "lease lapsed"
+    NO_EDGE_AGENT = "no edge agent"
+    CLOCK_NOT_REACHED = "clock not reached"
+    LOCK_NOT_CONFIRMED = "lock not confirmed"
+    CLOCK_RAISED = "clock raised by another slice"
+    SETTINGS_NOT_APPLIED = "settings not applied"
+    ALLOCATOR_FAILED = "allocator failed"
+    NOT_KNOWN = "not known"
+    HOP_DELAY_NOT_KNOWN = "hop delay not known"
+
+    @property
+    def short(self) -> bool:
+        """Whether the lever had less than its slice asked for."""
+        return self in (Reason.ARBITER_CUT, Reason.CLOCK_NOT_REACHED)
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """What one promise came to, user by user.
+
+    ``values`` and ``targets`` are in ``unit`` ("ms", "mos", "1", "frames/s"), one entry a user of
+    :attr:`Outcome.users`; a value of None cannot be told. ``better`` says which way is good. ``met`` is 1, 0,
+    or None where it cannot be told. ``samples`` counts the frames, tasks or poses behind the values. There is
+    no time of computation in it: a replay gives equal measures.
+    """
+
+    name: str
+    unit: str
+    better: Literal["lower", "higher"]
+    values: tuple[float | None, ...]
+    targets: tuple[float, ...]
+    met: int | None
+    samples: int
+
+    def to_record(self, users: tuple[str, ...]) -> dict[str, Any]:
+        """As plain JSON values; ``users`` maps a user to its value and target."""
+        worse = max if self.better == "lower" else min
+        pairs: dict[str, list[float | None]] = {}
+        for user, value, target in zip(users, self.values, self.targets, strict=True):
+            before = pairs.get(user)
+            if before is not None and before[0] is not None:
+                value = before[0] if value is None else worse(value, before[0])
+            pairs[user] = [value, target]
+        return {
+            "unit": self.unit,
+            "better": self.better,
+            "met": self.met,
+            "samples": self.samples,
+            "users": pairs,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A slice's control slot that is over.
+
+    ``met`` is what its delivery ratio counts (that of the first measure, where there is one), ``busy``
+    whether a user was judged. ``unattributed`` says why, for each lever that nothing was learned about.
+    ``counts`` are whole numbers worth a column (late_frames, negative_delays, rebuffers); ``faults`` counts
+    the samples that could be used in part only, by what was wrong with them.
+    """
+
+    met: int | None
+    busy: bool
+    users: tuple[str, ...] = ()
+    measures: tuple[Measure, ...] = ()
+    unattributed: Mapping[Lever, Reason] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+    faults: Mapping[str, int] = field(default_factory=dict)
+
+    def measure(self, name: str) -> Measure:
+        """The measure of that name; KeyError where there is none."""
+        for measure in self.measures:
+            if measure.name == name:
+                return measure
+        raise KeyError(name)
+
+    def to_record(self) -> dict[str, Any]:
+        """As plain JSON values; ``users`` is their number."""
+        record: dict[str, Any] = {
+            "met": self.met,
+            "busy": self.busy,
+            "users": len(self.users),
+            "measures": {m.name: m.to_record(self.users) for m in self.measures},
+            "unattributed": {lever.value: reason.value for lever, reason in self.unattributed.items()},
+            "counts": dict(self.counts),
+        }
+        if self.faults:
+            record["faults"] = dict(self.faults)
+        return record

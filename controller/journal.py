@@ -1,0 +1,149 @@
+"""What is written down of a running controller: the log, the counters, the run record, the live decisions.
+
+Whoever has something to tell says it here, once; where it goes is decided here alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import Any, Protocol
+
+from controller.core.observation import Observation
+from controller.links.counters import Counters
+
+log = logging.getLogger("prbandit.controller")
+
+REPEAT_S = 5.0
+"""An event that may come often (:meth:`Journal.repeated`) is written so often at most."""
+
+COUNTERS: dict[str, str] = {
+    "events_total": "Events in the run record",
+    "step_failed_total": "Control slots in which no decision could be made",
+    "allocator_failed_total": "Control slots in which a slice's allocator failed",
+    "config_refused_total": "Configurations refused",
+}
+"""Help text of the counters that are nobody else's; each has the label ``cell``."""
+
+
+class Event(StrEnum):
+    """The kinds of events."""
+
+    CELL_JOINED = "cell_joined"
+    CELL_LOST = "cell_lost"
+    NOT_CONTROLLED = "not_controlled"
+    LEARNING_RESUMED = "learning_resumed"
+    LEARNING_RESTARTED = "learning_restarted"
+    STEP_FAILED = "step_failed"
+    ALLOCATOR_FAILED = "allocator_failed"
+    QUOTA_NOT_HONOURED = "quota_not_honoured"
+    LEASE_LAPSED = "lease_lapsed"
+    BAD_REPORT = "bad_report"
+    UNKNOWN_SLICE = "unknown_slice"
+    QOS_REFUSED = "qos_refused"
+    SETTINGS_REFUSED = "settings_refused"
+    HOST_LEFT = "host_left"
+    HOST_LOST = "host_lost"
+    FLOWS_FORGOTTEN = "flows_forgotten"
+    CLOCK_FAULT = "clock_fault"
+    CLOCK_FAULT_ENDED = "clock_fault_ended"
+    FIT_FAILED = "fit_failed"
+    SET_MODE = "set_mode"
+    SET_POLICY = "set_policy"
+    SET_BUDGETS = "set_budgets"
+    SET_OPTIONS = "set_options"
+
+
+_EXPECTED = frozenset(
+    {
+        Event.CELL_JOINED,
+        Event.CLOCK_FAULT_ENDED,
+        Event.HOST_LEFT,
+        Event.LEARNING_RESUMED,
+        Event.SET_BUDGETS,
+        Event.SET_MODE,
+        Event.SET_OPTIONS,
+        Event.SET_POLICY,
+    }
+)
+"""What happens in good order: logged as information, all else as a warning."""
+
+
+class Store(Protocol):
+    """The run record, as :class:`controller.store.recorder.AsyncRunStore` keeps it."""
+
+    def record_start(
+        self, time_ns: int, cell: str, spec: Mapping[str, Any], state: Mapping[str, Any]
+    ) -> int: ...
+
+    def record_slot(
+        self, handle: int, observation: Observation, decision: Mapping[str, Any], state: Mapping[str, Any]
+    ) -> None: ...
+
+    def record_event(self, time_ns: int, cell: str, kind: str, text: str = "") -> None: ...
+
+
+class Journal:
+    """Takes events, starts and control slots of any cell.
+
+    ``store`` is the run record, None for none. ``decided`` is called with the cell and the record of each
+    decision (live subscribers, metrics). ``time_ns`` reads CLOCK_REALTIME, or the virtual clock.
+    """
+
+    def __init__(
+        self,
+        counters: Counters | None = None,
+        store: Store | None = None,
+        *,
+        decided: Callable[[Mapping[str, Any]], object] | None = None,
+        time_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self.counters = counters if counters is not None else Counters()
+        self._store = store
+        self._decided = decided
+        self._time_ns = time_ns
+        self._written: dict[tuple[str, Event], int] = {}
+        self._starts: dict[str, int] = {}
+
+    def event(self, cell: str, kind: Event, text: str) -> None:
+        """Something that happened: logged, counted and recorded."""
+        level = logging.INFO if kind in _EXPECTED else logging.WARNING
+        log.log(level, "cell %s: %s: %s", cell, kind.value, text)
+        self.counters.inc("events_total", cell)
+        if self._store:
+            self._store.record_event(self._time_ns(), cell, kind.value, text)
+
+    def repeated(self, cell: str, kind: Event, text: str, counter: str = "") -> None:
+        """An event of a kind that may come often: each is counted in ``counter``, few are written."""
+        if counter:
+            self.counters.inc(counter, cell)
+        now = self._time_ns()
+        last = self._written.get((cell, kind))
+        if last is None or not 0 <= now - last < REPEAT_S * 1e9:
+            self._written[cell, kind] = now
+            self.event(cell, kind, text)
+
+    def failed(self, cell: str, kind: Event, text: str, counter: str, *, trace: bool = False) -> None:
+        """An event of a failure in the controller itself, with the traceback of what is being handled."""
+        self.counters.inc(counter, cell)
+        if trace:
+            log.exception("cell %s: %s", cell, kind.value)
+        self.event(cell, kind, text)
+
+    def count(self, name: str, cell: str, n: int = 1) -> None:
+        """Count without an event."""
+        self.counters.inc(name, cell, n)
+
+    def start(self, cell: str, spec: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+        """A control loop begins with ``state``; the cell's next control slots are its."""
+        if self._store:
+            self._starts[cell] = self._store.record_start(self._time_ns(), cell, spec, state)
+
+    def slot(self, observation: Observation, record: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+        """One control slot: what was observed, decided (``Decision.to_record``) and learned."""
+        if self._store:
+            self._store.record_slot(self._starts[record["cell"]], observation, record, state)
+        if self._decided:
+            self._decided(record)

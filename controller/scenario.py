@@ -1,0 +1,167 @@
+"""From a configuration to the emulated testbed that it describes, and what of a run is known beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agents.emulator import schedule
+from agents.emulator.channel import read_trace
+from agents.emulator.spec import (
+    CellSpec,
+    ChannelProcess,
+    ChannelTrace,
+    EdgeSpec,
+    FlowSpec,
+    LinkSpec,
+    TestbedSpec,
+    UeSpec,
+)
+from controller.config import CellModel, Config, Emulation
+from wire.definitions.nr import TDD_PATTERNS
+
+SUFFIXES = (".csv", ".csv.gz")
+"""Names of the channel traces in a folder."""
+
+SCS_KHZ = 30
+"""Subcarrier spacing of every emulated cell."""
+
+CELL_SEEDS = 1_000_003
+"""What lies between the seeds of two cells of a scenario."""
+
+
+def cell_seed(config: Config, cell_id: str, seed: int) -> int:
+    """The seed of one cell's channel, traffic and schedule; the first cell's is the scenario's own."""
+    return seed + CELL_SEEDS * [c.id for c in config.cells].index(cell_id)
+
+
+def testbed_spec(config: Config, seed: int, cell_id: str = "") -> TestbedSpec:
+    """The emulated testbed of one cell of a scenario (empty: its first).
+
+    Every cell of a scenario has the UEs and flows of the ``emulation`` section, with a seed of its own
+    (:func:`cell_seed`). The schedule ``described`` is drawn with it, ``published`` with the authors' own.
+    Where each UE is in the measured channel: :func:`trace_uses`. ValueError where the configuration has no
+    emulation; OSError, ValueError for a trace that cannot be used.
+    """
+    e = config.emulation
+    if e is None:
+        raise ValueError("the configuration has no emulation section")
+    cell = next(c for c in config.cells if c.id == (cell_id or config.cells[0].id))
+    seed = cell_seed(config, cell.id, seed)
+    channels: Sequence[ChannelProcess | ChannelTrace] = (
+        [ChannelTrace(path=use.trace, start_s=use.start_s) for use in trace_uses(e, seed)]
+        if e.channel_trace
+        else [ChannelProcess()] * e.ues
+    )
+    ues = [
+        UeSpec(f"ue-{i}", 0x4600 + i, _slice_of(cell, f"ue-{i}"), channel)
+        for i, channel in enumerate(channels, 1)
+    ]
+    flows = [
+        FlowSpec(f"openrtist-{i + 1}", ues[i % e.ues].ue_id, active)
+        for i, active in enumerate(_active(e, seed))
+    ]
+    return TestbedSpec(
+        ues=tuple(ues),
+        flows=tuple(flows),
+        cell=CellSpec(cell_id=cell.id, n_prb=e.prb, tdd=TDD_PATTERNS[e.tdd], k2=e.k2),
+        edge=EdgeSpec(max_mhz=cell.max_mhz),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TraceUse:
+    """Where a UE is in a measured channel: the file, the second in which it begins, how many it has.
+
+    Seconds are those of 5G, as the others are cut out; the trace repeats at its end.
+    """
+
+    ue: str
+    trace: str
+    start_s: int
+    length_s: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"ue": self.ue, "trace": self.trace, "start_s": self.start_s, "length_s": self.length_s}
+
+    def __str__(self) -> str:
+        return f"{self.ue}: {Path(self.trace).name} from {self.start_s} of {self.length_s} s"
+
+
+GOLDEN = 0.6180339887498949
+"""The fractional part of its multiples spreads any number of seeds evenly."""
+
+
+def trace_uses(e: Emulation, seed: int) -> tuple[TraceUse, ...]:
+    """The measured channel of each UE under a seed; none where a process drives the cell.
+
+    Of the n traces of a folder (``*.csv, *.csv.gz``, by name) UE k = 0, 1, ... takes number (seed + k) mod n.
+    It begins after the part (:data:`GOLDEN` seed + k / UEs) mod 1 of the trace, so that no two seeds, and no
+    two UEs of a cell, meet the same channel at the same time. ValueError for a folder without traces;
+    ValueError, OSError as :func:`agents.emulator.channel.read_trace`.
+    """
+    if not e.channel_trace:
+        return ()
+    path = Path(e.channel_trace)
+    files = sorted(f for f in path.iterdir() if f.name.endswith(SUFFIXES)) if path.is_dir() else [path]
+    if not files:
+        raise ValueError(f"{path}: no channel trace (*.csv, *.csv.gz) in this folder")
+    chosen = [files[(seed + k) % len(files)] for k in range(e.ues)]
+    lengths = {file: len(read_trace(ChannelTrace(path=file), LinkSpec())) for file in set(chosen)}
+    return tuple(
+        TraceUse(
+            f"ue-{k + 1}", str(file), int((GOLDEN * seed + k / e.ues) % 1 * lengths[file]), lengths[file]
+        )
+        for k, file in enumerate(chosen)
+    )
+
+
+def _slice_of(cell: CellModel, ue_id: str) -> str:
+    """The slice that a UE is bound to; empty: none, it is background traffic."""
+    return next((s.id for s in cell.slices if ue_id in s.ues), "")
+
+
+def _active(e: Emulation, seed: int) -> tuple[schedule.Intervals, ...]:
+    if e.schedule == "always" or e.on_off is None:
+        return (((0.0, e.duration_s),),) * e.flows
+    times = e.on_off.model_dump()
+    if e.schedule == "published":
+        return schedule.published(e.flows, e.duration_s, **times)
+    return schedule.described(e.flows, e.duration_s, **times, seed=seed)
+
+
+def control_slots(config: Config, duration_s: float | None = None) -> int:
+    """Control slots that a run holds; ValueError for none, and for a run longer than its scenario.
+
+    ``duration_s`` shortens the scenario.
+    """
+    if config.emulation is None:
+        raise ValueError("the configuration has no emulation section")
+    length_s = config.emulation.duration_s if duration_s is None else duration_s
+    slot_s = config.control.control_slot_s
+    if length_s > config.emulation.duration_s:
+        raise ValueError(
+            f"{length_s:g} s are more than the scenario's {config.emulation.duration_s:g} s "
+            "(emulation.duration_s): its flows end there"
+        )
+    if not length_s >= slot_s:
+        raise ValueError(f"{length_s:g} s hold no control slot of {slot_s:g} s")
+    return int(length_s / slot_s)
+
+
+def loads(config: Config, seed: int, duration_s: float | None = None) -> tuple[int, ...]:
+    """Flows that are active at some time in each control slot of a run, known beforehand."""
+    slot_s = config.control.control_slot_s
+    count = [0] * control_slots(config, duration_s)
+    assert config.emulation is not None  # has control slots
+    for active in _active(config.emulation, seed):
+        touched = {
+            slot
+            for start, stop in active
+            for slot in range(int(start / slot_s), min(len(count), -int(-stop // slot_s)))
+        }
+        for slot in touched:
+            count[slot] += 1
+    return tuple(count)

@@ -1,0 +1,241 @@
+"""One cell under control, without links: states, reports, enforcement, flows, failures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from controller import config
+from controller.cell import Away, Controlled, ControlledCell, Joined
+from controller.core.decision import Decision
+from controller.core.loop import ControlLoop
+from controller.core.measure import Reason
+from controller.core.observation import Command, Flow, GpuReading, Observation
+from controller.journal import Event, Journal
+from controller.links import codec
+from controller.links.qos import FlowBegin, HostLost
+from controller.links.ran_protocol import LeaseLapsed, QuotaApplied, QuotaNotHonoured
+from wire import ran_pb2
+from wire.definitions.nr import TDD_PATTERNS
+
+T0 = 1_800_000_000_000_000_000
+MS = 1_000_000
+S = 1_000 * MS
+CARRIER = codec.CellFacts("cell-1", 106, 30, TDD_PATTERNS["DSUUU"])
+NARROW = codec.CellFacts("cell-1", 51, 30, TDD_PATTERNS["DSUUU"])
+CONFIG = """
+control: {control_slot_s: 1.0, guard_ms: 0.0}
+cells:
+  - id: cell-1
+    slices: [{id: ar, ues: [ue-1]}]
+"""
+
+
+class Memory:
+    """A run record that keeps events in a list."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+        self.slots: list[Mapping[str, Any]] = []
+
+    def record_start(self, time_ns: int, cell: str, spec: Any, state: Any) -> int:
+        return 1
+
+    def record_slot(self, handle: int, observation: Observation, decision: Any, state: Any) -> None:
+        self.slots.append(decision)
+
+    def record_event(self, time_ns: int, cell: str, kind: str, text: str = "") -> None:
+        self.events.append(kind)
+
+
+class Face:
+    def __init__(self) -> None:
+        self.acted: list[Decision] = []
+        self.released = 0
+        self.fails = False
+
+    def act(self, decision: Decision, bindings: Mapping[str, str]) -> int:
+        if self.fails:
+            raise ValueError("no quota goes out")
+        self.acted.append(decision)
+        return len(self.acted)
+
+    def release(self) -> None:
+        self.released += 1
+
+
+@pytest.fixture
+def memory() -> Memory:
+    return Memory()
+
+
+@pytest.fixture
+def cell(memory: Memory) -> ControlledCell:
+    journal = Journal(store=memory, time_ns=lambda: T0)
+    return ControlledCell("cell-1", config.parse(CONFIG), journal, Face())
+
+
+def close(cell: ControlledCell, slot: int) -> tuple[Observation, Decision]:
+    closed = T0 + slot * S
+    done = cell.close(closed, GpuReading(1600), closed / 1e9)
+    applied(cell, slot, first=True)
+    return done
+
+
+def applied(cell: ControlledCell, slot: int, *use: ran_pb2.SliceUse, first: bool = False) -> None:
+    message = ran_pb2.Applied(sequence=slot, use=use)
+    cell.enforced(QuotaApplied("cell-1", slot, message, first, {}), T0 + slot * S)
+
+
+def mac_report(mcs: int = 18, slice_: str = "ar") -> ran_pb2.MacReport:
+    state = ran_pb2.DirectionState(mcs=mcs, mcs_table=1, layers=1)
+    ue = ran_pb2.UeState(rnti=1, ue_id="ue-1", slice=slice_, ul=state, dl=state, cqi=15, snr_db=20.0)
+    return ran_pb2.MacReport(session=1, sequence=1, time_ns=T0, ues=[ue])
+
+
+def flow(name: str, slice_: str) -> Flow:
+    return Flow(name, "ue-1", slice_, 1e6, 1e6, T0)
+
+
+def frames(name: str) -> codec.FrameBatch:
+    columns = np.array([[1, T0 + 1, T0 + 2, T0 + 3, T0 + 4]], np.int64)
+    return codec.FrameBatch(name, columns, True, 0)
+
+
+def test_states_follow_the_sessions_of_the_gnb(cell: ControlledCell, memory: Memory) -> None:
+    assert cell.state == Away() and cell.session == 0 and not cell.controlled
+    cell.joined(7, NARROW, T0)
+    assert cell.state == Joined(7, NARROW) and not cell.controlled and cell.loop is None
+    cell.joined(8, CARRIER, T0)
+    assert isinstance(cell.state, Controlled) and cell.session == 8
+    loop = cell.state.loop
+    cell.lost("silent")
+    assert cell.state == Away(CARRIER, loop) and cell.session == 0
+    cell.joined(9, CARRIER, T0)
+    assert cell.state == Controlled(9, CARRIER, loop)
+    assert memory.events == ["cell_joined", "not_controlled", "cell_joined", "cell_lost", "cell_joined"]
+
+
+def test_what_was_learned_survives_a_carrier_that_does_not_fit(cell: ControlledCell) -> None:
+    cell.joined(1, CARRIER, T0)
+    for slot in range(3):
+        close(cell, slot)
+    before = cell.learned
+    cell.joined(2, NARROW, T0)
+    assert cell.loop is None and cell.learned == before
+    cell.joined(3, CARRIER, T0)
+    assert cell.loop is not None and cell.loop.control_slot == 3
+
+
+def test_the_last_report_of_each_sub_interval_is_kept_and_opened_at_the_close(cell: ControlledCell) -> None:
+    cell.joined(1, CARRIER, T0)
+    close(cell, 0)
+    for ms in (1, 50, 150, 200, 250, 350, 900):
+        cell.report(mac_report(31 if ms == 350 else 18), T0 + ms * MS)
+    observation, _ = close(cell, 1)
+    # One at the very end of a sub-interval is of that one; one that cannot be opened is left out, counted.
+    assert [(r.time_ns - T0) // MS for r in observation.reports] == [200, 900]
+    assert cell.journal.counters.get("ran_bad_report_total", "cell-1") == 1
+    assert close(cell, 2)[0].reports == ()
+
+
+def test_a_report_of_a_slice_that_is_not_configured_is_counted_and_used(cell: ControlledCell) -> None:
+    cell.joined(1, CARRIER, T0)
+    close(cell, 0)
+    cell.report(mac_report(slice_="other"), T0 + 1)
+    assert len(close(cell, 1)[0].reports) == 1
+    assert cell.journal.counters.get("ran_unknown_slice_total", "cell-1") == 1
+
+
+def test_a_flow_of_no_slice_is_background_traffic(cell: ControlledCell) -> None:
+    cell.joined(1, CARRIER, T0)
+    close(cell, 0)
+    cell.take(FlowBegin("h", flow("b", "")), 0.0)
+    cell.take(FlowBegin("h", flow("f", "ar")), 0.0)
+    for name in ("b", "f"):
+        cell.take(frames(name), 0.0)
+    observation, _ = close(cell, 1)
+    assert [f.flow for f in observation.flows] == ["f"] and len(observation.frames) == 1
+    cell.take(codec.FlowEnd("b", T0 + S), 0.0)
+    with pytest.raises(ValueError, match="flow b: frames, but it never started"):
+        cell.take(frames("b"), 0.0)
+    with pytest.raises(ValueError, match="unknown slice 'nosuch'"):
+        cell.take(FlowBegin("h", flow("g", "nosuch")), 0.0)
+
+
+def test_flows_of_a_host_that_does_not_come_back_end(cell: ControlledCell, memory: Memory) -> None:
+    cell.joined(1, CARRIER, T0)
+    cell.take(FlowBegin("h", flow("f", "ar"), 5), 0.0)
+    cell.take(FlowBegin("h", flow("g", "ar"), 6), 0.0)
+    cell.take(HostLost("h", T0, 5), T0 / 1e9)
+    cell.take(FlowBegin("h", flow("f", "ar"), 7), 0.0)  # comes back in time
+    cell.take(HostLost("h", T0, 6), T0 / 1e9)
+    for slot in range(4):
+        close(cell, slot)
+    assert cell.reported_flows == ("f",) and cell.active_flows == 1
+    assert memory.events.count("host_lost") == 2 and memory.events.count("flows_forgotten") == 1
+
+
+@pytest.mark.parametrize(
+    ("event", "reason"),
+    [
+        (None, None),
+        (QuotaNotHonoured("cell-1", "ar", "ul", 10, 11, 2), Reason.QUOTA_NOT_HONOURED),
+        (QuotaNotHonoured("cell-1", "ar", "ul", 10, 11, 1), None),  # of the control slot before
+        (LeaseLapsed("cell-1"), Reason.LEASE_LAPSED),
+    ],
+)
+def test_what_became_of_the_quotas(cell: ControlledCell, event: Any, reason: Reason | None) -> None:
+    cell.joined(1, CARRIER, T0)
+    close(cell, 0)
+    close(cell, 1)
+    applied(cell, 2, ran_pb2.SliceUse(slice="ar", direction=ran_pb2.UL, max_new_prb=9))
+    if event is not None:
+        cell.enforced(event, T0 + S)
+    enforcement = close(cell, 2)[0].enforcement["ar"]
+    assert (enforcement.reason, enforcement.ul_used, enforcement.dl_used) == (reason, 9, None)
+
+
+def test_quotas_that_were_not_acknowledged_say_so(cell: ControlledCell) -> None:
+    cell.joined(1, CARRIER, T0)
+    cell.close(T0, None, 0.0)
+    observation, _ = cell.close(T0 + S, None, 1.0)
+    assert observation.enforcement["ar"].reason is Reason.NOT_ACKNOWLEDGED
+
+
+@pytest.mark.parametrize("where", ["loop", "face"])
+def test_a_control_slot_that_fails_leaves_nothing_behind(
+    cell: ControlledCell, memory: Memory, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    cell.joined(1, CARRIER, T0)
+    close(cell, 0)
+    assert isinstance(cell.face, Face)
+    before = cell.learned
+    command = Command("mode", "shadow")
+    cell.check(command)
+    cell.commands.append(command)
+    with monkeypatch.context() as broken:
+        if where == "loop":
+            broken.setattr(ControlLoop, "step", lambda _loop, _observation: 1 / 0)
+        cell.face.fails = where == "face"
+        with pytest.raises((ZeroDivisionError, ValueError)):
+            close(cell, 1)
+    cell.face.fails = False
+    assert cell.decision is None and cell.learned == before and cell.commands == [command]
+    assert len(memory.slots) == 1
+    _, decision = close(cell, 2)
+    assert decision.mode == "shadow" and cell.commands == []
+
+
+def test_every_kind_of_event_is_written_once_in_its_time() -> None:
+    memory, now = Memory(), [T0]
+    journal = Journal(store=memory, time_ns=lambda: now[0])
+    for ns in (0, 1, 4_999 * MS, 5_000 * MS, -3_600 * S):  # a clock that is set back silences nothing
+        now[0] = T0 + ns
+        journal.repeated("c", Event.BAD_REPORT, "x", "ran_bad_report_total")
+    assert memory.events == ["bad_report"] * 3
+    assert journal.counters.get("ran_bad_report_total", "c") == 5
+    assert journal.counters.get("events_total", "c") == 3
