@@ -13,7 +13,6 @@ from typing import Any, Protocol
 from controller.config import CellModel, Config
 from controller.core.collector import SlotCollector
 from controller.core.decision import Decision
-from controller.core.loop import ControlLoop
 from controller.core.measure import Reason
 from controller.core.observation import (
     ClockReport,
@@ -27,6 +26,7 @@ from controller.journal import Event, Journal
 from controller.links import codec
 from controller.links.qos import FlowBegin, HostLost, QosItem
 from controller.links.ran_protocol import LeaseLapsed, QuotaApplied, QuotaNotHonoured
+from controller.loop import ControlLoop
 from controller.streams import Streams
 from wire import ran_pb2
 
@@ -201,33 +201,23 @@ class ControlledCell:
     def configure(self, config: Config, loop: ControlLoop | None) -> None:
         """Go on under another configuration; ``loop`` is what :meth:`loop_for` made of it."""
         model = _model(config, self.cell_id)
-        kept = {s.id for s in model.slices} & self._fitting(model)
         learned = self.learned
-        if learned:
-            same = {name: s for name, s in learned["slices"].items() if name in kept}
-            learned = {**learned, "slices": same}
         self._config = config
         self._collector.set_slices([s.id for s in model.slices])
         if loop is not None:
             self._decision_over()
             self._install(loop, learned)
 
-    def _fitting(self, model: CellModel) -> set[str]:
-        """Slices that go on learning under ``model``: their service and actions are as before."""
-        before = {s.id: s for s in _model(self._config, self.cell_id).slices}
-        return {
-            s.id
-            for s in model.slices
-            if (was := before.get(s.id)) is not None and (was.actions, was.service) == (s.actions, s.service)
-        }
-
     def _install(self, loop: ControlLoop, state: Mapping[str, Any] | None) -> None:
         """Let ``loop`` control the cell, going on from ``state`` where that fits."""
         if state:
             try:
-                loop.load_state(state)
+                anew = loop.load_state(state)
                 where = f"at control slot {loop.control_slot}, mode {loop.mode}"
                 self.journal.event(self.cell_id, Event.LEARNING_RESUMED, where)
+                if anew:
+                    text = f"slices that start anew: {', '.join(anew)}"
+                    self.journal.event(self.cell_id, Event.LEARNING_RESTARTED, text)
             except ValueError as error:
                 self.journal.event(self.cell_id, Event.LEARNING_RESTARTED, str(error))
         match self.state:
@@ -392,6 +382,10 @@ class ControlledCell:
         self.decision, self._decided_ns, self._acknowledged_ns = decision, closed_ns, 0
         self._reasons.clear()
         self._used.clear()
+        for part in decision.slices:
+            for what, why in part.failed.items():
+                text = f"slice {part.slice}: {what}: {why}"
+                self.journal.repeated(self.cell_id, Event.ALLOCATOR_FAILED, text, "allocator_failed_total")
         self.record = decision.to_record()
         self._resume = loop.to_state()
         self.journal.slot(observation, self.record, self._resume)

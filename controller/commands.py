@@ -87,14 +87,14 @@ class Commands:
         except KeyError:
             raise ValueError(f"unknown cell {cell_id!r}; cells: {', '.join(self._cells)}") from None
 
-    def _command(self, cell_id: str, command: Command, kind: Event) -> Sequence[ControlledCell]:
+    def _command(self, cell_id: str, command: Command, kind: Event, text: str) -> Sequence[ControlledCell]:
         """Check a command with every cell that it is for, then give it to all of them."""
         cells = self._chosen(cell_id)
         for cell in cells:
             cell.check(command)
         for cell in cells:
             cell.commands.append(command)
-            self._journal.event(cell.cell_id, kind, f"{command.value} {command.slice}".strip())
+            self._journal.event(cell.cell_id, kind, f"{text} {command.slice}".strip())
         return cells
 
     def set_mode(self, cell_id: str, mode: str) -> str:
@@ -102,7 +102,7 @@ class Commands:
 
         def call() -> str:
             before = {c.cell_id: c.loop.mode for c in self._chosen(cell_id) if c.loop}
-            for cell in self._command(cell_id, Command("mode", mode), Event.SET_MODE):
+            for cell in self._command(cell_id, Command("mode", mode), Event.SET_MODE, mode):
                 if before[cell.cell_id] == mode:
                     continue
                 if Mode(mode) in (Mode.RELEASED, Mode.SHADOW):
@@ -116,7 +116,8 @@ class Commands:
         """Play another policy from the next control slot on; it starts to learn anew."""
 
         def call() -> str:
-            self._command(cell_id, Command("policy", policy, slice_id), Event.SET_POLICY)
+            options = {"policy": policy, "policy_options": {}}
+            self._command(cell_id, Command("options", options, slice_id), Event.SET_POLICY, policy)
             return f"policy {policy} from the next control slot on"
 
         return self._in_loop(call)
@@ -125,8 +126,9 @@ class Commands:
         """Judge by other budgets from the next control slot on."""
 
         def call() -> str:
-            command = Command("budgets", [ul_ms, edge_ms, dl_ms], slice_id)
-            self._command(cell_id, command, Event.SET_BUDGETS)
+            budgets = {"ul_ms": ul_ms, "edge_ms": edge_ms, "dl_ms": dl_ms}
+            command = Command("options", {"budgets": budgets}, slice_id)
+            self._command(cell_id, command, Event.SET_BUDGETS, f"{ul_ms:g} + {edge_ms:g} + {dl_ms:g} ms")
             return f"budgets {ul_ms:g} + {edge_ms:g} + {dl_ms:g} ms from the next control slot on"
 
         return self._in_loop(call)

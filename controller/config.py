@@ -8,15 +8,26 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    SerializationInfo,
+    SkipValidation,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from controller import policies
-from controller.allocators import services
-from controller.core.budgets import Budgets
+from controller import slicing
+from controller.allocators import service
+from controller.allocators.base import Options
 from controller.core.hops import Carrier
 from controller.core.observation import Mode
-from controller.core.qos import Metric
-from controller.core.spec import LoopSpec, SliceSpec
+from controller.core.spec import LoopSpec, Share, SliceSpec
 from wire.definitions.nr import TDD_PATTERNS, TddPattern
 
 
@@ -30,7 +41,10 @@ class _Strict(BaseModel):
 
 Name = Annotated[str, Field(min_length=1, max_length=31, pattern=r"^[A-Za-z0-9._:-]+$")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+Overhead = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+
+MAX_PRB = 275
+"""TS 38.331: maxNrofPhysicalResourceBlocks."""
 
 
 class Control(_Strict):
@@ -51,77 +65,80 @@ class Control(_Strict):
         return self
 
 
-class BudgetsModel(_Strict):
-    """Delay budgets of the hops in ms; the round trip's is their sum."""
+class ShareModel(_Strict):
+    """PRBs of each direction (TS 28.541 RRMPolicyRatio): nobody else's, before others, at most."""
 
-    ul_ms: Positive = 70.0
-    edge_ms: Positive = 20.0
-    dl_ms: Positive = 60.0
+    dedicated: Annotated[int, Field(ge=0, le=275)] = 0
+    min: Annotated[int, Field(ge=0, le=275)] = 0
+    max: Annotated[int, Field(ge=0, le=275)] = 275
 
+    @model_validator(mode="after")
+    def _ordered(self) -> ShareModel:
+        self.to_share()
+        return self
 
-class Actions(_Strict):
-    """The action sets, ascending: PRBs of uplink and downlink, GPU MHz."""
-
-    ul_prb: tuple[int, ...] = (10, 20, 30, 40, 50, 60, 70, 80, 90, 100)
-    dl_prb: tuple[int, ...] = (10, 20, 30, 40, 50, 60, 70, 80, 90, 100)
-    gpu_mhz: tuple[int, ...] = tuple(range(500, 1601, 100))
-
-    @field_validator("ul_prb", "dl_prb", "gpu_mhz", mode="before")
-    @classmethod
-    def _sequence(cls, value: Any) -> Any:
-        """A YAML list, or ``{from: 10, to: 106, step: 20}``."""
-        if isinstance(value, dict):
-            if set(value) != {"from", "to", "step"} or not all(type(v) is int for v in value.values()):
-                raise ValueError("a range needs the whole numbers from, to and step, nothing else")
-            if value["step"] <= 0 or value["to"] < value["from"]:
-                raise ValueError(f"the range {value} is empty")
-            return tuple(range(value["from"], value["to"] + 1, value["step"]))
-        return tuple(value) if isinstance(value, list) else value
-
-    @field_validator("ul_prb", "dl_prb", "gpu_mhz")
-    @classmethod
-    def _ascending(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if not value or value[0] <= 0 or list(value) != sorted(set(value)):
-            raise ValueError(f"must be ascending whole numbers above 0, not {list(value)}")
-        return value
+    def to_share(self) -> Share:
+        return Share(self.dedicated, self.min, self.max)
 
 
 class SliceModel(_Strict):
-    """One slice of a cell."""
+    """One slice of a cell. Every key that is not one of these is an option of its service."""
 
     id: Name
     service: str = "ar"
-    policy: str = "mucb1"
-    policy_options: dict[str, Any] = Field(default_factory=dict)
-    budgets: BudgetsModel = BudgetsModel()
-    metric: str = "mean"
-    actions: Actions = Actions()
     ues: tuple[Name, ...] = ()
-    queue: bool = True
+    share: ShareModel = ShareModel()
+    options: SkipValidation[Options] = Field(default_factory=Options)
 
     @field_validator("ues", mode="before")
     @classmethod
     def _list(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
 
-    @field_validator("service")
+    @model_validator(mode="wrap")
     @classmethod
-    def _service(cls, value: str) -> str:
-        if value not in services():
-            raise ValueError(f"unknown service {value!r}; services: {', '.join(services())}")
-        return value
+    def _of_service(cls, data: Any, handler: ModelWrapValidatorHandler[SliceModel]) -> SliceModel:
+        if not isinstance(data, dict):
+            return handler(data)
+        common = {k: v for k, v in data.items() if k in cls.model_fields and k != "options"}
+        errors: list[InitErrorDetails] = []
+        made = None
+        try:
+            made = handler(common)
+        except ValidationError as error:
+            errors += map(_detail, error.errors())
+        name = data.get("service", "ar")
+        try:
+            of = service(name).options if isinstance(name, str) else None
+        except ValueError as error:
+            of = None
+            errors.append(
+                _detail({"type": "value_error", "msg": str(error), "loc": ("service",), "input": name})
+            )
+        if of is not None:
+            try:
+                options = of.model_validate({k: v for k, v in data.items() if k not in common})
+            except ValidationError as error:
+                errors += map(_detail, error.errors())
+        if errors or made is None:
+            raise ValidationError.from_exception_data(cls.__name__, errors)
+        object.__setattr__(made, "options", options)
+        return made
 
-    @field_validator("metric")
-    @classmethod
-    def _metric(cls, value: str) -> str:
-        Metric.parse(value)
-        return value
+    @model_serializer(mode="plain")
+    def _flat(self, info: SerializationInfo) -> dict[str, Any]:
+        mode = "json" if info.mode_is_json() else "python"
+        ues = list(self.ues) if info.mode_is_json() else self.ues
+        share = {} if self.share == ShareModel() else {"share": self.share.model_dump()}
+        of = {"id": self.id, "service": self.service, "ues": ues, **share}
+        return {**of, **self.options.model_dump(mode=mode)}
 
-    @model_validator(mode="after")
-    def _policy(self) -> SliceModel:
-        for actions in (self.actions.ul_prb, self.actions.dl_prb, self.actions.gpu_mhz):
-            policies.make(self.policy, actions, **self.policy_options)
-        return self
+
+def _detail(error: Any) -> InitErrorDetails:
+    """One mistake as a mistake of the model around."""
+    message = str(error["msg"]).replace("{", "{{").replace("}", "}}")
+    kind = PydanticCustomError(error["type"], message)
+    return InitErrorDetails(type=kind, loc=error["loc"], input=error.get("input"))
 
 
 class CellModel(_Strict):
@@ -129,10 +146,11 @@ class CellModel(_Strict):
 
     id: Name
     slices: tuple[SliceModel, ...] = (SliceModel(id="ar"),)
+    arbiter: str = "maxmin"
     gpu: str = ""
     max_mhz: Annotated[int, Field(gt=0, le=100_000)] = 1600
-    ul_overhead: Share = 0.08
-    dl_overhead: Share = 0.14
+    ul_overhead: Overhead = 0.08
+    dl_overhead: Overhead = 0.14
     tdd_guard: bool = False
 
     @field_validator("slices", mode="before")
@@ -153,10 +171,11 @@ class CellModel(_Strict):
         if len(bound) > 64:
             raise ValueError(f"a cell binds at most 64 UEs to slices, not {len(bound)}")
         for s in self.slices:
-            if s.actions.gpu_mhz[-1] > self.max_mhz:
-                raise ValueError(
-                    f"slice {s.id}: gpu_mhz {s.actions.gpu_mhz[-1]} is above max_mhz {self.max_mhz}"
-                )
+            try:
+                s.options.check(n_prb=MAX_PRB, max_mhz=self.max_mhz)
+            except ValueError as error:
+                raise ValueError(f"slice {s.id}: {error}") from None
+        slicing.make(self.arbiter)
         return self
 
 
@@ -327,23 +346,12 @@ class Config(_Strict):
             mode=Mode(self.control.mode),
             guard_ms=self.control.guard_ms,
             seed=self.control.seed,
+            arbiter=cell.arbiter,
         )
 
 
 def _slice_spec(s: SliceModel) -> SliceSpec:
-    return SliceSpec(
-        slice=s.id,
-        service=s.service,
-        policy=s.policy,
-        ul_prb=s.actions.ul_prb,
-        dl_prb=s.actions.dl_prb,
-        gpu_mhz=s.actions.gpu_mhz,
-        budgets=Budgets(s.budgets.ul_ms, s.budgets.edge_ms, s.budgets.dl_ms),
-        metric=s.metric,
-        policy_options=s.policy_options,
-        queue=s.queue,
-        ues=s.ues,
-    )
+    return SliceSpec(s.id, s.service, s.ues, s.share.to_share(), s.options.to_dict())
 
 
 class StrictLoader(yaml.SafeLoader):

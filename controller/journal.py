@@ -19,14 +19,6 @@ log = logging.getLogger("prbandit.controller")
 REPEAT_S = 5.0
 """An event that may come often (:meth:`Journal.repeated`) is written so often at most."""
 
-COUNTERS: dict[str, str] = {
-    "events_total": "Events in the run record",
-    "step_failed_total": "Control slots in which no decision could be made",
-    "allocator_failed_total": "Control slots in which a slice's allocator failed",
-    "config_refused_total": "Configurations refused",
-}
-"""Help text of the counters that are nobody else's; each has the label ``cell``."""
-
 
 class Event(StrEnum):
     """The kinds of events."""

@@ -13,14 +13,14 @@ from agents.emulator.testbed import EmulatedTestbed
 from agents.emulator.warmup import warm_up
 from controller.cell import ControlledCell
 from controller.config import Config
-from controller.core.decision import Decision, SliceDemand
-from controller.core.loop import ControlLoop
+from controller.core.decision import Decision, Grant, SliceDemand, Want
 from controller.core.measure import Reason
 from controller.core.observation import Flow, GpuReading, Observation
 from controller.journal import Journal, Store
 from controller.links import codec
 from controller.links.qos import FlowBegin
 from controller.links.ran_protocol import QuotaApplied, QuotaNotHonoured
+from controller.loop import ControlLoop
 from controller.scenario import SCS_KHZ, TraceUse, cell_seed, control_slots, testbed_spec, trace_uses
 from controller.store.summary import Allocation, Summary
 from wire import ran_pb2
@@ -273,10 +273,11 @@ class _PlannedCell(ControlledCell):
         # The decision after the last control slot is never in force.
         a = self._plan[min(decision.control_slot - 1, len(self._plan) - 1)]
         (only,) = decision.slices
-        demand = SliceDemand(a.ul_prb, a.dl_prb, a.gpu_mhz)
+        demand = SliceDemand(Want(a.ul_prb), Want(a.dl_prb), a.gpu_mhz)
+        grant = Grant(a.ul_prb, a.dl_prb, a.gpu_mhz)
         return replace(
             decision,
             quotas={only.slice: (a.ul_prb, a.dl_prb)},
             gpu_mhz=a.gpu_mhz,
-            slices=(replace(only, demand=demand, ul_prb=a.ul_prb, dl_prb=a.dl_prb),),
+            slices=(replace(only, demand=demand, grant=grant),),
         )

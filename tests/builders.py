@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from controller.core.budgets import Budgets
+from controller.allocators.ar.budgets import Budgets
 from controller.core.hops import Carrier
 from controller.core.observation import (
     DirectionColumns,
@@ -25,16 +25,22 @@ SLOT_NS = 5_000 * MS
 
 
 def slice_spec(name: str = "ar", **changes: Any) -> SliceSpec:
-    values: dict[str, Any] = {
-        "slice": name,
-        "service": "ar",
-        "policy": "mucb1",
+    """A slice of the service ``ar``; ``ues`` and ``share`` aside, ``changes`` are options or action sets."""
+    actions = {
         "ul_prb": (10, 30, 50, 70, 90),
         "dl_prb": (10, 30, 50, 70, 90),
         "gpu_mhz": tuple(range(500, 1601, 100)),
-        "budgets": Budgets(70, 20, 60),
     }
-    return SliceSpec(**{**values, **changes})
+    actions = {key: list(changes.pop(key, values)) for key, values in actions.items()}
+    common = {key: changes.pop(key) for key in ("ues", "share") if key in changes}
+    budgets = changes.pop("budgets", Budgets(70, 20, 60))
+    options = {
+        "policy": "mucb1",
+        "budgets": {"ul_ms": budgets.ul_ms, "edge_ms": budgets.edge_ms, "dl_ms": budgets.dl_ms},
+        "actions": actions,
+        **changes,
+    }
+    return SliceSpec(name, "ar", options=options, **common)
 
 
 def loop_spec(*slices: SliceSpec, **changes: Any) -> LoopSpec:

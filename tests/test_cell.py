@@ -11,13 +11,13 @@ import pytest
 from controller import config
 from controller.cell import Away, Controlled, ControlledCell, Joined
 from controller.core.decision import Decision
-from controller.core.loop import ControlLoop
 from controller.core.measure import Reason
 from controller.core.observation import Command, Flow, GpuReading, Observation
 from controller.journal import Event, Journal
 from controller.links import codec
 from controller.links.qos import FlowBegin, HostLost
 from controller.links.ran_protocol import LeaseLapsed, QuotaApplied, QuotaNotHonoured
+from controller.loop import ControlLoop
 from wire import ran_pb2
 from wire.definitions.nr import TDD_PATTERNS
 

@@ -4,6 +4,7 @@ import pytest
 
 from controller import config
 from controller.config import Config, ConfigError
+from controller.loop import ControlLoop
 from wire.definitions.nr import TDD_PATTERNS
 
 GOOD = """\
@@ -25,12 +26,12 @@ def test_defaults_are_the_paper_s() -> None:
     c = Config()
     assert c.control.control_slot_s == 5.0
     assert c.lease_s == 10.0
-    b = c.cells[0].slices[0].budgets
+    b = c.cells[0].slices[0].options.budgets
     assert (b.ul_ms, b.edge_ms, b.dl_ms) == (70, 20, 60)
 
 
 def test_a_range_of_actions_ends_before_the_carrier_does() -> None:
-    actions = config.parse(GOOD).cells[0].slices[0].actions
+    actions = config.parse(GOOD).cells[0].slices[0].options.actions
     assert actions.ul_prb == (10, 30, 50, 70, 90)
     assert actions.dl_prb == (10, 50)
 
@@ -48,14 +49,14 @@ def test_what_is_written_out_reads_back_the_same() -> None:
 def test_every_shipped_scenario_is_valid(name: str) -> None:
     c = config.load(config.find(name))
     assert c.emulation is not None
-    c.loop_spec(c.cells[0].id, c.emulation.prb, 30, TDD_PATTERNS[c.emulation.tdd])
+    ControlLoop(c.loop_spec(c.cells[0].id, c.emulation.prb, 30, TDD_PATTERNS[c.emulation.tdd]))
 
 
 def test_the_paper_s_scenarios_have_its_action_sets() -> None:
     steps = {}
     for n in range(1, 6):
         c = config.load(config.find(f"mucb1-{n}"))
-        ul = c.cells[0].slices[0].actions.ul_prb
+        ul = c.cells[0].slices[0].options.actions.ul_prb
         steps[n] = (ul[1] - ul[0], ul[0], ul[-1], c.emulation.flows if c.emulation else 0)
     assert steps == {
         1: (20, 10, 90, 2),
@@ -115,12 +116,12 @@ def test_an_unknown_scenario_lists_the_known_ones() -> None:
 
 def test_overrides_replace_by_dotted_key() -> None:
     c = config.parse(GOOD, overrides={"cells.0.slices.0.policy": "aimd", "security.keys": "k"})
-    assert c.cells[0].slices[0].policy == "aimd" and c.security.keys == "k"
+    assert c.cells[0].slices[0].options.policy == "aimd" and c.security.keys == "k"
 
 
 def test_a_carrier_smaller_than_the_actions_is_refused() -> None:
     with pytest.raises(ValueError, match="ul_prb 90 is above 51"):
-        config.parse(GOOD).loop_spec("cell-1", 51, 30, TDD_PATTERNS["DSUUU"])
+        ControlLoop(config.parse(GOOD).loop_spec("cell-1", 51, 30, TDD_PATTERNS["DSUUU"]))
 
 
 @pytest.mark.parametrize(
@@ -147,6 +148,6 @@ def test_an_override_without_a_place_is_named() -> None:
 
 
 def test_one_policy_everywhere_also_without_cells_in_the_file() -> None:
-    assert config.parse("{}").with_policy("aimd").cells[0].slices[0].policy == "aimd"
+    assert config.parse("{}").with_policy("aimd").cells[0].slices[0].options.policy == "aimd"
     with pytest.raises(ConfigError, match="unknown policy 'x'"):
         config.parse(GOOD).with_policy("x")

@@ -16,8 +16,8 @@ import zmq
 from controller import config
 from controller.cli.ports import free_port
 from controller.core import collector
-from controller.core.loop import ControlLoop
 from controller.daemon import Daemon
+from controller.loop import ControlLoop
 from controller.store.run import RunStore
 from tests.e2e.harness import until
 from wire import PROTOCOL_VERSION, qos_pb2, qos_pb2_grpc, ran_pb2
@@ -221,7 +221,7 @@ def test_a_core_that_fails_lets_the_quota_expire_and_recovers(
         assert before <= slots(daemon) <= before + 2
     goes_on(daemon, gnb)
     # The operator's command was not lost with the steps that failed.
-    assert closed(daemon)[1]["hops"]["ul"]["policy"] == "aimd"
+    assert closed(daemon)[1]["choices"][0]["method"] == "aimd"
 
 
 def test_a_carrier_that_the_configuration_does_not_fit_is_not_controlled(
@@ -345,7 +345,9 @@ def test_a_bad_reload_changes_nothing_and_a_good_one_keeps_what_was_learned(
     assert learned > 0 and "cell-1" in daemon.commands.reload()
     assert updates(daemon) >= learned
     goes_on(daemon, gnb)
-    until(lambda: gnb.pump() or closed(daemon)[0]["ul"]["budget_ms"] == 90.0, "the new budget")
+    loop = daemon._cells["cell-1"].cell.loop
+    assert loop is not None and loop.to_state()["slices"]["ar"]["set"]["budgets"]["ul_ms"] == 90.0
+    goes_on(daemon, gnb)
 
 
 def test_a_reload_repairs_a_cell_that_was_not_controlled_and_its_learning_is_kept(
@@ -497,13 +499,11 @@ def test_a_clock_that_is_lost_makes_frames_count_for_the_round_trip_alone_and_is
             gnb.report()
             gnb.pump()
             record = daemon._cells["cell-1"].cell.record
-            if record and record["slices"]["ar"]["closed"]["round_trip"]["frames"]:
+            if record and record["slices"]["ar"]["closed"]["measures"]["round_trip"]["samples"]:
                 seen.append(record)
             closed_slot = seen[-1]["slices"]["ar"]["closed"] if seen else {}
-            frames, affected = (
-                closed_slot.get("round_trip", {}).get("frames"),
-                closed_slot.get("unsynchronised_frames"),
-            )
+            frames = closed_slot["measures"]["round_trip"]["samples"] if seen else 0
+            affected = closed_slot["counts"]["unsynchronised_frames"] if seen else 0
             return bool(frames) and affected == (frames if unsynchronised else 0)
 
         until(there, f"a slot with unsynchronised frames: {unsynchronised}")
@@ -513,12 +513,12 @@ def test_a_clock_that_is_lost_makes_frames_count_for_the_round_trip_alone_and_is
         notices = qos_pb2_grpc.QosIngestStub(channel).Publish(messages())
         good = slot(False)
         assert good["clocks"]["edge"]["offset_ns"] == 40.0
-        assert good["slices"]["ar"]["closed"]["ul"]["q"] == 1
+        assert good["slices"]["ar"]["closed"]["measures"]["ul"]["met"] == 1
         state[0] = "LISTENING"
         bad = slot(True)
         closed_slot = bad["slices"]["ar"]["closed"]
-        assert set(closed_slot["unsynchronised"]) == {"edge: PTP state LISTENING"}
-        assert (closed_slot["ul"]["q"], closed_slot["round_trip"]["q"]) == (None, 1)
+        assert set(closed_slot["faults"]) == {"edge: PTP state LISTENING"}
+        assert [closed_slot["measures"][name]["met"] for name in ("ul", "round_trip")] == [None, 1]
         assert bad["clocks"]["edge"]["fault"] == "edge: PTP state LISTENING"
         state[0] = "SLAVE"
         slot(False)

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from controller import config, sim
-from controller.core.loop import ControlLoop
 from controller.core.observation import Observation
 from controller.core.spec import LoopSpec
+from controller.loop import ControlLoop
 
 TRACES = Path(__file__).resolve().parents[1] / ".." / "shared" / "data" / "channel-traces"
 
@@ -113,7 +113,7 @@ emulation: {duration_s: 20.0, flows: 2, ues: 2, schedule: always}
 """
     records = decisions(config.parse(text), 1, 20)
     closed = [r["slices"]["ar"]["closed"] for r in records[1:]]
-    assert {c["flows"] for c in closed} == {1} and all(c["busy"] for c in closed)
+    assert {c["users"] for c in closed} == {1} and all(c["busy"] for c in closed)
     # What it sends takes what the slice leaves.
     alone = decisions(config.parse(text.replace("flows: 2, ues: 2", "flows: 1, ues: 1")), 1, 20)
     assert [r["slices"]["ar"]["closed"] for r in alone[1:]] != closed
@@ -131,7 +131,7 @@ emulation: {duration_s: 20.0, flows: 2, ues: 2, schedule: always}
     records = decisions(config.parse(text), 1, 20)
     assert records[-1]["quotas"] == {"a": [53, 10], "b": [53, 10]}
     closed = records[-1]["slices"]["a"]["closed"]
-    assert closed["unattributed"] == {"ul": "arbiter cut"} and closed["flows"] == 1
+    assert closed["unattributed"] == {"ul": "arbiter cut"} and closed["users"] == 1
 
 
 def test_two_cells_share_one_edge_and_are_seen_apart(tmp_path: Path) -> None:
@@ -150,5 +150,7 @@ emulation: {duration_s: 30.0, flows: 1, ues: 1, schedule: always}
     # The clock is the highest wish; who wished for less learns nothing about it.
     assert seen["near"][-1]["slices"]["ar"]["closed"]["unattributed"] == {"edge": "clock not reached"}
     assert seen["far"][-1]["slices"]["ar"]["closed"]["unattributed"] == {}
-    delays = [[r["slices"]["ar"]["closed"]["edge"]["ms"] for r in seen[cell][1:]] for cell in seen]
+    delays = [
+        [r["slices"]["ar"]["closed"]["measures"]["edge"]["users"] for r in seen[cell][1:]] for cell in seen
+    ]
     assert delays[0] != delays[1]

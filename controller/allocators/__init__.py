@@ -1,28 +1,41 @@
-"""Allocators by service; :func:`make` is the only way to one."""
+"""The services by name, each a package that is loaded when it is asked for.
+
+Beside those of this table are those that other packages bring along, as entry points of the group
+``prbandit.services``: the name of the service, and where its :class:`Service` is
+(``package.module:SERVICE``).
+"""
 
 from __future__ import annotations
 
-from controller.allocators.ar import ArAllocator
-from controller.allocators.base import Allocator, SliceView
-from controller.core.spec import LoopSpec, SliceSpec
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
 
-_SERVICES: dict[str, type[ArAllocator]] = {ArAllocator.service: ArAllocator}
+from controller.allocators.base import Allocator, Service, SliceView
+
+__all__ = ["Allocator", "Service", "SliceView", "names", "service"]
+
+_SERVICES: dict[str, str] = {
+    "ar": "controller.allocators.ar",
+}
+GROUP = "prbandit.services"
 
 
-def services() -> tuple[str, ...]:
+def names() -> tuple[str, ...]:
     """The services that a slice can carry."""
-    return tuple(_SERVICES)
+    return (*_SERVICES, *sorted(e.name for e in entry_points(group=GROUP) if e.name not in _SERVICES))
 
 
-def make(spec: SliceSpec, loop: LoopSpec) -> Allocator:
-    """The allocator of a slice; ValueError for a service or policy that does not exist."""
-    try:
-        service = _SERVICES[spec.service]
-    except KeyError:
-        raise ValueError(
-            f"slice {spec.slice}: unknown service {spec.service!r}; services: {', '.join(_SERVICES)}"
-        ) from None
-    return service(spec, loop)
-
-
-__all__ = ["Allocator", "SliceView", "make", "services"]
+@cache
+def service(name: str) -> Service:
+    """A service; ValueError, listing those that there are, for a name that is none."""
+    if name in _SERVICES:
+        found: object = import_module(_SERVICES[name]).SERVICE
+    else:
+        brought = {e.name: e for e in entry_points(group=GROUP)}
+        if name not in brought:
+            raise ValueError(f"unknown service {name!r}; services: {', '.join(names())}")
+        found = brought[name].load()
+    if not isinstance(found, Service) or found.name != name:
+        raise ValueError(f"service {name!r}: {found!r} is not a Service of that name")
+    return found

@@ -1,50 +1,242 @@
-"""The contract of an allocator: one slice's state in, its demand for PRBs and GPU MHz out."""
+"""The contract of a service: what a slice may be told in the configuration, and the mind that acts for it."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar
+from zlib import crc32
 
-from controller.core.decision import SliceDemand
-from controller.core.measure import Reason
-from controller.core.observation import Hop, Observation
-from controller.core.qos import SlotQos
+import numpy as np
+from pydantic import BaseModel, ConfigDict, field_validator
+
+from controller.core.decision import Grant, Settings, SliceDemand
+from controller.core.fits import Fit, Job
+from controller.core.measure import MAX_NAMES, Lever, Outcome, Reason
+from controller.core.observation import Flow, Frames, MacReport, Observation, Samples
+from controller.core.spec import LoopSpec
 
 
 @dataclass(frozen=True, slots=True)
-class SliceView:
-    """What an allocator sees of its slice at the end of a control slot.
+class Column:
+    """A column of a table, or a setting: its name and its unit ("m", "deg", "1", "ms", "bytes", "mos").
 
-    ``unattributed`` names, for each hop that must not be learned from, why; a hop that is not in it ran
-    wholly under this allocator's own action. ``available`` is what each hop really had (PRB, MHz), where that
-    is known.
+    A setting takes ``length`` values at most.
+    """
+
+    name: str
+    unit: str
+    length: int = 1
+
+
+class Options(BaseModel):
+    """What the configuration may say of a slice beyond id, service, ues and share: a strict model.
+
+    ``anew`` are the options with whose change learning starts anew; an operator's setting of one option of a
+    group in ``together`` counts for the group.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    anew: ClassVar[frozenset[str]] = frozenset()
+    together: ClassVar[tuple[frozenset[str], ...]] = ()
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _tuples(cls, value: Any) -> Any:
+        """YAML and JSON have lists, a frozen model has tuples."""
+        return tuple(value) if isinstance(value, list) else value
+
+    def check(self, *, n_prb: int, max_mhz: int) -> None:
+        """ValueError, naming the option, for what this carrier and this GPU do not have."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return self.model_dump(mode="json")
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """All that the rest of the controller knows of a service; each package exports one as ``SERVICE``.
+
+    ``tables`` are what its users send (name -> columns), ``settings`` what they are told (name -> unit).
+    ``allocator`` makes the mind of a slice from its name, its options and the loop's specification;
+    ValueError for options that do not fit. ``solve`` answers `prbandit solve NAME INSTANCE`: plain JSON in
+    and out.
+    """
+
+    name: str
+    options: type[Options]
+    allocator: Callable[[str, Options, LoopSpec], Allocator]
+    tables: Mapping[str, tuple[Column, ...]] = field(default_factory=dict)
+    settings: Mapping[str, Column] = field(default_factory=dict)
+    solve: Callable[[Mapping[str, Any], Options], dict[str, Any]] | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.settings) > MAX_NAMES:
+            raise ValueError(f"service {self.name}: more than {MAX_NAMES} settings")
+
+    def check_settings(self, settings: Settings, users: frozenset[str]) -> None:
+        """ValueError, naming flow and setting, for settings that are not this service's users' to have."""
+        for flow, values in settings.items():
+            if flow not in users:
+                raise ValueError(f"settings for flow {flow!r}, which is none of the slice's users")
+            for name, numbers in values.items():
+                column = self.settings.get(name)
+                if column is None:
+                    known = ", ".join(self.settings) or "none"
+                    raise ValueError(
+                        f"flow {flow!r}: service {self.name} has no setting {name!r}; settings: {known}"
+                    )
+                if not 1 <= len(numbers) <= column.length:
+                    raise ValueError(
+                        f"flow {flow!r}, setting {name}: {len(numbers)} values, it takes 1 to {column.length}"
+                    )
+                if not np.isfinite(numbers).all():
+                    raise ValueError(f"flow {flow!r}, setting {name}: {tuple(numbers)} is not finite")
+
+
+@dataclass(frozen=True)
+class SliceView:
+    """What an allocator sees of its slice when a control slot closes. All of it is in the record.
+
+    ``users`` are the flows that were active at some time in the slot, or of which frames came. ``reports`` is
+    the MAC state, one report a state sub-interval, this slice's UEs only. ``frames`` are those of its users
+    and index them, as do ``samples`` (table -> rows). The slot ran from ``opened_ns`` to ``closed_ns``; it is
+    judged from ``begin_ns`` (after the guard) to ``end_ns`` (until which is known what became of the frames).
+
+    ``granted`` and ``settings`` were in force; None and empty where no decision was. ``granted.gpu_mhz`` is
+    the clock that the edge agent read back. ``unattributed`` says, for each lever that must not be learned
+    about, why; a lever that is not in it was wholly as this allocator wanted it. ``unapplied`` are the users
+    whose settings were not in force. ``fits`` is what came of this slice's jobs since the slot before.
     """
 
     slice: str
-    observation: Observation
-    qos: SlotQos
-    unattributed: Mapping[Hop, Reason]
-    available: Mapping[Hop, int] = field(default_factory=dict)
+    control_slot: int
+    opened_ns: int
+    closed_ns: int
+    begin_ns: int
+    end_ns: int
+    users: tuple[Flow, ...] = ()
+    reports: tuple[MacReport, ...] = ()
+    frames: Frames = field(default_factory=Frames.empty)
+    samples: Mapping[str, Samples] = field(default_factory=dict)
+    granted: Grant | None = None
+    settings: Settings = field(default_factory=dict)
+    unattributed: Mapping[Lever, Reason] = field(default_factory=dict)
+    unapplied: frozenset[str] = frozenset()
+    clock_faults: Mapping[str, str] = field(default_factory=dict)
+    fits: tuple[Fit, ...] = ()
+    seed: tuple[int, ...] = (0,)
+
+    @cached_property
+    def rng(self) -> np.random.Generator:
+        """Randomness of this control slot: from seed, cell, slice and its number, so that a replay draws the
+        same."""
+        return np.random.default_rng(self.seed)
+
+    @classmethod
+    def of(
+        cls,
+        observation: Observation,
+        slice_id: str,
+        *,
+        guard_ms: float,
+        seed: int = 0,
+        cell: str = "",
+        **more: Any,
+    ) -> SliceView:
+        """What an observation shows of one slice; ``more`` are the fields that it does not hold.
+
+        ValueError for a guard that is no time, and for a frame whose flow is not one of the observation's.
+        """
+        if not 0 <= guard_ms < float("inf"):
+            raise ValueError(f"guard {guard_ms!r} ms is not a number from 0")
+        flows, frames = observation.flows, observation.frames
+        if len(frames) and not (frames.flow.min() >= 0 and frames.flow.max() < len(flows)):
+            raise ValueError(
+                f"control slot {observation.control_slot}: frames of flows "
+                f"{frames.flow.min()}..{frames.flow.max()}, the observation has {len(flows)} flows"
+            )
+        users = tuple(f for f in flows if f.slice == slice_id)
+        samples = observation.samples.get(slice_id, {})
+        if len(users) < len(flows):
+            number = np.full(len(flows), -1, np.int64)
+            number[[i for i, f in enumerate(flows) if f.slice == slice_id]] = np.arange(len(users))
+            if len(frames):
+                rows = np.flatnonzero(number[frames.flow] >= 0)
+                frames = frames.take(rows, number[frames.flow[rows]])
+            samples = {
+                name: Samples(number[table.flow], table.time_ns, table.values)
+                for name, table in samples.items()
+            }
+        return cls(
+            slice=slice_id,
+            control_slot=observation.control_slot,
+            opened_ns=observation.opened_ns,
+            closed_ns=observation.closed_ns,
+            begin_ns=observation.opened_ns + round(guard_ms * 1e6),
+            end_ns=observation.known_ns or observation.closed_ns,
+            users=users,
+            reports=tuple(_of_slice(r, slice_id) for r in observation.reports),
+            frames=frames,
+            samples=samples,
+            clock_faults=observation.clock_faults,
+            fits=tuple(f for f in observation.fits if f.slice == slice_id),
+            seed=(seed, crc32(cell.encode()), crc32(slice_id.encode()), observation.control_slot),
+            **more,
+        )
+
+
+def _of_slice(report: MacReport, slice_id: str) -> MacReport:
+    rows = _rows(report.slice, slice_id)
+    return report if len(rows) == len(report.slice) else report.take(rows)
+
+
+@lru_cache(maxsize=256)
+def _rows(slices: tuple[str, ...], slice_id: str) -> tuple[int, ...]:
+    """A cell's reports name the same slices again and again."""
+    return tuple(i for i, name in enumerate(slices) if name == slice_id)
 
 
 class Allocator(ABC):
-    """Turns one slice's state into its demand. Deterministic, no I/O, no clock; state is plain JSON."""
+    """One slice's mind. Deterministic in (state, view), no I/O, no clock; 64 users in under 10 ms.
 
-    service: ClassVar[str]
+    Order in a control slot: :meth:`learn`, :meth:`demand`, :meth:`settle`, then :meth:`jobs`. In the modes
+    frozen and released only learn is called. One that raises goes on with what it has in the next control
+    slot.
+    """
+
+    @abstractmethod
+    def learn(self, view: SliceView) -> Outcome:
+        """Judge the control slot that closed, and learn from what of it was this allocator's own doing."""
 
     @abstractmethod
     def demand(self, view: SliceView) -> SliceDemand:
         """What the slice wants in the control slot that begins."""
 
-    @abstractmethod
-    def learn(self, view: SliceView) -> Mapping[Hop, Reason]:
-        """Learn from the control slot that closed; returns why, for each hop it did not learn from."""
+    def settle(self, view: SliceView, grant: Grant) -> Settings:
+        """What each user is to do with what was granted. Must fit the grant, not the wish."""
+        return {}
+
+    def jobs(self) -> Sequence[Job]:
+        """Fits that are to run beside the loop; done once each, by key."""
+        return ()
+
+    def set(self, options: Options) -> None:
+        """An operator changed options that are not in :attr:`Options.anew`; ValueError, and nothing changed,
+        for those that cannot be used."""
+        raise ValueError("these options can change at a restart alone")
 
     @abstractmethod
-    def to_state(self) -> dict[str, Any]: ...
+    def to_state(self) -> dict[str, Any]:
+        """Plain JSON, below 64 KiB for 64 users: it is written every control slot. Weights go by digest."""
 
     @abstractmethod
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Take over a state of :meth:`to_state`; ValueError where it does not fit this allocator."""
+    def load_state(self, state: Mapping[str, Any], models: Callable[[str], bytes]) -> None:
+        """Take over a state of :meth:`to_state`; ``models`` gives the bytes behind a digest.
+
+        ValueError where it does not fit this allocator, KeyError where a model is missing.
+        """

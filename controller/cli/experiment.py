@@ -296,8 +296,8 @@ def _recorded(run_dir: Path | None, config: Any, seed: int) -> Iterator[Any]:
 @json_option
 def replay(run_dir: Path, as_json: bool) -> None:
     """Give the recorded observations of RUN to new control loops and compare every decision."""
-    from controller.core.loop import ControlLoop
     from controller.core.spec import LoopSpec
+    from controller.loop import ControlLoop
     from controller.store.run import RunStore
 
     store = RunStore.open(run_dir)

@@ -11,9 +11,6 @@ import click
 
 from controller.cli import emit, json_option
 
-UNITS = {"ul": "PRB", "edge": "MHz", "dl": "PRB"}
-"""What the actions of a hop are counted in."""
-
 
 def _connection(command: Callable[..., Any]) -> Callable[..., Any]:
     command = click.option(
@@ -75,10 +72,16 @@ def decision_line(record: dict[str, Any]) -> str:
     """One decision as one line."""
     parts = [f"{record['cell']} #{record['control_slot']} {record['mode']}"]
     for name, s in record["slices"].items():
-        q = s["closed"]["round_trip"]["q"]
-        parts.append(f"{name}: last QoS {'-' if q is None else q}")
-        for hop, c in s["hops"].items():
-            parts.append(f"{hop} {c['action']} {UNITS[hop]} ({c['why']}, state {c['state']})")
+        met = s["closed"]["met"]
+        parts.append(f"{name}: last QoS {'-' if met is None else met}")
+        for c in s["choices"]:
+            if not c.get("user"):
+                state = "" if c["state"] is None and not c["actions"] else f", state {c['state']}"
+                parts.append(f"{c['lever']} {c['action']:g} {c['unit']} ({c['why']}{state})")
+        if s["settings"]:
+            parts.append(f"settings of {len(s['settings'])} users")
+        for what, why in s.get("failed", {}).items():
+            parts.append(f"{what} failed: {why}")
     return "  ".join(parts)
 
 

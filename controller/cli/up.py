@@ -20,9 +20,10 @@ from rich.table import Table
 from rich.text import Text
 
 from controller.cli import children, emit, json_option
-from controller.cli.operate import UNITS, decision_line
+from controller.cli.operate import decision_line
 from controller.cli.options import SECONDS, Quantity
 from controller.cli.ports import free_ports
+from controller.core.measure import worst_value
 
 if TYPE_CHECKING:
     from controller.config import Config
@@ -294,13 +295,12 @@ class View:
         """Take in the record of a control slot."""
         self._record = record
         for name, s in record["slices"].items():
-            for hop, choice in s["hops"].items():
-                limit = record["max_mhz"] if hop == "edge" else record["prb"]
-                history = self._history.setdefault((name, hop), deque(maxlen=self._keep))
-                history.append(choice["action"] / limit)
-            q = s["closed"]["round_trip"]["q"]
-            if q is not None and s["closed"]["busy"]:
-                self._qos.append(q)
+            for choice in s["choices"]:
+                history = self._history.setdefault((name, choice["lever"]), deque(maxlen=self._keep))
+                history.append(_of_maximum(choice, record))
+            met = s["closed"]["met"]
+            if met is not None and s["closed"]["busy"]:
+                self._qos.append(met)
 
     def render(self, state: dict[str, Any] | None, left_s: float | None) -> Group:
         """The view as of now."""
@@ -316,29 +316,58 @@ class View:
             + (f"  {left_s:.0f} s left" if left_s is not None else "")
         )
         table = Table(expand=False)
-        for column in ("slice", "hop", "state", "action", "of maximum", "why", "delay", "QoS", "history"):
-            table.add_column(column, justify="right" if column in ("state", "action", "delay") else "left")
+        for column in ("slice", "lever", "state", "action", "of maximum", "why", "measure", "QoS", "history"):
+            right = column in ("state", "action", "measure")
+            table.add_column(column, justify="right" if right else "left")
         for name, s in record["slices"].items():
-            for hop, c in s["hops"].items():
-                limit = record["max_mhz"] if hop == "edge" else record["prb"]
-                leg = s["closed"][hop]
-                worst = max(leg["ms"].values(), default=None)
-                q = leg["q"]
-                table.add_row(
-                    name,
-                    hop,
-                    "-" if c["state"] is None else f"{c['state']} PRB",
-                    f"{c['action']} {UNITS[hop]}",
-                    _bar(c["action"] / limit) + f" {c['action'] / limit:4.0%}",
-                    c["why"],
-                    "-" if worst is None else f"{worst:.0f} ms",
-                    Text(
-                        "-" if q is None else "met" if q else "missed",
-                        style="" if q is None else "green" if q else "red",
-                    ),
-                    "".join(_SPARKS[min(7, int(v * 8))] for v in list(self._history[name, hop])[-30:]),
-                )
+            measures = dict(s["closed"]["measures"])
+            promise = next(iter(measures), "")
+            for c in s["choices"]:
+                if not c.get("user"):
+                    self._row(table, name, c, measures.pop(c["lever"], None), record)
+            for measure, told in measures.items():
+                worst = worst_value(told)
+                value = "-" if worst is None else f"{worst:.4g} {told['unit']}"
+                met = _met(s["closed"]["met"] if measure == promise else told["met"])
+                table.add_row(name, measure.replace("_", " "), "", "", "", "", value, met, "")
         return Group(head, table)
+
+    def _row(
+        self,
+        table: Table,
+        name: str,
+        c: dict[str, Any],
+        measure: dict[str, Any] | None,
+        record: dict[str, Any],
+    ) -> None:
+        part = _of_maximum(c, record)
+        worst = None if measure is None else worst_value(measure)
+        table.add_row(
+            name,
+            c["lever"],
+            "-" if c["state"] is None else f"{c['state']} {'PRB' if c['lever'] == 'edge' else c['unit']}",
+            f"{c['action']:g} {c['unit']}",
+            _bar(part) + f" {part:4.0%}",
+            c["why"],
+            "-" if worst is None or measure is None else f"{worst:.0f} {measure['unit']}",
+            _met(None if measure is None else measure["met"]),
+            "".join(_SPARKS[min(7, int(v * 8))] for v in list(self._history[name, c["lever"]])[-30:]),
+        )
+
+
+def _met(met: int | None) -> Text:
+    return Text(
+        "-" if met is None else "met" if met else "missed",
+        style="" if met is None else "green" if met else "red",
+    )
+
+
+def _of_maximum(choice: dict[str, Any], record: dict[str, Any]) -> float:
+    """A choice's action as a part of all that there is; of a setting, of the largest that there was to
+    choose."""
+    limits = {"ul": record["prb"], "dl": record["prb"], "edge": record["max_mhz"]}
+    limit = limits.get(choice["lever"]) or max(choice["actions"], default=choice["action"])
+    return min(1.0, choice["action"] / limit) if limit else 0.0
 
 
 def _bar(part: float, width: int = 16) -> str:
@@ -369,7 +398,7 @@ def summary_table(summary: dict[str, Any]) -> Table:
             table.add_row(
                 cell,
                 name,
-                s["policy"],
+                s["policy"] or "-",
                 str(s["control_slots"]),
                 _percent(s["qos_delivery_ratio"]),
                 _percent(busy),

@@ -8,100 +8,153 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from controller.core.clocks import STATES
-from controller.core.measure import Reason
-from controller.core.observation import ClockReport, Hop, Mode
-from controller.core.qos import SlotQos
+from controller.core.fits import Job
+from controller.core.measure import Lever, Outcome
+from controller.core.observation import ClockReport, Mode
 
-RECORD_VERSION = 1
+RECORD_VERSION = 2
+"""Of :meth:`Decision.to_record`."""
+STATE_VERSION = 2
+"""Of the state of a control loop."""
+
+Settings = Mapping[str, Mapping[str, tuple[float, ...]]]
+"""Flow -> name -> values; a scalar is a tuple of one. Names and units are those that the service declares."""
 
 
 @dataclass(frozen=True, slots=True)
-class HopChoice:
-    """One policy's choice for one hop.
+class Want:
+    """PRBs of one direction: ``prb`` wanted, ``floor`` without which the promise is lost.
 
-    ``state`` is the hop state in PRB (None for a policy that has none), ``demand`` the PRBs that it was
-    rounded from; ``indices`` holds the policy's index of every candidate in ``actions``, None where the
-    choice was made outside the index rule. ``action`` is PRB (ul, dl) or MHz (edge).
+    ``gain`` is float [prb - floor]: what each further PRB above the floor adds to the slice's experience,
+    never rising; () where the allocator does not know. ValueError unless 0 <= floor <= prb, and for another
+    gain.
     """
 
-    hop: Hop
-    policy: str
-    state: int | None
-    demand: float | None
-    actions: tuple[int, ...]
-    indices: tuple[float, ...] | None
-    action: int
+    prb: int
+    floor: int = 0
+    gain: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.floor <= self.prb:
+            raise ValueError(f"want of {self.prb} PRB with a floor of {self.floor}")
+        if self.gain and len(self.gain) != self.prb - self.floor:
+            raise ValueError(f"{len(self.gain)} gains for {self.prb - self.floor} PRB above the floor")
+        if any(not math.isfinite(g) for g in self.gain) or list(self.gain) != sorted(self.gain, reverse=True):
+            raise ValueError("gains must be finite and never rise")
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Why one lever stands where it stands.
+
+    ``method`` is a policy's or solver's name; ``state`` and ``demand`` what it was chosen from, in the
+    lever's ``unit``, None where there is none. ``actions`` are what it was chosen among, ascending, () where
+    there was no set; ``indices`` the policy's index of each, () where no index decided. ``binding`` is the
+    constraint that holds it back ("gpu", "latency", "energy"), "" for none. ``user`` is "" for the whole
+    slice.
+    """
+
+    lever: Lever
+    unit: str
+    method: str
+    action: float
     why: str
+    user: str = ""
+    state: float | None = None
+    demand: float | None = None
+    actions: tuple[float, ...] = ()
+    indices: tuple[float, ...] = ()
+    binding: str = ""
 
     def to_record(self) -> dict[str, Any]:
-        return {
-            "policy": self.policy,
-            "state": self.state,
-            "demand_prb": None if self.demand is None else round(self.demand, 3),
-            "actions": self.actions,
-            "indices": None if self.indices is None else [_number(i) for i in self.indices],
+        record: dict[str, Any] = {
+            "lever": self.lever.value,
+            "unit": self.unit,
+            "method": self.method,
             "action": self.action,
             "why": self.why,
+            "state": self.state,
+            "demand": None if self.demand is None else round(self.demand, 3),
+            "actions": self.actions,
+            "indices": [_number(i) for i in self.indices],
+            "binding": self.binding,
         }
+        if self.user:
+            record["user"] = self.user
+        return record
 
 
 @dataclass(frozen=True, slots=True)
 class SliceDemand:
-    """What an allocator asks for one slice: PRBs wanted and floor in each direction, GPU MHz."""
+    """What an allocator asks for one slice.
+
+    ``gpu_mhz`` 0 needs no GPU. ``gpu_share`` is the part of the GPU's time at that clock that it will take,
+    0..1. ValueError for what cannot be.
+    """
+
+    ul: Want
+    dl: Want
+    gpu_mhz: int = 0
+    gpu_share: float = 0.0
+    choices: tuple[Choice, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.gpu_mhz < 0 or not 0.0 <= self.gpu_share <= 1.0:
+            raise ValueError(f"{self.gpu_mhz} MHz for {self.gpu_share!r} of the GPU's time")
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What the arbiter left of a demand; ``ul_why`` and ``dl_why`` say why it is less, "" where it is not."""
 
     ul_prb: int
     dl_prb: int
     gpu_mhz: int
-    ul_floor: int = 0
-    dl_floor: int = 0
-    choices: tuple[HopChoice, ...] = ()
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class SliceOutcome:
-    """The QoS of the control slot that closed; ``unattributed`` says by hop why nothing was learned."""
-
-    qos: SlotQos
-    unattributed: Mapping[Hop, Reason]
-
-    def to_record(self) -> dict[str, Any]:
-        return {
-            **self.qos.to_record(),
-            "unattributed": {hop.value: reason.value for hop, reason in self.unattributed.items()},
-        }
+    ul_why: str = ""
+    dl_why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class SliceDecision:
-    """One slice in one control slot: how the last one went, what is asked, what the arbiter grants."""
+    """One slice in one control slot: what came of the last one, what is asked, granted, and told to its
+    users.
+
+    ``failed`` names what of the allocator failed (``learn``, ``demand``, ``settle``) and how.
+    """
 
     slice: str
-    closed: SliceOutcome
+    outcome: Outcome
     demand: SliceDemand
-    ul_prb: int
-    dl_prb: int
+    grant: Grant
+    settings: Settings = field(default_factory=dict)
+    failed: Mapping[str, str] = field(default_factory=dict)
 
     def to_record(self) -> dict[str, Any]:
-        return {
-            "closed": self.closed.to_record(),
-            "hops": {c.hop.value: c.to_record() for c in self.demand.choices},
+        d, g = self.demand, self.grant
+        record: dict[str, Any] = {
+            "closed": self.outcome.to_record(),
+            "choices": [c.to_record() for c in d.choices],
             "demand": {
-                "ul_prb": self.demand.ul_prb,
-                "dl_prb": self.demand.dl_prb,
-                "gpu_mhz": self.demand.gpu_mhz,
+                "ul": [d.ul.prb, d.ul.floor],
+                "dl": [d.dl.prb, d.dl.floor],
+                "gpu_mhz": d.gpu_mhz,
+                "gpu_share": d.gpu_share,
             },
-            "granted": {"ul_prb": self.ul_prb, "dl_prb": self.dl_prb},
+            "granted": {"ul": [g.ul_prb, g.ul_why], "dl": [g.dl_prb, g.dl_why]},
+            "settings": {flow: {n: list(v) for n, v in of.items()} for flow, of in self.settings.items()},
         }
+        if self.failed:
+            record["failed"] = dict(self.failed)
+        return record
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Quotas and clock of the control slot that begins.
+    """Quotas, clock and settings of the control slot that begins.
 
     ``quotas`` maps a slice to its (UL, DL) PRBs; it is empty and ``gpu_mhz`` None where the network is to
     be at full resources (modes shadow and released). ``clocks`` is what hosts told of their clocks in the
-    control slot before.
+    control slot before. ``jobs`` (slice -> jobs) are to run beside the loop.
     """
 
     cell: str
@@ -114,14 +167,23 @@ class Decision:
     prb: int
     max_mhz: int
     clocks: tuple[ClockReport, ...] = ()
+    jobs: Mapping[str, Sequence[Job]] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> Settings:
+        """What the applications of all slices are to do; nothing where the network is at full resources."""
+        if not self.quotas:
+            return {}
+        return {flow: of for s in self.slices for flow, of in s.settings.items()}
 
     def to_record(self) -> dict[str, Any]:
         """As plain JSON values (version :data:`RECORD_VERSION`).
 
         Keys: ``version, cell, control_slot, time_ns, mode, quotas {slice: [ul, dl]}, gpu_mhz, prb`` (of the
-        carrier), ``max_mhz`` and ``slices``: for each slice ``closed`` (QoS of the slot before), ``hops``
-        (each hop's choice), ``demand`` and ``granted``. Where a host told of its clock, ``clocks``: for
-        each host its last report and the ``worst_offset_ns`` of the slot.
+        carrier), ``max_mhz`` and ``slices``: for each slice ``closed`` (the outcome of the slot before),
+        ``choices`` (one a lever), ``demand`` (PRBs wanted and floor of each direction), ``granted`` (PRBs,
+        and why they are less), ``settings`` and, where its allocator failed, ``failed``. Where a host told of
+        its clock, ``clocks``: for each host its last report and the ``worst_offset_ns`` of the slot.
         """
         record: dict[str, Any] = {
             "version": RECORD_VERSION,

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import ceil, isfinite
 
-from controller.core.observation import Flow, Hop, MacReport
+from controller.core.measure import Lever
+from controller.core.observation import Flow, MacReport
 from wire.definitions import nr
 
 _FRAME_S = nr.FRAME_MS / 1000
@@ -69,7 +70,7 @@ def demand_prb(
     reports: Sequence[MacReport],
     flows: Sequence[Flow],
     slice_id: str,
-    hop: Hop,
+    hop: Lever,
     carrier: Carrier,
     *,
     queue: bool = True,
@@ -86,7 +87,7 @@ def demand_prb(
     """
     if not reports:
         return None
-    downlink = hop == Hop.DL
+    downlink = hop == Lever.DL
     factors = carrier.prb_per_bit("dl" if downlink else "ul")
     drain = 8 * nr.FRAME_MS / carrier.subinterval_ms if queue else 0.0
     first = min(r.time_ns for r in reports)

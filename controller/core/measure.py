@@ -20,6 +20,10 @@ class Lever(StrEnum):
     SETTINGS = "settings"
 
 
+RESOURCES: tuple[Lever, ...] = (Lever.UL, Lever.EDGE, Lever.DL)
+"""The levers that are a cell's and its edge's resources: everybody's, whatever the service."""
+
+
 class Reason(StrEnum):
     """Why nothing may be learned about a lever from a control slot."""
 
@@ -66,14 +70,12 @@ class Measure:
     samples: int
 
     def to_record(self, users: tuple[str, ...]) -> dict[str, Any]:
-        """As plain JSON values; ``users`` maps a user to its value and target."""
+        """As plain JSON values; ``users`` maps each user whose value can be told to it and its target."""
         worse = max if self.better == "lower" else min
-        pairs: dict[str, list[float | None]] = {}
+        pairs: dict[str, list[float]] = {}
         for user, value, target in zip(users, self.values, self.targets, strict=True):
-            before = pairs.get(user)
-            if before is not None and before[0] is not None:
-                value = before[0] if value is None else worse(value, before[0])
-            pairs[user] = [value, target]
+            if value is not None:  # a flow that stopped and began again is there twice: the worse one stands
+                pairs[user] = [worse(value, pairs[user][0]) if user in pairs else value, target]
         return {
             "unit": self.unit,
             "better": self.better,
@@ -81,6 +83,13 @@ class Measure:
             "samples": self.samples,
             "users": pairs,
         }
+
+
+def worst_value(measure: Mapping[str, Any]) -> float | None:
+    """The value of the worst user of a measure (:meth:`Measure.to_record`); None where there is none."""
+    values = [value for value, _ in measure["users"].values()]
+    worst = max if measure["better"] == "lower" else min
+    return worst(values) if values else None
 
 
 @dataclass(frozen=True, slots=True)

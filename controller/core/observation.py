@@ -5,29 +5,23 @@ Times are CLOCK_REALTIME nanoseconds. Delays elsewhere are milliseconds. PRB are
 
 from __future__ import annotations
 
+import base64
+import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from controller.core.fits import Fit
 from controller.core.measure import Reason
 
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
-
-class Hop(StrEnum):
-    """The three legs of a frame's round trip."""
-
-    UL = "ul"
-    EDGE = "edge"
-    DL = "dl"
-
-
-HOPS: tuple[Hop, ...] = (Hop.UL, Hop.EDGE, Hop.DL)
+OBSERVATION_VERSION = 2
 
 
 class Mode(StrEnum):
@@ -45,23 +39,74 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DirectionColumns:
-    """MAC state of every UE of a report in one direction, one entry a UE."""
+    """MAC state of every UE of a report in one direction, one entry a UE.
+
+    ``bler`` is that of first transmissions, 0..1. ``lc_bytes`` (bytes of the logical channels) and
+    ``prb_slots`` (PRBs times NR slots, HARQ retransmissions included) are counted since the UE attached. Both
+    of these and BLER are empty in records from before they were kept.
+    """
 
     mcs: tuple[int, ...]
     mcs_table: tuple[int, ...]
     layers: tuple[int, ...]
     queued_bytes: tuple[int, ...]
+    bler: tuple[float, ...] = ()
+    lc_bytes: tuple[int, ...] = ()
+    prb_slots: tuple[int, ...] = ()
+
+    def take(self, rows: Sequence[int]) -> DirectionColumns:
+        """The columns of some of the UEs."""
+        return DirectionColumns(*(_take(getattr(self, name), rows) for name in DIRECTION_COLUMNS))
+
+
+DIRECTION_COLUMNS: tuple[str, ...] = tuple(f.name for f in fields(DirectionColumns))
 
 
 @dataclass(frozen=True, slots=True)
 class MacReport:
-    """The gNB's MAC state at one instant, UEs as columns of equal length."""
+    """The gNB's MAC state at one instant, UEs as columns of equal length.
+
+    ``cqi`` is the wide-band CQI (TS 38.214 clause 5.2.2.1; 0: none reported), ``snr_db`` the SNR of the
+    PUSCH; both are empty in records from before they were kept.
+    """
 
     time_ns: int
     ue_id: tuple[str, ...]
     slice: tuple[str, ...]
     ul: DirectionColumns
     dl: DirectionColumns
+    cqi: tuple[int, ...] = ()
+    snr_db: tuple[float, ...] = ()
+
+    def take(self, rows: Sequence[int]) -> MacReport:
+        """The report of some of the UEs."""
+        names, slices, cqi, snr_db = (_take(c, rows) for c in (self.ue_id, self.slice, self.cqi, self.snr_db))
+        return MacReport(self.time_ns, names, slices, self.ul.take(rows), self.dl.take(rows), cqi, snr_db)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values, columns by name."""
+        return {
+            "time_ns": self.time_ns,
+            "ue_id": self.ue_id,
+            "slice": self.slice,
+            "cqi": self.cqi,
+            "snr_db": self.snr_db,
+            **{d: {c: getattr(getattr(self, d), c) for c in DIRECTION_COLUMNS} for d in ("ul", "dl")},
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> MacReport:
+        """From :meth:`to_dict`; columns that are not there are empty."""
+        ul, dl = (
+            DirectionColumns(**{c: tuple(data[d].get(c, ())) for c in DIRECTION_COLUMNS})
+            for d in ("ul", "dl")
+        )
+        names, slices, cqi, snr_db = (tuple(data.get(c, ())) for c in ("ue_id", "slice", "cqi", "snr_db"))
+        return cls(data["time_ns"], names, slices, ul, dl, cqi, snr_db)
+
+
+def _take(column: tuple[Any, ...], rows: Sequence[int]) -> tuple[Any, ...]:
+    return tuple(column[i] for i in rows) if column else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,25 +145,67 @@ class Frames:
     def __len__(self) -> int:
         return len(self.flow)
 
-    def to_dict(self) -> dict[str, list[Any]]:
-        return {name: getattr(self, name).tolist() for name in _FRAME_COLUMNS}
+    def take(self, rows: NDArray[Any], flow: IntArray) -> Frames:
+        """Some of the frames (a mask or indices), with their ``flow`` renumbered."""
+        columns = (getattr(self, name)[rows] for name in FRAME_COLUMNS[1:])
+        return Frames(flow, *columns)
+
+    def to_dict(self) -> dict[str, str]:
+        """As packed columns (:func:`pack`)."""
+        return {name: pack(getattr(self, name)) for name in FRAME_COLUMNS}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Sequence[Any]]) -> Frames:
-        columns = {name: np.asarray(data[name], np.int64) for name in _FRAME_COLUMNS[:-1]}
-        return cls(**columns, synchronised=np.asarray(data["synchronised"], np.bool_))
+    def from_dict(cls, data: Mapping[str, str]) -> Frames:
+        return cls(**{name: unpack(data[name]) for name in FRAME_COLUMNS})
 
 
-_FRAME_COLUMNS = (
-    "flow",
-    "sequence",
-    "ue_sent",
-    "edge_received",
-    "edge_sent",
-    "ue_received",
-    "synchronised",
+FRAME_COLUMNS: tuple[str, ...] = tuple(f.name for f in fields(Frames))
+"""The columns of frames; of those, the times follow the sequence in their order on the way."""
+_NO_FRAMES = Frames(
+    **{name: np.empty(0, np.int64) for name in FRAME_COLUMNS[:-1]}, synchronised=np.empty(0, np.bool_)
 )
-_NO_FRAMES = Frames.from_dict(dict.fromkeys(_FRAME_COLUMNS, ()))
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Rows of one table of one control slot, in the order of their arrival.
+
+    ``flow`` (int64 [rows]) indexes the observation's flows, or the view's users; ``time_ns`` (int64 [rows])
+    is CLOCK_REALTIME; ``values`` (float32 [rows, columns]) are in the units that the service declares, NaN
+    where not known.
+    """
+
+    flow: IntArray
+    time_ns: IntArray
+    values: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.flow)
+
+    def to_dict(self) -> dict[str, str]:
+        """As packed columns (:func:`pack`)."""
+        return {name: pack(getattr(self, name)) for name in ("flow", "time_ns", "values")}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, str]) -> Samples:
+        return cls(unpack(data["flow"]), unpack(data["time_ns"]), unpack(data["values"]))
+
+
+def pack(array: NDArray[Any]) -> str:
+    """An array as text: its type, its shape and its bytes, zlib-compressed, in base64."""
+    data = zlib.compress(np.ascontiguousarray(array).tobytes(), 1)
+    shape = "x".join(map(str, array.shape))
+    return f"{array.dtype.str}:{shape}:{base64.b64encode(data).decode()}"
+
+
+def unpack(text: str) -> NDArray[Any]:
+    """The array of :func:`pack`; ValueError for a text that is none."""
+    try:
+        dtype, shape, data = text.split(":")
+        flat = np.frombuffer(zlib.decompress(base64.b64decode(data, validate=True)), np.dtype(dtype))
+        return flat.reshape([int(n) for n in shape.split("x")])
+    except (TypeError, AttributeError, zlib.error) as error:
+        raise ValueError(f"not a packed column: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +251,8 @@ class GpuReading:
 class Command:
     """What an operator asked for since the last control slot; the loop carries it out at its next step.
 
-    ``kind`` is ``mode`` (value: a mode), ``policy`` (value: a policy's name) or ``budgets`` (value: ms of
-    ul, edge and dl). An empty ``slice`` is every slice.
+    ``kind`` is ``mode`` (value: a mode) or ``options`` (value: option -> new value, as in the configuration).
+    An empty ``slice`` is every slice.
     """
 
     kind: str
@@ -174,15 +261,25 @@ class Command:
 
 
 @dataclass(frozen=True, slots=True)
+class AppliedSettings:
+    """What became of the settings of a flow: in force since ``since_ns`` where ``reason`` is None."""
+
+    since_ns: int
+    reason: Reason | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """All that one control slot is judged by and the next one is decided from.
 
     The slot ``control_slot`` ran from ``opened_ns`` (acknowledgement of its quotas) to ``closed_ns``.
-    ``reports`` holds one report a state sub-interval, oldest first; ``flows`` every flow that was active
-    at some time in the slot; ``enforcement`` an entry for every slice that had a quota. What became of the
-    frames is known until ``known_ns`` (0: until the close): hosts report them in batches. ``clocks`` are
-    the reports of the hosts' clocks in the order of their arrival; ``clock_faults`` says of flows with frames
-    that are not synchronised why (flow -> reason).
+    ``reports`` holds one report a state sub-interval, oldest first; ``flows`` every flow that was active at
+    some time in the slot; ``enforcement`` an entry for every slice that had a quota. What became of the
+    frames is known until ``known_ns`` (0: until the close): hosts report them in batches. ``clocks`` are the
+    reports of the hosts' clocks in the order of their arrival; ``clock_faults`` says of flows with frames
+    that are not synchronised why (flow -> reason). ``samples`` are those of the flows' tables (slice -> table
+    -> rows), ``settings`` has an entry for every flow that was to have some, ``fits`` are the results of jobs
+    that have come since the control slot before.
     """
 
     control_slot: int
@@ -197,17 +294,21 @@ class Observation:
     known_ns: int = 0
     clocks: tuple[ClockReport, ...] = ()
     clock_faults: Mapping[str, str] = field(default_factory=dict)
+    samples: Mapping[str, Mapping[str, Samples]] = field(default_factory=dict)
+    settings: Mapping[str, AppliedSettings] = field(default_factory=dict)
+    fits: tuple[Fit, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values; :meth:`from_dict` is the inverse."""
+        """As plain JSON values (version :data:`OBSERVATION_VERSION`); :meth:`from_dict` is the inverse.
+
+        Frames and samples are packed columns: 40 users at 30 Hz would be 42,000 numbers a control slot.
+        """
         return {
+            "version": OBSERVATION_VERSION,
             "control_slot": self.control_slot,
             "opened_ns": self.opened_ns,
             "closed_ns": self.closed_ns,
-            "reports": [
-                [r.time_ns, r.ue_id, r.slice, *(_direction_to_list(d) for d in (r.ul, r.dl))]
-                for r in self.reports
-            ],
+            "reports": [r.to_dict() for r in self.reports],
             "flows": [
                 [f.flow, f.ue_id, f.slice, f.ul_bps, f.dl_bps, f.start_ns, f.stop_ns] for f in self.flows
             ],
@@ -221,36 +322,44 @@ class Observation:
                 for c in self.clocks
             ],
             "clock_faults": dict(self.clock_faults),
+            "samples": {
+                s: {name: rows.to_dict() for name, rows in tables.items()}
+                for s, tables in self.samples.items()
+            },
+            "settings": {flow: [a.since_ns, a.reason or ""] for flow, a in self.settings.items()},
+            "fits": [[f.slice, f.key, f.digest, f.error] for f in self.fits],
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Observation:
+        """From :meth:`to_dict`; KeyError, TypeError, ValueError for what is none."""
+        if data["version"] != OBSERVATION_VERSION:
+            raise ValueError(
+                f"observation of version {data['version']}, this controller reads {OBSERVATION_VERSION}"
+            )
         return cls(
             control_slot=data["control_slot"],
             opened_ns=data["opened_ns"],
             closed_ns=data["closed_ns"],
-            reports=tuple(
-                MacReport(t, tuple(ue), tuple(sl), _direction_from_list(ul), _direction_from_list(dl))
-                for t, ue, sl, ul, dl in data["reports"]
-            ),
+            reports=tuple(map(MacReport.from_dict, data["reports"])),
             flows=tuple(Flow(*f) for f in data["flows"]),
             frames=Frames.from_dict(data["frames"]),
             enforcement={s: Enforcement(_reason(e[0]), *e[1:]) for s, e in data["enforcement"].items()},
             gpu=None if data["gpu"] is None else GpuReading(data["gpu"][0], _reason(data["gpu"][1])),
             commands=tuple(Command(*c) for c in data["commands"]),
             known_ns=data["known_ns"],
-            clocks=tuple(ClockReport(*c) for c in data.get("clocks", ())),
-            clock_faults=data.get("clock_faults", {}),
+            clocks=tuple(ClockReport(*c) for c in data["clocks"]),
+            clock_faults=data["clock_faults"],
+            samples={
+                s: {name: Samples.from_dict(rows) for name, rows in tables.items()}
+                for s, tables in data["samples"].items()
+            },
+            settings={
+                flow: AppliedSettings(since, _reason(why)) for flow, (since, why) in data["settings"].items()
+            },
+            fits=tuple(Fit(*f) for f in data["fits"]),
         )
 
 
 def _reason(text: str) -> Reason | None:
     return Reason(text) if text else None
-
-
-def _direction_to_list(d: DirectionColumns) -> list[tuple[int, ...]]:
-    return [d.mcs, d.mcs_table, d.layers, d.queued_bytes]
-
-
-def _direction_from_list(columns: Sequence[Sequence[int]]) -> DirectionColumns:
-    return DirectionColumns(*(tuple(c) for c in columns))

@@ -1,4 +1,4 @@
-"""What a control loop is made from: the carrier, the slices and what their policies may choose."""
+"""What a control loop is made from: the carrier, the slices, and what each slice's service may choose."""
 
 from __future__ import annotations
 
@@ -6,31 +6,44 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from controller.core.budgets import Budgets
 from controller.core.hops import Carrier
 from controller.core.observation import Mode
 from wire.definitions.nr import TddPattern
 
 
 @dataclass(frozen=True, slots=True)
-class SliceSpec:
-    """One slice: its service, budgets, and what its allocator may choose from.
+class Share:
+    """TS 28.541 RRMPolicyRatio, in PRB of each direction.
 
-    ``ul_prb``, ``dl_prb`` and ``gpu_mhz`` are ascending action sets. ``queue`` adds the MAC queue to the
-    demand (off: as the authors' code). ``ues`` are bound to the slice.
+    ``dedicated`` PRBs are nobody else's even when idle; up to ``min`` the slice comes before others, up to
+    ``max`` it may have. ValueError unless 0 <= dedicated <= min <= max (a min of 0 is that of dedicated).
+    """
+
+    dedicated: int = 0
+    min: int = 0
+    max: int = 275
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.dedicated <= max(self.min, self.dedicated) <= self.max):
+            raise ValueError(
+                f"share: dedicated {self.dedicated}, min {self.min} and max {self.max} must not fall"
+            )
+        if self.min and self.min < self.dedicated:
+            raise ValueError(f"share: min {self.min} is below dedicated {self.dedicated}")
+
+
+@dataclass(frozen=True, slots=True)
+class SliceSpec:
+    """One slice: its service, the UEs that are bound to it, its share of the carrier.
+
+    ``options`` are the service's own, as plain JSON values; the service knows what they mean.
     """
 
     slice: str
     service: str
-    policy: str
-    ul_prb: tuple[int, ...]
-    dl_prb: tuple[int, ...]
-    gpu_mhz: tuple[int, ...]
-    budgets: Budgets
-    metric: str = "mean"
-    policy_options: Mapping[str, Any] = field(default_factory=dict)
-    queue: bool = True
     ues: tuple[str, ...] = ()
+    share: Share = Share()
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +51,8 @@ class LoopSpec:
     """All that a :class:`ControlLoop` is made from.
 
     ``n_prb`` is the carrier's bandwidth, ``max_mhz`` the GPU's highest clock, ``guard_ms`` the start of a
-    control slot whose frames do not count (the queue of the last action drains).
+    control slot whose frames do not count (the queue of the last action drains), ``arbiter`` the name of who
+    divides the PRBs. ``seed`` is that of all randomness of the allocators.
     """
 
     cell: str
@@ -49,6 +63,7 @@ class LoopSpec:
     mode: Mode = Mode.ACTIVE
     guard_ms: float = 200.0
     seed: int = 0
+    arbiter: str = "maxmin"
 
     def __post_init__(self) -> None:
         names = [s.slice for s in self.slices]
@@ -57,49 +72,29 @@ class LoopSpec:
         bound = [ue for s in self.slices for ue in s.ues]
         if twice := sorted({ue for ue in bound if bound.count(ue) > 1}):
             raise ValueError(f"cell {self.cell}: UEs bound to two slices: {twice}")
-        for s in self.slices:
-            for what, actions, limit in (
-                ("ul_prb", s.ul_prb, self.n_prb),
-                ("dl_prb", s.dl_prb, self.n_prb),
-                ("gpu_mhz", s.gpu_mhz, self.max_mhz),
-            ):
-                if not actions or list(actions) != sorted(set(actions)) or actions[0] <= 0:
-                    raise ValueError(
-                        f"cell {self.cell}, slice {s.slice}: {what} must be ascending and above 0, "
-                        f"not {list(actions)}"
-                    )
-                if actions[-1] > limit:
-                    raise ValueError(
-                        f"cell {self.cell}, slice {s.slice}: {what} {actions[-1]} is above {limit}, "
-                        "all that there is"
-                    )
+        dedicated = sum(s.share.dedicated for s in self.slices)
+        if dedicated > self.n_prb:
+            raise ValueError(
+                f"cell {self.cell}: {dedicated} PRB are dedicated to slices, the carrier has {self.n_prb}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values; :meth:`from_dict` is the inverse."""
+        carrier = {
+            name: getattr(self.carrier, name)
+            for name in ("scs_khz", "guard", "ul_overhead", "dl_overhead", "subinterval_ms")
+        }
         return {
             "cell": self.cell,
             "n_prb": self.n_prb,
-            "carrier": {
-                "tdd": asdict(self.carrier.tdd),
-                "scs_khz": self.carrier.scs_khz,
-                "guard": self.carrier.guard,
-                "ul_overhead": self.carrier.ul_overhead,
-                "dl_overhead": self.carrier.dl_overhead,
-                "subinterval_ms": self.carrier.subinterval_ms,
-            },
+            "carrier": {"tdd": asdict(self.carrier.tdd), **carrier},
             "slices": [
                 {
                     "slice": s.slice,
                     "service": s.service,
-                    "policy": s.policy,
-                    "ul_prb": list(s.ul_prb),
-                    "dl_prb": list(s.dl_prb),
-                    "gpu_mhz": list(s.gpu_mhz),
-                    "budgets": asdict(s.budgets),
-                    "metric": s.metric,
-                    "policy_options": dict(s.policy_options),
-                    "queue": s.queue,
                     "ues": list(s.ues),
+                    "share": asdict(s.share),
+                    "options": dict(s.options),
                 }
                 for s in self.slices
             ],
@@ -107,20 +102,15 @@ class LoopSpec:
             "mode": self.mode.value,
             "guard_ms": self.guard_ms,
             "seed": self.seed,
+            "arbiter": self.arbiter,
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> LoopSpec:
+        """From :meth:`to_dict`; KeyError, TypeError, ValueError for what is none."""
         carrier = data["carrier"]
         slices = tuple(
-            SliceSpec(
-                **{
-                    **s,
-                    **{k: tuple(s[k]) for k in ("ul_prb", "dl_prb", "gpu_mhz", "ues")},
-                    "budgets": Budgets(**s["budgets"]),
-                }
-            )
-            for s in data["slices"]
+            SliceSpec(**{**s, "ues": tuple(s["ues"]), "share": Share(**s["share"])}) for s in data["slices"]
         )
         return cls(
             **{

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from controller import config as config_module
 from controller import sim
+from controller.allocators.ar.delays import HOPS, MEASURES
 from controller.config import Config, ConfigError
-from controller.core.observation import HOPS
+from controller.loop import ControlLoop
 from controller.scenario import SCS_KHZ, TraceUse, control_slots, testbed_spec, trace_uses
-from controller.store.summary import LEGS, Allocation, ClosedSlot, Summary
+from controller.store.summary import Allocation, ClosedSlot, Summary
 
 FIGURES = (
     "qos_delivery_ratio",
@@ -103,7 +104,7 @@ def check(path: Path, config: Config, seed: int, duration_s: float | None = None
         control_slots(config, duration_s)
         for cell in config.cells:
             spec = testbed_spec(config, seed, cell.id)
-            config.loop_spec(cell.id, spec.cell.n_prb, SCS_KHZ, spec.cell.tdd)
+            ControlLoop(config.loop_spec(cell.id, spec.cell.n_prb, SCS_KHZ, spec.cell.tdd))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: {error}") from error
 
@@ -156,7 +157,7 @@ class Series:
     def from_columns(cls, columns: Mapping[str, Any]) -> Series:
         """From :meth:`columns`, or lists of their values."""
         typed = {name: np.asarray(values, np.int16) for name, values in columns.items()}
-        q = {leg: typed.pop(f"q_{leg}") for leg in LEGS}
+        q = {leg: typed.pop(f"q_{leg}") for leg in MEASURES}
         return cls(**typed, q=q)
 
 
@@ -224,6 +225,8 @@ def execute(spec: RunSpec, plan: Sequence[Allocation] | None = None) -> Run:
     config = spec.load()
     if len(config.cells) != 1 or len(config.cells[0].slices) != 1:
         raise ValueError(f"{spec.scenario}: an experiment is on one cell with one slice")
+    if config.cells[0].slices[0].service != "ar":
+        raise ValueError(f"{spec.scenario}: the figures of Table V are those of the service ar")
     slots: list[ClosedSlot] = []
     own = Summary()
 
@@ -254,13 +257,13 @@ def series(slots: Sequence[ClosedSlot], name: str) -> Series:
         return np.array(values, np.int16)
 
     def bit(slot: ClosedSlot, leg: str) -> int:
-        q = slot.qos[name][leg]["q"]
-        return UNKNOWN if q is None else int(q)
+        met = slot.outcomes[name]["measures"][leg]["met"]
+        return UNKNOWN if met is None else int(met)
 
     return Series(
-        flows=column([s.qos[name]["flows"] for s in slots]),
+        flows=column([s.outcomes[name]["users"] for s in slots]),
         ul_prb=column([s.allocations[name].ul_prb for s in slots]),
         dl_prb=column([s.allocations[name].dl_prb for s in slots]),
         gpu_mhz=column([s.allocations[name].gpu_mhz for s in slots]),
-        q={leg: column([bit(s, leg) for s in slots]) for leg in LEGS},
+        q={leg: column([bit(s, leg) for s in slots]) for leg in MEASURES},
     )

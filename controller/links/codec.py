@@ -16,7 +16,14 @@ from typing import Any
 import numpy as np
 
 from controller.core.clocks import ClockFault
-from controller.core.observation import ClockReport, DirectionColumns, Flow, IntArray, MacReport
+from controller.core.observation import (
+    DIRECTION_COLUMNS,
+    ClockReport,
+    DirectionColumns,
+    Flow,
+    IntArray,
+    MacReport,
+)
 from wire import edge_pb2, qos_pb2, ran_pb2
 from wire.definitions import nr
 
@@ -111,7 +118,7 @@ def open_hello(msg: ran_pb2.Hello) -> CellFacts:
 
 
 _ue_fields = attrgetter("rnti", "ue_id", "slice", "cqi", "snr_db", "ul", "dl")
-_direction_fields = attrgetter("mcs", "mcs_table", "layers", "queued_bytes", "bler")
+_direction_fields = attrgetter(*DIRECTION_COLUMNS)
 
 
 def open_report(msg: ran_pb2.MacReport, cell: CellFacts, received_ns: int | None = None) -> MacReport:
@@ -151,7 +158,7 @@ def open_report(msg: ran_pb2.MacReport, cell: CellFacts, received_ns: int | None
         or not -MAX_SNR_DB <= min(snrs) <= max(snrs) <= MAX_SNR_DB
     ):
         _blame_ue(rows)
-    return MacReport(time_ns, ids, slices, _direction("ul", ul, ids), _direction("dl", dl, ids))
+    return MacReport(time_ns, ids, slices, _direction("ul", ul, ids), _direction("dl", dl, ids), cqis, snrs)
 
 
 @lru_cache(maxsize=256)
@@ -168,7 +175,9 @@ def _good_identities(rntis: tuple[int, ...], ids: tuple[str, ...], slices: tuple
 
 
 def _direction(name: str, states: Sequence[ran_pb2.DirectionState], ids: Sequence[str]) -> DirectionColumns:
-    mcs, tables, layers, queued, blers = zip(*map(_direction_fields, states), strict=True)
+    mcs, tables, layers, queued, blers, lc_bytes, prb_slots = zip(
+        *map(_direction_fields, states), strict=True
+    )
     if 0 in tables:
         tables = tuple(t or 1 for t in tables)
     if 0 in layers:
@@ -183,7 +192,7 @@ def _direction(name: str, states: Sequence[ran_pb2.DirectionState], ids: Sequenc
         or not 0.0 <= min(blers) <= max(blers) <= 1.0
     ):
         _blame_direction(name, zip(ids, mcs, tables, layers, queued, blers, strict=True))
-    return DirectionColumns(mcs, tables, layers, queued)
+    return DirectionColumns(mcs, tables, layers, queued, blers, lc_bytes, prb_slots)
 
 
 def _blame_ue(rows: Sequence[tuple[Any, ...]]) -> None:

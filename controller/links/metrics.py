@@ -14,7 +14,8 @@ from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
-from controller.core.observation import HOPS, Mode
+from controller.core.measure import MAX_NAMES, Lever, worst_value
+from controller.core.observation import Mode
 from controller.links import edge, operator, qos, ran_protocol
 from controller.links.counters import Counters
 from wire.exposition import MetricsServer
@@ -39,11 +40,12 @@ COUNTERS: dict[str, str] = {
     "store_refused_total": "Control slots and events that cannot be recorded",
     "events_total": "Events in the run record",
     "step_failed_total": "Control slots in which no decision could be made",
+    "allocator_failed_total": "Failures of a slice's allocator; the others are not touched",
+    "fit_failed_total": "Fits that gave no result",
     "config_refused_total": "Configurations refused",
 }
 """Help text of every counter that :class:`Counters` may hold."""
 
-_LEGS = ("round_trip", *(hop.value for hop in HOPS))
 _STEP_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
@@ -71,8 +73,8 @@ class CounterCollector(Collector):
 class Metrics:
     """Every metric of the controller, in a registry of its own.
 
-    A cell, a slice and a hop are labels; flows and UEs are not. ``hop`` is ul, edge, dl or, for what is
-    judged by its delay, round_trip. Any thread may call.
+    A cell, a slice, a lever and a measure are labels; flows and UEs are not. The label ``hop`` of the metrics
+    that have it is a lever's name, or a measure's. Any thread may call.
     """
 
     def __init__(self, counters: Counters | None = None) -> None:
@@ -80,6 +82,7 @@ class Metrics:
         self._mutex = threading.Lock()
         self._reasons: set[str] = set()
         self._ratios: dict[tuple[str, str, str], tuple[int, int]] = {}
+        self._measures: dict[tuple[str, str], list[str]] = {}
         self._slices: dict[str, frozenset[str]] = {}
         if counters is not None:
             registry.register(CounterCollector(counters))
@@ -149,6 +152,30 @@ class Metrics:
             "slice",
             "hop",
         )
+        self.measure = gauge(
+            "measure",
+            "Measure of the worst user in the last closed control slot, in its unit; NaN without one",
+            "cell",
+            "slice",
+            "measure",
+        )
+        self.measure_met = counter(
+            "measure_met",
+            "Closed control slots in which every user's measure was met",
+            "cell",
+            "slice",
+            "measure",
+        )
+        self.lever = gauge(
+            "lever",
+            "What was in force last: PRB (ul, dl), MHz (edge), users with settings (settings)",
+            "cell",
+            "slice",
+            "lever",
+        )
+        self.allocator_failures = counter(
+            "allocator_failures", "Control slots in which the slice's allocator failed", "cell", "slice"
+        )
         self.unattributed = counter(
             "unattributed",
             "Closed control slots that nothing was learned from, by reason",
@@ -195,13 +222,25 @@ class Metrics:
                 ul, dl = record["quotas"].get(name, (prb, prb))
                 self.quota_prb.labels(cell, name, "ul").set(ul)
                 self.quota_prb.labels(cell, name, "dl").set(dl)
-                for hop, choice in s["hops"].items():
+                mhz = max_mhz if record["gpu_mhz"] is None else record["gpu_mhz"]
+                for lever, value in (
+                    (Lever.UL, ul),
+                    (Lever.EDGE, mhz),
+                    (Lever.DL, dl),
+                    (Lever.SETTINGS, len(s["settings"])),
+                ):
+                    self.lever.labels(cell, name, lever.value).set(value)
+                for choice in s["choices"]:
+                    if choice.get("user"):
+                        continue
+                    hop = choice["lever"]
                     self.hop_action.labels(cell, name, hop).set(choice["action"])
                     for metric, value in (
                         (self.hop_state, choice["state"]),
-                        (self.hop_demand, choice["demand_prb"]),
+                        (self.hop_demand, choice["demand"]),
                     ):
                         metric.labels(cell, name, hop).set(math.nan if value is None else value)
+                self.allocator_failures.labels(cell, name).inc("failed" in s)
                 self._observe_closed(cell, name, s["closed"])
 
     def _forget(self, cell: str, slices: Collection[str]) -> None:
@@ -210,27 +249,45 @@ class Metrics:
             self.flows.remove(cell, name)
             for direction in ("ul", "dl"):
                 self.quota_prb.remove(cell, name, direction)
-            for gauge in (self.hop_state, self.hop_demand, self.hop_action, self.hop_delay, self.qos_ratio):
-                for leg in _LEGS:
+            labels = [lever.value for lever in Lever] + self._measures.pop((cell, name), [])
+            for gauge in (
+                self.hop_state,
+                self.hop_demand,
+                self.hop_action,
+                self.hop_delay,
+                self.qos_ratio,
+                self.measure,
+                self.lever,
+            ):
+                for label in labels:
                     with contextlib.suppress(KeyError):
-                        gauge.remove(cell, name, leg)
+                        gauge.remove(cell, name, label)
 
     def _observe_closed(self, cell: str, name: str, closed: Mapping[str, Any]) -> None:
-        self.flows.labels(cell, name).set(closed["flows"])
+        self.flows.labels(cell, name).set(closed["users"])
         self.busy.labels(cell, name).inc(bool(closed["busy"]))
-        self.negative_delays.labels(cell, name).inc(closed["negative_delays"])
-        self.unsynchronised_frames.labels(cell, name).inc(closed["unsynchronised_frames"])
-        for leg in _LEGS:
-            told = closed[leg]
-            worst = max(told["ms"].values(), default=math.nan)
-            self.hop_delay.labels(cell, name, leg).set(worst / 1e3)
-            judged, met = self._ratios.get((cell, name, leg), (0, 0))
-            if told["q"] is not None:
-                judged, met = judged + 1, met + told["q"]
-                self._ratios[cell, name, leg] = judged, met
-                self.qos_ratio.labels(cell, name, leg).set(met / judged)
-            self.qos_judged.labels(cell, name, leg).inc(told["q"] is not None)
-            self.qos_met.labels(cell, name, leg).inc(told["q"] or 0)
+        self.negative_delays.labels(cell, name).inc(closed["counts"].get("negative_delays", 0))
+        self.unsynchronised_frames.labels(cell, name).inc(closed["counts"].get("unsynchronised_frames", 0))
+        known = self._measures.setdefault((cell, name), [])
+        for measure, told in closed["measures"].items():
+            if measure not in known:
+                if len(known) >= MAX_NAMES:
+                    continue
+                known.append(measure)
+            value = worst_value(told)
+            worst = math.nan if value is None else value
+            self.measure.labels(cell, name, measure).set(worst)
+            if told["unit"] == "ms":
+                self.hop_delay.labels(cell, name, measure).set(worst / 1e3)
+            met = told["met"]
+            judged, kept = self._ratios.get((cell, name, measure), (0, 0))
+            if met is not None:
+                judged, kept = judged + 1, kept + met
+                self._ratios[cell, name, measure] = judged, kept
+                self.qos_ratio.labels(cell, name, measure).set(kept / judged)
+            self.qos_judged.labels(cell, name, measure).inc(met is not None)
+            self.qos_met.labels(cell, name, measure).inc(met or 0)
+            self.measure_met.labels(cell, name, measure).inc(met or 0)
         for hop, reason in closed["unattributed"].items():
             if reason not in self._reasons:
                 if len(self._reasons) < MAX_REASONS:

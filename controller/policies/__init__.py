@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from controller.policies.aimd import Aimd
 from controller.policies.base import Explanation, Policy
 from controller.policies.mucb1 import Mucb1
@@ -39,9 +37,7 @@ def is_per_state(name: str) -> bool:
     return _class(name).per_state
 
 
-def make(
-    name: str, actions: Sequence[int], /, *, rng: np.random.Generator | None = None, **options: Any
-) -> Policy:
+def make(name: str, actions: Sequence[int], /, **options: Any) -> Policy:
     """A new policy over ``actions`` (ascending).
 
     ValueError, with its name, for an unknown policy or option, a value that an option cannot take, and
@@ -52,14 +48,14 @@ def make(
     if unknown:
         known = ", ".join(policy.option_names) or "none"
         raise ValueError(f"policy {name} has no option {', '.join(map(repr, unknown))}; its options: {known}")
-    return policy(actions, rng=rng, **options)
+    return policy(actions, **options)
 
 
-def restore(state: Mapping[str, Any], *, rng: np.random.Generator | None = None) -> Policy:
+def restore(state: Mapping[str, Any]) -> Policy:
     """The policy whose ``to_state`` gave ``state``. ValueError that names what does not fit."""
     if "name" not in state:
         raise ValueError("state of a policy: 'name' is missing")
-    return _class(state["name"]).from_state(state, rng=rng)
+    return _class(state["name"]).from_state(state)
 
 
 def _class(name: str) -> type[Policy]:

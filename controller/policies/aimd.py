@@ -32,8 +32,8 @@ class Aimd(Policy):
     name: ClassVar[str] = "aimd"
     per_state: ClassVar[bool] = False
 
-    def __init__(self, actions: Sequence[int], *, rng: np.random.Generator | None = None) -> None:
-        super().__init__(actions, rng=rng)
+    def __init__(self, actions: Sequence[int]) -> None:
+        super().__init__(actions)
         self._at = self._at_or_above(self.actions[-1] / 2)
         self._moved = "first visit"
         self._explanation = NOT_PULLED
@@ -41,7 +41,7 @@ class Aimd(Policy):
     def _at_or_above(self, value: float) -> int:
         return min(bisect_left(self.actions, value), len(self.actions) - 1)
 
-    def pull(self) -> int:
+    def pull(self, rng: np.random.Generator | None = None) -> int:
         self._explanation = Explanation(None, self._moved)
         return self.actions[self._at]
 

@@ -36,17 +36,17 @@ class Policy(ABC):
     A policy stands for one hop, or for one (hop, state) where ``per_state`` is set. ``actions`` are PRBs or
     MHz, strictly ascending. :meth:`pull` may be called again without an update in between.
 
-    Randomness comes from ``rng`` alone, which is not part of the state: whoever passes it in keeps it.
-    Raises ValueError for actions that are none, not whole, negative, not ascending or not unique.
+    A policy that ``draws`` takes all its randomness from the generator that :meth:`pull` is given, which is
+    made anew for each control slot so that a replay draws the same. Raises ValueError for actions that are
+    none, not whole, negative, not ascending or not unique.
     """
 
     name: ClassVar[str]
     per_state: ClassVar[bool]
     option_names: ClassVar[tuple[str, ...]] = ()
+    draws: ClassVar[bool] = False
 
-    def __init__(self, actions: Sequence[int], *, rng: np.random.Generator | None = None) -> None:
-        if rng is not None and not isinstance(rng, np.random.Generator):
-            raise ValueError(f"policy {self.name}: rng {rng!r} is not a numpy.random.Generator")
+    def __init__(self, actions: Sequence[int]) -> None:
         try:
             whole = tuple(index(a) for a in actions)
         except TypeError:
@@ -59,12 +59,11 @@ class Policy(ABC):
             if a >= b:
                 raise ValueError(f"policy {self.name}: actions are not strictly ascending at {a}, {b}")
         self.actions: tuple[int, ...] = whole
-        self._rng = rng
         self._position = {a: i for i, a in enumerate(whole)}
 
     @abstractmethod
-    def pull(self) -> int:
-        """The action to play now, one of ``actions``."""
+    def pull(self, rng: np.random.Generator | None = None) -> int:
+        """The action to play now, one of ``actions``; ``rng`` is needed by a policy that ``draws``."""
 
     @abstractmethod
     def update(self, action: int, qos: int) -> None:
@@ -91,12 +90,12 @@ class Policy(ABC):
         }
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Any], *, rng: np.random.Generator | None = None) -> Self:
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
         """The policy that :meth:`to_state` described. ValueError that names what does not fit."""
         try:
             if state["name"] != cls.name:
                 raise ValueError(f"state of policy {state['name']!r}, not {cls.name!r}")
-            policy = cls(state["actions"], rng=rng, **state["options"])
+            policy = cls(state["actions"], **state["options"])
             policy._load(state)
         except KeyError as e:
             raise ValueError(f"state of policy {cls.name}: {e.args[0]!r} is missing") from None

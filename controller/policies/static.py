@@ -23,17 +23,15 @@ class Static(Policy):
     per_state: ClassVar[bool] = False
     option_names: ClassVar[tuple[str, ...]] = ("action",)
 
-    def __init__(
-        self, actions: Sequence[int], *, action: int | None = None, rng: np.random.Generator | None = None
-    ) -> None:
-        super().__init__(actions, rng=rng)
+    def __init__(self, actions: Sequence[int], *, action: int | None = None) -> None:
+        super().__init__(actions)
         if action is not None and action not in self.actions:
             raise ValueError(f"policy static: option action {action!r} is none of {list(self.actions)}")
         self._option = None if action is None else self.actions[self.actions.index(action)]
         self._action = self.actions[-1] if self._option is None else self._option
         self._pulled = False
 
-    def pull(self) -> int:
+    def pull(self, rng: np.random.Generator | None = None) -> int:
         self._pulled = True
         return self._action
 

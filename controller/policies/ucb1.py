@@ -41,9 +41,8 @@ class Ucb1(Policy):
         actions: Sequence[int],
         *,
         tradeoff: float = 2.0,
-        rng: np.random.Generator | None = None,
     ) -> None:
-        super().__init__(actions, rng=rng)
+        super().__init__(actions)
         if isinstance(tradeoff, bool) or not isinstance(tradeoff, int | float):
             raise ValueError(f"policy {self.name}: option tradeoff {tradeoff!r} is not a number")
         if not (isfinite(tradeoff) and tradeoff > 0):
@@ -64,7 +63,7 @@ class Ucb1(Policy):
         self._indexed = False
         self._reason = NOT_PULLED.reason
 
-    def pull(self) -> int:
+    def pull(self, rng: np.random.Generator | None = None) -> int:
         self._indexed = False
         if self._first:
             self._first = False

@@ -1,5 +1,23 @@
 """How a cell's PRBs are divided among slices. Nowhere else decides it."""
 
-from controller.slicing.maxmin import divide
+from __future__ import annotations
 
-__all__ = ["divide"]
+from controller.slicing.base import Arbiter
+from controller.slicing.maxmin import MaxMin
+
+__all__ = ["Arbiter", "make", "names"]
+
+_ARBITERS: dict[str, type[Arbiter]] = {a.name: a for a in (MaxMin,)}
+
+
+def names() -> tuple[str, ...]:
+    """The names that :func:`make` knows."""
+    return tuple(_ARBITERS)
+
+
+def make(name: str) -> Arbiter:
+    """A new arbiter; ValueError for a name that there is not."""
+    try:
+        return _ARBITERS[name]()
+    except KeyError:
+        raise ValueError(f"unknown arbiter {name!r}; arbiters: {', '.join(_ARBITERS)}") from None

@@ -3,6 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
+
+from controller.core.decision import Want
+from controller.core.spec import Share
+from controller.slicing.base import Arbiter
+
+FAIR = "max-min fair share"
+"""Why a slice has less than it wants: others want PRBs too."""
+
+
+class MaxMin(Arbiter):
+    """Max-min fairness: floors and the minimums of shares first, then the slice with least gets the next PRB.
+
+    What a share dedicates is set aside beforehand, and the rest divided by :func:`divide`.
+
+    >>> MaxMin().divide("ul", 106, {"ar": Want(90), "video": Want(40)}, {})
+    {'ar': (66, 'max-min fair share'), 'video': (40, '')}
+    """
+
+    name: ClassVar[str] = "maxmin"
+
+    def divide(
+        self, direction: str, prb: int, wants: Mapping[str, Want], shares: Mapping[str, Share]
+    ) -> dict[str, tuple[int, str]]:
+        share = {name: shares.get(name, _ANY) for name in wants}
+        wanted = {name: min(want.prb, share[name].max) for name, want in wants.items()}
+        own = divide(prb, {name: min(wanted[name], share[name].dedicated) for name in wants})
+        common = max(0, prb - sum(s.dedicated for s in share.values()))
+        floors = {name: min(wanted[name], max(w.floor, share[name].min)) for name, w in wants.items()}
+        rest = divide(
+            common,
+            {name: wanted[name] - own[name] for name in wants},
+            {name: max(0, floors[name] - own[name]) for name in wants},
+        )
+        out = {}
+        for name, want in wants.items():
+            granted = own[name] + rest[name]
+            why = ""
+            if granted < wanted[name]:
+                why = FAIR
+            elif granted < want.prb:
+                why = f"share of at most {share[name].max} PRB"
+            out[name] = granted, why
+        return out
+
+
+_ANY = Share()
 
 
 def divide(prb: int, wanted: Mapping[str, int], floors: Mapping[str, int] | None = None) -> dict[str, int]:

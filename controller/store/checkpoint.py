@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from controller.store.files import write_atomic
+from controller.store.record import upgrade_state
 
 FORMAT = "prbandit-checkpoint"
 VERSION = 1
@@ -75,9 +76,13 @@ def load(path: Path | str) -> Checkpoint:
     for name in ("states", "meta"):
         if not isinstance(document.get(name), dict):
             raise CheckpointError(f"{path}: {name}: must be an object, is {_kind(document.get(name))}")
-    for cell, state in document["states"].items():
+    for cell, state in list(document["states"].items()):
         if not isinstance(state, dict):
             raise CheckpointError(f"{path}: states.{cell}: must be an object, is {_kind(state)}")
+        try:
+            document["states"][cell] = dict(upgrade_state(state))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{path}: states.{cell}: cannot be read: {error}") from error
     return Checkpoint(document["states"], document["meta"])
 
 

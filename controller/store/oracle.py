@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from controller.core.observation import HOPS
+from controller.core.measure import RESOURCES as LEVERS
 from controller.store.files import write_atomic
 from controller.store.summary import Allocation
 
@@ -24,7 +24,7 @@ VERSION = 1
 COST_WEIGHT = 2.0
 """lambda / a_max: 0.2 / 0.1 (MUCB1 paper, section IX)."""
 
-HOP_NAMES: tuple[str, ...] = tuple(hop.value for hop in HOPS)
+HOP_NAMES: tuple[str, ...] = tuple(lever.value for lever in LEVERS)
 RESOURCES = ("avg_ul_prb", "avg_dl_prb", "avg_gpu_mhz")
 VIRTUAL = {"clock": "virtual"}
 """In the ``meta`` of a run whose channel and traffic can be played again."""

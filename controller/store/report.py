@@ -12,21 +12,24 @@ from typing import Any
 
 import numpy as np
 
-from controller.core.observation import HOPS
+from controller.core.measure import RESOURCES as LEVERS
+from controller.core.measure import Lever, worst_value
 from controller.store import figures
 from controller.store.figures import Array
 from controller.store.files import write_atomic
 from controller.store.oracle import LIVE, RESOURCES, can_be_played_again, read
 from controller.store.run import Event, RunStore, StoreError
-from controller.store.summary import LEGS, Allocation, ClosedSlot, Summary
+from controller.store.summary import Allocation, ClosedSlot, Summary
 
 HTML_FILE, SUMMARY_FILE = "report.html", "summary.json"
 LAST_DECISIONS = 20
 LAST_EVENTS = 100
 
 _ROLLING = 25
-_NAMES = {"ul": "uplink", "edge": "edge", "dl": "downlink", "round_trip": "round trip"}
-_COLOURS = {"ul": "#2f81c7", "edge": "#cf7a22", "dl": "#2a9563", "round_trip": "#8d63c9"}
+_NAMES = {"ul": "uplink", "edge": "edge", "dl": "downlink"}
+_COLOURS = {"ul": "#2f81c7", "edge": "#cf7a22", "dl": "#2a9563"}
+_PROMISE, _OTHER = "#8d63c9", "#5d6873"
+_UNITS = {"ul": "PRB", "edge": "MHz", "dl": "PRB"}
 _MET, _VIOLATED = "#2a9563", "#d64545"
 _DASHES = ("-", "--", ":", "-.")
 
@@ -35,54 +38,95 @@ REGRET = "Regret against the best fixed actions in hindsight"
 
 
 @dataclass(slots=True)
+class _MeasureSeries:
+    """One measure of a slice: the worst user's value, the target, whether it was met; NaN where not known."""
+
+    unit: str
+    met: list[float] = field(default_factory=list)
+    value: list[float] = field(default_factory=list)
+    target: list[float] = field(default_factory=list)
+
+    def add(self, measure: Mapping[str, Any], better: str) -> None:
+        worst = worst_value(measure)
+        targets = [t for _, t in measure["users"].values() if t is not None]
+        self.met.append(_or_nan(measure["met"]))
+        self.value.append(_or_nan(worst))
+        # The strictest, where users have their own; one that nobody was held against goes on.
+        strictest = min if better == "lower" else max
+        self.target.append(strictest(targets) if targets else self.target[-1] if self.target else np.nan)
+
+    def pad(self, length: int) -> None:
+        for column in (self.met, self.value, self.target):
+            column.extend([np.nan] * (length - len(column)))
+
+
+def _or_nan(value: float | None) -> float:
+    return np.nan if value is None else float(value)
+
+
+@dataclass(slots=True)
 class _SliceSeries:
     """One slice's control slots in their order, as columns."""
 
     time: list[float] = field(default_factory=list)
-    flows: list[float] = field(default_factory=list)
+    users: list[float] = field(default_factory=list)
     ul_prb: list[float] = field(default_factory=list)
     dl_prb: list[float] = field(default_factory=list)
     gpu_mhz: list[float] = field(default_factory=list)
-    q: dict[str, list[float]] = field(default_factory=lambda: {leg: [] for leg in LEGS})
+    met: list[float] = field(default_factory=list)
     busy: list[bool] = field(default_factory=list)
-    delay_ms: dict[str, list[float]] = field(default_factory=lambda: {leg: [] for leg in LEGS})
-    budget_ms: dict[str, list[float]] = field(default_factory=lambda: {leg: [] for leg in LEGS})
+    measures: dict[str, _MeasureSeries] = field(default_factory=dict)
+    settings: dict[str, list[float]] = field(default_factory=dict)
+    """Mean over the users, by name."""
     unsynchronised: list[float] = field(default_factory=list)
-    state: dict[str, list[float]] = field(default_factory=lambda: {hop.value: [] for hop in HOPS})
-    actions: dict[str, Counter[tuple[int, int]]] = field(
-        default_factory=lambda: {hop.value: Counter() for hop in HOPS}
+    state: dict[str, list[float]] = field(default_factory=lambda: {lever.value: [] for lever in LEVERS})
+    actions: dict[str, Counter[tuple[float, float]]] = field(
+        default_factory=lambda: {lever.value: Counter() for lever in LEVERS}
     )
 
-    def add(
-        self,
-        seconds: float,
-        allocation: Allocation,
-        hops: Mapping[str, Any],
-        closed: Mapping[str, Any],
-        budgets: Mapping[str, float],
-    ) -> None:
+    def add(self, seconds: float, slot: ClosedSlot, name: str, allocation: Allocation) -> None:
+        """Control slot ``slot`` of slice ``name``."""
+        closed = slot.outcomes[name]
+        before = len(self.time)
         self.time.append(seconds)
-        self.flows.append(closed["flows"])
+        self.users.append(closed["users"])
         self.ul_prb.append(allocation.ul_prb)
         self.dl_prb.append(allocation.dl_prb)
         self.gpu_mhz.append(allocation.gpu_mhz)
         self.busy.append(bool(closed["busy"]))
-        self.unsynchronised.append(closed.get("unsynchronised_frames", 0))
-        for leg in LEGS:
-            told = closed[leg]
-            self.q[leg].append(np.nan if told["q"] is None else told["q"])
-            self.delay_ms[leg].append(max(told["ms"].values(), default=np.nan))
-            self.budget_ms[leg].append(told.get("budget_ms", budgets.get(leg, np.nan)))
-        for hop in HOPS:
-            choice = hops.get(hop.value)
+        self.met.append(_or_nan(closed["met"]))
+        self.unsynchronised.append(closed["counts"].get("unsynchronised_frames", 0))
+        for measure, told in closed["measures"].items():
+            series = self.measures.setdefault(measure, _MeasureSeries(told["unit"]))
+            series.pad(before)
+            series.add(told, told["better"])
+        for series in self.measures.values():
+            series.pad(before + 1)
+        self._add_settings(slot.settings[name], before)
+        choices = {c["lever"]: c for c in slot.choices[name] if not c.get("user")}
+        for lever in LEVERS:
+            choice = choices.get(lever.value)
             known = choice is not None and choice["state"] is not None
-            self.state[hop.value].append(choice["state"] if choice is not None and known else np.nan)
+            self.state[lever.value].append(choice["state"] if choice is not None and known else np.nan)
             if choice is not None and known:
-                self.actions[hop.value][choice["state"], choice["action"]] += 1
+                self.actions[lever.value][choice["state"], choice["action"]] += 1
+
+    def _add_settings(self, settings: Mapping[str, Mapping[str, Sequence[float]]], before: int) -> None:
+        values: dict[str, list[float]] = {}
+        for of in settings.values():
+            for setting, numbers in of.items():
+                values.setdefault(setting, []).extend(numbers)
+        for setting in {*values, *self.settings}:
+            column = self.settings.setdefault(setting, [np.nan] * before)
+            column.append(float(np.mean(values[setting])) if setting in values else np.nan)
 
     def by_hop(self) -> dict[str, list[float]]:
         """What was in force, PRB or MHz."""
-        return {"ul": self.ul_prb, "edge": self.gpu_mhz, "dl": self.dl_prb}
+        return {Lever.UL.value: self.ul_prb, Lever.EDGE.value: self.gpu_mhz, Lever.DL.value: self.dl_prb}
+
+    def met_by_hop(self) -> dict[str, list[float]]:
+        """Of the measures that are named as a lever, whether they were met."""
+        return {name: m.met for name, m in self.measures.items() if name in _NAMES}
 
 
 @dataclass(slots=True)
@@ -136,8 +180,14 @@ def build(run_folder: Path | str, *, out: Path | str | None = None) -> tuple[Pat
         plots={cell: _plots(cell, series, regret) for cell, series in cells.items()},
         decisions={cell: [_decision_row(r) for r in reversed(s.last)] for cell, s in cells.items()},
         events=[_event_row(e) for e in reversed(events)],
-        hops=[hop.value for hop in HOPS],
-        names=_NAMES,
+        hops=[lever.value for lever in LEVERS],
+        parts={
+            cell: list(
+                dict.fromkeys(name for one in c["slices"].values() for name in one["hop_delivery_ratio"])
+            )
+            for cell, c in result["cells"].items()
+        },
+        name=_name,
     )
     target = Path(out) if out is not None else folder
     try:
@@ -169,19 +219,14 @@ def _oracle(
             "missing": f"no oracle yet: `prbandit report {folder} --oracle` searches it (some minutes)"
         }, {}
     actions = one.by_hop()
-    judged = found.judge(result["cells"][cell]["slices"][name], actions, one.q)
-    return {"cell": cell, "slice": name, **judged}, found.regret(actions, one.q)
+    judged = found.judge(result["cells"][cell]["slices"][name], actions, one.met_by_hop())
+    return {"cell": cell, "slice": name, **judged}, found.regret(actions, one.met_by_hop())
 
 
 # ---- reading ---------------------------------------------------------------------------------------------
 
 
 def _read(store: RunStore) -> tuple[Summary, dict[str, _CellSeries]]:
-    budgets = {
-        (start.cell, s["slice"]): _budgets(s["budgets"])
-        for start in store.starts()
-        for s in start.spec.get("slices", ())
-    }
     summary = Summary()
     cells: dict[str, _CellSeries] = {}
     first_ns = 0
@@ -197,25 +242,16 @@ def _read(store: RunStore) -> tuple[Summary, dict[str, _CellSeries]]:
             clock.time.append((record["time_ns"] - (first_ns or record["time_ns"])) / 1e9)
             clock.offset_ns.append(np.nan if told["worst_offset_ns"] is None else told["worst_offset_ns"])
         if slot is not None:
-            _collect(cell, slot, (slot.begin_ns - first_ns) / 1e9, budgets)
+            seconds = (slot.begin_ns - first_ns) / 1e9
+            for name, allocation in slot.allocations.items():
+                if name in slot.outcomes:
+                    cell.slices.setdefault(name, _SliceSeries()).add(seconds, slot, name, allocation)
     return summary, cells
 
 
-def _collect(
-    cell: _CellSeries,
-    slot: ClosedSlot,
-    seconds: float,
-    budgets: Mapping[tuple[str, str], Mapping[str, float]],
-) -> None:
-    for name, allocation in slot.allocations.items():
-        if name in slot.qos:
-            series = cell.slices.setdefault(name, _SliceSeries())
-            known = budgets.get((slot.cell, name), {})
-            series.add(seconds, allocation, slot.hops[name], slot.qos[name], known)
-
-
-def _budgets(spec: Mapping[str, float]) -> dict[str, float]:
-    return {leg: spec[f"{leg}_ms"] for leg in LEGS if f"{leg}_ms" in spec}
+def _name(text: str) -> str:
+    """A lever's or a measure's name as people read it."""
+    return _NAMES.get(text, text.replace("_", " "))
 
 
 # ---- tables ----------------------------------------------------------------------------------------------
@@ -225,11 +261,15 @@ def _decision_row(record: Mapping[str, Any]) -> dict[str, Any]:
     slices = []
     for name, s in record["slices"].items():
         hops = {}
-        for hop, choice in s["hops"].items():
-            indices = choice["indices"]
-            pairs = [] if indices is None else list(zip(choice["actions"], indices, strict=True))
-            hops[hop] = {**choice, "unit": "MHz" if hop == "edge" else "PRB", "pairs": pairs}
-        slices.append({"name": name, "closed": s["closed"], "hops": hops, "granted": s["granted"]})
+        for choice in s["choices"]:
+            if not choice.get("user"):
+                indices = choice["indices"]
+                pairs = list(zip(choice["actions"], indices, strict=True)) if indices else []
+                hops[choice["lever"]] = {**choice, "pairs": pairs}
+        granted = {d: prb for d, (prb, _) in s["granted"].items()}
+        slices.append(
+            {"name": name, "closed": s["closed"], "hops": hops, "granted": granted, "settings": s["settings"]}
+        )
     return {**record, "slices": slices}
 
 
@@ -253,11 +293,14 @@ def _plots(cell: str, series: _CellSeries, regret: Mapping[str, Array]) -> list[
     import matplotlib
     from matplotlib.figure import Figure
 
+    measures = [(one, name, m) for one in series.slices for name, m in series.slices[one].measures.items()]
+    settings = sorted({name for one in series.slices.values() for name in one.settings})
     panels: tuple[tuple[str, int, float, Callable[[Any, _CellSeries], None], bool], ...] = (
         ("Active flows", 1, 1.5, _plot_flows, True),
         ("Quotas and GPU clock", 3, 1.4, _plot_allocation, True),
-        ("QoS of the round trip", 1, 2.0, _plot_qos, True),
-        ("Delays, the worst flow of each control slot", len(LEGS), 1.25, _plot_delays, True),
+        ("Settings, the mean of each slice's users", len(settings), 1.4, _plot_settings, True),
+        ("QoS", 1, 2.0, _plot_qos, True),
+        ("Measures, the worst user of each control slot", len(measures), 1.25, _plot_measures, True),
         ("Hop states", 2, 1.4, _plot_states, True),
         (REGRET, 1, 2.4, lambda axes, cell: _plot_regret(axes, cell, regret), True),
         (CLOCKS, 2, 1.5, _plot_clocks, True),
@@ -271,6 +314,8 @@ def _plots(cell: str, series: _CellSeries, regret: Mapping[str, Array]) -> list[
     plots = []
     with matplotlib.rc_context(figures.RC):
         for number, (title, count, height, draw, over_time) in enumerate(panels):
+            if not count:
+                continue
             if over_time:
                 figure = Figure(figsize=(9.5, height * count + 0.5), layout="constrained")
                 axes = figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0]
@@ -295,7 +340,7 @@ def _plot_flows(axes: Sequence[Any], series: _CellSeries) -> None:
     axis = axes[0]
     for name, one, dash, _ in _styled(series):
         axis.step(
-            *figures.thin(one.time, one.flows), where="post", linestyle=dash, label=name, color=figures.INK
+            *figures.thin(one.time, one.users), where="post", linestyle=dash, label=name, color=figures.INK
         )
     axis.set_ylabel("flows")
     axis.set_ylim(bottom=0)
@@ -315,9 +360,9 @@ def _plot_allocation(axes: Sequence[Any], series: _CellSeries) -> None:
     ):
         for _, one, dash, prefix in _styled(series):
             x, y = figures.thin(one.time, getattr(one, column))
-            axis.step(x, y, where="post", linestyle=dash, color=_COLOURS[hop], label=f"{prefix}{_NAMES[hop]}")
+            axis.step(x, y, where="post", linestyle=dash, color=_COLOURS[hop], label=f"{prefix}{_name(hop)}")
         axis.axhline(limit, color=figures.INK, linestyle="--", linewidth=0.9, label=f"maximum {limit} {unit}")
-        axis.set_ylabel(f"{_NAMES[hop]}, {unit}")
+        axis.set_ylabel(f"{_name(hop)}, {unit}")
         axis.set_ylim(0, limit * 1.08)
         figures.legend(axis)
 
@@ -325,7 +370,7 @@ def _plot_allocation(axes: Sequence[Any], series: _CellSeries) -> None:
 def _plot_qos(axes: Sequence[Any], series: _CellSeries) -> None:
     axis = axes[0]
     for _, one, dash, prefix in _styled(series):
-        times, q = np.asarray(one.time), np.asarray(one.q["round_trip"])
+        times, q = np.asarray(one.time), np.asarray(one.met)
         told = ~np.isnan(q)
         x, bits = times[told], q[told]
         if not len(bits):
@@ -334,7 +379,7 @@ def _plot_qos(axes: Sequence[Any], series: _CellSeries) -> None:
         sums = np.concatenate(([0.0], np.cumsum(bits)))
         first = np.maximum(np.arange(1, len(bits) + 1) - _ROLLING, 0)
         rolling = (sums[1:] - sums[first]) / (np.arange(1, len(bits) + 1) - first)
-        colour = _COLOURS["round_trip"]
+        colour = _PROMISE
         axis.plot(*figures.thin(x, running), color=colour, linestyle=dash, label=f"{prefix}ratio so far")
         label = f"{prefix}last {_ROLLING}"
         axis.plot(*figures.thin(x, rolling), color=colour, linestyle=dash, alpha=0.45, label=label)
@@ -353,7 +398,7 @@ def _plot_regret(axes: Sequence[Any], series: _CellSeries, regret: Mapping[str, 
     axis = axes[0]
     (one,) = series.slices.values()
     for hop, curve in regret.items():
-        axis.plot(*figures.thin(one.time, curve), color=_COLOURS[hop], label=_NAMES[hop])
+        axis.plot(*figures.thin(one.time, curve), color=_COLOURS[hop], label=_name(hop))
     total = np.sum(list(regret.values()), axis=0)
     axis.plot(*figures.thin(one.time, total), color=figures.INK, label="all hops")
     axis.set_ylabel("cost / a_max")
@@ -387,26 +432,39 @@ def _plot_clocks(axes: Sequence[Any], series: _CellSeries) -> None:
     figures.legend(frames)
 
 
-def _plot_delays(axes: Sequence[Any], series: _CellSeries) -> None:
-    for axis, leg in zip(axes, ("ul", "edge", "dl", "round_trip"), strict=True):
+def _plot_settings(axes: Sequence[Any], series: _CellSeries) -> None:
+    names = sorted({name for one in series.slices.values() for name in one.settings})
+    for axis, name in zip(axes, names, strict=True):
         for _, one, dash, prefix in _styled(series):
-            x, y = figures.thin(one.time, one.delay_ms[leg])
+            if name in one.settings:
+                x, y = figures.thin(one.time, one.settings[name])
+                axis.step(x, y, where="post", linestyle=dash, color=_OTHER, label=f"{prefix}{_name(name)}")
+        axis.set_ylabel(_name(name))
+        axis.set_ylim(bottom=0)
+        figures.legend(axis)
+
+
+def _plot_measures(axes: Sequence[Any], series: _CellSeries) -> None:
+    panels = iter(axes)
+    for _, one, dash, prefix in _styled(series):
+        for first, (name, measure) in zip([True] + [False] * 15, one.measures.items(), strict=False):
+            axis = next(panels)
+            colour = _COLOURS.get(name, _PROMISE if first else _OTHER)
             axis.plot(
-                x,
-                y,
+                *figures.thin(one.time, measure.value),
                 linestyle=dash,
                 marker=".",
                 markersize=2.5,
                 linewidth=0.8,
-                color=_COLOURS[leg],
-                label=f"{prefix}{_NAMES[leg]}",
+                color=colour,
+                label=f"{prefix}{_name(name)}",
             )
-            x, y = figures.thin(one.time, one.budget_ms[leg])
+            x, y = figures.thin(one.time, measure.target)
             if not np.isnan(y).all():
-                axis.plot(x, y, color=_VIOLATED, linestyle=dash, linewidth=0.9, label=f"{prefix}budget")
-        axis.set_ylabel(f"{_NAMES[leg]}, ms")
-        axis.set_ylim(bottom=0)
-        figures.legend(axis)
+                axis.plot(x, y, color=_VIOLATED, linestyle=dash, linewidth=0.9, label=f"{prefix}target")
+            axis.set_ylabel(f"{_name(name)}, {measure.unit}")
+            axis.set_ylim(bottom=0)
+            figures.legend(axis)
 
 
 def _plot_states(axes: Sequence[Any], series: _CellSeries) -> None:
@@ -415,9 +473,9 @@ def _plot_states(axes: Sequence[Any], series: _CellSeries) -> None:
             if not np.isnan(one.state[hop]).all():
                 x, y = figures.thin(one.time, one.state[hop])
                 axis.step(
-                    x, y, where="post", linestyle=dash, color=_COLOURS[hop], label=f"{prefix}{_NAMES[hop]}"
+                    x, y, where="post", linestyle=dash, color=_COLOURS[hop], label=f"{prefix}{_name(hop)}"
                 )
-        axis.set_ylabel(f"{_NAMES[hop]} state, PRB")
+        axis.set_ylabel(f"{_name(hop)} state, PRB")
         axis.set_ylim(0, series.prb)
         if axis.has_data():
             figures.legend(axis)
@@ -441,7 +499,7 @@ def _plot_actions(axes: Sequence[Any], series: _CellSeries) -> None:
                 )
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.margins(0.15)
-        axis.set_title(_NAMES[hop])
+        axis.set_title(_name(hop))
         axis.set_xlabel("uplink state, PRB" if hop == "edge" else "state, PRB")
         axis.set_ylabel("GPU clock, MHz" if hop == "edge" else "action, PRB")
         if axis.has_data() and len(series.slices) > 1:

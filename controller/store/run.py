@@ -17,7 +17,7 @@ import socket
 import sqlite3
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -25,11 +25,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from controller.core.observation import Observation
+from controller.store import record
 from controller.store.files import write_atomic
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Version 1 has the same tables with records of version 1 in them, which are upgraded as they are read."""
 RUN_FORMAT = "prbandit-run"
 CONFIG_FILE, RUN_FILE, DATABASE_FILE = "config.yaml", "run.json", "run.sqlite"
 
@@ -76,6 +78,9 @@ CREATE TABLE events (
 );
 CREATE INDEX events_time ON events (time_ns);
 """
+
+
+Upgrade = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
 class StoreError(OSError):
@@ -263,15 +268,17 @@ class RunStore:
             db = _connect(path) if write else _connect_read_only(path)
             try:
                 version = db.execute("PRAGMA user_version").fetchone()[0]
-                if version != SCHEMA_VERSION:
+                if not 1 <= version <= SCHEMA_VERSION:
                     if version == 0:
                         raise StoreError(f"{path}: is not a run record")
                     raise StoreError(
                         f"{path}: the record has schema version {version}, "
-                        f"this controller reads {SCHEMA_VERSION}"
+                        f"this controller reads up to {SCHEMA_VERSION}"
                     )
                 if write:
                     _pragmas(db)
+                    # From here on there may be records that an earlier controller does not know.
+                    db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
                 db.execute("SELECT count(*) FROM state").fetchone()
             except BaseException:
                 db.close()
@@ -450,7 +457,7 @@ class RunStore:
     def latest_state(self, cell: str) -> dict[str, Any] | None:
         """Loop state after the last recorded control slot of a cell; None where there is none."""
         for (text,) in self._rows("SELECT state FROM state WHERE cell = ?", (cell,)):
-            return self._decoded(f"state of cell {cell}", text)
+            return self._decoded(f"state of cell {cell}", text, record.upgrade_state)
         return None
 
     def starts(self, cell: str | None = None) -> Iterator[Start]:
@@ -464,8 +471,8 @@ class RunStore:
                 id_,
                 time_ns,
                 name,
-                self._decoded(f"start {id_}", spec),
-                self._decoded(f"start {id_}", state),
+                self._decoded(f"start {id_}", spec, record.upgrade_spec),
+                self._decoded(f"start {id_}", state, record.upgrade_state),
                 lost,
                 pruned,
             )
@@ -479,10 +486,12 @@ class RunStore:
         ):
             where = f"control_slots row {id_} (cell {cell}, control slot {number})"
             try:
-                observation = Observation.from_dict(json.loads(zlib.decompress(blob)))
-            except (zlib.error, ValueError, KeyError, TypeError) as error:
+                data = json.loads(zlib.decompress(blob))
+                observation = Observation.from_dict(record.upgrade_observation(data))
+            except (zlib.error, ValueError, KeyError, TypeError, AttributeError) as error:
                 raise StoreError(f"{self.path}: {where}: observation cannot be read: {error!r}") from error
-            yield Slot(start_id, cell, number, time_ns, mode, observation, self._decoded(where, text))
+            decision = self._decoded(where, text, record.upgrade)
+            yield Slot(start_id, cell, number, time_ns, mode, observation, decision)
 
     def decisions(self, cell: str | None = None, *, start_id: int | None = None) -> Iterator[dict[str, Any]]:
         """Decision records of a cell (None: of all) or of one start, in the order of recording."""
@@ -491,7 +500,7 @@ class RunStore:
             " WHERE (?1 IS NULL OR cell = ?1) AND (?2 IS NULL OR start_id = ?2) ORDER BY id",
             (cell, start_id),
         ):
-            yield self._decoded(f"control_slots row {id_}", text)
+            yield self._decoded(f"control_slots row {id_}", text, record.upgrade)
 
     def events(self, cell: str | None = None) -> Iterator[Event]:
         """Events of a cell (None: all of them), in the order of recording."""
@@ -505,14 +514,19 @@ class RunStore:
         with _errors(self.path):
             yield from self._db.execute(query, values)
 
-    def _decoded(self, where: str, text: str) -> dict[str, Any]:
+    def _decoded(self, where: str, text: str, upgrade: Upgrade | None = None) -> dict[str, Any]:
         try:
             value = json.loads(text)
         except ValueError as error:
             raise StoreError(f"{self.path}: {where}: not JSON: {error}") from error
         if not isinstance(value, dict):
             raise StoreError(f"{self.path}: {where}: not a JSON object")
-        return value
+        if upgrade is None:
+            return value
+        try:
+            return dict(upgrade(value))
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            raise StoreError(f"{self.path}: {where}: cannot be read: {error}") from error
 
 
 @contextlib.contextmanager

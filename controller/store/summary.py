@@ -1,23 +1,19 @@
-"""The figures of a run, from its decision records one by one. Pure: no file, no clock.
+"""The figures of a run, from its decision records one by one, whatever the services. Pure: no file, no clock.
 
-The QoS in decision record n is that of control slot n - 1, which ran under the allocation of record n - 1.
-So a control slot counts once the record after its own has come; the allocation of the last record of all
-does not count, nor does the QoS of a slot for which there was no decision (the first of a control loop).
+The outcome in decision record n is that of control slot n - 1, which ran under the allocation of record n -
+1. So a control slot counts once the record after its own has come; the allocation of the last record of all
+does not count, nor does the outcome of a slot for which there was no decision (the first of a control loop).
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from controller.core.measure import Reason
-from controller.core.observation import HOPS
+from controller.core.measure import RESOURCES, Reason, worst_value
 from controller.core.power import CARRIER_MHZ, bs_power_saving, ue_power_saving
-
-LEGS: tuple[str, ...] = ("round_trip", *(hop.value for hop in HOPS))
-"""What QoS is told of: the round trip and its hops."""
 
 RECENT = 25
 """Control slots behind the figures of one load."""
@@ -36,7 +32,8 @@ class Allocation:
 class ClosedSlot:
     """One control slot of a cell that is over: when it began, what was in force, what came of it.
 
-    ``qos`` is ``closed`` of the next record, by slice; ``hops`` the choices that led to ``allocations``.
+    ``outcomes`` is ``closed`` of the next record, by slice; ``choices`` led to ``allocations``, ``settings``
+    were what the slices' users were told.
     """
 
     cell: str
@@ -47,8 +44,9 @@ class ClosedSlot:
     prb: int
     max_mhz: int
     allocations: Mapping[str, Allocation]
-    hops: Mapping[str, Mapping[str, Any]]
-    qos: Mapping[str, Mapping[str, Any]]
+    choices: Mapping[str, Sequence[Mapping[str, Any]]]
+    outcomes: Mapping[str, Mapping[str, Any]]
+    settings: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]
 
     @property
     def total(self) -> Allocation:
@@ -70,7 +68,7 @@ def allocations(record: Mapping[str, Any]) -> dict[str, Allocation]:
 
 
 class Pairs:
-    """Joins each control slot's allocation with the QoS that the next record tells of it."""
+    """Joins each control slot's allocation with the outcome that the next record tells of it."""
 
     def __init__(self) -> None:
         self._open: dict[str, Mapping[str, Any]] = {}
@@ -94,14 +92,71 @@ class Pairs:
             prb=before["prb"],
             max_mhz=before["max_mhz"],
             allocations=allocations(before),
-            hops={name: s["hops"] for name, s in before["slices"].items()},
-            qos=closed,
+            choices={name: s["choices"] for name, s in before["slices"].items()},
+            outcomes=closed,
+            settings={name: s["settings"] for name, s in before["slices"].items()},
         )
 
 
 def _unknown(closed: Mapping[str, Any]) -> bool:
     reasons = closed["unattributed"]
-    return len(reasons) == len(HOPS) and set(reasons.values()) == {Reason.NO_DECISION.value}
+    return all(reasons.get(lever.value) == Reason.NO_DECISION.value for lever in RESOURCES)
+
+
+@dataclass(slots=True)
+class _Met:
+    """How often something was met, of the control slots in which that can be told, and of the busy ones."""
+
+    judged: int = 0
+    met: int = 0
+    judged_busy: int = 0
+    met_busy: int = 0
+
+    def add(self, met: int | None, busy: bool) -> None:
+        if met is not None:
+            self.judged += 1
+            self.met += met
+            if busy:
+                self.judged_busy += 1
+                self.met_busy += met
+
+    @property
+    def ratio(self) -> float | None:
+        return _ratio(self.met, self.judged)
+
+    @property
+    def ratio_busy(self) -> float | None:
+        return _ratio(self.met_busy, self.judged_busy)
+
+
+@dataclass(slots=True)
+class _Measure:
+    """One measure of a slice; ``total`` sums the worst user's value of ``slots`` control slots."""
+
+    unit: str
+    better: str
+    met: _Met = field(default_factory=_Met)
+    slots: int = 0
+    total: float = 0.0
+    samples: int = 0
+
+    def add(self, measure: Mapping[str, Any], busy: bool) -> None:
+        self.met.add(measure["met"], busy)
+        self.samples += measure["samples"]
+        worst = worst_value(measure)
+        if worst is not None:
+            self.slots += 1
+            self.total += worst
+
+    def result(self) -> dict[str, Any]:
+        return {
+            "unit": self.unit,
+            "better": self.better,
+            "delivery_ratio": self.met.ratio,
+            "delivery_ratio_busy": self.met.ratio_busy,
+            "mean_of_worst_user": _ratio(self.total, self.slots),
+            "samples": self.samples,
+        }
 
 
 @dataclass(slots=True)
@@ -110,10 +165,9 @@ class _Sums:
 
     slots: int = 0
     busy: int = 0
-    judged: Counter[str] = field(default_factory=Counter)
-    met: Counter[str] = field(default_factory=Counter)
-    judged_busy: Counter[str] = field(default_factory=Counter)
-    met_busy: Counter[str] = field(default_factory=Counter)
+    promise: _Met = field(default_factory=lambda: _Met())
+    parts: dict[str, _Met] = field(default_factory=dict)
+    """Of the measures beside each slice's first, which is its promise."""
     ul_prb: int = 0
     dl_prb: int = 0
     gpu_mhz: int = 0
@@ -128,25 +182,19 @@ class _Sums:
         self.bs_power_saving += bs_power_saving(a.dl_prb, n_prb=prb)
         self.ue_power_saving += ue_power_saving(a.ul_prb, n_prb=prb, carrier_mhz=CARRIER_MHZ * prb / 106)
 
-    def judge(self, qos: Mapping[str, Any]) -> None:
-        self.busy += bool(qos["busy"])
-        for leg in LEGS:
-            q = qos[leg]["q"]
-            if q is not None:
-                self.judged[leg] += 1
-                self.met[leg] += q
-                if qos["busy"]:
-                    self.judged_busy[leg] += 1
-                    self.met_busy[leg] += q
+    def judge(self, closed: Mapping[str, Any]) -> None:
+        busy = bool(closed["busy"])
+        self.busy += busy
+        self.promise.add(closed["met"], busy)
+        for name, measure in list(closed["measures"].items())[1:]:
+            self.parts.setdefault(name, _Met()).add(measure["met"], busy)
 
     def qos(self) -> dict[str, Any]:
-        ratio = {leg: _ratio(self.met[leg], self.judged[leg]) for leg in LEGS}
-        busy = {leg: _ratio(self.met_busy[leg], self.judged_busy[leg]) for leg in LEGS}
         return {
-            "qos_delivery_ratio": ratio.pop("round_trip"),
-            "qos_delivery_ratio_busy": busy.pop("round_trip"),
-            "hop_delivery_ratio": ratio,
-            "hop_delivery_ratio_busy": busy,
+            "qos_delivery_ratio": self.promise.ratio,
+            "qos_delivery_ratio_busy": self.promise.ratio_busy,
+            "hop_delivery_ratio": {name: part.ratio for name, part in self.parts.items()},
+            "hop_delivery_ratio_busy": {name: part.ratio_busy for name, part in self.parts.items()},
         }
 
     def means(self) -> dict[str, Any]:
@@ -169,10 +217,10 @@ class _Slice:
     policy: str | None = None
     policies: list[str] = field(default_factory=list)
     unattributed: dict[str, Counter[str]] = field(default_factory=dict)
-    negative_delays: int = 0
-    frames: int = 0
-    unsynchronised_frames: int = 0
-    unsynchronised: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)
+    measures: dict[str, _Measure] = field(default_factory=dict)
+    settings: dict[str, tuple[int, float]] = field(default_factory=dict)
     by_load: dict[int, deque[tuple[Allocation, Mapping[str, Any]]]] = field(default_factory=dict)
 
 
@@ -219,8 +267,8 @@ class _Cell:
 class Summary:
     """Adds up decision records (``Decision.to_record``) of any number of cells, in their order.
 
-    A q of None (it cannot be told) counts in no delivery ratio. ``*_busy`` are over the control slots in
-    which a flow was judged. Averages are of the quotas and clocks in force: all PRBs and the highest clock in
+    What cannot be told counts in no delivery ratio. ``*_busy`` are over the control slots in
+    which a user was judged. Averages are of the quotas and clocks in force: all PRBs and the highest clock in
     the modes shadow and released. Power savings are 0..1, by :mod:`controller.core.power`; a carrier of
     another width than 106 PRB counts with proportionally more or less than 40 MHz.
     """
@@ -247,35 +295,37 @@ class Summary:
         cell.sums.allocate(slot.total, slot.prb)
         self._all.allocate(slot.total, slot.prb)
         for name, allocation in slot.allocations.items():
-            closed = slot.qos.get(name)
+            closed = slot.outcomes.get(name)
             if closed is not None:
-                one = cell.slices.setdefault(name, _Slice())
-                self._add_slice(one, slot, allocation, slot.hops[name], closed)
+                entry = cell.slices.setdefault(name, _Slice())
+                self._add_slice(entry, slot, name, allocation, closed)
                 cell.sums.judge(closed)
                 self._all.judge(closed)
         return slot
 
     @staticmethod
     def _add_slice(
-        one: _Slice,
-        slot: ClosedSlot,
-        allocation: Allocation,
-        hops: Mapping[str, Any],
-        closed: Mapping[str, Any],
+        entry: _Slice, slot: ClosedSlot, name: str, allocation: Allocation, closed: Mapping[str, Any]
     ) -> None:
-        one.sums.allocate(allocation, slot.prb)
-        one.sums.judge(closed)
-        one.negative_delays += closed["negative_delays"]
-        one.frames += closed["round_trip"]["frames"]
-        one.unsynchronised_frames += closed.get("unsynchronised_frames", 0)
-        one.unsynchronised.update(closed.get("unsynchronised", {}))
-        for choice in hops.values():
-            one.policy = choice["policy"]
-            if one.policy not in one.policies:
-                one.policies.append(one.policy)
-        for hop, reason in closed["unattributed"].items():
-            one.unattributed.setdefault(reason, Counter())[hop] += 1
-        recent = one.by_load.setdefault(closed["flows"], deque(maxlen=RECENT))
+        entry.sums.allocate(allocation, slot.prb)
+        entry.sums.judge(closed)
+        entry.counts.update(closed["counts"])
+        entry.faults.update(closed.get("faults", {}))
+        for measure, told in closed["measures"].items():
+            if measure not in entry.measures:
+                entry.measures[measure] = _Measure(told["unit"], told["better"])
+            entry.measures[measure].add(told, bool(closed["busy"]))
+        for settings in slot.settings[name].values():
+            for setting, values in settings.items():
+                n, total = entry.settings.get(setting, (0, 0.0))
+                entry.settings[setting] = n + 1, total + sum(values) / len(values)
+        for choice in slot.choices[name]:
+            entry.policy = choice["method"]
+            if entry.policy not in entry.policies:
+                entry.policies.append(entry.policy)
+        for lever, reason in closed["unattributed"].items():
+            entry.unattributed.setdefault(reason, Counter())[lever] += 1
+        recent = entry.by_load.setdefault(closed["users"], deque(maxlen=RECENT))
         recent.append((allocation, closed))
 
     def add_event(self, cell: str, kind: str) -> None:
@@ -286,9 +336,10 @@ class Summary:
         """The figures of the whole run, flat.
 
         Keys: ``control_slots`` and ``busy_control_slots`` (of all cells; a slot is busy for each slice that
-        was), ``qos_delivery_ratio``, ``qos_delivery_ratio_busy``, ``hop_delivery_ratio`` and
-        ``hop_delivery_ratio_busy`` (by hop; over all slices' control slots), ``avg_ul_prb``, ``avg_dl_prb``,
-        ``avg_gpu_mhz``, ``bs_power_saving``, ``ue_power_saving`` (of a cell). None where there is nothing.
+        was), ``qos_delivery_ratio``, ``qos_delivery_ratio_busy`` (of the slices' promises),
+        ``hop_delivery_ratio`` and ``hop_delivery_ratio_busy`` (of their other measures by name; over all
+        slices' control slots), ``avg_ul_prb``, ``avg_dl_prb``, ``avg_gpu_mhz``, ``bs_power_saving``,
+        ``ue_power_saving`` (of a cell). None where there is nothing.
         """
         return {
             "control_slots": self._all.slots,
@@ -300,13 +351,15 @@ class Summary:
     def result(self) -> dict[str, Any]:
         """Plain JSON: :meth:`headline`, ``events`` by kind, and ``cells`` with their ``slices``.
 
-        A slice has the headline's keys and ``policy`` (the latest), ``policies``, ``unattributed`` (reason ->
-        hop -> control slots), ``negative_delays``, ``frames`` (that the round trip was judged by),
-        ``unsynchronised_frames`` (of them, that counted for it alone) and ``unsynchronised`` (reason ->
-        frames, where it is known), and ``by_load``: for each number of active flows the means over its last
-        25 control slots. A cell's ``clocks`` are by host: ``control_slots`` with news of it, its
-        ``worst_offset_ns``, the ``grandmasters`` that it followed one after the other, and ``faults``
-        (reason -> control slots that ended with it).
+        A slice has the headline's keys and ``policy`` (the latest method), ``policies``, ``unattributed``
+        (reason -> lever -> control slots), ``frames`` (samples that its promise was judged by),
+        ``negative_delays`` and ``unsynchronised_frames`` (of those counts) and ``unsynchronised`` (reason ->
+        frames, where it is known), and ``by_load``: for each number of judged users the means over its last
+        25 control slots. A cell's ``outcomes`` hold for each slice its ``measures`` by name (``unit``,
+        ``better``, ``delivery_ratio``, ``delivery_ratio_busy``, ``mean_of_worst_user``, ``samples``), its
+        ``counts`` and the means of its users' ``settings``. Its ``clocks`` are by host: ``control_slots``
+        with news of it, its ``worst_offset_ns``, the ``grandmasters`` that it followed one after the other,
+        and ``faults`` (reason -> control slots that ended with it).
         """
         cells = {name: self._cell(name, cell) for name, cell in self._cells.items()}
         return {**self.headline(), "events": dict(self._events.get("", Counter())), "cells": cells}
@@ -323,30 +376,39 @@ class Summary:
             **cell.sums.means(),
             "events": dict(self._events.get(name, Counter())),
             "clocks": {host: clock.result() for host, clock in cell.clocks.items()},
-            "slices": {s: self._slice(one) for s, one in cell.slices.items()},
+            "slices": {s: self._slice(entry) for s, entry in cell.slices.items()},
+            "outcomes": {s: self._outcome(entry) for s, entry in cell.slices.items()},
         }
 
     @staticmethod
-    def _slice(one: _Slice) -> dict[str, Any]:
+    def _outcome(entry: _Slice) -> dict[str, Any]:
         return {
-            "policy": one.policy,
-            "policies": list(one.policies),
-            "control_slots": one.sums.slots,
-            "busy_control_slots": one.sums.busy,
-            **one.sums.qos(),
-            **one.sums.means(),
-            "unattributed": {reason: dict(hops) for reason, hops in one.unattributed.items()},
-            "negative_delays": one.negative_delays,
-            "frames": one.frames,
-            "unsynchronised_frames": one.unsynchronised_frames,
-            "unsynchronised": dict(one.unsynchronised),
-            "by_load": {str(load): _load(one.by_load[load]) for load in sorted(one.by_load)},
+            "measures": {name: measure.result() for name, measure in entry.measures.items()},
+            "counts": dict(entry.counts),
+            "settings": {name: total / n for name, (n, total) in entry.settings.items()},
+        }
+
+    @staticmethod
+    def _slice(entry: _Slice) -> dict[str, Any]:
+        return {
+            "policy": entry.policy,
+            "policies": list(entry.policies),
+            "control_slots": entry.sums.slots,
+            "busy_control_slots": entry.sums.busy,
+            **entry.sums.qos(),
+            **entry.sums.means(),
+            "unattributed": {reason: dict(levers) for reason, levers in entry.unattributed.items()},
+            "negative_delays": entry.counts["negative_delays"],
+            "frames": next((m.samples for m in entry.measures.values()), 0),
+            "unsynchronised_frames": entry.counts["unsynchronised_frames"],
+            "unsynchronised": dict(entry.faults),
+            "by_load": {str(load): _load(entry.by_load[load]) for load in sorted(entry.by_load)},
         }
 
 
 def _load(recent: deque[tuple[Allocation, Mapping[str, Any]]]) -> dict[str, Any]:
     n = len(recent)
-    bits = [closed["round_trip"]["q"] for _, closed in recent]
+    bits = [closed["met"] for _, closed in recent]
     known = [q for q in bits if q is not None]
     return {
         "control_slots": n,

@@ -10,7 +10,8 @@ import pytest
 
 from controller.core import hops
 from controller.core.hops import Carrier, demand_prb, hop_state, state_grid
-from controller.core.observation import DirectionColumns, Flow, Hop, MacReport
+from controller.core.measure import Lever
+from controller.core.observation import DirectionColumns, Flow, MacReport
 from wire.definitions import nr
 
 MS = 1_000_000
@@ -47,8 +48,8 @@ def test_examples_in_docstrings() -> None:
 
 def test_one_flow_needs_what_the_paper_says() -> None:
     reports = [report(0, [("ue1", "ar", 7, 0)], [("ue1", "ar", 28, 0)])]
-    ul = demand_prb(reports, [flow()], "ar", Hop.UL, CARRIER)
-    dl = demand_prb(reports, [flow()], "ar", Hop.DL, CARRIER)
+    ul = demand_prb(reports, [flow()], "ar", Lever.UL, CARRIER)
+    dl = demand_prb(reports, [flow()], "ar", Lever.DL, CARRIER)
     assert ul == pytest.approx(13.107, abs=1e-3)
     assert dl == pytest.approx(2.207, abs=1e-3)
     se = 526 * 2 / 1024
@@ -57,27 +58,27 @@ def test_one_flow_needs_what_the_paper_says() -> None:
 
 def test_the_edge_has_the_demand_of_the_uplink() -> None:
     reports = [report(0, [("ue1", "ar", 7, 5000)], [("ue1", "ar", 28, 10)])]
-    assert demand_prb(reports, [flow()], "ar", Hop.EDGE, CARRIER) == demand_prb(
-        reports, [flow()], "ar", Hop.UL, CARRIER
+    assert demand_prb(reports, [flow()], "ar", Lever.EDGE, CARRIER) == demand_prb(
+        reports, [flow()], "ar", Lever.UL, CARRIER
     )
 
 
 def test_a_queue_is_to_drain_in_one_subinterval() -> None:
     reports = [report(0, [("ue1", "ar", 10, 20_000)])]
-    queue_alone = demand_prb(reports, [], "ar", Hop.UL, CARRIER)
+    queue_alone = demand_prb(reports, [], "ar", Lever.UL, CARRIER)
     per_prb = CARRIER.bits_per_prb("ul", 10)
     assert queue_alone == pytest.approx(20_000 * 8 * 10 / 200 / per_prb)
-    faster = demand_prb(reports, [], "ar", Hop.UL, replace(CARRIER, subinterval_ms=50.0))
+    faster = demand_prb(reports, [], "ar", Lever.UL, replace(CARRIER, subinterval_ms=50.0))
     assert faster == pytest.approx(20_000 * 8 * 10 / 50 / per_prb)
-    assert demand_prb(reports, [], "ar", Hop.UL, CARRIER, queue=False) == 0
+    assert demand_prb(reports, [], "ar", Lever.UL, CARRIER, queue=False) == 0
 
 
 def test_without_the_queue_it_is_the_flows_times_one_flow() -> None:
     reports = [report(0, [("ue1", "ar", 7, 9000)])]
     flows = [flow("a"), flow("b"), flow("c")]
-    one = demand_prb(reports, flows[:1], "ar", Hop.UL, CARRIER, queue=False)
+    one = demand_prb(reports, flows[:1], "ar", Lever.UL, CARRIER, queue=False)
     assert one is not None
-    assert demand_prb(reports, flows, "ar", Hop.UL, CARRIER, queue=False) == pytest.approx(3 * one)
+    assert demand_prb(reports, flows, "ar", Lever.UL, CARRIER, queue=False) == pytest.approx(3 * one)
 
 
 def test_each_ue_counts_at_its_own_mcs_and_queue() -> None:
@@ -87,7 +88,7 @@ def test_each_ue_counts_at_its_own_mcs_and_queue() -> None:
         (UL_BPS * 0.01 + queued * 8 / 20) / CARRIER.bits_per_prb("ul", mcs)
         for mcs, queued in ((7, 100), (20, 700))
     )
-    assert demand_prb(reports, flows, "ar", Hop.UL, CARRIER) == pytest.approx(want)
+    assert demand_prb(reports, flows, "ar", Lever.UL, CARRIER) == pytest.approx(want)
 
 
 def test_mcs_table_and_layers_count() -> None:
@@ -95,46 +96,46 @@ def test_mcs_table_and_layers_count() -> None:
     d = columns(ues, table=2, layers=2)
     reports = [MacReport(T0, ("ue1",), ("ar",), d, d)]
     want = 4000 * 8 / 20 / (2 * CARRIER.bits_per_prb("dl", 20, 2))
-    assert demand_prb(reports, [], "ar", Hop.DL, CARRIER) == pytest.approx(want)
+    assert demand_prb(reports, [], "ar", Lever.DL, CARRIER) == pytest.approx(want)
     assert CARRIER.bits_per_prb("dl", 20, 2) != CARRIER.bits_per_prb("dl", 20, 1)
 
 
 def test_the_mean_is_over_the_reports() -> None:
     busy, idle = report(0, [("ue1", "ar", 10, 8000)]), report(200, [("ue1", "ar", 10, 0)])
-    one = demand_prb([busy], [], "ar", Hop.UL, CARRIER)
+    one = demand_prb([busy], [], "ar", Lever.UL, CARRIER)
     assert one is not None
-    assert demand_prb([busy, idle, idle, idle], [], "ar", Hop.UL, CARRIER) == pytest.approx(one / 4)
+    assert demand_prb([busy, idle, idle, idle], [], "ar", Lever.UL, CARRIER) == pytest.approx(one / 4)
 
 
 def test_a_flow_counts_at_the_reports_of_its_life() -> None:
     ue = [("ue1", "ar", 7, 0)]
     reports = [report(t, ue) for t in (0, 200, 400, 600)]
-    one = demand_prb(reports, [flow()], "ar", Hop.UL, CARRIER)
+    one = demand_prb(reports, [flow()], "ar", Lever.UL, CARRIER)
     assert one is not None
     for start, stop, part in ((200, None, 3), (-5, 400, 2), (100, 300, 1), (210, 390, 0), (700, None, 0)):
-        got = demand_prb(reports, [flow(start_ms=start, stop_ms=stop)], "ar", Hop.UL, CARRIER)
+        got = demand_prb(reports, [flow(start_ms=start, stop_ms=stop)], "ar", Lever.UL, CARRIER)
         assert got == pytest.approx(one * part / 4), (start, stop)
     both = [flow("a"), flow("b", start_ms=200, stop_ms=400)]
-    assert demand_prb(reports, both, "ar", Hop.UL, CARRIER) == pytest.approx(one * 5 / 4)
+    assert demand_prb(reports, both, "ar", Lever.UL, CARRIER) == pytest.approx(one * 5 / 4)
 
 
 def test_the_report_says_which_ues_a_slice_has() -> None:
     reports = [report(0, [("ue1", "ar", 7, 0), ("ue2", "vr", 7, 0), ("ue3", "", 7, 9999)])]
     flows = [flow("a", "ue1"), flow("b", "ue2"), flow("c", "elsewhere")]
-    one = demand_prb(reports, flows[:1], "ar", Hop.UL, CARRIER)
-    assert demand_prb(reports, flows, "ar", Hop.UL, CARRIER) == one
-    assert demand_prb(reports, flows, "vr", Hop.UL, CARRIER) == one
-    assert demand_prb(reports, flows, "none", Hop.UL, CARRIER) == 0
+    one = demand_prb(reports, flows[:1], "ar", Lever.UL, CARRIER)
+    assert demand_prb(reports, flows, "ar", Lever.UL, CARRIER) == one
+    assert demand_prb(reports, flows, "vr", Lever.UL, CARRIER) == one
+    assert demand_prb(reports, flows, "none", Lever.UL, CARRIER) == 0
 
 
 def test_no_report_is_not_no_demand() -> None:
-    assert demand_prb([], [flow()], "ar", Hop.UL, CARRIER) is None
+    assert demand_prb([], [flow()], "ar", Lever.UL, CARRIER) is None
 
 
 @pytest.mark.parametrize("mcs", [29, -1])
 def test_an_impossible_mcs_names_its_place(mcs: int) -> None:
     with pytest.raises(ValueError, match=rf"{T0}.*'ue1'.*MCS {mcs}"):
-        demand_prb([report(0, [("ue1", "ar", mcs, 100)])], [], "ar", Hop.UL, CARRIER)
+        demand_prb([report(0, [("ue1", "ar", mcs, 100)])], [], "ar", Lever.UL, CARRIER)
 
 
 def test_guard_and_overhead_of_the_carrier() -> None:

@@ -67,7 +67,7 @@ def test_the_loop_closes_dies_and_comes_back(bed: Testbed) -> None:
         lambda: (
             (s := bed.cell()["last"]["slices"]["ar"]["closed"])["busy"]
             and not s["unattributed"]
-            and all(s[leg]["frames"] for leg in legs)
+            and all(s["measures"][leg]["samples"] for leg in legs)
         ),
         "a control slot that was learned from, with frames on every hop",
     )
@@ -152,11 +152,11 @@ def test_operators_change_mode_policy_and_configuration_live(bed: Testbed) -> No
         bed.config.write_text(good.replace("policy: mucb1", "polici: mucb1"))
         with pytest.raises(ValueError, match=r"polici: unknown key"):
             client.reload()
-        assert bed.cell()["last"]["slices"]["ar"]["hops"]["ul"]["policy"] == "static"
+        assert bed.cell()["last"]["slices"]["ar"]["choices"][0]["method"] == "static"
         bed.config.write_text(good.replace("policy: mucb1", "policy: aimd"))
         client.reload()
         until(
-            lambda: bed.cell()["last"]["slices"]["ar"]["hops"]["ul"]["policy"] == "aimd",
+            lambda: bed.cell()["last"]["slices"]["ar"]["choices"][0]["method"] == "aimd",
             "the reloaded policy",
         )
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from controller.core.loop import ControlLoop
 from controller.core.observation import Mode
 from controller.links import metrics as metrics_module
 from controller.links.counters import Counters
 from controller.links.metrics import COUNTERS, MAX_CELLS, MAX_REASONS, Metrics
+from controller.loop import ControlLoop
 from tests import builders
 from tests.wire.test_exposition import page
 from wire.exposition import MetricsServer
@@ -97,9 +97,9 @@ def test_a_decision_shows_as_it_was_recorded(served: tuple[Metrics, Counters, Me
     assert exported(metrics, "active_flows", **slice_) == 1
     assert exported(metrics, "busy_control_slots_total", **slice_) == 4
     for hop in ("ul", "edge", "dl"):
-        choice = one["hops"][hop]
+        choice = next(c for c in one["choices"] if c["lever"] == hop)
         assert exported(metrics, "hop_state_prb", **slice_, hop=hop) == choice["state"]
-        assert exported(metrics, "hop_demand_prb", **slice_, hop=hop) == choice["demand_prb"]
+        assert exported(metrics, "hop_demand_prb", **slice_, hop=hop) == choice["demand"]
         assert exported(metrics, "hop_action", **slice_, hop=hop) == choice["action"]
     # The last of four control slots violated the uplink's budget of 70 ms.
     assert exported(metrics, "delay_seconds", **slice_, hop="ul") == pytest.approx(0.09)
@@ -109,6 +109,11 @@ def test_a_decision_shows_as_it_was_recorded(served: tuple[Metrics, Counters, Me
     assert exported(metrics, "qos_judged_control_slots_total", **slice_, hop="ul") == 4
     assert exported(metrics, "qos_met_control_slots_total", **slice_, hop="ul") == 3
     assert exported(metrics, "unattributed_total", **slice_, hop="ul", reason="no decision") == 1
+    assert exported(metrics, "measure", **slice_, measure="ul") == pytest.approx(90.0)
+    assert exported(metrics, "measure_met_total", **slice_, measure="ul") == 3
+    assert exported(metrics, "lever", **slice_, lever="edge") == record["gpu_mhz"]
+    assert exported(metrics, "lever", **slice_, lever="settings") == 0
+    assert exported(metrics, "allocator_failures_total", **slice_) == 0
 
 
 def test_without_quotas_all_that_there_is_shows_and_a_stateless_policy_has_no_state(
@@ -146,7 +151,8 @@ def test_a_slice_that_is_gone_has_no_quota_any_more(
 def test_a_qos_that_cannot_be_told_is_in_no_ratio(served: tuple[Metrics, Counters, MetricsServer]) -> None:
     metrics, _, _ = served
     record = observed(metrics)
-    record["slices"]["ar"]["closed"]["ul"] = {"q": None, "ms": {}, "frames": 0}
+    ul = record["slices"]["ar"]["closed"]["measures"]["ul"]
+    ul.update(met=None, users={}, samples=0)
     metrics.observe(record)
     labels = {"cell": "cell-1", "slice": "ar", "hop": "ul"}
     assert exported(metrics, "qos_delivery_ratio", **labels) == 0.75

@@ -14,7 +14,6 @@ from typing import Any
 import grpc
 import pytest
 
-from controller.core.loop import ControlLoop
 from controller.links import operator
 from controller.links.counters import Counters
 from controller.links.operator import (
@@ -28,6 +27,7 @@ from controller.links.operator import (
     TooManySubscribers,
     to_message,
 )
+from controller.loop import ControlLoop
 from controller.store.run import to_json
 from tests import builders
 from wire import PROTOCOL_VERSION, keys, operator_pb2, operator_pb2_grpc

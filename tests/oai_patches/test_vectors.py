@@ -171,7 +171,7 @@ def verdict(data: bytes, message: Any) -> str:
                 return "lapsed"
             case ran_protocol.QuotaApplied():
                 return "applied"
-            case ran_protocol.Report():
+            case ran_protocol.RawReport():
                 try:
                     codec.open_report(event.message, protocol.cells["cell-1"])
                 except codec.BadReport as error:

@@ -369,12 +369,15 @@ def test_up_with_real_frames_learns_from_their_times(tmp_path: Path, plain: Path
         with RunStore.open(folder) as run:
             return [record["slices"]["ar"] for record in run.decisions()]
 
+    def action(record: dict, hop: str) -> float:
+        return next(c["action"] for c in record["choices"] if c["lever"] == hop)
+
     def learned() -> bool:
         known = records()
         closed = [r["closed"] for r in known if r["closed"] and not r["closed"]["unattributed"]]
         return all(
-            sum(c[hop]["q"] == 1 for c in closed) >= 3
-            and min(r["hops"][hop]["action"] for r in known) < known[0]["hops"][hop]["action"]
+            sum(c["measures"][hop]["met"] == 1 for c in closed) >= 3
+            and min(action(r, hop) for r in known) < action(known[0], hop)
             for hop in ("ul", "edge", "dl")
         )
 

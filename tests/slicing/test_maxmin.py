@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from controller.slicing import divide
+from controller.slicing.maxmin import divide
 
 
 def test_everything_wanted_is_granted_where_it_fits() -> None:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from controller.core.loop import ControlLoop
 from controller.core.observation import Observation
+from controller.loop import ControlLoop
 from controller.store.run import to_json
 from tests import builders
 

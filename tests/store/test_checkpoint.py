@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from controller.core.loop import ControlLoop
+from controller.loop import ControlLoop
 from controller.store import checkpoint
 from controller.store.checkpoint import CheckpointError
 from tests import builders

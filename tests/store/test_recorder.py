@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from controller.core.loop import ControlLoop
 from controller.links.counters import Counters
+from controller.loop import ControlLoop
 from controller.store import run
 from controller.store.recorder import AsyncRunStore
 from controller.store.run import RunStore, StoreError

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from controller.core.loop import ControlLoop
+from controller.loop import ControlLoop
 from controller.store.run import RunStore, StoreError
 from controller.store.summary import Summary
 from tests import builders
@@ -91,8 +91,8 @@ def test_every_plot_is_there_and_is_an_svg(built: tuple[Path, dict[str, Any], st
     assert [caption for caption, _ in figures] == [
         "Active flows",
         "Quotas and GPU clock",
-        "QoS of the round trip",
-        "Delays, the worst flow of each control slot",
+        "QoS",
+        "Measures, the worst user of each control slot",
         "Hop states",
         "Actions by hop state",
     ]
@@ -106,7 +106,7 @@ def test_every_plot_is_there_and_is_an_svg(built: tuple[Path, dict[str, Any], st
         assert "var(--ink)" in svg and not re.search(r"fill: #(000000|ffffff)", svg)
     quotas = figures[1][1]
     assert "maximum 106 PRB" in quotas and "maximum 1600 MHz" in quotas
-    assert "ar2 budget" in figures[3][1]
+    assert "ar target" in figures[3][1]
 
 
 def test_what_the_run_says_is_text_and_not_markup(built: tuple[Path, dict[str, Any], str]) -> None:
@@ -134,7 +134,7 @@ def test_the_summary_is_that_of_the_records(built: tuple[Path, dict[str, Any], s
 def test_the_last_decisions_say_why_and_show_the_indices(built: tuple[Path, dict[str, Any], str]) -> None:
     with RunStore.open(built[0].parent) as store:
         last = list(store.decisions())[-1]
-    choice = last["slices"]["ar"]["hops"]["ul"]
+    choice = last["slices"]["ar"]["choices"][0]
     words = " ".join(" ".join(Page(built[2]).text).split())
     assert f"{choice['action']} PRB, {choice['why']}" in words
     pairs = zip(choice["actions"], choice["indices"], strict=True)

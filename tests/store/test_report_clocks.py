@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from controller.core.loop import ControlLoop
 from controller.core.observation import ClockReport
+from controller.loop import ControlLoop
 from controller.store import report
 from controller.store.run import RunStore
 from tests import builders

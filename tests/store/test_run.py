@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from controller.core.loop import ControlLoop
 from controller.core.observation import Flow, Observation
 from controller.core.spec import LoopSpec
+from controller.loop import ControlLoop
 from controller.store.run import SCHEMA_VERSION, Retention, RunStore, StoreError
 from tests import builders
 from tests.store.builders import plain, steps
@@ -93,7 +93,7 @@ def test_a_resumed_run_goes_on_in_the_same_file(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from controller.core.loop import ControlLoop
+from controller.loop import ControlLoop
 from controller.store.run import RunStore
 from tests import builders
 from tests.store.builders import steps
@@ -179,7 +179,7 @@ def test_a_newer_schema_is_refused_with_both_versions(tmp_path: Path) -> None:
     RunStore.create(tmp_path, config="").close()
     with sqlite3.connect(tmp_path / "run.sqlite") as db:
         db.execute(f"PRAGMA user_version={SCHEMA_VERSION + 1}")
-    with pytest.raises(StoreError, match=rf"version {SCHEMA_VERSION + 1}, .* reads {SCHEMA_VERSION}"):
+    with pytest.raises(StoreError, match=rf"version {SCHEMA_VERSION + 1}, .* reads up to {SCHEMA_VERSION}"):
         RunStore.open(tmp_path)
 
 
@@ -241,7 +241,7 @@ def test_a_removed_file_is_noticed(tmp_path: Path) -> None:
 FULL_DISK = """
 import json, resource, sys
 from pathlib import Path
-from controller.core.loop import ControlLoop
+from controller.loop import ControlLoop
 from controller.store.run import RunStore, StoreError
 from tests import builders
 from tests.store.builders import steps

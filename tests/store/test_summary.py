@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from controller.core.loop import ControlLoop
 from controller.core.observation import Command
+from controller.loop import ControlLoop
+from controller.store.record import upgrade
 from controller.store.summary import RECENT, Pairs, Summary
 from tests import builders
 from tests.store.builders import plain, steps
@@ -50,7 +51,7 @@ def decision(
         hop: {"policy": policy, "state": 5, "action": action}
         for hop, action in (("ul", ul), ("edge", mhz), ("dl", dl))
     }
-    return {
+    record = {
         "cell": cell,
         "control_slot": number,
         "time_ns": number * 1000,
@@ -61,6 +62,7 @@ def decision(
         "max_mhz": 1600,
         "slices": {"ar": {"closed": before, "hops": hops}},
     }
+    return dict(upgrade(record))
 
 
 def summarised(*records: dict[str, Any]) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def import_timestamps(
         raise click.ClickException(
             "\n".join([str(error), *_troubles(found.counters, found.problems)])
         ) from error
-    judged = imported.judge(slots, config, owner.slice)
+    judged = imported.judge_slots(slots, config, owner.slice)
     if output is not None:
         if output.suffix == ".parquet":
             _write_frames(found, output)

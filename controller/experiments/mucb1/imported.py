@@ -10,14 +10,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from controller.allocators.ar.delays import HOPS, MEASURES, Metric, delivery_ratio, judge
+from controller.allocators.ar.options import ArOptions
+from controller.allocators.base import SliceView
 from controller.config import Config
-from controller.core.loop import ControlLoop
 from controller.core.observation import Flow, Frames, Mode, Observation
-from controller.core.qos import Metric, delivery_ratio, slot_qos
 from controller.core.spec import LoopSpec
+from controller.loop import ControlLoop
 from controller.scenario import SCS_KHZ
 from controller.store.run import RunStore
-from controller.store.summary import LEGS
 from wire.definitions.nr import TDD_PATTERNS
 
 MAX_SLOTS = 1_000_000
@@ -99,31 +100,50 @@ def control_slots(flows: Sequence[TimedFlow], config: Config, owner: Owner) -> l
     return slots
 
 
-def judge(slots: Sequence[Observation], config: Config, name: str) -> dict[str, Any]:
+def judge_slots(slots: Sequence[Observation], config: Config, name: str) -> dict[str, Any]:
     """QoS of every control slot by the budgets of slice ``name``, and over all busy ones.
 
-    ValueError where the configuration has no such slice.
+    ValueError where the configuration has no such slice, or it is of another service.
     """
-    spec = _loop_spec(config)
-    chosen = next((s for s in spec.slices if s.slice == name), None)
+    chosen = next((s for s in config.cells[0].slices if s.id == name), None)
     if chosen is None:
         raise ValueError(f"no slice {name!r} in the configuration")
-    rows = []
+    if not isinstance(chosen.options, ArOptions):
+        raise ValueError(
+            f"slice {name!r} is of service {chosen.service!r}, whose promise is no delay of frames"
+        )
+    budgets, metric = chosen.options.budgets.to_budgets(), Metric.parse(chosen.options.metric)
+    limits = dict(zip(MEASURES, (budgets.round_trip_ms, *map(budgets.of, HOPS)), strict=True))
+    rows: list[dict[str, Any]] = []
     for observation in slots:
-        qos = slot_qos(
-            observation, name, chosen.budgets, metric=Metric.parse(chosen.metric), guard_ms=spec.guard_ms
-        )
-        rows.append(
-            {"control_slot": observation.control_slot, "opened_ns": observation.opened_ns, **qos.to_record()}
-        )
+        view = SliceView.of(observation, name, guard_ms=config.control.guard_ms)
+        outcome = judge(view, budgets, metric=metric)
+        row: dict[str, Any] = {
+            "control_slot": observation.control_slot,
+            "opened_ns": observation.opened_ns,
+            "busy": outcome.busy,
+            "flows": len(outcome.users),
+        }
+        for measure in outcome.measures:
+            delays = dict(zip(outcome.users, measure.values, strict=True))
+            row[measure.name] = {
+                "q": measure.met,
+                "ms": {flow: ms for flow, ms in delays.items() if ms is not None},
+                "frames": measure.samples,
+                "budget_ms": limits[measure.name],
+            }
+        rows.append(row | dict(outcome.counts))
     busy = [row for row in rows if row["busy"]]
     return {
         "control_slots": len(rows),
         "busy_slots": len(busy),
         "qos_delivery_ratio_busy": {
-            leg: delivery_ratio(row[leg]["q"] for row in busy if row[leg]["q"] is not None) for leg in LEGS
+            leg: delivery_ratio(row[leg]["q"] for row in busy if row[leg]["q"] is not None)
+            for leg in MEASURES
         },
-        "mean_delay_ms": {leg: _mean([ms for row in busy for ms in row[leg]["ms"].values()]) for leg in LEGS},
+        "mean_delay_ms": {
+            leg: _mean([ms for row in busy for ms in row[leg]["ms"].values()]) for leg in MEASURES
+        },
         "slots": rows,
     }
 

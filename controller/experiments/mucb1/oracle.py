@@ -32,7 +32,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controller import scenario
-from controller.config import Config
+from controller.allocators.ar.options import Actions, ArOptions
+from controller.config import Config, SliceModel
 from controller.experiments.runs import Run, RunSpec, Series, execute
 from controller.store.oracle import COST_WEIGHT, HOP_NAMES, Best, Floats, Reference
 from controller.store.summary import Allocation
@@ -60,6 +61,14 @@ def check(config: Config) -> None:
     """ValueError for what has no oracle: more than one slice."""
     if len(config.cells) != 1 or len(config.cells[0].slices) != 1:
         raise ValueError("the oracle is for one cell with one slice")
+    _actions(config.cells[0].slices[0])
+
+
+def _actions(s: SliceModel) -> Actions:
+    """The action sets of a slice; ValueError where its service has none."""
+    if not isinstance(s.options, ArOptions):
+        raise ValueError(f"slice {s.id}: the oracle is for the service ar, not {s.service}")
+    return s.options.actions
 
 
 def find(spec: RunSpec, on_run: Callable[[int], None] = lambda _runs: None) -> Oracle:
@@ -102,7 +111,7 @@ class _Search:
         check(config)
         self._on_run = on_run
         cell = config.cells[0]
-        actions = cell.slices[0].actions
+        actions = _actions(cell.slices[0])
         self._actions: dict[str, tuple[int, ...]] = {
             "ul": actions.ul_prb,
             "edge": actions.gpu_mhz,

@@ -25,9 +25,9 @@ from agents.ptp.messages import identity
 from agents.ptp.service import PtpAgent
 from agents.ptp.watch import Status, Watch
 from controller.core.collector import SlotCollector
-from controller.core.loop import ControlLoop
 from controller.links.codec import ClockReport, FrameBatch
 from controller.links.qos import FlowBegin, QosIngest, QosQueue
+from controller.loop import ControlLoop
 from controller.store import report
 from controller.store.run import RunStore
 from controller.store.summary import Summary
@@ -293,20 +293,20 @@ def test_frames_count_for_the_round_trip_alone_while_the_clocks_do_not_agree(
 
             def found() -> bool:
                 seen.append(controller.slot())
-                return bool(seen[-1]["round_trip"]["frames"] and fits(seen[-1]))
+                return bool(seen[-1]["measures"]["round_trip"]["samples"] and fits(seen[-1]))
 
             wait_for(why, found)
             return seen[-1]
 
         def q(got: dict[str, Any]) -> list[int | None]:
-            return [got[leg]["q"] for leg in ("ul", "edge", "dl", "round_trip")]
+            return [got["measures"][leg]["met"] for leg in ("ul", "edge", "dl", "round_trip")]
 
         def all_is_well(why: str) -> None:
             wait_for(why, clocks_agree)
-            got = slot_like(why, lambda slot: not slot["unsynchronised_frames"])
+            got = slot_like(why, lambda slot: not slot["counts"]["unsynchronised_frames"])
             assert q(got) == [1, 1, 1, 1], (why, got)
-            assert "unsynchronised" not in got
-            assert got["ul"]["ms"]["f"] == pytest.approx(10.0)
+            assert "faults" not in got
+            assert got["measures"]["ul"]["users"]["f"][0] == pytest.approx(10.0)
 
         def round_trip_alone(
             why: str,
@@ -318,15 +318,15 @@ def test_frames_count_for_the_round_trip_alone_while_the_clocks_do_not_agree(
             expected = {host.replace("ue", "ue-1"): state for host, state in states.items()}
 
             def fits(slot: dict[str, Any]) -> bool:
-                told = slot.get("unsynchronised", {})
+                told = slot.get("faults", {})
                 reached = {host: slot["clocks"].get(host, {}).get("state") for host in expected}
-                all_of_them = sum(told.values()) == slot["round_trip"]["frames"]
+                all_of_them = sum(told.values()) == slot["measures"]["round_trip"]["samples"]
                 return set(told) <= set(reasons) and all_of_them and reached == expected and and_so(slot)
 
             got = slot_like(why, fits)
-            assert got["unsynchronised_frames"] == got["round_trip"]["frames"]
+            assert got["counts"]["unsynchronised_frames"] == got["measures"]["round_trip"]["samples"]
             assert q(got) == [None, None, None, 1], (why, got)
-            assert got["round_trip"]["ms"]["f"] == pytest.approx(30.0)
+            assert got["measures"]["round_trip"]["users"]["f"][0] == pytest.approx(30.0)
             return got
 
         # ptp4l is not there yet.

@@ -1,19 +1,20 @@
-"""QoS of a control slot from frame timestamps (MUCB1 paper, eq. 1, 2, 8 and 9)."""
+"""The outcome of a control slot from frame timestamps (MUCB1 paper, eq. 1, 2, 8 and 9)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from math import isfinite
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from controller.core.budgets import Budgets
-from controller.core.observation import HOPS, Hop, Observation
+from controller.allocators.ar.budgets import Budgets
+from controller.allocators.base import SliceView
+from controller.core.measure import RESOURCES, Measure, Outcome
 
 _MS = 1_000_000
+
+LATE, UNSYNCHRONISED, NEGATIVE = "late_frames", "unsynchronised_frames", "negative_delays"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,119 +52,50 @@ class Metric:
 MEAN = Metric()
 
 
-@dataclass(frozen=True, slots=True)
-class DelayQos:
-    """One hop's QoS, or the round trip's.
-
-    ``q`` is 1 where every judged flow's metric is within ``budget_ms``, 0 where one is known not to be, and
-    None where that cannot be told: nothing can be learned from it. ``delays_ms`` holds a value for each of
-    :attr:`SlotQos.flows`, None where the flow has no delay. ``frames`` counts the delays behind them.
-    """
-
-    q: int | None
-    budget_ms: float
-    delays_ms: tuple[float | None, ...]
-    frames: int
+ROUND_TRIP = "round_trip"
+HOPS = RESOURCES
+"""The legs of a frame's round trip, named as the levers that shorten them, in their order on the way."""
+MEASURES: tuple[str, ...] = (ROUND_TRIP, *(hop.value for hop in HOPS))
 
 
-@dataclass(frozen=True, slots=True)
-class SlotQos:
-    """QoS of one slice in one control slot.
-
-    ``flows`` are the flows that were judged; ``busy`` tells whether there was one. ``late_frames``
-    were not back at the close and counted at their age, ``unsynchronised_frames`` counted for the round
-    trip alone (``unsynchronised``: reason -> frames, where it is known), ``negative_delays`` were not used.
-    """
-
-    hops: Mapping[Hop, DelayQos]
-    round_trip: DelayQos
-    flows: tuple[str, ...]
-    busy: bool
-    late_frames: int
-    unsynchronised_frames: int
-    negative_delays: int
-    unsynchronised: Mapping[str, int] = field(default_factory=dict)
-
-    def hop(self, hop: Hop) -> DelayQos:
-        """The QoS of one hop."""
-        return self.hops[hop]
-
-    def to_record(self) -> dict[str, Any]:
-        """As plain JSON values; ``flows`` is the number of judged flows, delays are in ms."""
-        record: dict[str, Any] = {
-            "busy": self.busy,
-            "flows": len(self.flows),
-            "round_trip": self._leg(self.round_trip),
-        }
-        record.update((hop.value, self._leg(qos)) for hop, qos in self.hops.items())
-        record["late_frames"] = self.late_frames
-        record["unsynchronised_frames"] = self.unsynchronised_frames
-        if self.unsynchronised:
-            record["unsynchronised"] = dict(self.unsynchronised)
-        record["negative_delays"] = self.negative_delays
-        return record
-
-    def _leg(self, qos: DelayQos) -> dict[str, Any]:
-        delays: dict[str, float] = {}
-        for flow, ms in zip(self.flows, qos.delays_ms, strict=True):
-            if ms is not None:  # a flow that stopped and began again has two: the worse one stands
-                delays[flow] = max(ms, delays.get(flow, ms))
-        return {"q": qos.q, "ms": delays, "frames": qos.frames, "budget_ms": qos.budget_ms}
-
-
-def slot_qos(
-    observation: Observation,
-    slice_id: str,
-    budgets: Budgets,
-    *,
-    metric: Metric = MEAN,
-    guard_ms: float = 200.0,
-) -> SlotQos:
+def judge(view: SliceView, budgets: Budgets, *, metric: Metric = MEAN) -> Outcome:
     """Judge a slice's frames of one control slot (eq. 1 for the round trip, eq. 8 for the hops).
 
-    Frames of the slot were sent in [opened + guard, closed). Here closed is the time until which frames are
-    known (``known_ns``): what the hosts had not told yet cannot be held against anybody. A frame that is not
-    back at the close counts at its age once that exceeds the round-trip budget, and is left out of everything
-    before. It counts at its measured delay in the hops behind it, at its age in the hop that it is in, and
-    not in later ones.
+    Frames of the slot were sent in [begin, end) of the view; what the hosts had not told by its end cannot be
+    held against anybody. A frame that is not back by then counts at its age once that exceeds the round-trip
+    budget, and is left out of everything before. It counts at its measured delay in the hops behind it, at
+    its age in the hop that it is in, and not in later ones.
 
-    A flow active in that window without a frame to count makes q 0, unless it was active for less than the
-    round-trip budget: then it is not judged. No judged flow makes q 1. A hop's q is None where
-    a flow has frames but no usable delay over the hop, because they are unsynchronised, lack a time that
-    a later one follows, or show a negative delay, and no other flow is known to violate the budget. All are
-    None where flows were active but the guard leaves no window.
+    A measure is met where every judged flow's metric is within the budget, not met where one is known not to
+    be. A flow active in that window without a frame to count is not within any, unless it was active for less
+    than the round-trip budget: then it is not judged. With no judged flow all are met. A hop's measure cannot
+    be told where a flow has frames but no usable delay over the hop, because they are unsynchronised, lack a
+    time that a later one follows, or show a negative delay, and no other flow is known to violate the budget.
+    None can be told where flows were active but the guard leaves no window.
 
-    ValueError for a frame whose flow is not one of the observation's, and for a negative guard.
+    Counts: ``late_frames`` were not back and counted at their age, ``unsynchronised_frames`` counted for the
+    round trip alone (by what was wrong, where it is known, in the outcome's faults), ``negative_delays`` were
+    not used.
     """
-    if not (isfinite(guard_ms) and guard_ms >= 0):
-        raise ValueError(f"guard {guard_ms!r} ms is not a number from 0")
-    closed = observation.known_ns or observation.closed_ns
-    begin = observation.opened_ns + round(guard_ms * _MS)
+    closed, begin = view.end_ns, view.begin_ns
     if begin >= closed:
-        return _no_window(observation, slice_id, budgets)
+        return _no_window(view, budgets)
 
-    # Active flows of the slice, numbered 0, 1, ...; -1 for the others.
-    flows = observation.flows
-    number = [-1] * len(flows)
+    # Flows active in the window, numbered 0, 1, ...; -1 for the others.
+    number = [-1] * len(view.users)
     names: list[str] = []
     active_ns: list[int] = []
-    for i, f in enumerate(flows):
-        if f.slice == slice_id:
-            active = min(closed, f.stop_ns or closed) - max(begin, f.start_ns)
-            if active > 0:
-                number[i] = len(names)
-                names.append(f.flow)
-                active_ns.append(active)
+    for i, f in enumerate(view.users):
+        active = min(closed, f.stop_ns or closed) - max(begin, f.start_ns)
+        if active > 0:
+            number[i] = len(names)
+            names.append(f.flow)
+            active_ns.append(active)
 
-    frames = observation.frames
+    frames = view.frames
     n = len(names)
     if n == 0 and len(frames) == 0:
         return _idle(budgets)
-    if len(frames) and not (frames.flow.min() >= 0 and frames.flow.max() < len(flows)):
-        raise ValueError(
-            f"control slot {observation.control_slot}: frames of flows "
-            f"{frames.flow.min()}..{frames.flow.max()}, the observation has {len(flows)} flows"
-        )
     flow = np.array(number, np.intp)[frames.flow] if len(frames) else np.empty(0, np.intp)
     sent = frames.ue_sent
     back = frames.ue_received != 0
@@ -186,7 +118,7 @@ def slot_qos(
     delay = np.where(back, received - sent, age)
     usable = delay >= 0
     negative = int(len(usable) - np.count_nonzero(usable))
-    round_trip = _judge(delay, usable, ~usable, flow, judged, n, budgets.round_trip_ms, metric)
+    measures = [_judge(ROUND_TRIP, delay, usable, ~usable, flow, judged, n, budgets.round_trip_ms, metric)]
 
     # A hop's start and end times, whether they are known, and whether a time after the hop is known.
     legs = (
@@ -194,7 +126,6 @@ def slot_qos(
         (arrived, known_arrived, left, known_left, back),
         (left, known_left, received, back, None),
     )
-    hops: dict[Hop, DelayQos] = {}
     for hop, (start, known_start, end, known_end, beyond) in zip(HOPS, legs, strict=True):
         inside = ~known_end if beyond is None else ~(known_end | beyond)
         usable = known_end | (inside & (start < closed))
@@ -208,16 +139,18 @@ def slot_qos(
         # A synchronised frame that is still before the hop tells nothing against it; any other does.
         passed = known_end if beyond is None else known_end | beyond
         unknown = ~usable & (passed | ~synchronised)
-        hops[hop] = _judge(delay, usable, unknown, flow, judged, n, budgets.of(hop), metric)
-    return SlotQos(
-        hops=hops,
-        round_trip=round_trip,
-        flows=tuple(names[i] for i in judged),
+        measures.append(_judge(hop.value, delay, usable, unknown, flow, judged, n, budgets.of(hop), metric))
+    return Outcome(
+        met=measures[0].met,
         busy=True,
-        late_frames=int(len(back) - np.count_nonzero(back)),
-        unsynchronised_frames=int(len(synchronised) - np.count_nonzero(synchronised)),
-        negative_delays=negative,
-        unsynchronised=_reasons(observation.clock_faults, names, flow[~synchronised]),
+        users=tuple(names[i] for i in judged),
+        measures=tuple(measures),
+        counts={
+            LATE: int(len(back) - np.count_nonzero(back)),
+            UNSYNCHRONISED: int(len(synchronised) - np.count_nonzero(synchronised)),
+            NEGATIVE: negative,
+        },
+        faults=_reasons(view.clock_faults, names, flow[~synchronised]),
     )
 
 
@@ -249,6 +182,7 @@ def _reasons(faults: Mapping[str, str], names: list[str], flow: NDArray[np.intp]
 
 
 def _judge(
+    name: str,
     delay: NDArray[np.int64],
     usable: NDArray[np.bool_],
     unknown: NDArray[np.bool_],
@@ -257,7 +191,7 @@ def _judge(
     n_flows: int,
     budget_ms: float,
     metric: Metric,
-) -> DelayQos:
+) -> Measure:
     """Hold each judged flow's metric of its usable delays (ns) against a budget."""
     delay, its_flow = delay[usable], flow[usable]
     counts = np.bincount(its_flow, minlength=n_flows)
@@ -280,7 +214,7 @@ def _judge(
             else:
                 violated = True
     q = 0 if violated else None if missing else 1
-    return DelayQos(q, budget_ms, tuple(out), len(delay))
+    return Measure(name, "ms", "lower", tuple(out), (budget_ms,) * len(out), q, len(delay))
 
 
 def _percentiles(
@@ -301,29 +235,29 @@ def _percentiles(
     return values
 
 
-def _idle(budgets: Budgets) -> SlotQos:
+def _idle(budgets: Budgets) -> Outcome:
     return _without_frames(budgets, 1, (), busy=False)
 
 
-def _no_window(observation: Observation, slice_id: str, budgets: Budgets) -> SlotQos:
+def _no_window(view: SliceView, budgets: Budgets) -> Outcome:
     names = tuple(
         f.flow
-        for f in observation.flows
-        if f.slice == slice_id
-        and f.start_ns < observation.closed_ns
-        and (f.stop_ns == 0 or f.stop_ns > observation.opened_ns)
+        for f in view.users
+        if f.start_ns < view.closed_ns and (f.stop_ns == 0 or f.stop_ns > view.opened_ns)
     )
     return _without_frames(budgets, None, names, busy=True) if names else _idle(budgets)
 
 
-def _without_frames(budgets: Budgets, q: int | None, names: tuple[str, ...], *, busy: bool) -> SlotQos:
-    none = (None,) * len(names)
-    return SlotQos(
-        hops={hop: DelayQos(q, budgets.of(hop), none, 0) for hop in HOPS},
-        round_trip=DelayQos(q, budgets.round_trip_ms, none, 0),
-        flows=names,
+def _without_frames(budgets: Budgets, met: int | None, names: tuple[str, ...], *, busy: bool) -> Outcome:
+    none, n = (None,) * len(names), len(names)
+    limits = (budgets.round_trip_ms, *map(budgets.of, HOPS))
+    return Outcome(
+        met=met,
         busy=busy,
-        late_frames=0,
-        unsynchronised_frames=0,
-        negative_delays=0,
+        users=names,
+        measures=tuple(
+            Measure(name, "ms", "lower", none, (limit,) * n, met, 0)
+            for name, limit in zip(MEASURES, limits, strict=True)
+        ),
+        counts=dict.fromkeys((LATE, UNSYNCHRONISED, NEGATIVE), 0),
     )

@@ -8,9 +8,10 @@ from math import floor, isfinite
 from types import MappingProxyType
 from typing import Final
 
-from controller.core.observation import HOPS, Hop
+from controller.core.measure import RESOURCES as HOPS
+from controller.core.measure import Lever
 
-IMPORTANCE: Final[Mapping[Hop, float]] = MappingProxyType({Hop.UL: 6.0, Hop.EDGE: 2.0, Hop.DL: 3.0})
+IMPORTANCE: Final[Mapping[Lever, float]] = MappingProxyType({Lever.UL: 6.0, Lever.EDGE: 2.0, Lever.DL: 3.0})
 """Wanted ratio of a hop's budget to its lowest possible delay: the dearer a hop's resources, the higher."""
 
 
@@ -37,17 +38,17 @@ class Budgets:
             object.__setattr__(self, "round_trip_ms", float(self.ul_ms + self.edge_ms + self.dl_ms))
         _positive("budget round_trip_ms", self.round_trip_ms)
 
-    def of(self, hop: Hop) -> float:
+    def of(self, hop: Lever) -> float:
         """The budget of a hop in ms."""
-        if hop == Hop.UL:
+        if hop == Lever.UL:
             return self.ul_ms
-        return self.edge_ms if hop == Hop.EDGE else self.dl_ms
+        return self.edge_ms if hop == Lever.EDGE else self.dl_ms
 
 
 def split(
     round_trip_ms: float,
-    one_flow_ms: Mapping[Hop, float],
-    importance: Mapping[Hop, float] = IMPORTANCE,
+    one_flow_ms: Mapping[Lever, float],
+    importance: Mapping[Lever, float] = IMPORTANCE,
     round_to_ms: float = 10,
 ) -> Budgets:
     """Split a round-trip budget by what one flow takes at full resources (section VII).
@@ -60,12 +61,12 @@ def split(
     ValueError where a hop is missing or not positive, and where the budget is no multiple of
     ``round_to_ms`` or has less than one for each hop.
 
-    >>> split(150, {Hop.UL: 12, Hop.EDGE: 9, Hop.DL: 19})
+    >>> split(150, {Lever.UL: 12, Lever.EDGE: 9, Lever.DL: 19})
     Budgets(ul_ms=70.0, edge_ms=20.0, dl_ms=60.0, round_trip_ms=150.0)
     """
     _positive("round_trip_ms", round_trip_ms)
     _positive("round_to_ms", round_to_ms)
-    weights: dict[Hop, float] = {}
+    weights: dict[Lever, float] = {}
     for hop in HOPS:
         for what, values in (("one_flow_ms", one_flow_ms), ("importance", importance)):
             if hop not in values:

@@ -6,12 +6,13 @@ import doctest
 
 import pytest
 
-from controller.core import budgets
-from controller.core.budgets import Budgets, split
-from controller.core.observation import HOPS, Hop
+from controller.allocators.ar import budgets
+from controller.allocators.ar.budgets import Budgets, split
+from controller.core.measure import RESOURCES as HOPS
+from controller.core.measure import Lever
 
-TABLE_IV_AVERAGE = {Hop.UL: 12.0, Hop.EDGE: 9.0, Hop.DL: 19.0}
-TABLE_IV_P90 = {Hop.UL: 27.0, Hop.EDGE: 7.0, Hop.DL: 31.0}
+TABLE_IV_AVERAGE = {Lever.UL: 12.0, Lever.EDGE: 9.0, Lever.DL: 19.0}
+TABLE_IV_P90 = {Lever.UL: 27.0, Lever.EDGE: 7.0, Lever.DL: 31.0}
 
 
 def test_examples_in_docstrings() -> None:
@@ -19,18 +20,18 @@ def test_examples_in_docstrings() -> None:
 
 
 def test_table_iv_splits_as_in_the_paper() -> None:
-    got = split(150, TABLE_IV_AVERAGE, {Hop.UL: 6, Hop.EDGE: 2, Hop.DL: 3})
+    got = split(150, TABLE_IV_AVERAGE, {Lever.UL: 6, Lever.EDGE: 2, Lever.DL: 3})
     assert got == split(150, TABLE_IV_AVERAGE) == Budgets(70, 20, 60, 150)
 
 
 @pytest.mark.parametrize("round_trip", range(50, 400, 10))
 @pytest.mark.parametrize("one_flow", [TABLE_IV_AVERAGE, TABLE_IV_P90])
-def test_the_parts_add_up_in_whole_steps(round_trip: int, one_flow: dict[Hop, float]) -> None:
+def test_the_parts_add_up_in_whole_steps(round_trip: int, one_flow: dict[Lever, float]) -> None:
     got = split(round_trip, one_flow)
     parts = [got.of(hop) for hop in HOPS]
     assert sum(parts) == got.round_trip_ms == round_trip
     assert all(part % 10 == 0 and part > 0 for part in parts)
-    weights = {Hop.UL: 6, Hop.EDGE: 2, Hop.DL: 3}
+    weights = {Lever.UL: 6, Lever.EDGE: 2, Lever.DL: 3}
     total = sum(weights[hop] * one_flow[hop] for hop in HOPS)
     for hop in HOPS:
         assert abs(got.of(hop) - round_trip * weights[hop] * one_flow[hop] / total) < 20
@@ -55,15 +56,15 @@ def test_no_hop_is_left_with_nothing() -> None:
     [
         (155, TABLE_IV_AVERAGE, 10, "155 ms is no multiple"),
         (20, TABLE_IV_AVERAGE, 10, "has no 10 ms for each hop"),
-        (150, {Hop.UL: 12.0, Hop.DL: 19.0}, 10, "no value for hop edge"),
-        (150, {**TABLE_IV_AVERAGE, Hop.DL: float("nan")}, 10, "one_flow_ms of hop dl nan"),
-        (150, {**TABLE_IV_AVERAGE, Hop.UL: 0.0}, 10, "one_flow_ms of hop ul"),
+        (150, {Lever.UL: 12.0, Lever.DL: 19.0}, 10, "no value for hop edge"),
+        (150, {**TABLE_IV_AVERAGE, Lever.DL: float("nan")}, 10, "one_flow_ms of hop dl nan"),
+        (150, {**TABLE_IV_AVERAGE, Lever.UL: 0.0}, 10, "one_flow_ms of hop ul"),
         (0, TABLE_IV_AVERAGE, 10, "round_trip_ms 0"),
         (150, TABLE_IV_AVERAGE, -10, "round_to_ms -10"),
     ],
 )
 def test_impossible_splits_name_what_is_wrong(
-    round_trip: float, one_flow: dict[Hop, float], step: float, named: str
+    round_trip: float, one_flow: dict[Lever, float], step: float, named: str
 ) -> None:
     with pytest.raises(ValueError, match=named):
         split(round_trip, one_flow, round_to_ms=step)

@@ -1,0 +1,446 @@
+"""One control slot in, one decision out. No I/O and no clock: live, emulated and replayed are the same.
+
+The loop stands above the allocators and the arbiter and knows no service by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic import ValidationError
+
+from controller import slicing
+from controller.allocators import service
+from controller.allocators.base import Allocator, Options, Service, SliceView
+from controller.core.decision import (
+    STATE_VERSION,
+    Decision,
+    Grant,
+    Settings,
+    SliceDecision,
+    SliceDemand,
+    Want,
+)
+from controller.core.measure import RESOURCES, Lever, Outcome, Reason
+from controller.core.observation import Command, GpuReading, Mode, Observation
+from controller.core.spec import LoopSpec
+
+MAX_FAILURE = 200
+"""Characters of what is recorded of an allocator's failure."""
+
+Models = Callable[[str], bytes]
+"""Gives the bytes of a model by their digest; KeyError where there are none."""
+
+
+def no_models(digest: str) -> bytes:
+    raise KeyError(digest)
+
+
+@dataclass(slots=True)
+class _Slice:
+    """One slice under control.
+
+    ``configured`` and ``set`` are its options as plain JSON values: as the configuration has them, and with
+    what an operator has set. ``safe`` is the last demand that its allocator gave without failing.
+    """
+
+    name: str
+    service: Service
+    options: Options
+    allocator: Allocator
+    configured: Mapping[str, Any]
+    set: Mapping[str, Any]
+    safe: SliceDemand | None = None
+
+
+class ControlLoop:
+    """Decides quotas, clock and settings of one cell, control slot by control slot, and learns from what
+    came.
+
+    :meth:`step` depends on nothing but its argument and what earlier steps left behind. The control slot
+    of an observation is the one that the decision before it began.
+
+    An allocator that raises harms its own slice alone: nothing is learned about any of its levers where it
+    raised in learn, the slice asks for what it asked for last without failing (for all that there is, where
+    that never was) where it raised in demand, and its users keep what they were told where it raised in
+    settle, until their lease ends.
+
+    ValueError for a specification with a service, an arbiter or options that there are not.
+    """
+
+    def __init__(self, spec: LoopSpec) -> None:
+        self.spec = spec
+        self.mode = spec.mode
+        self.control_slot = 0
+        self.slices = frozenset(s.slice for s in spec.slices)
+        """Names of the slices that it controls."""
+        self._slices: dict[str, _Slice] = {}
+        for s in spec.slices:
+            of = service(s.service)
+            try:
+                options = of.options.model_validate(s.options)
+                allocator = self._allocator(s.slice, of, options)
+            except ValueError as error:
+                raise ValueError(f"cell {spec.cell}, slice {s.slice}: {_text(error)}") from error
+            configured = options.to_dict()
+            self._slices[s.slice] = _Slice(s.slice, of, options, allocator, configured, configured)
+        self._shares = {s.slice: s.share for s in spec.slices}
+        self._arbiter = slicing.make(spec.arbiter)
+        self._held: dict[str, tuple[SliceDemand, Settings]] = {}
+        self._last: Decision | None = None
+
+    def _allocator(self, name: str, of: Service, options: Options) -> Allocator:
+        options.check(n_prb=self.spec.n_prb, max_mhz=self.spec.max_mhz)
+        return of.allocator(name, options, self.spec)
+
+    # ---- one control slot ---------------------------------------------------------------------------------
+
+    def step(self, observation: Observation) -> Decision:
+        """Close ``observation.control_slot`` and decide the next one."""
+        mode_changed = any(c.kind == "mode" and Mode(c.value) != self.mode for c in observation.commands)
+        failed: dict[str, dict[str, str]] = {name: {} for name in self._slices}
+        views = {name: self._view(s, observation, mode_changed) for name, s in self._slices.items()}
+        outcomes = {name: self._learn(s, views[name], failed[name]) for name, s in self._slices.items()}
+        self._arbiter.close(outcomes)
+        for command in observation.commands:
+            self._obey(command)
+        self.control_slot = observation.control_slot + 1
+        self._last = decision = self._decide(observation, views, outcomes, failed)
+        return decision
+
+    def _learn(self, s: _Slice, view: SliceView, failed: dict[str, str]) -> Outcome:
+        try:
+            return s.allocator.learn(view)
+        except Exception as error:
+            failed["learn"] = _failure(error)
+            reasons = dict.fromkeys(_levers(s.service), Reason.ALLOCATOR_FAILED)
+            return Outcome(None, bool(view.users), unattributed=reasons)
+
+    def _decide(
+        self,
+        observation: Observation,
+        views: Mapping[str, SliceView],
+        outcomes: Mapping[str, Outcome],
+        failed: Mapping[str, dict[str, str]],
+    ) -> Decision:
+        demands = {name: self._demand(s, views[name], failed[name]) for name, s in self._slices.items()}
+        ul = self._arbiter.divide("ul", self.spec.n_prb, {n: d.ul for n, d in demands.items()}, self._shares)
+        dl = self._arbiter.divide("dl", self.spec.n_prb, {n: d.dl for n, d in demands.items()}, self._shares)
+        clock = max(d.gpu_mhz for d in demands.values())
+        grants = {name: Grant(ul[name][0], dl[name][0], clock, ul[name][1], dl[name][1]) for name in demands}
+        settings = {
+            name: self._settle(s, views[name], grants[name], failed[name]) for name, s in self._slices.items()
+        }
+        if self.mode is Mode.ACTIVE:
+            self._held = {name: (demands[name], settings[name]) for name in demands}
+        elif self.mode is not Mode.FROZEN:
+            self._held = {}  # the network is at full resources: there is nothing to hold
+        decides = self.mode in (Mode.ACTIVE, Mode.SHADOW)
+        acts = self.mode is Mode.ACTIVE or (self.mode is Mode.FROZEN and bool(self._held))
+        return Decision(
+            cell=self.spec.cell,
+            control_slot=self.control_slot,
+            time_ns=observation.closed_ns,
+            mode=self.mode,
+            quotas={name: (g.ul_prb, g.dl_prb) for name, g in grants.items()} if acts else {},
+            gpu_mhz=clock if acts and clock and _present(observation.gpu) else None,
+            slices=tuple(
+                SliceDecision(name, outcomes[name], demands[name], grants[name], settings[name], failed[name])
+                for name in demands
+            ),
+            prb=self.spec.n_prb,
+            max_mhz=self.spec.max_mhz,
+            clocks=observation.clocks,
+            jobs={n: jobs for n, s in self._slices.items() if (jobs := self._jobs(s, failed[n]))}
+            if decides
+            else {},
+        )
+
+    def _demand(self, s: _Slice, view: SliceView, failed: dict[str, str]) -> SliceDemand:
+        if self.mode is Mode.RELEASED:
+            return self._full()
+        if self.mode is Mode.FROZEN:
+            held = self._held[s.name][0] if s.name in self._held else self._full()
+            choices = tuple(replace(c, why="frozen", indices=()) for c in held.choices)
+            return replace(held, choices=choices)
+        try:
+            demand = s.allocator.demand(view)
+            for direction, want in (("ul", demand.ul), ("dl", demand.dl)):
+                if want.prb > self.spec.n_prb:
+                    raise ValueError(f"{want.prb} {direction} PRB of a carrier of {self.spec.n_prb}")
+            if demand.gpu_mhz > self.spec.max_mhz:
+                raise ValueError(f"{demand.gpu_mhz} MHz of a GPU of {self.spec.max_mhz}")
+        except Exception as error:
+            failed["demand"] = _failure(error)
+            demand = s.safe or self._full()
+            choices = tuple(replace(c, why="allocator failed", indices=()) for c in demand.choices)
+            return replace(demand, choices=choices)
+        s.safe = demand
+        return demand
+
+    def _settle(self, s: _Slice, view: SliceView, grant: Grant, failed: dict[str, str]) -> Settings:
+        if self.mode is Mode.RELEASED:
+            return {}
+        if self.mode is Mode.FROZEN:
+            return self._held[s.name][1] if s.name in self._held else {}
+        try:
+            settings = s.allocator.settle(view, grant)
+            s.service.check_settings(settings, frozenset(u.flow for u in view.users))
+        except Exception as error:
+            failed["settle"] = _failure(error)
+            return {}
+        return settings
+
+    def _jobs(self, s: _Slice, failed: dict[str, str]) -> tuple[Any, ...]:
+        try:
+            return tuple(s.allocator.jobs())
+        except Exception as error:
+            failed["jobs"] = _failure(error)
+            return ()
+
+    def _full(self) -> SliceDemand:
+        return SliceDemand(Want(self.spec.n_prb), Want(self.spec.n_prb), self.spec.max_mhz)
+
+    # ---- what an allocator sees ---------------------------------------------------------------------------
+
+    def _view(self, s: _Slice, observation: Observation, mode_changed: bool) -> SliceView:
+        last = self._last
+        before = None if last is None else next((d for d in last.slices if d.slice == s.name), None)
+        settings = before.settings if before is not None and last is not None and last.quotas else {}
+        unapplied = {
+            flow
+            for flow in settings
+            if (applied := observation.settings.get(flow)) is None or applied.reason is not None
+        }
+        return SliceView.of(
+            observation,
+            s.name,
+            guard_ms=self.spec.guard_ms,
+            seed=self.spec.seed,
+            cell=self.spec.cell,
+            granted=None if before is None else self._granted(before.grant, observation.gpu),
+            settings=settings,
+            unattributed=self._unattributed(s, before, observation, mode_changed, unapplied),
+            unapplied=frozenset(unapplied),
+        )
+
+    @staticmethod
+    def _granted(grant: Grant, gpu: GpuReading | None) -> Grant:
+        """What was granted, at the clock that was read back."""
+        return grant if gpu is None else replace(grant, gpu_mhz=gpu.sm_mhz)
+
+    def _unattributed(
+        self,
+        s: _Slice,
+        before: SliceDecision | None,
+        obs: Observation,
+        mode_changed: bool,
+        unapplied: set[str],
+    ) -> dict[Lever, Reason]:
+        """Why the slot that closes must not be learned from, by lever; empty where it may."""
+        last = self._last
+        levers = _levers(s.service)
+        if last is None or before is None or last.control_slot != obs.control_slot:
+            return dict.fromkeys(levers, Reason.NO_DECISION)
+        if last.mode is not Mode.ACTIVE:
+            return dict.fromkeys(levers, Reason(last.mode.value))
+        if mode_changed:
+            return dict.fromkeys(levers, Reason.MODE_CHANGED)
+        reasons: dict[Lever, Reason] = {}
+        enforcement = obs.enforcement.get(s.name)
+        for lever, asked, granted in (
+            (Lever.UL, before.demand.ul.prb, before.grant.ul_prb),
+            (Lever.DL, before.demand.dl.prb, before.grant.dl_prb),
+        ):
+            if granted < asked:
+                reasons[lever] = Reason.ARBITER_CUT
+            elif enforcement is None:
+                reasons[lever] = Reason.NOT_ACKNOWLEDGED
+            elif enforcement.reason:
+                reasons[lever] = enforcement.reason
+        if before.demand.gpu_mhz:
+            if obs.gpu is None:
+                reasons[Lever.EDGE] = Reason.NO_EDGE_AGENT
+            elif obs.gpu.reason:
+                reasons[Lever.EDGE] = obs.gpu.reason
+            elif last.gpu_mhz is not None and last.gpu_mhz > before.demand.gpu_mhz:
+                reasons[Lever.EDGE] = Reason.CLOCK_RAISED
+        if unapplied:
+            reasons[Lever.SETTINGS] = Reason.SETTINGS_NOT_APPLIED
+        return reasons
+
+    # ---- commands -----------------------------------------------------------------------------------------
+
+    def _obey(self, command: Command) -> None:
+        if command.kind == "mode":
+            self.mode = Mode(command.value)
+            return
+        for s in self._addressed(command):
+            self._set(s, command.value)
+
+    def _set(self, s: _Slice, changes: Mapping[str, Any]) -> None:
+        options = _changed(s.options, changes)
+        if s.options.anew & changes.keys():
+            s.allocator = self._allocator(s.name, s.service, options)
+        else:
+            s.allocator.set(options)
+        s.options, s.set = options, options.to_dict()
+
+    def _addressed(self, command: Command) -> list[_Slice]:
+        if command.kind != "options":
+            raise ValueError(f"unknown command {command.kind!r}")
+        if not command.slice:
+            return list(self._slices.values())
+        try:
+            return [self._slices[command.slice]]
+        except KeyError:
+            raise ValueError(
+                f"cell {self.spec.cell} has no slice {command.slice!r}; slices: {', '.join(self._slices)}"
+            ) from None
+
+    def check(self, command: Command) -> None:
+        """Raise ValueError where :meth:`step` could not carry the command out."""
+        if command.kind == "mode":
+            if command.value not in list(Mode):
+                raise ValueError(f"unknown mode {command.value!r}; modes: {', '.join(Mode)}")
+            return
+        for s in self._addressed(command):
+            options = _changed(s.options, command.value)
+            if s.options.anew & command.value.keys():
+                self._allocator(s.name, s.service, options)
+            else:
+                options.check(n_prb=self.spec.n_prb, max_mhz=self.spec.max_mhz)
+                self._allocator(s.name, s.service, s.options).set(options)
+
+    # ---- state --------------------------------------------------------------------------------------------
+
+    def to_state(self) -> dict[str, Any]:
+        """What has been learned and set, as plain JSON values; :meth:`load_state` is the inverse.
+
+        The decision in force is not part of it: after a restart the first control slot is not learned
+        from, because what happened in between is not known. What mode frozen holds is part of it.
+        """
+        return {
+            "version": STATE_VERSION,
+            "control_slot": self.control_slot,
+            "mode": self.mode.value,
+            "configured_mode": self.spec.mode.value,
+            "arbiter": {"name": self.spec.arbiter, "state": self._arbiter.to_state()},
+            "slices": {
+                name: {
+                    "service": s.service.name,
+                    "set": s.set,
+                    "configured": s.configured,
+                    "held": _held(self._held.get(name)),
+                    "allocator": s.allocator.to_state(),
+                }
+                for name, s in self._slices.items()
+            },
+        }
+
+    def load_state(self, state: Mapping[str, Any], models: Models = no_models) -> tuple[str, ...]:
+        """Go on from a state; ValueError names what does not fit, and then nothing has changed.
+
+        What an operator had set (mode, options) stays, unless the configuration has changed there since: then
+        that counts. Slices of the state that this loop does not have are left out; slices that the state does
+        not have, or that have another service or options with which learning starts anew, start new.
+        ``models`` gives the bytes behind the digests of the state. Returns the slices that start new.
+        """
+        try:
+            version = state["version"]
+            if version != STATE_VERSION:
+                raise ValueError(f"loop state has version {version}, this controller reads {STATE_VERSION}")
+            slices = {name: replace(s, safe=None) for name, s in self._slices.items()}
+            held: dict[str, tuple[SliceDemand, Settings]] = {}
+            new = set(slices)
+            for name, saved in state["slices"].items():
+                if name not in slices or saved["service"] != slices[name].service.name:
+                    continue
+                s = slices[name]
+                options = s.options.model_validate(_kept(s, saved))
+                s.options, s.allocator = options, self._allocator(name, s.service, options)
+                s.set = now = options.to_dict()
+                if all(now[key] == saved["set"].get(key, now[key]) for key in options.anew):
+                    s.allocator.load_state(saved["allocator"], models)
+                    new.discard(name)
+                if saved["held"] is not None:
+                    held[name] = _from_held(saved["held"])
+            arbiter = slicing.make(self.spec.arbiter)
+            if state["arbiter"]["name"] == self.spec.arbiter:
+                arbiter.load_state(state["arbiter"]["state"])
+            same = state["configured_mode"] == self.spec.mode.value
+            mode = Mode(state["mode"]) if same else self.spec.mode
+            control_slot = int(state["control_slot"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"cell {self.spec.cell}: loop state is damaged: {error!r}") from error
+        self._slices, self._arbiter = slices, arbiter
+        self.mode, self.control_slot = mode, control_slot
+        self._last, self._held = None, held
+        return tuple(sorted(new))
+
+
+def _present(gpu: GpuReading | None) -> bool:
+    """Whether there is an agent that could set a clock; without one none is claimed."""
+    return gpu is not None and gpu.reason is not Reason.NO_EDGE_AGENT
+
+
+def _levers(of: Service) -> tuple[Lever, ...]:
+    return (*RESOURCES, Lever.SETTINGS) if of.settings else RESOURCES
+
+
+def _failure(error: Exception) -> str:
+    """What is recorded of a failure: the same in a replay, so without what only this process has."""
+    return f"{type(error).__name__}: {error}"[:MAX_FAILURE]
+
+
+def _text(error: ValueError) -> str:
+    if isinstance(error, ValidationError):
+        return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+    return str(error)
+
+
+def _changed(options: Options, changes: Mapping[str, Any]) -> Options:
+    """The options with some of them changed; ValueError that names the option."""
+    try:
+        return options.model_validate({**options.to_dict(), **changes})
+    except ValidationError as error:
+        raise ValueError(_text(error)) from error
+
+
+def _kept(s: _Slice, saved: Mapping[str, Any]) -> dict[str, Any]:
+    """The configured options with what an operator had set and the configuration has not changed since."""
+    now, before, was_set = s.configured, saved["configured"], saved["set"]
+    changed = {key for key in now if before.get(key) != now[key]}
+    for group in s.options.together:
+        if changed & group:
+            changed |= group
+    return {key: now[key] if key in changed else was_set.get(key, now[key]) for key in now}
+
+
+def _held(held: tuple[SliceDemand, Settings] | None) -> dict[str, Any] | None:
+    if held is None:
+        return None
+    demand, settings = held
+    return {
+        "ul": [demand.ul.prb, demand.ul.floor],
+        "dl": [demand.dl.prb, demand.dl.floor],
+        "gpu_mhz": demand.gpu_mhz,
+        "gpu_share": demand.gpu_share,
+        "settings": {flow: {n: list(v) for n, v in of.items()} for flow, of in settings.items()},
+    }
+
+
+def _from_held(data: Mapping[str, Any]) -> tuple[SliceDemand, Settings]:
+    demand = SliceDemand(
+        Want(int(data["ul"][0]), int(data["ul"][1])),
+        Want(int(data["dl"][0]), int(data["dl"][1])),
+        int(data["gpu_mhz"]),
+        float(data["gpu_share"]),
+    )
+    settings = {
+        str(flow): {str(n): tuple(map(float, v)) for n, v in of.items()}
+        for flow, of in data["settings"].items()
+    }
+    return demand, settings
