@@ -551,7 +551,7 @@ class Daemon:
                 text = f"{', '.join(theirs)}: host {lost[0]} was gone for {patience:g} s"
                 self._event(cell.cell_id, "flows_forgotten", text)
 
-    def _check_flow(self, cell_id: str, flow: Flow) -> None:
+    def _check_flow(self, cell_id: str, flow: Flow, service: str) -> None:
         """ValueError for a flow of a slice that the cell does not have; any thread."""
         slices = [s.id for c in self.config.cells if c.id == cell_id for s in c.slices]
         if flow.slice not in slices:
