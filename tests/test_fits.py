@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from controller import fits
+from controller import fit_worker, fits
 from controller.core.fits import Fit, Job, model_digest
 from controller.fits import FitPool, run_now
 from controller.store.models import ModelStore
@@ -172,6 +172,18 @@ def test_the_time_of_one_job_does_not_count_against_the_next(make: Callable[...,
         time.sleep(0.05)
 
 
+def test_a_timer_that_goes_off_too_late_ends_no_later_job() -> None:
+    worker = fits._Worker("fit", 0)
+    try:
+        assert worker.exchange(None, PATIENCE_S) == fit_worker.READY
+        worker._expire(0)
+        assert worker.usable and not worker.expired
+        worker._expire(1)
+        assert worker.expired and not worker.usable
+    finally:
+        assert worker.end() == "was killed by SIGKILL"
+
+
 @pytest.mark.parametrize(
     ("dies", "how"),
     [
@@ -196,7 +208,8 @@ def test_a_process_that_is_killed_from_outside_while_it_waits_costs_no_job(
     pid = int(pool.result(job("process", "before")).split()[0])
     os.kill(pid, signal.SIGKILL)
     until(lambda: not alive(pid))
-    assert pool.result(job("process", "after")).split()[0] != str(pid)
+    after = pool.result(job("process", "after")).split()[0]
+    assert after.isdigit() and int(after) != pid
 
 
 def test_a_job_is_asked_for_once(make: Callable[..., Pool]) -> None:

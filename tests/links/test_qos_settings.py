@@ -155,6 +155,11 @@ def test_a_flow_that_is_not_named_is_not_renewed_by_one_that_was_set_with_it() -
     bench.now_ns += 10 * S
     bench.set({"g": FPS10})
     assert stream.settings() == [(sequence, 25_000, {"g": FPS10})]
+    # Both renewed before a message comes, and one of them once more: each has its own lease.
+    bench.set({"f": FPS30, "g": FPS10})
+    bench.now_ns += S
+    bench.set({"g": FPS10})
+    assert stream.settings() == [(sequence, 24_000, {"f": FPS30}), (sequence, 25_000, {"g": FPS10})]
 
 
 def test_changed_settings_take_the_place_of_pending_ones() -> None:
@@ -178,6 +183,18 @@ def test_changed_settings_take_the_place_of_pending_ones() -> None:
     assert bench.answers() == []
     stream.answer(third, bench.now_ns)
     assert [(a.flows, a.sequence) for a in bench.answers()] == [(("f",), third)]
+
+
+def test_settings_that_replace_answered_ones_are_sent_until_they_are_answered_too() -> None:
+    bench = Ingest()
+    stream = Stream(bench).start("f")
+    first = bench.set({"f": FPS30})["f"]
+    stream.settings()
+    stream.answer(first, NOW)
+    second = bench.set({"f": FPS10})["f"]
+    for _ in range(2):
+        assert [sequence for sequence, _, _ in stream.settings()] == [second]
+        bench.now_ns += S
 
 
 def test_what_is_refused_is_told_and_put_to_the_application_once_more() -> None:
@@ -311,6 +328,7 @@ def test_a_release_that_nobody_answers_ends_with_the_lease() -> None:
     bench.set({"f": FPS30}, lease_s=2.0)
     bench.ingest.release_settings("cell-1")
     bench.now_ns += 2 * S
+    assert bench.ingest.release_settings("cell-1") == {}
     assert stream.settings() == []
 
 
