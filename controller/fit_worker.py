@@ -1,7 +1,8 @@
 """The process in which fits are computed, see :mod:`controller.fits`. Imports little: it starts often.
 
-A job comes as the pickle of ``(function, arguments, seed)``; what goes back is bytes alone, one byte that
-says which kind and then the result or the text of the error, so that the parent unpickles nothing of a job.
+A job comes as the pickle of ``(function, arguments, seed)`` and is acknowledged. What goes back is bytes
+alone, one byte that says which kind and then the result or the text of the error: the parent unpickles
+nothing of a job.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
-READY, RESULT, ERROR = b"r", b"b", b"e"
+READY, TAKEN, RESULT, ERROR = b"s", b"t", b"r", b"e"
 MAX_RESULT = 64 << 20
 """Bytes of a result."""
 MAX_ERROR = 1000
@@ -60,6 +61,7 @@ def serve(connection: Connection, niceness: int) -> None:
     while True:
         try:
             data = connection.recv_bytes()
+            connection.send_bytes(TAKEN)
         except (EOFError, OSError):
             return
         try:

@@ -25,7 +25,7 @@ from controller.store.models import ModelStore
 log = logging.getLogger(__name__)
 
 START_TIMEOUT_S = 60.0
-"""How long a worker may take to start."""
+"""How long a worker may take to start, and to take a job."""
 MAX_WAITING = 1024
 """Jobs that wait for a worker; one more is answered with an error."""
 
@@ -93,7 +93,7 @@ class _Worker:
             self._process.kill()
 
     def exchange(self, work: bytes | None, timeout_s: float) -> bytes | None:
-        """What the process answers; None where it ended first. It is killed after ``timeout_s``."""
+        """What the process answers next; None where it ended first. It is killed after ``timeout_s``."""
         timer = threading.Timer(timeout_s, self._expire, (self._exchanges,))
         timer.daemon = True
         timer.start()
@@ -296,7 +296,12 @@ class FitPool:
         worker = slot.worker
         if worker is None or not worker.usable:
             worker = self._start_worker(slot)
-        answer = worker.exchange(ticket.work, self._timeout_s)
+        if worker.exchange(ticket.work, START_TIMEOUT_S) != fit_worker.TAKEN:
+            # It ended while it had nothing to do, and that was not seen yet: no fault of this job.
+            worker = self._start_worker(slot)
+            if worker.exchange(ticket.work, START_TIMEOUT_S) != fit_worker.TAKEN:
+                raise _Failed(f"its process {self._end_worker(slot)} before it took the job")
+        answer = worker.exchange(None, self._timeout_s)
         if answer is None:
             ending = self._end_worker(slot)
             if worker.expired:

@@ -205,11 +205,13 @@ def test_a_process_that_is_killed_from_outside_while_it_waits_costs_no_job(
     make: Callable[..., Pool],
 ) -> None:
     pool = make()
-    pid = int(pool.result(job("process", "before")).split()[0])
-    os.kill(pid, signal.SIGKILL)
-    until(lambda: not alive(pid))
-    after = pool.result(job("process", "after")).split()[0]
-    assert after.isdigit() and int(after) != pid
+    for i in range(4):
+        pid = int(pool.result(job("process", f"before {i}")).split()[0])
+        os.kill(pid, signal.SIGKILL)
+        if i % 2:
+            until(lambda pid=pid: not alive(pid))  # type: ignore[misc]
+        after = pool.result(job("process", f"after {i}")).split()[0]
+        assert after.isdigit() and int(after) != pid
 
 
 def test_a_job_is_asked_for_once(make: Callable[..., Pool]) -> None:
