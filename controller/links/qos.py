@@ -275,14 +275,14 @@ class _Reported:
         return not (self.stopped or self.stream.ended)
 
 
-class _Numbers:
+class _SequenceAllocator:
     """Sequences for settings that are set together: one for at most MAX_SETTINGS_FLOWS flows of a stream."""
 
     def __init__(self, sequences: Iterator[int]) -> None:
         self._sequences = sequences
         self._open: dict[tuple[int, bool], tuple[int, int]] = {}
 
-    def of(self, stream: _Stream, *, release: bool = False) -> int:
+    def allocate(self, stream: _Stream, *, release: bool = False) -> int:
         key = stream.number, release
         sequence, flows = self._open.get(key, (0, MAX_SETTINGS_FLOWS))
         if flows == MAX_SETTINGS_FLOWS:
@@ -602,7 +602,7 @@ class QosIngest:
             now_ns = self._clock().mono_ns
             until_ns = now_ns + round(lease_s * 1e9)
             in_force = self._settings.setdefault(cell_id, {})
-            numbers = _Numbers(self._sequences)
+            allocator = _SequenceAllocator(self._sequences)
             for flow, values in wanted.items():
                 reported = self._flows.get((cell_id, flow))
                 if reported is None or reported.stopped:
@@ -610,14 +610,14 @@ class QosIngest:
                 stream, known = reported.stream, in_force.get(flow)
                 if not values:
                     if known is not None:
-                        sequences[flow] = self._release(stream, known, numbers)
+                        sequences[flow] = self._release(stream, known, allocator)
                     continue
                 if known is None or known.until_ns <= now_ns:
-                    known = _Settings(values, until_ns, numbers.of(stream))
+                    known = _Settings(values, until_ns, allocator.allocate(stream))
                     in_force[flow] = stream.settings[flow] = known
                 elif known.values != values or known.refused:
                     known.values = values
-                    known.resend(numbers.of(stream))
+                    known.resend(allocator.allocate(stream))
                 else:
                     known.renewed = True
                 known.until_ns = until_ns
@@ -631,18 +631,18 @@ class QosIngest:
         :meth:`set_settings`.
         """
         with self._lock:
-            numbers = _Numbers(self._sequences)
+            allocator = _SequenceAllocator(self._sequences)
             now_ns = self._clock().mono_ns
             return {
-                flow: self._release(self._flows[cell_id, flow].stream, settings, numbers)
+                flow: self._release(self._flows[cell_id, flow].stream, settings, allocator)
                 for flow, settings in self._settings.get(cell_id, {}).items()
                 if settings.until_ns > now_ns
             }
 
-    def _release(self, stream: _Stream, settings: _Settings, numbers: _Numbers) -> int:
+    def _release(self, stream: _Stream, settings: _Settings, allocator: _SequenceAllocator) -> int:
         if settings.values is not None:
             settings.values = None
-            settings.resend(numbers.of(stream, release=True))
+            settings.resend(allocator.allocate(stream, release=True))
         return settings.sequence
 
     def _forget_settings(self, cell_id: str, flow: str) -> None:

@@ -375,9 +375,9 @@ def test_an_answer_that_the_queue_cannot_hold_is_refused_and_comes_again() -> No
     stream = Stream(bench).start("f")
     sequence = bench.set({"f": FPS30})["f"]
     stream.settings()
-    held = QosQueue(max_events=1)
-    held.put("cell-1", FlowEnd("x", T0))
-    bench.ingest._sink = held.put
+    full = QosQueue(max_events=1)
+    full.put("cell-1", FlowEnd("x", T0))
+    bench.ingest._sink = full.put
     (notice,) = stream.answer(sequence, NOW)
     assert "queue is full" in notice.reason
     bench.ingest._sink = bench.sink
