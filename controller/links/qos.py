@@ -551,18 +551,19 @@ class QosIngest:
         batch = codec.open_samples(message, columns, received_ns=now.real_ns)
         if not len(batch):
             return
-        recent = reported.recent
-        # What is older than this is refused by its time.
-        oldest_ns = now.mono_ns - (MAX_BEHIND_NS + MAX_AHEAD_NS)
-        while recent and (len(recent) > MAX_RECENT or next(iter(recent.values())) < oldest_ns):
-            recent.popitem(last=False)
         digest = hashlib.blake2b(message.SerializeToString(deterministic=True), digest_size=16).digest()
-        if digest in recent:
-            self.counters.inc("qos_samples_repeated_total", cell_id, len(batch))
-            return
-        self._sink(cell_id, batch)
-        recent[digest] = now.mono_ns
-        self.counters.inc("qos_samples_total", cell_id, len(batch))
+        with self._lock:
+            recent = reported.recent
+            # What is older than this is refused by its time.
+            oldest_ns = now.mono_ns - (MAX_BEHIND_NS + MAX_AHEAD_NS)
+            while recent and (len(recent) > MAX_RECENT or next(iter(recent.values())) < oldest_ns):
+                recent.popitem(last=False)
+            repeated = digest in recent
+            if not repeated:
+                self._sink(cell_id, batch)
+                recent[digest] = now.mono_ns
+        counter = "qos_samples_repeated_total" if repeated else "qos_samples_total"
+        self.counters.inc(counter, cell_id, len(batch))
 
     # ---- settings --------------------------------------------------------------------------------------
 
