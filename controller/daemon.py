@@ -313,7 +313,7 @@ class Daemon:
             except ValueError as error:
                 self.journal.repeated(cell_id, JournalEvent.QOS_REFUSED, str(error), "qos_refused_total")
 
-    def _check_flow(self, cell_id: str, flow: Flow) -> None:
+    def _check_flow(self, cell_id: str, flow: Flow, service: str) -> None:
         """ValueError for a flow of a slice that the cell does not have; any thread."""
         slices = [s.id for c in self.config.cells if c.id == cell_id for s in c.slices]
         if flow.slice not in slices:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-MAX_BATCH = 1024
-"""Frames of a FrameBatch at most (wire/qos.proto)."""
+from wire.bounds import MAX_FRAMES
+
 CLOCK_STEP_NS = 50_000_000
 """By so much CLOCK_REALTIME and the monotonic clock differ over a frame's round trip only after a step."""
 
@@ -146,7 +146,7 @@ class Ledger:
         self.counters["lost"] += 1
         self._lost[entry.sequence] = entry
         # A frame that comes back after a thousand others were lost is not waited for.
-        if len(self._lost) > MAX_BATCH:
+        if len(self._lost) > MAX_FRAMES:
             del self._lost[next(iter(self._lost))]
 
     def changes(self) -> list[list[Entry]]:
@@ -154,7 +154,7 @@ class Ledger:
         that came back."""
         entries = sorted(self._changed.values(), key=lambda e: e.sequence)
         self._changed = {}
-        return [entries[i : i + MAX_BATCH] for i in range(0, len(entries), MAX_BATCH)]
+        return [entries[i : i + MAX_FRAMES] for i in range(0, len(entries), MAX_FRAMES)]
 
     def summary(self) -> dict[str, Any]:
         """Counts, and delays in ms. Frames that are still open count as lost."""

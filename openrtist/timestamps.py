@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from openrtist.ledger import MAX_BATCH
 from wire import qos_pb2
+from wire.bounds import MAX_FRAMES
 
 IntArray = NDArray[np.int64]
 
@@ -92,7 +92,7 @@ class Imported:
                 )
             )
             rows = flow.frames.tolist()
-            for some in (rows[i : i + MAX_BATCH] for i in range(0, len(rows), MAX_BATCH)):
+            for some in (rows[i : i + MAX_FRAMES] for i in range(0, len(rows), MAX_FRAMES)):
                 frames = [
                     qos_pb2.Frame(
                         sequence=sequence,

@@ -32,9 +32,10 @@ from agents.gnb_mock.pacing import CellClock, Pacer
 from agents.gnb_mock.user_plane import UserPlane
 from agents.heartbeat import write_heartbeat
 from agents.links.edge import EdgeFollower
-from agents.links.qos import MAX_BATCH, QosPublisher
+from agents.links.qos import QosPublisher
 from agents.stopping import on_stop_signal
 from wire import qos_pb2, ran_pb2, security
+from wire.bounds import MAX_FRAMES
 from wire.definitions import nr
 
 log = logging.getLogger(__name__)
@@ -439,7 +440,7 @@ class GnbMock:
         ]
         for index in self._told.intersection(np.unique(updates.flow).tolist()):
             rows = np.flatnonzero(updates.flow == index).tolist()
-            for some in (rows[i : i + MAX_BATCH] for i in range(0, len(rows), MAX_BATCH)):
+            for some in (rows[i : i + MAX_FRAMES] for i in range(0, len(rows), MAX_FRAMES)):
                 frames = [
                     qos_pb2.Frame(
                         sequence=int(updates.sequence[row]),

@@ -1,4 +1,4 @@
-"""Publishes flows and frames to the controller's QoS ingest, through outages.
+"""Publishes flows, frames and samples to the controller's QoS ingest, through outages; takes its settings.
 
 :class:`Outbox` decides what is sent and what is kept and is pure; :class:`QosPublisher` is the gRPC stream.
 """
@@ -10,16 +10,68 @@ import secrets
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 import grpc
+import numpy as np
+from numpy.typing import ArrayLike
 
+from agents.links.settings import Settings, SettingsState
 from wire import PROTOCOL_VERSION, qos_pb2, qos_pb2_grpc, security
+from wire.bounds import MAX_FLOW_NAME, MAX_NAME, MAX_SAMPLE_VALUES, MAX_SAMPLES, check_name
 
 log = logging.getLogger(__name__)
 
-MAX_BATCH = 1024
-"""Frames of a FrameBatch at most (wire/qos.proto)."""
+MAX_UNAPPLIED = 1024
+"""SetSettings that wait for the application; beyond that the oldest go, and the controller repeats them."""
+
+
+def samples_messages(
+    flow: str, table: str, time_ns: ArrayLike, values: ArrayLike
+) -> Iterator[qos_pb2.QosMessage]:
+    """Rows of a table in as many messages as their bounds ask for, in order.
+
+    Args:
+        time_ns: integers [rows], CLOCK_REALTIME ns.
+        values: [rows, columns], or [rows] of a table with one column, in the units that the flow's service
+            declares; they go out as float32, NaN where not known.
+
+    Raises:
+        ValueError: names flow and table: an empty or overlong name, times that are no positive integers,
+            another number of times than rows, no column or too many, a value that is infinite as float32.
+    """
+    check_name("samples", "flow", flow, MAX_FLOW_NAME)
+    check_name(f"samples of flow {flow!r}", "table", table, MAX_NAME)
+    place = f"samples of flow {flow!r}: table {table!r}"
+    times = np.asarray(time_ns)
+    with np.errstate(over="ignore"):
+        rows = np.asarray(values).astype(np.float32)
+    if rows.ndim == 1:
+        rows = rows[:, None]
+    if rows.ndim != 2 or times.shape != rows.shape[:1]:
+        raise ValueError(f"{place}: times of shape {times.shape}, values of shape {rows.shape}")
+    if not len(rows):
+        return iter(())
+    if not np.issubdtype(times.dtype, np.integer) or times.min() < 1:
+        raise ValueError(f"{place}: the times are not CLOCK_REALTIME ns")
+    if not 1 <= rows.shape[1] <= MAX_SAMPLE_VALUES:
+        raise ValueError(f"{place}: {rows.shape[1]} columns, not 1 to {MAX_SAMPLE_VALUES}")
+    if np.isinf(rows).any():
+        row, column = np.argwhere(np.isinf(rows))[0].tolist()
+        raise ValueError(f"{place}: row {row}: column {column} is infinite as float32")
+    step = min(MAX_SAMPLES, MAX_SAMPLE_VALUES // rows.shape[1])
+    return (
+        qos_pb2.QosMessage(
+            samples=qos_pb2.Samples(
+                flow=flow,
+                table=table,
+                time_ns=times[i : i + step].tolist(),
+                values=rows[i : i + step].ravel().tolist(),
+            )
+        )
+        for i in range(0, len(rows), step)
+    )
 
 
 class Outbox:
@@ -27,18 +79,22 @@ class Outbox:
 
     A gRPC stream does not say what of it arrived when it breaks, so what was sent in the last ``keep_s``
     seconds is kept and sent again on the next stream, after the FlowStart of every flow that was active
-    before it. A frame may be reported twice. While nothing can be sent, at most ``max_frames`` frames wait;
-    beyond that the oldest go (:attr:`dropped_frames`). Flow events are never dropped.
+    before it. A frame may be reported twice. While nothing can be sent, at most ``max_frames`` frames and
+    ``max_samples`` rows of samples wait; beyond that the oldest of their kind go (:attr:`dropped_frames`,
+    :attr:`dropped_samples`). Flow events are never dropped.
     """
 
-    def __init__(self, *, max_frames: int = 20_000, keep_s: float = 2.0) -> None:
+    def __init__(self, *, max_frames: int = 20_000, max_samples: int = 20_000, keep_s: float = 2.0) -> None:
         self._max_frames = max_frames
+        self._max_samples = max_samples
         self._keep_s = keep_s
         self._sent: deque[tuple[float, qos_pb2.QosMessage]] = deque()
         self._waiting: deque[qos_pb2.QosMessage] = deque()
         self._waiting_frames = 0
+        self._waiting_samples = 0
         self._active: dict[str, qos_pb2.QosMessage] = {}
         self.dropped_frames = 0
+        self.dropped_samples = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -46,7 +102,7 @@ class Outbox:
     def put(self, message: qos_pb2.QosMessage) -> None:
         """Queue a message."""
         self._waiting.append(message)
-        self._waiting_frames += len(message.frames.frames)
+        self._count(message, 1)
         self._trim()
 
     def next(self, now: float) -> qos_pb2.QosMessage | None:
@@ -56,7 +112,7 @@ class Outbox:
         if not self._waiting:
             return None
         message = self._waiting.popleft()
-        self._waiting_frames -= len(message.frames.frames)
+        self._count(message, -1)
         self._sent.append((now, message))
         return message
 
@@ -65,7 +121,8 @@ class Outbox:
         again = [message for _, message in self._sent]
         self._sent.clear()
         self._waiting.extendleft(reversed(again))
-        self._waiting_frames += sum(len(m.frames.frames) for m in again)
+        for message in again:
+            self._count(message, 1)
         self._trim()
         return list(self._active.values())
 
@@ -81,22 +138,46 @@ class Outbox:
             case "flow_stop":
                 self._active.pop(message.flow_stop.flow, None)
 
+    def _count(self, message: qos_pb2.QosMessage, sign: int) -> None:
+        self._waiting_frames += sign * len(message.frames.frames)
+        self._waiting_samples += sign * len(message.samples.time_ns)
+
     def _trim(self) -> None:
         while self._waiting_frames > self._max_frames:
-            index = next(i for i, m in enumerate(self._waiting) if m.HasField("frames"))
-            count = len(self._waiting[index].frames.frames)
-            del self._waiting[index]
-            self._waiting_frames -= count
-            self.dropped_frames += count
+            self.dropped_frames += len(self._drop("frames").frames.frames)
+        while self._waiting_samples > self._max_samples:
+            self.dropped_samples += len(self._drop("samples").samples.time_ns)
+
+    def _drop(self, body: str) -> qos_pb2.QosMessage:
+        """Takes out the oldest message of a kind."""
+        index = next(i for i, m in enumerate(self._waiting) if m.HasField(body))
+        message = self._waiting[index]
+        del self._waiting[index]
+        self._count(message, -1)
+        return message
 
 
+@dataclass(slots=True, eq=False)
 class _Stream:
-    """State of one gRPC stream, shared by its request and its answer side."""
+    """State of one gRPC stream, shared by its request and its answer side.
 
-    def __init__(self) -> None:
-        self.accepted = False
-        self.ended = False
-        self.call: grpc.Call | None = None
+    ``applied``: sequence -> answer to settings of this stream; on another one it would mean nothing.
+    """
+
+    accepted: bool = False
+    ended: bool = False
+    call: grpc.Call | None = None
+    applied: dict[int, qos_pb2.SettingsApplied] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrived:
+    """A SetSettings, where and when (monotonic s) it came; or a flow that has stopped."""
+
+    stream: _Stream | None = None
+    settings: qos_pb2.SetSettings | None = None
+    received: float = 0.0
+    stopped: str = ""
 
 
 class QosPublisher:
@@ -105,6 +186,19 @@ class QosPublisher:
     Reconnects after ``backoff_s[0]`` seconds, doubling up to ``backoff_s[1]``. A controller that does not
     accept the hello within ``accept_s`` counts as gone. While it refuses messages, the active flows are
     started again every ``start_again_s``.
+
+    An application that takes settings gives two callbacks, which come on one thread of the publisher's own,
+    one at a time, from :meth:`start` to :meth:`close`; what they share with other threads they must lock, and
+    while one of them runs no lease ends and no other settings are taken. Settings come only while the
+    application reports: the controller sends them after its messages.
+
+    Args:
+        on_settings: puts in force what is set of some flows, flow -> name -> values, each in the unit that
+            the service declares; what a flow's settings do not name is at its default. ValueError, and
+            nothing changed, where they cannot be: its text is the answer. Not called twice for what comes
+            twice.
+        on_settings_lapsed: takes the flows whose lease has ended, by the monotonic clock, or that were
+            released: they go back to their defaults. Not called for flows that have stopped, nor by close.
     """
 
     def __init__(
@@ -119,9 +213,14 @@ class QosPublisher:
         backoff_s: tuple[float, float] = (0.2, 5.0),
         accept_s: float = 5.0,
         start_again_s: float = 2.0,
+        on_settings: Callable[[Settings], None] | None = None,
+        on_settings_lapsed: Callable[[tuple[str, ...]], None] | None = None,
         setting: str = "--qos",
         missing: str = "--keys",
     ) -> None:
+        if (on_settings is None) != (on_settings_lapsed is None):
+            raise ValueError("on_settings and on_settings_lapsed: neither can do without the other")
+        self._host = host
         self._hello = qos_pb2.QosMessage(
             hello=qos_pb2.QosHello(
                 protocol_version=PROTOCOL_VERSION,
@@ -143,15 +242,34 @@ class QosPublisher:
         self._counters: Counter[str] = Counter()
         self._channel = security.grpc_channel(address, tls, setting=setting, missing=missing)
         self._thread = threading.Thread(target=self._run, name="qos-publisher", daemon=True)
+        self._arrived: deque[_Arrived] = deque(maxlen=MAX_UNAPPLIED)
+        self._arrival = threading.Condition()
+        self._settings_thread: threading.Thread | None = None
+        if on_settings is not None and on_settings_lapsed is not None:
+            self._settings_thread = threading.Thread(
+                target=self._run_settings,
+                args=(SettingsState(on_settings, on_settings_lapsed, time.time_ns),),
+                name="qos-settings",
+                daemon=True,
+            )
 
     def start(self) -> None:
         self._thread.start()
+        if self._settings_thread is not None:
+            self._settings_thread.start()
 
     def put(self, message: qos_pb2.QosMessage) -> None:
         """Queue a message; never blocks."""
         with self._changed:
             self._outbox.put(message)
             self._changed.notify_all()
+        if message.HasField("flow_stop"):
+            self._arrive(_Arrived(stopped=message.flow_stop.flow))
+
+    def put_samples(self, flow: str, table: str, time_ns: ArrayLike, values: ArrayLike) -> None:
+        """Queue rows of a table, see :func:`samples_messages`; never blocks."""
+        for message in samples_messages(flow, table, time_ns, values):
+            self.put(message)
 
     @property
     def connected(self) -> bool:
@@ -164,6 +282,7 @@ class QosPublisher:
             return {
                 **self._counters,
                 "dropped_frames": self._outbox.dropped_frames,
+                "dropped_samples": self._outbox.dropped_samples,
                 "waiting": len(self._outbox),
             }
 
@@ -179,12 +298,18 @@ class QosPublisher:
                 # Half-closes: what was taken still goes out.
                 self._stream.ended = True
             self._changed.notify_all()
+        with self._arrival:
+            self._arrival.notify_all()
         if self._thread.ident is not None:
             self._thread.join(max(0.1, end - time.monotonic()))
         self._end(self._stream)
         self._channel.close()
         if self._thread.ident is not None:
             self._thread.join()
+        applying = self._settings_thread
+        if applying is not None and applying.ident is not None and applying is not threading.current_thread():
+            # A callback that does not return holds up nobody's end.
+            applying.join(1.0)
 
     def _end(self, stream: _Stream | None) -> None:
         with self._changed:
@@ -227,6 +352,11 @@ class QosPublisher:
                 self._counters["streams"] += 1
                 self._changed.notify_all()
             log.info("QoS ingest at %s: connected", self._address)
+        elif notice.kind == qos_pb2.SETTINGS:
+            self._on_set_settings(stream, notice.settings)
+        elif notice.kind != qos_pb2.REFUSED:
+            with self._changed:
+                self._counters["unknown_notices"] += 1
         else:
             self._counters["refused"] += 1
             count = self._counters["refused"]
@@ -241,6 +371,61 @@ class QosPublisher:
                     self._start_again_at = now + self._start_again_s
                     self._outbox.start_again()
                     self._changed.notify_all()
+
+    # ---- settings ---------------------------------------------------------------------------------------
+
+    def _on_set_settings(self, stream: _Stream, settings: qos_pb2.SetSettings) -> None:
+        if self._settings_thread is None:
+            text = f"host {self._host!r} takes no settings"
+            self._answer(
+                stream,
+                qos_pb2.SettingsApplied(sequence=settings.sequence, time_ns=time.time_ns(), refused=text),
+            )
+        else:
+            self._arrive(_Arrived(stream, settings, time.monotonic()))
+
+    def _arrive(self, arrived: _Arrived) -> None:
+        if self._settings_thread is not None:
+            with self._arrival:
+                self._arrived.append(arrived)
+                self._arrival.notify_all()
+
+    def _answer(self, stream: _Stream, applied: qos_pb2.SettingsApplied) -> None:
+        with self._changed:
+            self._counters["settings_refused" if applied.refused else "settings_applied"] += 1
+            stream.applied[applied.sequence] = applied
+            self._changed.notify_all()
+
+    def _run_settings(self, state: SettingsState) -> None:
+        """Applies what has come and ends leases, until the publisher is closed."""
+        while (arrived := self._wait_for_arrival(state.deadline)) is not None:
+            # What came in time renews a lease before it is looked at, however long a callback took.
+            for each in arrived:
+                if each.stream is not None and each.settings is not None:
+                    now = time.monotonic()
+                    self._answer(each.stream, state.take(each.stream, each.settings, each.received, now))
+                else:
+                    state.forget(each.stopped)
+            with self._arrival:
+                waiting = bool(self._arrived)
+            if not waiting and (lapsed := state.lapse(time.monotonic())):
+                with self._changed:
+                    self._counters["settings_lapsed"] += len(lapsed)
+                log.warning("the lease of the settings of %s has ended", ", ".join(lapsed))
+
+    def _wait_for_arrival(self, deadline: float | None) -> list[_Arrived] | None:
+        """What has come, nothing where a lease ends first, None where the publisher is closed."""
+        with self._arrival:
+            while not self._closed.is_set():
+                left = None if deadline is None else deadline - time.monotonic()
+                if self._arrived or (left is not None and left <= 0.0):
+                    arrived = list(self._arrived)
+                    self._arrived.clear()
+                    return arrived
+                self._arrival.wait(left)
+        return None
+
+    # ---- requests ---------------------------------------------------------------------------------------
 
     def _requests(self, stream: _Stream) -> Iterator[qos_pb2.QosMessage]:
         yield self._hello
@@ -262,6 +447,9 @@ class QosPublisher:
     def _wait_for_next(self, stream: _Stream) -> qos_pb2.QosMessage | None:
         with self._changed:
             while not stream.ended:
+                if stream.applied:
+                    sequence = next(iter(stream.applied))
+                    return qos_pb2.QosMessage(settings_applied=stream.applied.pop(sequence))
                 message = self._outbox.next(time.monotonic())
                 if message is not None:
                     if not len(self._outbox):

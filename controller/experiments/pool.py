@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, TypeVar
 
+from controller.fit_worker import end_with_the_parent
 from wire.security import InsecureAddress, KeyFileError, is_loopback
 
 J = TypeVar("J")
@@ -39,7 +38,7 @@ def local(function: Callable[[J], R], jobs: Sequence[J], workers: int) -> Iterat
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(
-        min(workers, len(jobs)), mp_context=context, initializer=_end_with_the_parent
+        min(workers, len(jobs)), mp_context=context, initializer=end_with_the_parent
     ) as pool:
         futures = {pool.submit(function, job): i for i, job in enumerate(jobs)}
         try:
@@ -50,18 +49,6 @@ def local(function: Callable[[J], R], jobs: Sequence[J], workers: int) -> Iterat
         finally:
             for future in futures:
                 future.cancel()
-
-
-def _end_with_the_parent() -> None:
-    """A worker whose parent was killed would wait for it for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def dask(

@@ -1,12 +1,13 @@
 """From the wire to the core's types: every field that the core will use is checked here, once.
 
 Pure functions. What cannot be used raises :class:`BadMessage` (:class:`BadReport` for the MAC state),
-which names the field, whose it is and the value. Bounds of names and counts are those of wire/ran.options.
+which names the field, whose it is and the value. Bounds of names and counts are those of wire/ran.options and
+of wire/bounds.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import isfinite
@@ -14,8 +15,10 @@ from operator import attrgetter
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from controller.core.clocks import ClockFault
+from controller.core.collector import MAX_AHEAD_NS, MAX_BEHIND_NS
 from controller.core.observation import (
     DIRECTION_COLUMNS,
     ClockReport,
@@ -25,14 +28,23 @@ from controller.core.observation import (
     MacReport,
 )
 from wire import edge_pb2, qos_pb2, ran_pb2
+from wire.bounds import (
+    MAX_CELL_ID,
+    MAX_FLOW_NAME,
+    MAX_FRAMES,
+    MAX_NAME,
+    MAX_REFUSED,
+    MAX_SAMPLE_VALUES,
+    MAX_SAMPLES,
+    MAX_SETTINGS_FLOWS,
+    MAX_SETTINGS_LEASE_MS,
+    check_settings,
+)
 from wire.definitions import nr
 
 MAX_UES = 64
 MAX_SLICES = 16
 MAX_USES = 32
-MAX_NAME = 31
-"""Bytes of a UE id, a slice or an agent's version: wire/ran.options less the terminating zero."""
-MAX_CELL_ID = 63
 MAX_PRB = 275
 """TS 38.331: maxNrofPhysicalResourceBlocks."""
 MAX_RNTI = 0xFFF2
@@ -41,9 +53,6 @@ MAX_LAYERS = 4
 MAX_CQI = 15
 MAX_SNR_DB = 100.0
 MAX_QUEUED_BYTES = 1 << 40
-MAX_FRAMES = 1024
-"""Frames of a FrameBatch, as wire/qos.proto says."""
-MAX_FLOW_NAME = 128
 MAX_BPS = 1e12
 MIN_TIME_NS = 10**17
 """Below it a time is not CLOCK_REALTIME in ns: seconds, milliseconds or a clock that was never set."""
@@ -306,6 +315,41 @@ class FrameBatch:
         return len(self.columns)
 
 
+@dataclass(frozen=True, slots=True)
+class SampleBatch:
+    """Rows of one table of one flow, as a host reported them.
+
+    ``time_ns`` is int64 [n], CLOCK_REALTIME ns; ``values`` is float32 [n, columns] in the units that the
+    flow's service declares, NaN where not known; ``received_ns`` is the controller's time of arrival.
+    """
+
+    flow: str
+    table: str
+    time_ns: IntArray
+    values: NDArray[np.float32]
+    received_ns: int
+
+    def __len__(self) -> int:
+        return len(self.time_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsApplied:
+    """An application's answer to settings: in force for ``flows`` from ``time_ns`` (CLOCK_REALTIME ns) on.
+
+    ``refused`` says why none was taken, empty where all were. ``sequence`` rises over all streams of a
+    controller: the settings of a flow are in force where it is at least the one that
+    :meth:`controller.links.qos.QosIngest.set_settings` gave for them.
+    """
+
+    host: str
+    stream: int
+    flows: tuple[str, ...]
+    sequence: int
+    time_ns: int
+    refused: str = ""
+
+
 def _name(place: str, field: str, value: str, bound: int, *, empty: bool = False) -> str:
     if not value and not empty:
         raise BadMessage(f"{place}: {field} is empty")
@@ -327,7 +371,7 @@ def _rate(place: str, field: str, value: float) -> float:
 
 
 def open_flow_start(msg: qos_pb2.FlowStart) -> Flow:
-    """The flow that starts.
+    """The flow that starts; its service is checked and left in the message.
 
     Raises:
         BadMessage: names the field and the value: an empty or overlong name, a rate that is NaN, negative
@@ -335,6 +379,7 @@ def open_flow_start(msg: qos_pb2.FlowStart) -> Flow:
     """
     flow = _name("FlowStart", "flow", msg.flow, MAX_FLOW_NAME)
     place = f"FlowStart of flow {flow!r}"
+    _name(place, "service", msg.service, MAX_NAME, empty=True)
     return Flow(
         flow=flow,
         ue_id=_name(place, "ue_id", msg.ue_id, MAX_NAME),
@@ -359,8 +404,8 @@ def open_frame_batch(
     Delays are not judged here: a negative one reaches the core, which counts it.
 
     Raises:
-        BadMessage: names flow, frame, field and value: no flow, more than 1024 frames, a time that is
-            none, a frame without any time.
+        BadMessage: names flow, frame, field and value: no flow, more than MAX_FRAMES frames, a time that
+            is none, a frame without any time.
     """
     flow = _name("FrameBatch", "flow", msg.flow, MAX_FLOW_NAME)
     frames = msg.frames
@@ -383,6 +428,104 @@ def _blame_frame(place: str, times: Sequence[int]) -> None:
     for field, value in zip(names, times, strict=True):
         if value:
             _time(place, field, value)
+
+
+def open_samples(msg: qos_pb2.Samples, columns: Mapping[str, int], *, received_ns: int) -> SampleBatch:
+    """Rows of a table.
+
+    Args:
+        columns: tables that the flow's service declares -> number of columns.
+        received_ns: now, CLOCK_REALTIME ns.
+
+    Raises:
+        BadMessage: names flow, table, row, field and value: no flow, an unknown table, too many rows or
+            values, rows that are not whole, an infinite value (NaN is: not known), a time that is none, is
+            ahead of ``received_ns`` by more than MAX_AHEAD_NS or behind it by more than MAX_BEHIND_NS.
+    """
+    flow = _name("Samples", "flow", msg.flow, MAX_FLOW_NAME)
+    width = columns.get(msg.table)
+    if width is None:
+        known = ", ".join(sorted(columns)) or "none"
+        raise BadMessage(
+            f"Samples of flow {flow!r}: unknown table {msg.table[:MAX_NAME]!r}; its tables: {known}"
+        )
+    place = f"Samples of flow {flow!r}: table {msg.table!r}"
+    n, n_values = len(msg.time_ns), len(msg.values)
+    if n > MAX_SAMPLES:
+        raise BadMessage(f"{place}: time_ns: {n} rows, more than {MAX_SAMPLES}")
+    if n_values > MAX_SAMPLE_VALUES:
+        raise BadMessage(f"{place}: values: {n_values} values, more than {MAX_SAMPLE_VALUES}")
+    if n_values != n * width:
+        raise BadMessage(f"{place}: values: {n_values} values are not {n} rows of {width} columns")
+    sent = np.array(msg.time_ns, np.uint64)
+    outside = (sent < MIN_TIME_NS) | (sent >= MAX_TIME_NS)
+    if outside.any():
+        row = int(outside.argmax())
+        _time(f"{place}: row {row}", "time_ns", int(sent[row]))
+    times = sent.astype(np.int64)
+    for wrong, what in (
+        (times > received_ns + MAX_AHEAD_NS, "ahead of"),
+        (times < received_ns - MAX_BEHIND_NS, "behind"),
+    ):
+        if wrong.any():
+            row = int(wrong.argmax())
+            off_s = abs(int(times[row]) - received_ns) / 1e9
+            raise BadMessage(
+                f"{place}: row {row}: time_ns {times[row]} is {off_s:.1f} s {what} the controller's clock"
+            )
+    values = np.array(msg.values, np.float32).reshape(n, width)
+    infinite = np.isinf(values)
+    if infinite.any():
+        row, column = np.argwhere(infinite)[0].tolist()
+        raise BadMessage(f"{place}: row {row}: values: column {column} is {values[row, column]}")
+    return SampleBatch(flow, msg.table, times, values, received_ns)
+
+
+def settings_message(
+    sequence: int, lease_ms: int, settings: Mapping[str, Mapping[str, Sequence[float]]]
+) -> qos_pb2.SetSettings:
+    """Settings as they go out: flow -> name -> values, each in the unit that its service declares.
+
+    Raises:
+        ValueError: names flow, setting and value: more than MAX_SETTINGS_FLOWS flows, a lease outside
+            0..MAX_SETTINGS_LEASE_MS, and what :func:`wire.bounds.check_settings` refuses.
+    """
+    if len(settings) > MAX_SETTINGS_FLOWS:
+        raise ValueError(f"settings: {len(settings)} flows, more than {MAX_SETTINGS_FLOWS}")
+    if not 0 <= lease_ms <= MAX_SETTINGS_LEASE_MS:
+        raise ValueError(f"settings: lease of {lease_ms} ms is outside 0..{MAX_SETTINGS_LEASE_MS}")
+    check_settings(settings)
+    flows = [
+        qos_pb2.FlowSettings(
+            flow=flow,
+            settings=[qos_pb2.Setting(name=name, values=values) for name, values in of_flow.items()],
+        )
+        for flow, of_flow in settings.items()
+    ]
+    return qos_pb2.SetSettings(sequence=sequence, lease_ms=lease_ms, flows=flows)
+
+
+def open_settings_applied(
+    msg: qos_pb2.SettingsApplied, *, host: str, stream: int, sent: Mapping[int, Collection[str]]
+) -> SettingsApplied:
+    """An answer to settings.
+
+    Args:
+        host, stream: whose answer it is.
+        sent: sequences that went out on the stream -> their flows.
+
+    Raises:
+        BadMessage: names the field and the value: a sequence that was not sent, a time that is none, a text
+            of more than MAX_REFUSED bytes.
+    """
+    flows = sent.get(msg.sequence)
+    if flows is None:
+        raise BadMessage(f"SettingsApplied: sequence {msg.sequence} was not sent on this stream")
+    place = f"SettingsApplied of sequence {msg.sequence}"
+    refused = _name(place, "refused", msg.refused, MAX_REFUSED, empty=True)
+    return SettingsApplied(
+        host, stream, tuple(flows), msg.sequence, _time(place, "time_ns", msg.time_ns), refused
+    )
 
 
 def open_clock_status(msg: qos_pb2.ClockStatus) -> ClockReport:

@@ -2,34 +2,54 @@
 
 :class:`QosIngest` checks what the hosts send and hands it on as core types; :class:`QosQueue` holds it until
 the control loop takes it. A message that cannot be used is answered with a notice that names the place,
-counted, and the stream goes on.
+counted, and the stream goes on. The other way go settings, to the stream that started the flow.
+
+Settings of a flow, from :meth:`QosIngest.set_settings` to the end of their lease::
+
+    waiting   -- after any message of the stream          -> sent      SetSettings with its sequence
+    sent      -- no answer for resend_s                   -> sent      the same sequence once more
+    sent      -- SettingsApplied                          -> answered
+    answered  -- set_settings, the same values            -> answered  the same sequence, its lease anew
+    any       -- set_settings, other values or refused    -> waiting   a new sequence
+    any       -- the flow starts on another stream        -> waiting   a new sequence
+    any       -- release_settings                         -> waiting   a new sequence, no settings, no lease
+    any       -- the lease ends, the flow stops           -> forgotten
 """
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import logging
+import math
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NoReturn
+from typing import Any, Generic, NoReturn, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError
 
 from controller.core.clocks import ClockBoard, ClockFault, Moment
+from controller.core.collector import MAX_AHEAD_NS, MAX_BEHIND_NS
 from controller.core.observation import Flow
 from controller.links import codec
-from controller.links.codec import BadMessage, ClockReport, FlowEnd, FrameBatch
+from controller.links.codec import BadMessage, ClockReport, FlowEnd, FrameBatch, SampleBatch, SettingsApplied
 from controller.links.counters import Complaints, Counters
 from wire import PROTOCOL_VERSION, qos_pb2
+from wire.bounds import MAX_CELL_ID, MAX_FLOW_NAME, MAX_SETTINGS_FLOWS, MAX_SETTINGS_LEASE_MS, check_settings
 
 log = logging.getLogger(__name__)
 
 MAX_FLOWS = 4096
 """Flows that are remembered; the ones that stopped longest ago are forgotten first."""
+
+MAX_SEQUENCES = 1024
+"""SetSettings of a stream whose answers are known; later answers to older ones are refused."""
+MAX_RECENT = 4096
+"""Samples messages of a flow that are remembered, to know one that comes twice."""
 
 COUNTERS: dict[str, str] = {
     "qos_streams_total": "Streams of hosts that were accepted",
@@ -40,6 +60,13 @@ COUNTERS: dict[str, str] = {
     "qos_frames_total": "Frame reports taken",
     "qos_frames_dropped_total": "Frame reports dropped, oldest first, because the queue was full",
     "qos_frames_unsynchronised_total": "Frame reports taken that count for the round trip alone",
+    "qos_samples_total": "Rows of samples taken",
+    "qos_samples_dropped_total": "Rows of samples dropped, oldest first, because the queue was full",
+    "qos_samples_repeated_total": "Rows of samples left out because their message had come before",
+    "qos_settings_sent_total": "Settings sent to hosts, renewed leases included; messages",
+    "qos_settings_resent_total": "Settings sent once more because they were not answered; messages",
+    "qos_settings_applied_total": "Answers to settings that were taken",
+    "qos_settings_refused_total": "Answers to settings that an application refused",
     "qos_clock_out_of_bound_total": "Clock reports with an offset beyond the bound",
     "qos_clock_unusable_total": "Clock reports of a clock that cannot be used, whatever the reason",
     "qos_clock_reports_dropped_total": "Clock reports dropped because a later one of that host came",
@@ -49,11 +76,12 @@ COUNTERS: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class FlowBegin:
-    """``host`` says that a flow is active, on its ``stream``."""
+    """``host`` says that a flow is active, on its ``stream``; ``service`` is empty where it does not say."""
 
     host: str
     flow: Flow
     stream: int = field(default=0, compare=False)
+    service: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,30 +93,64 @@ class HostLost:
     stream: int = field(default=0, compare=False)
 
 
-QosItem = FlowBegin | FlowEnd | FrameBatch | ClockReport | HostLost
+QosItem = FlowBegin | FlowEnd | FrameBatch | SampleBatch | SettingsApplied | ClockReport | HostLost
+
+
+B = TypeVar("B", FrameBatch, SampleBatch)
+
+
+class _Batches(Generic[B]):
+    """Batches that wait, at most ``max_rows`` rows of them beside the latest; the oldest go first."""
+
+    def __init__(self, max_rows: int) -> None:
+        self._max_rows = max_rows
+        self._waiting: deque[tuple[str, B]] = deque()
+        self.rows = 0
+
+    def append(self, cell_id: str, batch: B) -> list[tuple[str, int]]:
+        """Takes a batch; returns what was dropped for it as (cell id, rows)."""
+        self._waiting.append((cell_id, batch))
+        self.rows += len(batch)
+        dropped = []
+        while self.rows > self._max_rows and len(self._waiting) > 1:
+            cell, oldest = self._waiting.popleft()
+            self.rows -= len(oldest)
+            dropped.append((cell, len(oldest)))
+        return dropped
+
+    def take(self) -> deque[tuple[str, B]]:
+        taken, self._waiting = self._waiting, deque()
+        self.rows = 0
+        return taken
 
 
 class QosQueue:
     """Holds what the hosts reported until the control loop takes it; any thread may put and take.
 
-    When more than ``max_frames`` frame reports wait, the oldest are dropped and counted. Starts and ends of
-    flows are never dropped: :meth:`put` refuses them when ``max_events`` wait. Of a host's clock reports
-    only the latest waits.
+    When more than ``max_frames`` frame reports wait, the oldest are dropped and counted, and so it is with
+    ``max_samples`` rows of samples. Starts and ends of flows and answers to settings are never dropped:
+    :meth:`put` refuses them when ``max_events`` wait. Of a host's clock reports only the latest waits.
     """
 
     def __init__(
-        self, *, max_frames: int = 100_000, max_events: int = 65_536, counters: Counters | None = None
+        self,
+        *,
+        max_frames: int = 100_000,
+        max_samples: int = 100_000,
+        max_events: int = 65_536,
+        counters: Counters | None = None,
     ) -> None:
-        if max_frames < 1 or max_events < 1:
-            raise ValueError(f"a queue of {max_frames} frames and {max_events} events holds nothing")
-        self._max_frames = max_frames
+        if min(max_frames, max_samples, max_events) < 1:
+            raise ValueError(
+                f"a queue of {max_frames} frames, {max_samples} samples and {max_events} events holds nothing"
+            )
         self._max_events = max_events
         self.counters = counters or Counters()
         self._lock = threading.Lock()
         self._events: list[tuple[str, QosItem]] = []
         self._clocks: dict[tuple[str, str], ClockReport] = {}
-        self._frames: deque[tuple[str, FrameBatch]] = deque()
-        self._n_frames = 0
+        self._frames: _Batches[FrameBatch] = _Batches(max_frames)
+        self._samples: _Batches[SampleBatch] = _Batches(max_samples)
 
     def put(self, cell_id: str, item: QosItem) -> None:
         """Takes one item.
@@ -96,14 +158,14 @@ class QosQueue:
         Raises:
             BadMessage: the queue holds all the flow events that it can.
         """
-        dropped: list[tuple[str, FrameBatch]] = []
+        dropped: list[tuple[str, int]] = []
+        counter = "qos_frames_dropped_total"
         with self._lock:
             if isinstance(item, FrameBatch):
-                self._frames.append((cell_id, item))
-                self._n_frames += len(item)
-                while self._n_frames > self._max_frames and len(self._frames) > 1:
-                    dropped.append(self._frames.popleft())
-                    self._n_frames -= len(dropped[-1][1])
+                dropped = self._frames.append(cell_id, item)
+            elif isinstance(item, SampleBatch):
+                counter = "qos_samples_dropped_total"
+                dropped = self._samples.append(cell_id, item)
             elif isinstance(item, ClockReport):
                 if (cell_id, item.host) in self._clocks:
                     self.counters.inc("qos_clock_reports_dropped_total", cell_id)
@@ -112,21 +174,21 @@ class QosQueue:
                 raise BadMessage(f"the queue is full: {len(self._events)} flow events wait")
             else:
                 self._events.append((cell_id, item))
-        for cell, batch in dropped:
-            self.counters.inc("qos_frames_dropped_total", cell, len(batch))
+        for cell, rows in dropped:
+            self.counters.inc(counter, cell, rows)
 
     def take(self) -> list[tuple[str, QosItem]]:
-        """All that waits as ``(cell id, item)``: flow events in order, clock reports, frames in order."""
+        """All that waits as ``(cell id, item)``: flow events and answers to settings in order, clock reports,
+        frames in order, samples in order."""
         with self._lock:
             events, self._events = self._events, []
             clocks, self._clocks = self._clocks, {}
-            frames, self._frames = self._frames, deque()
-            self._n_frames = 0
-        return [*events, *((cell, report) for (cell, _), report in clocks.items()), *frames]
+            frames, samples = self._frames.take(), self._samples.take()
+        return [*events, *((cell, report) for (cell, _), report in clocks.items()), *frames, *samples]
 
     def __len__(self) -> int:
         """Frame reports that wait."""
-        return self._n_frames
+        return self._frames.rows
 
 
 def parse(data: bytes) -> qos_pb2.QosMessage | None:
@@ -150,6 +212,10 @@ class _Stream:
     number: int
     peer: str = ""
     ended: bool = False
+    settings: dict[str, _Settings] = field(default_factory=dict)
+    """Flow -> settings that are for this stream."""
+    sent: OrderedDict[int, tuple[str, ...]] = field(default_factory=OrderedDict)
+    """Sequence -> flows, of the SetSettings that went out."""
 
     @property
     def reporter(self) -> tuple[str, int]:
@@ -158,11 +224,50 @@ class _Stream:
 
 
 @dataclass(slots=True)
+class _Settings:
+    """What a flow is to be set to, and how far that is; see the module's docstring. Times are monotonic ns.
+
+    ``values`` is None where the flow is released.
+    """
+
+    values: dict[str, tuple[float, ...]] | None
+    until_ns: int
+    sequence: int
+    sent_ns: int | None = None
+    sent_real_ns: int = 0
+    answer: tuple[int, str] | None = None
+    """``time_ns`` and ``refused`` as the host wrote them."""
+    renewed: bool = False
+
+    @property
+    def refused(self) -> bool:
+        return self.answer is not None and bool(self.answer[1])
+
+    def resend(self, sequence: int) -> None:
+        """They go out under a new sequence."""
+        self.sequence = sequence
+        self.sent_ns, self.answer, self.renewed = None, None, False
+
+    def due(self, now_ns: int, resend_ns: int) -> bool:
+        """Whether they are to be sent now."""
+        if self.sent_ns is None:
+            return True
+        if self.answer is None:
+            return now_ns - self.sent_ns >= resend_ns
+        return self.renewed
+
+
+@dataclass(slots=True)
 class _Reported:
-    """A flow, and the stream that started it last."""
+    """A flow, and the stream that started it last.
+
+    ``recent``: digest of a Samples message that was taken -> monotonic ns.
+    """
 
     stream: _Stream
+    flow: Flow
     stopped: bool = False
+    recent: OrderedDict[bytes, int] = field(default_factory=OrderedDict)
 
     @property
     def active(self) -> bool:
@@ -170,19 +275,41 @@ class _Reported:
         return not (self.stopped or self.stream.ended)
 
 
+class _SequenceAllocator:
+    """Sequences for settings that are set together: one for at most MAX_SETTINGS_FLOWS flows of a stream."""
+
+    def __init__(self, sequences: Iterator[int]) -> None:
+        self._sequences = sequences
+        self._open: dict[tuple[int, bool], tuple[int, int]] = {}
+
+    def allocate(self, stream: _Stream, *, release: bool = False) -> int:
+        key = stream.number, release
+        sequence, flows = self._open.get(key, (0, MAX_SETTINGS_FLOWS))
+        if flows == MAX_SETTINGS_FLOWS:
+            sequence, flows = next(self._sequences), 0
+        self._open[key] = sequence, flows + 1
+        return sequence
+
+
 class QosIngest:
     """The gRPC servicer.
 
     Args:
-        sink: takes ``(cell id, item)``, from several threads; a ValueError of it refuses the message.
+        sink: takes ``(cell id, item)``, from several threads; a ValueError of it refuses the message. It must
+            not call the ingest.
         expected_cells: cell ids that may report; None: any.
-        check_flow: takes ``(cell id, flow)`` and raises ValueError for a flow that cannot be, for instance
-            one of an unknown slice.
+        check_flow: takes ``(cell id, flow, service)`` and raises ValueError for a flow that cannot be, for
+            instance one of an unknown slice. The service is empty where the host does not say: it is an old
+            one, and there is nothing to check.
+        tables: takes ``(cell id, flow)`` and returns the tables of samples that the flow's service declares,
+            name -> number of columns; raises ValueError where there is none. Asked at every Samples message.
+            None: no flow has samples.
         max_streams: hosts at a time; each takes a thread of the server's pool.
         clock_bound_ns: frames behind which a clock's offset is beyond it count for the round trip alone.
         clock_stale_s: and those behind which a host has told of its clock, but not for so long.
         clock_hosts: the edge's host, and others that every frame passes: their clocks must be told of and be
             good for any frame to be synchronised. Empty: see :class:`ClockBoard`.
+        resend_s: settings that are not answered for so long are sent once more.
         clock: reads both clocks.
     """
 
@@ -191,17 +318,21 @@ class QosIngest:
         sink: Callable[[str, QosItem], None],
         *,
         expected_cells: Collection[str] | None = None,
-        check_flow: Callable[[str, Flow], None] | None = None,
+        check_flow: Callable[[str, Flow, str], None] | None = None,
+        tables: Callable[[str, Flow], Mapping[str, int]] | None = None,
         max_streams: int = 32,
         clock_bound_ns: float = 1e6,
         clock_stale_s: float = 5.0,
         clock_hosts: Collection[str] = (),
+        resend_s: float = 0.5,
         counters: Counters | None = None,
         clock: Callable[[], Moment] = read_clocks,
     ) -> None:
         self._sink = sink
         self._expected = None if expected_cells is None else frozenset(expected_cells)
         self._check_flow = check_flow
+        self._tables = tables
+        self._resend_ns = round(resend_s * 1e9)
         self._max_streams = max_streams
         self._new_board = lambda: ClockBoard(
             bound_ns=clock_bound_ns, stale_ns=round(clock_stale_s * 1e9), required=clock_hosts
@@ -213,7 +344,9 @@ class QosIngest:
         self._lock = threading.Lock()
         self._streams = 0
         self._numbers = itertools.count(1)
+        self._sequences = itertools.count(1)
         self._flows: OrderedDict[tuple[str, str], _Reported] = OrderedDict()
+        self._settings: dict[str, dict[str, _Settings]] = {}
 
     def add_to(self, server: grpc.Server) -> None:
         """Registers the service; unlike the generated helper, bytes that cannot be parsed do not end a
@@ -264,6 +397,10 @@ class QosIngest:
                     yield qos_pb2.QosNotice(
                         kind=qos_pb2.REFUSED, reason=reason, protocol_version=PROTOCOL_VERSION
                     )
+                for settings in self._due_settings(stream):
+                    yield qos_pb2.QosNotice(
+                        kind=qos_pb2.SETTINGS, settings=settings, protocol_version=PROTOCOL_VERSION
+                    )
         finally:
             self._ended(stream)
 
@@ -291,14 +428,14 @@ class QosIngest:
                 f"protocol version {theirs} of host {hello.host!r} is not version {PROTOCOL_VERSION}"
                 " of the controller",
             )
-        if not hello.host or len(hello.host.encode()) > codec.MAX_FLOW_NAME:
+        if not hello.host or len(hello.host.encode()) > MAX_FLOW_NAME:
             self._abort(
                 context,
                 grpc.StatusCode.INVALID_ARGUMENT,
                 "qos_stream_refused_total",
-                f"QosHello: host {hello.host[:32]!r} is empty or longer than {codec.MAX_FLOW_NAME} bytes",
+                f"QosHello: host {hello.host[:32]!r} is empty or longer than {MAX_FLOW_NAME} bytes",
             )
-        known = hello.cell_id and len(hello.cell_id.encode()) <= codec.MAX_CELL_ID
+        known = hello.cell_id and len(hello.cell_id.encode()) <= MAX_CELL_ID
         if not known or (self._expected is not None and hello.cell_id not in self._expected):
             self._abort(
                 context,
@@ -337,19 +474,23 @@ class QosIngest:
                     if fault is not None:
                         self.counters.inc("qos_frames_unsynchronised_total", cell_id, len(batch))
                     self._sink(cell_id, batch)
+            elif body == "samples":
+                self._take_samples(stream, message.samples)
+            elif body == "settings_applied":
+                self._take_answer(stream, message.settings_applied)
             elif body == "flow_start":
                 flow = codec.open_flow_start(message.flow_start)
+                service = message.flow_start.service
                 now = self._clock()
                 if flow.start_ns > now.real_ns or self._clock_fault(hello, now):
                     # What is told now is not of the future: such a clock is ahead.
                     flow = replace(flow, start_ns=now.real_ns)
                 if self._check_flow is not None:
-                    self._check_flow(cell_id, flow)
+                    self._check_flow(cell_id, flow, service)
                 with self._lock:
                     self._claim(stream, flow.flow)
-                    self._sink(cell_id, FlowBegin(hello.host, flow, stream.number))
-                    self._flows[cell_id, flow.flow] = _Reported(stream)
-                    self._flows.move_to_end((cell_id, flow.flow))
+                    self._sink(cell_id, FlowBegin(hello.host, flow, stream.number, service))
+                    self._started(stream, flow)
                     self._board(cell_id).flow_started(flow.flow, hello.host, stream.number)
             elif body == "flow_stop":
                 end = codec.open_flow_stop(message.flow_stop)
@@ -360,6 +501,7 @@ class QosIngest:
                     reported = self._known(stream, end.flow, "FlowStop")
                     self._sink(cell_id, end)
                     reported.stopped = True
+                    self._forget_settings(cell_id, end.flow)
                     self._board(cell_id).flow_ended(end.flow)
             elif body == "clock":
                 clock = codec.open_clock_status(message.clock)
@@ -378,6 +520,213 @@ class QosIngest:
             return str(error)
         return ""
 
+    def _started(self, stream: _Stream, flow: Flow) -> None:
+        """A flow starts, maybe once more: what is set of it goes to the stream that it is on now. Holds the
+        lock."""
+        cell_id = stream.hello.cell_id
+        reported = _Reported(stream, flow)
+        before = self._flows.get((cell_id, flow.flow))
+        if before is not None:
+            if before.stream.reporter == stream.reporter:
+                reported.recent = before.recent
+            settings = before.stream.settings.get(flow.flow)
+            if settings is not None and before.stream is not stream:
+                del before.stream.settings[flow.flow]
+                settings.resend(next(self._sequences))
+                stream.settings[flow.flow] = settings
+        self._flows[cell_id, flow.flow] = reported
+        self._flows.move_to_end((cell_id, flow.flow))
+
+    # ---- samples ---------------------------------------------------------------------------------------
+
+    def _take_samples(self, stream: _Stream, message: qos_pb2.Samples) -> None:
+        cell_id = stream.hello.cell_id
+        now = self._clock()
+        reported = self._known(stream, message.flow, "Samples")
+        if reported.stopped:
+            raise BadMessage(f"Samples of flow {message.flow!r}: the flow has stopped")
+        if self._tables is None:
+            raise BadMessage(f"Samples of flow {message.flow!r}: no table of samples is known here")
+        columns = self._tables(cell_id, reported.flow)
+        batch = codec.open_samples(message, columns, received_ns=now.real_ns)
+        if not len(batch):
+            return
+        digest = hashlib.blake2b(message.SerializeToString(deterministic=True), digest_size=16).digest()
+        with self._lock:
+            recent = reported.recent
+            # What is older than this is refused by its time.
+            oldest_ns = now.mono_ns - (MAX_BEHIND_NS + MAX_AHEAD_NS)
+            while recent and (len(recent) > MAX_RECENT or next(iter(recent.values())) < oldest_ns):
+                recent.popitem(last=False)
+            repeated = digest in recent
+            if not repeated:
+                self._sink(cell_id, batch)
+                recent[digest] = now.mono_ns
+        counter = "qos_samples_repeated_total" if repeated else "qos_samples_total"
+        self.counters.inc(counter, cell_id, len(batch))
+
+    # ---- settings --------------------------------------------------------------------------------------
+
+    def set_settings(
+        self, cell_id: str, settings: Mapping[str, Mapping[str, Sequence[float]]], lease_s: float
+    ) -> dict[str, int]:
+        """What flows are to be set to from now on, flow -> name -> values; any thread may call.
+
+        It goes out on the stream that started the flow, after the next message of that stream, and until it
+        is answered. The lease is to be renewed by calling this every control slot; a flow that is not named
+        keeps what it has until its lease ends, and one without any setting is released. What an application
+        refused is put to it once more. On a new stream of the same flow the settings go out anew.
+
+        Args:
+            settings: all that is set of each flow; values in the unit that its service declares.
+            lease_s: from now on; then the application goes back to its defaults.
+
+        Returns:
+            Flow -> sequence of its settings. They are in force once a :class:`SettingsApplied` names the flow
+            with this sequence or a later one. Flows that have not started or have stopped are left out.
+
+        Raises:
+            ValueError: names flow, setting and value (see :func:`wire.bounds.check_settings`), or the lease,
+                which is more than 0 and at most MAX_SETTINGS_LEASE_MS. Nothing is changed then.
+        """
+        if not (math.isfinite(lease_s) and 0.0 < lease_s <= MAX_SETTINGS_LEASE_MS / 1e3):
+            raise ValueError(
+                f"settings: lease of {lease_s} s is not within 0..{MAX_SETTINGS_LEASE_MS / 1e3:g} s"
+            )
+        check_settings(settings)
+        wanted = {
+            flow: {name: tuple(map(float, values)) for name, values in of_flow.items()}
+            for flow, of_flow in settings.items()
+        }
+        sequences: dict[str, int] = {}
+        with self._lock:
+            now_ns = self._clock().mono_ns
+            until_ns = now_ns + round(lease_s * 1e9)
+            in_force = self._settings.setdefault(cell_id, {})
+            allocator = _SequenceAllocator(self._sequences)
+            for flow, values in wanted.items():
+                reported = self._flows.get((cell_id, flow))
+                if reported is None or reported.stopped:
+                    continue
+                stream, known = reported.stream, in_force.get(flow)
+                if not values:
+                    if known is not None:
+                        sequences[flow] = self._release(stream, known, allocator)
+                    continue
+                if known is None or known.until_ns <= now_ns:
+                    known = _Settings(values, until_ns, allocator.allocate(stream))
+                    in_force[flow] = stream.settings[flow] = known
+                elif known.values != values or known.refused:
+                    known.values = values
+                    known.resend(allocator.allocate(stream))
+                else:
+                    known.renewed = True
+                known.until_ns = until_ns
+                sequences[flow] = known.sequence
+        return sequences
+
+    def release_settings(self, cell_id: str) -> dict[str, int]:
+        """All applications of a cell go back to their defaults, at once; any thread may call.
+
+        Where a host does not answer, its application does so when its lease ends. Returns as
+        :meth:`set_settings`.
+        """
+        with self._lock:
+            allocator = _SequenceAllocator(self._sequences)
+            now_ns = self._clock().mono_ns
+            return {
+                flow: self._release(self._flows[cell_id, flow].stream, settings, allocator)
+                for flow, settings in self._settings.get(cell_id, {}).items()
+                if settings.until_ns > now_ns
+            }
+
+    def _release(self, stream: _Stream, settings: _Settings, allocator: _SequenceAllocator) -> int:
+        if settings.values is not None:
+            settings.values = None
+            settings.resend(allocator.allocate(stream, release=True))
+        return settings.sequence
+
+    def _forget_settings(self, cell_id: str, flow: str) -> None:
+        """Holds the lock."""
+        if self._settings.get(cell_id, {}).pop(flow, None) is not None:
+            self._flows[cell_id, flow].stream.settings.pop(flow, None)
+
+    def _due_settings(self, stream: _Stream) -> list[qos_pb2.SetSettings]:
+        """What is to be sent on a stream now; it counts as sent."""
+        if not stream.settings:
+            return []
+        cell_id = stream.hello.cell_id
+        now = self._clock()
+        due: dict[tuple[int, int], dict[str, _Settings]] = {}
+        with self._lock:
+            for flow, settings in list(stream.settings.items()):
+                if settings.until_ns <= now.mono_ns:
+                    self._forget_settings(cell_id, flow)
+                elif settings.due(now.mono_ns, self._resend_ns):
+                    # A flow whose lease was not renewed must not have it renewed by another one's.
+                    lease = settings.until_ns if settings.answer is not None else 0
+                    due.setdefault((settings.sequence, lease), {})[flow] = settings
+            messages = []
+            for (sequence, _), of_flows in due.items():
+                left_ns = min(settings.until_ns for settings in of_flows.values()) - now.mono_ns
+                release = any(settings.values is None for settings in of_flows.values())
+                values = {flow: settings.values or {} for flow, settings in of_flows.items()}
+                lease_ms = 0 if release else max(1, left_ns // 1_000_000)
+                messages.append(codec.settings_message(sequence, lease_ms, values))
+                if sequence not in stream.sent:
+                    stream.sent[sequence] = tuple(of_flows)
+                    while len(stream.sent) > MAX_SEQUENCES:
+                        stream.sent.popitem(last=False)
+                first = next(iter(of_flows.values()))
+                unanswered = first.sent_ns is not None and first.answer is None
+                self.counters.inc("qos_settings_sent_total", cell_id)
+                if unanswered:
+                    self.counters.inc("qos_settings_resent_total", cell_id)
+                for settings in of_flows.values():
+                    if settings.sent_ns is None:
+                        settings.sent_real_ns = now.real_ns
+                    settings.sent_ns, settings.renewed = now.mono_ns, False
+        return messages
+
+    def _take_answer(self, stream: _Stream, message: qos_pb2.SettingsApplied) -> None:
+        cell_id = stream.hello.cell_id
+        now = self._clock()
+        fault = self._clock_fault(stream.hello, now)
+        with self._lock:
+            applied = codec.open_settings_applied(
+                message, host=stream.hello.host, stream=stream.number, sent=stream.sent
+            )
+            answer = applied.time_ns, applied.refused
+            # Flows that have other settings by now, or have gone, are not what it speaks of; and a renewed
+            # lease is answered as the settings were.
+            fresh = {
+                flow: settings
+                for flow in applied.flows
+                if (settings := stream.settings.get(flow)) is not None
+                and settings.sequence == applied.sequence
+                and settings.sent_ns is not None
+                and settings.answer != answer
+            }
+            if not fresh:
+                return
+            time_ns = now.real_ns
+            if fault is None:
+                earliest_ns = max(settings.sent_real_ns for settings in fresh.values())
+                time_ns = min(max(applied.time_ns, earliest_ns), now.real_ns)
+            self._sink(cell_id, replace(applied, flows=tuple(fresh), time_ns=time_ns))
+            for flow, settings in fresh.items():
+                settings.answer = answer
+                if settings.values is None:
+                    self._forget_settings(cell_id, flow)
+        if applied.refused:
+            self._complain(
+                "qos_settings_refused_total",
+                f"host {applied.host!r} refused settings of {', '.join(fresh)}: {applied.refused}",
+                cell_id,
+            )
+        else:
+            self.counters.inc("qos_settings_applied_total", cell_id)
+
     def _board(self, cell_id: str) -> ClockBoard:
         """The clocks of a cell. Holds the lock."""
         return self._boards.setdefault(cell_id, self._new_board())
@@ -393,7 +742,7 @@ class QosIngest:
         # A flow that has stopped is still known: its last frames come after its end.
         reported = self._flows.get((stream.hello.cell_id, flow))
         if reported is None:
-            raise BadMessage(f"{what} of flow {flow!r}: the flow never started")
+            raise BadMessage(f"{what} of flow {flow[:MAX_FLOW_NAME]!r}: the flow never started")
         if reported.stream.reporter != stream.reporter:
             raise BadMessage(f"{what} of flow {flow!r}: {self._owned(reported)}")
         return reported
@@ -408,6 +757,7 @@ class QosIngest:
             stopped = next((k for k, reported in self._flows.items() if not reported.active), None)
             if stopped is None:
                 raise BadMessage(f"FlowStart of flow {flow!r}: more than {MAX_FLOWS} flows are active")
+            self._forget_settings(*stopped)
             del self._flows[stopped]
 
     def _owned(self, reported: _Reported) -> str:

@@ -323,3 +323,121 @@ def test_an_impossible_gpu_state_is_refused(field: str, value: float) -> None:
     codec.check_gpu_state(gpu_state())
     with pytest.raises(BadMessage, match=f"'GPU-0': {field}"):
         codec.check_gpu_state(gpu_state(**{field: value}))
+
+
+# -- samples and settings
+
+
+TABLES = {"pose": 6, "hits": 1}
+
+
+def samples(n: int = 2, width: int = 6, **changes: Any) -> qos_pb2.Samples:
+    fields = {
+        "flow": "f",
+        "table": "pose",
+        "time_ns": [T0 + i for i in range(n)],
+        "values": [float(i) for i in range(n * width)],
+        **changes,
+    }
+    return qos_pb2.Samples(**fields)
+
+
+def test_samples_come_through_as_rows() -> None:
+    message = samples()
+    message.values[7] = math.nan
+    opened = codec.open_samples(message, TABLES, received_ns=T0 + 9)
+    assert (opened.flow, opened.table, opened.received_ns, len(opened)) == ("f", "pose", T0 + 9, 2)
+    assert opened.time_ns.dtype == np.int64 and opened.time_ns.tolist() == [T0, T0 + 1]
+    assert opened.values.dtype == np.float32 and opened.values.shape == (2, 6)
+    assert opened.values[0].tolist() == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+    assert np.isnan(opened.values[1, 1]) and np.isnan(opened.values).sum() == 1
+    assert codec.open_samples(samples(0), TABLES, received_ns=T0).values.shape == (0, 6)
+    whole = samples(1024, 1, table="hits")
+    assert len(codec.open_samples(whole, TABLES, received_ns=T0)) == 1024
+    assert len(codec.open_samples(samples(682), TABLES, received_ns=T0)) == 682
+
+
+@pytest.mark.parametrize(
+    ("changes", "place"),
+    [
+        ({"flow": ""}, "Samples: flow is empty"),
+        ({"flow": "f" * 129}, "Samples: flow .* longer than 128"),
+        ({"table": ""}, "flow 'f': unknown table ''; its tables: hits, pose"),
+        ({"table": "x" * 4000}, f"flow 'f': unknown table '{'x' * 31}';"),
+        ({"n": 1025, "width": 1, "table": "hits"}, "table 'hits': time_ns: 1025 rows, more than 1024"),
+        ({"n": 683}, "table 'pose': values: 4098 values, more than 4096"),
+        ({"width": 5}, "table 'pose': values: 10 values are not 2 rows of 6 columns"),
+        ({"table": "hits"}, "table 'hits': values: 12 values are not 2 rows of 1 columns"),
+        ({"time_ns": [T0]}, "values: 12 values are not 1 rows of 6 columns"),
+        ({"time_ns": [T0, 0]}, "table 'pose': row 1: time_ns 0 is not a CLOCK_REALTIME time"),
+        ({"time_ns": [T0 // 10**9, T0]}, "table 'pose': row 0: time_ns 1700000000 is not"),
+        ({"time_ns": [T0, 1 << 63]}, "table 'pose': row 1: time_ns 9223372036854775808 is not"),
+        (
+            {"time_ns": [T0, T0 + 3600 * 10**9]},
+            "row 1: time_ns .* is 3600.0 s ahead of the controller's clock",
+        ),
+        ({"time_ns": [T0 - 3600 * 10**9, T0]}, "row 0: time_ns .* is 3600.0 s behind the controller's clock"),
+        ({"values": [0.0] * 8 + [math.inf] + [0.0] * 3}, "table 'pose': row 1: values: column 2 is inf"),
+        ({"values": [-math.inf] + [0.0] * 11}, "table 'pose': row 0: values: column 0 is -inf"),
+    ],
+)
+def test_samples_that_cannot_be_are_named(changes: dict[str, Any], place: str) -> None:
+    with pytest.raises(BadMessage, match=place):
+        codec.open_samples(samples(**changes), TABLES, received_ns=T0)
+
+
+def test_samples_may_be_as_far_from_the_controllers_clock_as_frames() -> None:
+    times = [T0 + 10**9, T0 - 60 * 10**9]
+    assert len(codec.open_samples(samples(time_ns=times), TABLES, received_ns=T0)) == 2
+    for off in (T0 + 10**9 + 1, T0 - 60 * 10**9 - 1):
+        with pytest.raises(BadMessage, match="controller's clock"):
+            codec.open_samples(samples(time_ns=[T0, off]), TABLES, received_ns=T0)
+
+
+def test_settings_go_out_whole() -> None:
+    settings = {"f": {"fps": (30.0,), "sizes": (1.0, 2.5)}, "g": {}}
+    message = codec.settings_message(7, 25_000, settings)
+    assert (message.sequence, message.lease_ms) == (7, 25_000)
+    assert {f.flow: {s.name: tuple(s.values) for s in f.settings} for f in message.flows} == settings
+
+
+def test_settings_that_cannot_go_out_are_named() -> None:
+    with pytest.raises(ValueError, match="flow 'f': fps: value 0 is nan"):
+        codec.settings_message(1, 1000, {"f": {"fps": (math.nan,)}})
+    with pytest.raises(ValueError, match="65 flows, more than 64"):
+        codec.settings_message(1, 1000, {str(i): {} for i in range(65)})
+    for lease_ms in (-1, 3_600_001):
+        with pytest.raises(ValueError, match=f"lease of {lease_ms} ms"):
+            codec.settings_message(1, lease_ms, {})
+
+
+def test_the_largest_settings_fit_into_a_grpc_message() -> None:
+    most = {f"{i:031d}": (1.0,) * 64 for i in range(32)}
+    message = codec.settings_message(1 << 63, 3_600_000, {f"{i:0128d}": most for i in range(64)})
+    assert qos_pb2.QosNotice(settings=message).ByteSize() < 4 << 20
+
+
+def test_an_answer_to_settings_names_their_flows() -> None:
+    message = qos_pb2.SettingsApplied(sequence=7, time_ns=T0, refused="no")
+    opened = codec.open_settings_applied(message, host="h", stream=3, sent={7: ("f", "g")})
+    assert opened == codec.SettingsApplied("h", 3, ("f", "g"), 7, T0, "no")
+
+
+@pytest.mark.parametrize(
+    ("changes", "place"),
+    [
+        ({"sequence": 8}, "sequence 8 was not sent on this stream"),
+        ({"time_ns": 0}, "sequence 7: time_ns 0 is not a CLOCK_REALTIME time"),
+        ({"refused": "x" * 1025}, "sequence 7: refused .* longer than 1024 bytes"),
+    ],
+)
+def test_answers_to_settings_that_cannot_be_are_named(changes: dict[str, Any], place: str) -> None:
+    message = qos_pb2.SettingsApplied(**{"sequence": 7, "time_ns": T0, **changes})
+    with pytest.raises(BadMessage, match=place):
+        codec.open_settings_applied(message, host="h", stream=1, sent={7: ("f",)})
+
+
+def test_a_flow_may_name_its_service_or_not() -> None:
+    assert codec.open_flow_start(flow_start()) == codec.open_flow_start(flow_start(service="mar"))
+    with pytest.raises(BadMessage, match=r"flow 'f': service .* longer than 31 bytes"):
+        codec.open_flow_start(flow_start(service="s" * 32))

@@ -288,7 +288,7 @@ def test_a_clock_that_has_to_be_told_of_and_is_not(make: Callable[..., Bench]) -
 
 
 def test_a_flow_start_from_the_edges_host_leaves_its_clock_checked(make: Callable[..., Bench]) -> None:
-    def check(cell_id: str, flow: Flow) -> None:
+    def check(cell_id: str, flow: Flow, service: str) -> None:
         if flow.slice != "ar":
             raise ValueError("unknown slice")
 
@@ -439,7 +439,7 @@ def test_a_message_that_cannot_be_used_is_refused_by_place_and_the_stream_goes_o
 
 
 def test_a_flow_that_the_daemon_does_not_want_is_refused(make: Callable[..., Bench]) -> None:
-    def check(cell_id: str, flow: Flow) -> None:
+    def check(cell_id: str, flow: Flow, service: str) -> None:
         if flow.slice != "ar":
             raise ValueError(f"flow {flow.flow}: unknown slice {flow.slice!r}")
 

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from concurrent import futures
 
 import grpc
+import numpy as np
 import pytest
 
-from agents.links.qos import Outbox, QosPublisher
+from agents.links.qos import Outbox, QosPublisher, samples_messages
 from wire import PROTOCOL_VERSION, qos_pb2, qos_pb2_grpc, security
 
 DEADLINE_S = 10.0
@@ -25,6 +26,11 @@ def stop(flow: str = "f") -> qos_pb2.QosMessage:
 def frames(*sequences: int, flow: str = "f") -> qos_pb2.QosMessage:
     batch = qos_pb2.FrameBatch(flow=flow, frames=[qos_pb2.Frame(sequence=s) for s in sequences])
     return qos_pb2.QosMessage(frames=batch)
+
+
+def samples(*times: int, flow: str = "f") -> qos_pb2.QosMessage:
+    rows = qos_pb2.Samples(flow=flow, table="pose", time_ns=times, values=[0.5] * len(times))
+    return qos_pb2.QosMessage(samples=rows)
 
 
 def drain(outbox: Outbox, now: float) -> list[qos_pb2.QosMessage]:
@@ -92,6 +98,74 @@ def test_what_comes_back_for_repetition_is_bounded_too():
     assert outbox.rewind() == []
     assert drain(outbox, 0.0) == [frames(3, 4)]
     assert outbox.dropped_frames == 2
+
+
+def test_samples_that_wait_are_bounded_apart_from_frames():
+    outbox = Outbox(max_frames=4, max_samples=3)
+    outbox.put(start())
+    for n in range(0, 8, 2):
+        outbox.put(samples(n + 1, n + 2))
+        outbox.put(frames(n))
+    assert (outbox.dropped_samples, outbox.dropped_frames) == (6, 0)
+    assert drain(outbox, 0.0) == [start(), frames(0), frames(2), frames(4), samples(7, 8), frames(6)]
+    assert outbox.rewind() == []
+    outbox.put(samples(9, 10))
+    assert (outbox.dropped_samples, outbox.dropped_frames) == (8, 0)
+    assert samples(9, 10) in drain(outbox, 0.0)
+
+
+def test_samples_that_may_have_been_lost_are_sent_again():
+    outbox = Outbox(keep_s=2.0)
+    outbox.put(start())
+    drain(outbox, 0.0)
+    outbox.put(samples(1))
+    drain(outbox, 9.0)
+    outbox.put(samples(2))
+    assert outbox.rewind() == [start()]
+    assert drain(outbox, 10.0) == [samples(1), samples(2)]
+
+
+# ---- samples --------------------------------------------------------------------------------------------
+
+
+def test_rows_are_divided_among_messages_that_hold_whole_rows():
+    values = np.arange(1500 * 6).reshape(1500, 6)
+    parts = [m.samples for m in samples_messages("f", "pose", np.arange(1, 1501), values)]
+    assert [len(p.time_ns) for p in parts] == [682, 682, 136]
+    assert [v for p in parts for v in p.values] == list(range(9000))
+    assert [t for p in parts for t in p.time_ns] == list(range(1, 1501))
+    assert {(p.flow, p.table) for p in parts} == {("f", "pose")}
+
+
+def test_a_table_of_one_column_may_come_as_a_row_of_values():
+    (message,) = samples_messages("f", "hits", [1, 2], [0.5, float("nan")])
+    assert message.samples.values[0] == 0.5 and np.isnan(message.samples.values[1])
+    assert [len(m.samples.time_ns) for m in samples_messages("f", "hits", range(1, 1026), [1.0] * 1025)] == [
+        1024,
+        1,
+    ]
+    assert list(samples_messages("f", "hits", [], [])) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "place"),
+    [
+        (("", "pose", [1], [[1.0]]), "flow is empty"),
+        (("f", "x" * 32, [1], [[1.0]]), "flow 'f': table .* longer than 31"),
+        (("f", "pose", [1, 2], [[1.0]]), r"'pose': times of shape \(2,\), values of shape \(1, 1\)"),
+        (("f", "pose", [1], [[[1.0]]]), "values of shape"),
+        (("f", "pose", [1.5], [[1.0]]), "not CLOCK_REALTIME ns"),
+        (("f", "pose", [0], [[1.0]]), "not CLOCK_REALTIME ns"),
+        (("f", "pose", [1], [[]]), "0 columns"),
+        (("f", "pose", [1], [[1.0] * 4097]), "4097 columns"),
+        (("f", "pose", [1, 2], [[1.0], [float("inf")]]), "row 1: column 0 is infinite"),
+        (("f", "pose", [1], [[1e300]]), "row 0: column 0 is infinite as float32"),
+        (("f", "pose", [1], [["x"]]), "x"),
+    ],
+)
+def test_rows_that_cannot_be_sent_are_named(arguments: tuple, place: str):
+    with pytest.raises(ValueError, match=place):
+        samples_messages(*arguments)
 
 
 # ---- the stream -----------------------------------------------------------------------------------------
@@ -260,3 +334,131 @@ def test_a_controller_that_never_answers_the_hello_blocks_nobody(publishers: lis
 def test_an_address_beyond_loopback_needs_tls():
     with pytest.raises(security.InsecureAddress, match=r"--qos.*--keys"):
         QosPublisher("controller:50052", None, cell_id="c", host="h")
+
+
+# ---- settings -------------------------------------------------------------------------------------------
+
+
+class SettingsIngest(Ingest):
+    """Sends the notices that it is given after the hello."""
+
+    def __init__(self, *notices: qos_pb2.QosNotice) -> None:
+        super().__init__()
+        self.notices = notices
+
+    def Publish(
+        self, requests: Iterator[qos_pb2.QosMessage], context: grpc.ServicerContext
+    ) -> Iterator[qos_pb2.QosNotice]:
+        got: list[qos_pb2.QosMessage] = [next(requests)]
+        self.streams.append(got)
+        yield qos_pb2.QosNotice(kind=qos_pb2.ACCEPTED)
+        yield from self.notices
+        got.extend(requests)
+
+    @property
+    def answers(self) -> list[qos_pb2.SettingsApplied]:
+        return [m.settings_applied for got in self.streams for m in got if m.HasField("settings_applied")]
+
+
+def settings(sequence: int, *values: float, lease_ms: int = 60_000) -> qos_pb2.QosNotice:
+    flow = qos_pb2.FlowSettings(flow="f", settings=[qos_pb2.Setting(name="fps", values=values)])
+    message = qos_pb2.SetSettings(sequence=sequence, lease_ms=lease_ms, flows=[flow])
+    return qos_pb2.QosNotice(kind=qos_pb2.SETTINGS, settings=message)
+
+
+def takes_settings(
+    publishers: list[QosPublisher], port: int, take: Callable, lapsed: Callable = lambda flows: None
+) -> QosPublisher:
+    publisher = QosPublisher(
+        f"127.0.0.1:{port}", None, cell_id="c", host="h", on_settings=take, on_settings_lapsed=lapsed
+    )
+    publishers.append(publisher)
+    publisher.start()
+    return publisher
+
+
+def test_settings_are_answered_once_for_each_time_they_come_and_malformed_ones_with_why(
+    publishers: list[QosPublisher],
+):
+    ingest = SettingsIngest(
+        settings(3, 30.0), settings(3, 30.0), settings(4, float("nan")), settings(5), settings(6, 10.0)
+    )
+    server = Server(ingest)
+    taken: list = []
+    publisher = takes_settings(publishers, server.port, taken.append)
+    eventually(lambda: any(a.sequence == 6 for a in ingest.answers))
+    assert taken == [{"f": {"fps": (30.0,)}}, {"f": {"fps": (10.0,)}}]
+    refused = {a.sequence: a.refused for a in ingest.answers}
+    assert refused[3] == refused[6] == ""
+    assert "fps: value 0 is nan" in refused[4] and "fps: 0 values" in refused[5]
+    assert publisher.counters["settings_applied"] == 3 and publisher.counters["settings_refused"] == 2
+    server.close()
+
+
+def test_an_application_that_raises_or_takes_long_holds_up_no_message(publishers: list[QosPublisher]):
+    ingest = SettingsIngest(settings(1, 30.0), settings(2, 10.0))
+    server = Server(ingest)
+    go_on = threading.Event()
+
+    def take(settings: dict) -> None:
+        if settings["f"]["fps"] == (30.0,):
+            raise RuntimeError("no camera")
+        assert go_on.wait(DEADLINE_S)
+
+    publisher = takes_settings(publishers, server.port, take)
+    eventually(lambda: len(ingest.answers) == 1)
+    assert ingest.answers[0].refused == "RuntimeError: no camera"
+    publisher.put(start())
+    eventually(lambda: start() in ingest.streams[0])
+    go_on.set()
+    eventually(lambda: len(ingest.answers) == 2)
+    assert ingest.answers[1].refused == ""
+    server.close()
+
+
+def test_a_flow_that_stops_does_not_lapse_and_close_ends_the_watch(publishers: list[QosPublisher]):
+    ingest = SettingsIngest(settings(1, 30.0, lease_ms=1000))
+    server = Server(ingest)
+    taken: list = []
+    lapsed: list = []
+    publisher = takes_settings(publishers, server.port, taken.append, lapsed.append)
+    eventually(lambda: bool(taken))
+    publisher.put(stop())
+    time.sleep(1.2)
+    assert lapsed == []
+    publisher.close()
+    assert publisher._settings_thread is not None and not publisher._settings_thread.is_alive()
+    server.close()
+
+
+def test_a_lease_ends_while_nobody_answers(publishers: list[QosPublisher]):
+    ingest = SettingsIngest(settings(1, 30.0, lease_ms=1000))
+    server = Server(ingest)
+    lapsed: list = []
+    publisher = takes_settings(publishers, server.port, lambda settings: None, lapsed.append)
+    eventually(lambda: bool(ingest.answers))
+    server.close()
+    eventually(lambda: lapsed == [("f",)])
+    eventually(lambda: publisher.counters["settings_lapsed"] == 1)
+
+
+def test_a_publisher_that_takes_no_settings_says_so(publishers: list[QosPublisher]):
+    ingest = SettingsIngest(settings(3, 30.0))
+    server = Server(ingest)
+    publish(publishers, server.port)
+    eventually(lambda: bool(ingest.answers))
+    assert ingest.answers[0].sequence == 3 and ingest.answers[0].refused == "host 'mock' takes no settings"
+    server.close()
+
+
+def test_a_notice_of_a_later_controller_is_no_refusal(publishers: list[QosPublisher]):
+    server = Server(SettingsIngest(qos_pb2.QosNotice(kind=9)))
+    publisher = publish(publishers, server.port)
+    eventually(lambda: publisher.counters.get("unknown_notices") == 1)
+    assert publisher.counters.get("refused", 0) == 0
+    server.close()
+
+
+def test_who_takes_settings_has_defaults_to_go_back_to():
+    with pytest.raises(ValueError, match="on_settings_lapsed"):
+        QosPublisher("127.0.0.1:1", None, cell_id="c", host="h", on_settings=lambda settings: None)
