@@ -6,15 +6,18 @@ hands over what the gNB and the hosts said, closes the control slots, and puts t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from controller.allocators.base import no_models
 from controller.config import CellModel, Config
 from controller.core.collector import SlotCollector
 from controller.core.decision import Decision
+from controller.core.fits import Fit
 from controller.core.measure import Reason
 from controller.core.observation import (
+    AppliedSettings,
     ClockReport,
     Command,
     Enforcement,
@@ -26,7 +29,7 @@ from controller.journal import Event, Journal
 from controller.links import codec
 from controller.links.qos import FlowBegin, HostLost, QosItem
 from controller.links.ran_protocol import LeaseLapsed, QuotaApplied, QuotaNotHonoured
-from controller.loop import ControlLoop
+from controller.loop import ControlLoop, Models
 from controller.streams import Streams
 from wire import ran_pb2
 
@@ -59,11 +62,22 @@ class Controlled:
 State = Away | Joined | Controlled
 
 
+@dataclass(frozen=True, slots=True)
+class Acted:
+    """Sequences of what went out: of the quotas (0: there were none), and of each flow's settings.
+
+    :meth:`ControlledCell.enforced` and the answers of the applications speak of these.
+    """
+
+    quotas: int = 0
+    settings: Mapping[str, int] = field(default_factory=dict)
+
+
 class Face(Protocol):
     """What acts: the live links, or the emulated testbed."""
 
-    def act(self, decision: Decision, bindings: Mapping[str, str]) -> int:
-        """Put a decision in force; returns the sequence of its quotas (0: there were none to send)."""
+    def act(self, decision: Decision, bindings: Mapping[str, str]) -> Acted:
+        """Put a decision in force."""
 
     def release(self) -> None:
         """All resources to everybody; nothing happens where nobody is there."""
@@ -96,6 +110,7 @@ class ControlledCell:
         face: Face,
         *,
         learned: Mapping[str, Any] | None = None,
+        models: Models = no_models,
     ) -> None:
         self.cell_id = cell_id
         self.face = face
@@ -112,16 +127,20 @@ class ControlledCell:
         model = _model(config, cell_id)
         self._collector = SlotCollector([s.id for s in model.slices])
         self._streams = Streams(2 * config.control.control_slot_s)
+        self._guard_ns = int(config.control.guard_ms * 1e6)
         self._subinterval_ns = int(config.control.subinterval_ms * 1e6)
         self._background: set[str] = set()
         self._clock_faults: dict[str, str] = {}
         self._reports: dict[int, tuple[int, ran_pb2.MacReport]] = {}
         self._decided_ns = 0
         self._acknowledged_ns = 0
-        self._sequence = 0
+        self._acted = Acted()
+        self._applied: dict[str, codec.SettingsApplied] = {}
+        self._fits: list[Fit] = []
         self._reasons: dict[str, Reason] = {}
         self._used: dict[str, list[int | None]] = {}
         self._learned: Mapping[str, Any] | None = learned
+        self._models = models
         self._resume: Mapping[str, Any] | None = None
 
     # ---- sessions and configurations ----------------------------------------------------------------------
@@ -196,7 +215,10 @@ class ControlledCell:
         ValueError where ``config`` does not fit the carrier.
         """
         c = self.carrier
-        return None if c is None else ControlLoop(config.loop_spec(self.cell_id, c.n_prb, c.scs_khz, c.tdd))
+        if c is None:
+            return None
+        spec = config.loop_spec(self.cell_id, c.n_prb, c.scs_khz, c.tdd)
+        return ControlLoop(spec, self._models)
 
     def configure(self, config: Config, loop: ControlLoop | None) -> None:
         """Go on under another configuration; ``loop`` is what :meth:`loop_for` made of it."""
@@ -258,7 +280,7 @@ class ControlledCell:
                     i = 0 if use.direction == ran_pb2.UL else 1
                     used[i] = max(used[i] or 0, use.max_new_prb)
             case QuotaNotHonoured():
-                if event.sequence >= self._sequence:  # else it is about the slot before
+                if event.sequence >= self._acted.quotas:  # else it is about the slot before
                     self._reasons[event.slice] = Reason.QUOTA_NOT_HONOURED
                 self.journal.event(
                     self.cell_id,
@@ -282,11 +304,16 @@ class ControlledCell:
                 self._frames(item)
             case FlowBegin():
                 self._begin(item)
+            case codec.SampleBatch():
+                self._samples(item)
+            case codec.SettingsApplied():
+                self._settings_applied(item)
             case codec.FlowEnd():
                 if item.flow in self._background:
                     self._background.discard(item.flow)
                     return
                 self._streams.stopped(item.flow)
+                self._applied.pop(item.flow, None)
                 self._clock_faults.pop(item.flow, None)
                 self._collector.flow_stop(item.flow, item.time_ns)
             case ClockReport():
@@ -311,6 +338,33 @@ class ControlledCell:
         self._note_clocks(item.flow, item.fault.reason if item.fault else "")
         if dropped := self._collector.frames_dropped - before:
             self.journal.count("qos_frames_dropped_total", self.cell_id, dropped)
+
+    def _samples(self, item: codec.SampleBatch) -> None:
+        if item.flow in self._background:
+            return
+        before = self._collector.samples_dropped
+        self._collector.samples(item.flow, item.table, item.time_ns, item.values)
+        if dropped := self._collector.samples_dropped - before:
+            self.journal.count("qos_samples_dropped_total", self.cell_id, dropped)
+
+    def _settings_applied(self, item: codec.SettingsApplied) -> None:
+        for flow in item.flows:
+            self._applied[flow] = item
+        if item.refused:
+            text = f"host {item.host}, {', '.join(item.flows)}: {item.refused}"
+            self.journal.repeated(self.cell_id, Event.SETTINGS_REFUSED, text)
+
+    def fitted(self, fits: Sequence[Fit]) -> None:
+        """What came of jobs; the loop sees it when the control slot closes. A slice that is gone gets
+        none."""
+        known = self.loop.slices if self.loop else frozenset()
+        for fit in fits:
+            if fit.slice not in known:
+                continue
+            self._fits.append(fit)
+            if fit.error:
+                text = f"slice {fit.slice}: {fit.key}: {fit.error}"
+                self.journal.repeated(self.cell_id, Event.FIT_FAILED, text, "fit_failed_total")
 
     def _host_lost(self, item: HostLost, now: float) -> None:
         ended = self._streams.ended((item.host, item.stream), now)
@@ -371,9 +425,11 @@ class ControlledCell:
                 enforcement=self._enforcement(),
                 gpu=gpu,
                 commands=commands,
+                settings=self._settings_in_force(),
+                fits=self._fits,
             )
             decision = self._decide(loop, observation)
-            self._sequence = self.face.act(decision, self.bindings)
+            self._acted = self.face.act(decision, self.bindings)
         except Exception:
             self.commands = commands + self.commands
             self._decision_over()
@@ -382,6 +438,7 @@ class ControlledCell:
         self.decision, self._decided_ns, self._acknowledged_ns = decision, closed_ns, 0
         self._reasons.clear()
         self._used.clear()
+        self._fits = []
         for part in decision.slices:
             for what, why in part.failed.items():
                 text = f"slice {part.slice}: {what}: {why}"
@@ -390,6 +447,20 @@ class ControlledCell:
         self._resume = loop.to_state()
         self.journal.slot(observation, self.record, self._resume)
         return observation, decision
+
+    def _settings_in_force(self) -> dict[str, AppliedSettings]:
+        """Of every flow that was to have settings, whether its application had put them in force by the time
+        from which the control slot is judged."""
+        out = {}
+        begin = (self._acknowledged_ns or self._decided_ns) + self._guard_ns
+        for flow in self.decision.settings if self.decision else ():
+            wanted, answer = self._acted.settings.get(flow), self._applied.get(flow)
+            if wanted is None or answer is None or answer.sequence < wanted or answer.refused:
+                out[flow] = AppliedSettings(0, Reason.SETTINGS_NOT_APPLIED)
+            else:
+                late = answer.time_ns > begin
+                out[flow] = AppliedSettings(answer.time_ns, Reason.SETTINGS_NOT_APPLIED if late else None)
+        return out
 
     def _decide(self, loop: ControlLoop, observation: Observation) -> Decision:
         return loop.step(observation)

@@ -14,11 +14,13 @@ from typing import Any
 
 import grpc
 
-from controller.cell import ControlledCell
+from controller.allocators import service as find_service
+from controller.cell import Acted, ControlledCell
 from controller.commands import Commands
 from controller.config import CellModel, Config
-from controller.core.decision import Decision
+from controller.core.decision import Decision, Settings
 from controller.core.observation import Flow
+from controller.fits import FitPool
 from controller.journal import Event as JournalEvent
 from controller.journal import Journal, log
 from controller.links.counters import Counters
@@ -35,6 +37,7 @@ from controller.links.ran_protocol import (
     QuotaApplied,
     RawReport,
 )
+from controller.store.models import ModelStore
 from controller.store.recorder import AsyncRunStore
 from controller.store.run import DATABASE_FILE, Retention, RunStore
 from wire.security import SERVER_OPTIONS, Tls, curve_server, grpc_server_add
@@ -47,16 +50,30 @@ _ASK_USE_S = 0.2
 
 
 class LiveFace:
-    """Acts on a cell through the RAN link and its edge agent. Decisions hold for ``valid_for_s``."""
+    """Acts on a cell through the RAN link, its edge agent and the hosts' streams.
 
-    def __init__(self, cell_id: str, ran: RanLink, edge: EdgeLink | None, valid_for_s: float) -> None:
+    Quotas and clocks are renewed for ``valid_for_s`` after a decision; settings hold for ``lease_s``.
+    """
+
+    def __init__(
+        self,
+        cell_id: str,
+        ran: RanLink,
+        edge: EdgeLink | None,
+        qos: QosIngest,
+        *,
+        valid_for_s: float,
+        lease_s: float,
+    ) -> None:
         self.cell_id = cell_id
+        self._qos, self._lease_s = qos, lease_s
+        self._settings = False
         self.edge = edge
         self._ran = ran
         self._valid_for_s = valid_for_s
 
-    def act(self, decision: Decision, bindings: Mapping[str, str]) -> int:
-        """Ask the gNB for the quotas and the edge agent for the clock; both are renewed while they hold."""
+    def act(self, decision: Decision, bindings: Mapping[str, str]) -> Acted:
+        """Ask the gNB for the quotas, the edge agent for the clock, the applications for the settings."""
         sequence = 0
         if decision.quotas:
             try:
@@ -70,11 +87,22 @@ class LiveFace:
                 self.edge.lock(decision.gpu_mhz, self._valid_for_s)
             else:
                 self.edge.release()
-        return sequence
+        return Acted(sequence, self._set(decision.settings))
+
+    def _set(self, settings: Settings) -> Mapping[str, int]:
+        if settings:
+            self._settings = True
+            return self._qos.set_settings(self.cell_id, settings, self._lease_s)
+        if self._settings:
+            self._settings = False
+            self._qos.release_settings(self.cell_id)
+        return {}
 
     def release(self) -> None:
-        """Back to all PRBs and the GPU's own clock; a cell that is gone gets there when its lease ends."""
+        """Back to all PRBs, the GPU's own clock and the applications' defaults; who is gone gets there when
+        the leases end."""
         self._release_quotas()
+        self._set({})
         if self.edge:
             self.edge.release()
 
@@ -149,6 +177,10 @@ class Daemon:
             expected_cells={c.id for c in config.cells},
             counters=self.counters,
         )
+        self._qos_queue = QosQueue(counters=self.counters)
+        self._ingest = self._new_ingest()
+        self._models = ModelStore(run_dir / "models" if run_dir else None)
+        self._fits = FitPool(self._models)
         self._cells = {c.id: self._new_cell(c, tls, learned.get(c.id)) for c in config.cells}
         self.commands = Commands(
             config,
@@ -161,7 +193,6 @@ class Daemon:
             overrides=overrides,
             run_dir=run_dir,
         )
-        self._qos_queue = QosQueue(counters=self.counters)
         self._qos = self._qos_server(config.links.qos.address, tls) if config.links.qos.address else None
         self._operator = (
             OperatorServer(config.links.operator.address, tls, self.commands, self._broadcaster)
@@ -173,20 +204,24 @@ class Daemon:
         )
 
     def _qos_server(self, address: str, tls: Tls | None) -> grpc.Server:
+        server = grpc.server(ThreadPoolExecutor(self.config.links.qos.max_hosts + 1), options=SERVER_OPTIONS)
+        self._ingest.add_to(server)
+        grpc_server_add(server, address, tls, setting="links.qos.address", missing="security.keys")
+        return server
+
+    def _new_ingest(self) -> QosIngest:
         qos = self.config.links.qos
-        server = grpc.server(ThreadPoolExecutor(qos.max_hosts + 1), options=SERVER_OPTIONS)
-        QosIngest(
+        return QosIngest(
             self._qos_queue.put,
             expected_cells={c.id for c in self.config.cells},
             check_flow=self._check_flow,
+            tables=self._tables,
             max_streams=qos.max_hosts,
             clock_bound_ns=qos.clock_bound_us * 1e3,
             clock_stale_s=qos.clock_stale_s,
             clock_hosts=qos.clock_hosts,
             counters=self.counters,
-        ).add_to(server)
-        grpc_server_add(server, address, tls, setting="links.qos.address", missing="security.keys")
-        return server
+        )
 
     def _new_cell(self, cell: CellModel, tls: Tls | None, learned: Mapping[str, Any] | None) -> _Live:
         edge = None
@@ -201,8 +236,18 @@ class Daemon:
                 settle_s=max(0.2, self.config.control.guard_ms / 1e3),
                 counters=self.counters,
             )
-        face = LiveFace(cell.id, self._ran, edge, 2.0 * self.config.control.control_slot_s)
-        live = _Live(ControlledCell(cell.id, self.config, self.journal, face, learned=learned), edge)
+        face = LiveFace(
+            cell.id,
+            self._ran,
+            edge,
+            self._ingest,
+            valid_for_s=2.0 * self.config.control.control_slot_s,
+            lease_s=self.config.lease_s,
+        )
+        controlled = ControlledCell(
+            cell.id, self.config, self.journal, face, learned=learned, models=self._models.get
+        )
+        live = _Live(controlled, edge)
         self.metrics.watch_cell(
             cell.id,
             report_age=lambda: None if live.reported is None else time.monotonic() - live.reported,
@@ -262,6 +307,7 @@ class Daemon:
                     last.callback(server.close)
             if self._qos:
                 last.callback(lambda qos: qos.stop(0.5).wait(), self._qos)
+            last.callback(self._fits.close)
             last.callback(self._ran.close)
             for live in self._cells.values():
                 if live.edge:
@@ -314,12 +360,26 @@ class Daemon:
                 self.journal.repeated(cell_id, JournalEvent.QOS_REFUSED, str(error), "qos_refused_total")
 
     def _check_flow(self, cell_id: str, flow: Flow, service: str) -> None:
-        """ValueError for a flow of a slice that the cell does not have; any thread."""
-        slices = [s.id for c in self.config.cells if c.id == cell_id for s in c.slices]
-        if flow.slice not in slices:
+        """ValueError for a flow of a slice that the cell does not have, or of another service; any thread."""
+        of = self._service_of(cell_id, flow)
+        if service and service != of:
+            raise ValueError(
+                f"FlowStart of flow {flow.flow!r}: of service {service!r}, slice {flow.slice!r} is {of!r}"
+            )
+
+    def _service_of(self, cell_id: str, flow: Flow) -> str:
+        slices = {s.id: s.service for c in self.config.cells if c.id == cell_id for s in c.slices}
+        try:
+            return slices[flow.slice]
+        except KeyError:
             raise ValueError(
                 f"FlowStart of flow {flow.flow!r}: unknown slice {flow.slice!r}; slices: {', '.join(slices)}"
-            )
+            ) from None
+
+    def _tables(self, cell_id: str, flow: Flow) -> Mapping[str, int]:
+        """How many columns each table of a flow's service has; any thread."""
+        tables = find_service(self._service_of(cell_id, flow)).tables
+        return {name: len(columns) for name, columns in tables.items()}
 
     # ---- one control slot ---------------------------------------------------------------------------------
 
@@ -331,14 +391,18 @@ class Daemon:
         live.next_step = max(live.next_step + slot_s, now) if now - live.next_step < slot_s else now + slot_s
         live.ask_use_at = live.next_step - min(_ASK_USE_S, slot_s / 4)
         cell = live.cell
+        cell.fitted(self._fits.take(cell.cell_id))
         try:
-            cell.close(wall, live.edge.reading(live.decided) if live.edge else None, now)
+            _, decision = cell.close(wall, live.edge.reading(live.decided) if live.edge else None, now)
         except Exception as error:
             self.journal.failed(
                 cell.cell_id, JournalEvent.STEP_FAILED, repr(error), "step_failed_total", trace=True
             )
             return
         live.decided = now
+        for name, jobs in decision.jobs.items():
+            for job in jobs:
+                self._fits.submit(cell.cell_id, name, job)
         if live.edge and (sample := live.edge.state):
             gpu = sample.message
             power_w = gpu.power_w if gpu.HasField("power_w") else math.nan
@@ -355,6 +419,9 @@ class Daemon:
         self._cells[cell_id].next_step = 0.0
 
     def _taken_over(self, config: Config) -> None:
+        for before, after in zip(self.config.cells, config.cells, strict=True):
+            for gone in {s.id for s in before.slices} - {s.id for s in after.slices}:
+                self._fits.forget(before.id, gone)
         self.config = config
 
     def state(self) -> ControllerStatus:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from controller import slicing
 from controller.allocators import service
-from controller.allocators.base import Allocator, Options, Service, SliceView
+from controller.allocators.base import Allocator, Options, Service, SliceView, no_models
 from controller.core.decision import (
     STATE_VERSION,
     Decision,
@@ -32,10 +32,6 @@ MAX_FAILURE = 200
 
 Models = Callable[[str], bytes]
 """Gives the bytes of a model by their digest; KeyError where there are none."""
-
-
-def no_models(digest: str) -> bytes:
-    raise KeyError(digest)
 
 
 @dataclass(slots=True)
@@ -67,11 +63,13 @@ class ControlLoop:
     that never was) where it raised in demand, and its users keep what they were told where it raised in
     settle, until their lease ends.
 
-    ValueError for a specification with a service, an arbiter or options that there are not.
+    ``models`` gives the bytes of a fit's result by their digest. ValueError for a specification with a
+    service, an arbiter or options that there are not.
     """
 
-    def __init__(self, spec: LoopSpec) -> None:
+    def __init__(self, spec: LoopSpec, models: Models = no_models) -> None:
         self.spec = spec
+        self._models = models
         self.mode = spec.mode
         self.control_slot = 0
         self.slices = frozenset(s.slice for s in spec.slices)
@@ -224,6 +222,7 @@ class ControlLoop:
             settings=settings,
             unattributed=self._unattributed(s, before, observation, mode_changed, unapplied),
             unapplied=frozenset(unapplied),
+            models=self._models,
         )
 
     @staticmethod
@@ -340,13 +339,13 @@ class ControlLoop:
             },
         }
 
-    def load_state(self, state: Mapping[str, Any], models: Models = no_models) -> tuple[str, ...]:
+    def load_state(self, state: Mapping[str, Any]) -> tuple[str, ...]:
         """Go on from a state; ValueError names what does not fit, and then nothing has changed.
 
         What an operator had set (mode, options) stays, unless the configuration has changed there since: then
         that counts. Slices of the state that this loop does not have are left out; slices that the state does
         not have, or that have another service or options with which learning starts anew, start new.
-        ``models`` gives the bytes behind the digests of the state. Returns the slices that start new.
+        Returns the slices that start new.
         """
         try:
             version = state["version"]
@@ -363,7 +362,7 @@ class ControlLoop:
                 s.options, s.allocator = options, self._allocator(name, s.service, options)
                 s.set = now = options.to_dict()
                 if all(now[key] == saved["set"].get(key, now[key]) for key in options.anew):
-                    s.allocator.load_state(saved["allocator"], models)
+                    s.allocator.load_state(saved["allocator"], self._models)
                     new.discard(name)
                 if saved["held"] is not None:
                     held[name] = _from_held(saved["held"])

@@ -11,7 +11,7 @@ import numpy as np
 
 from agents.emulator.testbed import EmulatedTestbed
 from agents.emulator.warmup import warm_up
-from controller.cell import ControlledCell
+from controller.cell import Acted, ControlledCell
 from controller.config import Config
 from controller.core.decision import Decision, Grant, SliceDemand, Want
 from controller.core.measure import Reason
@@ -190,10 +190,10 @@ class VirtualCell:
 
     # ---- the face -----------------------------------------------------------------------------------------
 
-    def act(self, decision: Decision, bindings: Mapping[str, str]) -> int:
+    def act(self, decision: Decision, bindings: Mapping[str, str]) -> Acted:
         self._bed.set_quotas(decision.quotas, bindings)
         self._edge.lock(self._cell.cell_id, decision.gpu_mhz)
-        return decision.control_slot
+        return Acted(decision.control_slot)
 
     def release(self) -> None:
         self._bed.set_quotas({}, {})

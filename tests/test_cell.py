@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from controller import config
-from controller.cell import Away, Controlled, ControlledCell, Joined
+from controller.cell import Acted, Away, Controlled, ControlledCell, Joined
 from controller.core.decision import Decision
 from controller.core.measure import Reason
 from controller.core.observation import Command, Flow, GpuReading, Observation
@@ -57,11 +57,11 @@ class Face:
         self.released = 0
         self.fails = False
 
-    def act(self, decision: Decision, bindings: Mapping[str, str]) -> int:
+    def act(self, decision: Decision, bindings: Mapping[str, str]) -> Acted:
         if self.fails:
             raise ValueError("no quota goes out")
         self.acted.append(decision)
-        return len(self.acted)
+        return Acted(len(self.acted))
 
     def release(self) -> None:
         self.released += 1

@@ -98,6 +98,11 @@ class Service:
                     raise ValueError(f"flow {flow!r}, setting {name}: {tuple(numbers)} is not finite")
 
 
+def no_models(digest: str) -> bytes:
+    """Gives no model: KeyError for every digest."""
+    raise KeyError(digest)
+
+
 @dataclass(frozen=True)
 class SliceView:
     """What an allocator sees of its slice when a control slot closes. All of it is in the record.
@@ -110,7 +115,8 @@ class SliceView:
     ``granted`` and ``settings`` were in force; None and empty where no decision was. ``granted.gpu_mhz`` is
     the clock that the edge agent read back. ``unattributed`` says, for each lever that must not be learned
     about, why; a lever that is not in it was wholly as this allocator wanted it. ``unapplied`` are the users
-    whose settings were not in force. ``fits`` is what came of this slice's jobs since the slot before.
+    whose settings were not in force. ``models`` gives the bytes behind a digest. ``fits`` is what came of
+    this slice's jobs since the slot before.
     """
 
     slice: str
@@ -129,6 +135,7 @@ class SliceView:
     unapplied: frozenset[str] = frozenset()
     clock_faults: Mapping[str, str] = field(default_factory=dict)
     fits: tuple[Fit, ...] = ()
+    models: Callable[[str], bytes] = no_models
     seed: tuple[int, ...] = (0,)
 
     @cached_property

@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from controller.core.clocks import ClockFault
+from controller.core.fits import Fit
 from controller.core.observation import (
+    AppliedSettings,
     BoolArray,
     ClockReport,
     Command,
@@ -19,11 +22,14 @@ from controller.core.observation import (
     IntArray,
     MacReport,
     Observation,
+    Samples,
 )
 
 MAX_FLOWS = 1024
 MAX_FRAMES = 200_000
 MAX_CLOCKS = 4096
+MAX_SAMPLES = 200_000
+"""Rows of samples that wait for the end of a control slot; beyond them the oldest go."""
 RETAIN_NS = 60_000_000_000
 """How long a flow that stopped is remembered, for late news of its last frames."""
 MAX_AHEAD_NS = 1_000_000_000
@@ -42,6 +48,14 @@ class _Batch:
     columns: IntArray
     synchronised: bool
     known_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    flow: str
+    table: str
+    time_ns: IntArray
+    values: NDArray[np.float32]
 
 
 class SlotCollector:
@@ -68,6 +82,9 @@ class SlotCollector:
         self._known: dict[str, int] = {}
         self._offset: dict[str, int] = {}
         self.frames_dropped = 0
+        self._samples: list[_Rows] = []
+        self._n_samples = 0
+        self.samples_dropped = 0
 
     def set_slices(self, slices: Sequence[str]) -> None:
         """The slices that the cell has from now on."""
@@ -135,6 +152,48 @@ class SlotCollector:
             self._n_frames -= dropped
             self.frames_dropped += dropped
 
+    def samples(self, flow: str, table: str, time_ns: IntArray, values: NDArray[np.float32]) -> None:
+        """Rows of a table of one flow: int64 [n] and float32 [n, columns].
+
+        They are of the control slot that their times fall in, or of the next to close where that is over.
+        ValueError where the flow never started.
+        """
+        if flow not in self._flows:
+            raise ValueError(f"flow {flow}: samples of table {table}, but it never started")
+        self._samples.append(_Rows(flow, table, time_ns, values))
+        self._n_samples += len(time_ns)
+        while self._n_samples > MAX_SAMPLES:
+            dropped = len(self._samples.pop(0).time_ns)
+            self._n_samples -= dropped
+            self.samples_dropped += dropped
+
+    def _take_samples(
+        self, index: Mapping[str, int], slices: Mapping[str, str], closed_ns: int
+    ) -> dict[str, dict[str, Samples]]:
+        """Slice -> table -> the rows until ``closed_ns``; later ones wait on."""
+        parts: dict[str, dict[str, list[_Rows]]] = {}
+        later: list[_Rows] = []
+        for rows in self._samples:
+            now = rows.time_ns < closed_ns
+            if not now.all():
+                later.append(replace(rows, time_ns=rows.time_ns[~now], values=rows.values[~now]))
+            if now.any():
+                part = replace(rows, time_ns=rows.time_ns[now], values=rows.values[now])
+                parts.setdefault(slices[rows.flow], {}).setdefault(rows.table, []).append(part)
+        self._samples = later
+        self._n_samples = sum(len(rows.time_ns) for rows in later)
+        return {
+            name: {
+                table: Samples(
+                    np.concatenate([np.full(len(r.time_ns), index[r.flow], np.int64) for r in rows]),
+                    np.concatenate([r.time_ns for r in rows]),
+                    np.concatenate([r.values for r in rows]),
+                )
+                for table, rows in tables.items()
+            }
+            for name, tables in parts.items()
+        }
+
     def _take_back(self, flow: str, since_ns: int) -> None:
         """Frames of a flow that were heard after ``since_ns`` were not synchronised either."""
         for i, b in enumerate(self._batches):
@@ -179,22 +238,29 @@ class SlotCollector:
         enforcement: Mapping[str, Enforcement] | None = None,
         gpu: GpuReading | None = None,
         commands: Sequence[Command] = (),
+        settings: Mapping[str, AppliedSettings] | None = None,
+        fits: Sequence[Fit] = (),
     ) -> Observation:
         """End the control slot; ``reports`` are those of its state sub-intervals, oldest first."""
-        seen = {b.flow for b in self._batches}
+        self._samples = [rows for rows in self._samples if rows.flow in self._flows]
+        seen = {b.flow for b in self._batches} | {rows.flow for rows in self._samples}
         flows = [f for name, f in self._flows.items() if name in seen or self._lived(f, opened_ns)]
+        index = {f.flow: i for i, f in enumerate(flows)}
         observation = Observation(
             control_slot=control_slot,
             opened_ns=opened_ns,
             closed_ns=closed_ns,
             reports=tuple(reports),
             flows=tuple(flows),
-            frames=self._merge({f.flow: i for i, f in enumerate(flows)}, closed_ns),
+            frames=self._merge(index, closed_ns),
             enforcement=dict(enforcement or {}),
             gpu=gpu,
             commands=tuple(commands),
             known_ns=self._known_until(closed_ns),
             clocks=tuple(self._clocks),
+            samples=self._take_samples(index, {f.flow: f.slice for f in flows}, closed_ns),
+            settings=dict(settings or {}),
+            fits=tuple(fits),
             clock_faults={f: why for f, why in self._faults.items() if f in seen},
         )
         self._clocks.clear()
