@@ -9,7 +9,16 @@ from numpy.typing import NDArray
 
 from agents.emulator import layout as lay
 from agents.emulator.channel import bler_midpoints, read_trace
-from agents.emulator.spec import FLOW_KINDS, ChannelProcess, FlowSpec, RateSpec, TestbedSpec
+from agents.emulator.spec import (
+    FLOW_KINDS,
+    UDP,
+    ApplicationSpec,
+    ChannelProcess,
+    FlowSpec,
+    RateSpec,
+    TestbedSpec,
+    UserSpec,
+)
 from wire.definitions.nr import FRAME_MS, SLOT_NS, SLOTS_PER_FRAME, tbs_table
 
 IntArray = NDArray[np.int64]
@@ -27,8 +36,11 @@ def _ns(ms: float) -> int:
 def new_state(spec: TestbedSpec, seed: int) -> lay.State:
     """The state at NR slot 0. ValueError, OSError as :func:`agents.emulator.channel.read_trace`."""
     tbs, tdd = _shapes(spec)
-    intervals = [(round(a * 1e9), round(b * 1e9)) for f in spec.flows for a, b in f.active]
-    n_ue, n_flow = len(spec.ues), len(spec.flows)
+    flows: tuple[FlowSpec | UserSpec, ...] = (*spec.flows, *spec.users)
+    intervals = [(round(a * 1e9), round(b * 1e9)) for f in flows for a, b in f.active]
+    n_ue, n_flow = len(spec.ues), len(flows)
+    exchanges = sum(a.exchanges * len(a.users) for a in spec.applications)
+    edge_queue = 1 << (len(spec.flows) * spec.edge.frames_held + exchanges).bit_length()
     grids = [
         np.empty(0) if isinstance(u.channel, ChannelProcess) else read_trace(u.channel, spec.link)
         for u in spec.ues
@@ -38,18 +50,19 @@ def new_state(spec: TestbedSpec, seed: int) -> lay.State:
         ue=np.zeros(n_ue, lay.UE),
         rlc=np.zeros(2 * n_ue, lay.RLC),
         harq=np.zeros(2 * n_ue * 16, lay.HARQ),
-        packets=np.zeros(2 * n_ue * lay.PACKETS, lay.PACKET),
+        packets=np.zeros(2 * n_ue * spec.rlc.queue_packets, lay.PACKET),
         segments=np.zeros(2 * n_ue * lay.SEGMENTS, lay.SEGMENT),
         small=np.zeros((2 * n_ue, lay.SMALL_RINGS), np.int64),
         slices=np.zeros(lay.MAX_SLICES, lay.SLICE),
         flow=np.zeros(n_flow, lay.FLOW),
         tcp=np.zeros(2 * n_flow, lay.TCP),
         tcp_segments=np.zeros(2 * n_flow * lay.TCP_SEGMENTS, lay.TCP_SEGMENT),
-        frames=np.zeros(n_flow * lay.FRAMES, lay.FRAME),
-        up=np.zeros(lay.LINE, lay.PACKET),
-        down=np.zeros(lay.LINE, lay.PACKET),
+        frames=np.zeros(len(spec.flows) * lay.FRAMES, lay.FRAME),
+        exchanges=np.zeros(exchanges, lay.EXCHANGE_RECORD),
+        up=np.zeros(spec.path.line_packets, lay.PACKET),
+        down=np.zeros(spec.path.line_packets, lay.PACKET),
         host=np.zeros(n_ue * lay.HOST, lay.PACKET),
-        edge=np.zeros((lay.EDGE_QUEUE, 2), np.int64),
+        edge=np.zeros((edge_queue, 2), np.int64),
         orders=np.zeros((lay.CLOCK_ORDERS, 2), np.int64),
         events=np.zeros(lay.FLOW_EVENTS, lay.EVENT),
         scratch=np.zeros(n_ue),
@@ -60,13 +73,21 @@ def new_state(spec: TestbedSpec, seed: int) -> lay.State:
         trace=np.concatenate([np.empty(0), *grids]),
     )
     _set_cell(s.cell, spec, seed)
+    s.cell["flows"], s.cell["edge_queue"] = n_flow, edge_queue
     firsts = np.cumsum([0, *(len(g) for g in grids)])
     for i in range(n_ue):
         _set_ue(s, spec, i, int(firsts[i]), len(grids[i]))
     first = 0
-    for i, f in enumerate(spec.flows):
-        _set_flow(s, spec, i, f, first)
+    for i, f in enumerate(flows):
+        _set_connection(s, spec, i, f, first)
         first += len(f.active)
+    for i, flow in enumerate(spec.flows):
+        _set_flow(s.flow[i], spec, flow)
+    i, ring = len(spec.flows), 0
+    for application in spec.applications:
+        for user in application.users:
+            _set_user(s.flow[i], application, user, ring)
+            i, ring = i + 1, ring + application.exchanges
     s.small[:, lay.PUSCH : lay.PUSCH + lay.PUSCH_LEN] = -1
     s.small[:, lay.ACK_SLOT : lay.ACK_SLOT + lay.ACKS_LEN] = -1
     return s
@@ -103,7 +124,6 @@ def _set_cell(cell: NDArray[np.void], spec: TestbedSpec, seed: int) -> None:
         "seed": seed,
         "next_ns": 0,
         "ues": len(spec.ues),
-        "flows": len(spec.flows),
         "slices": 1,
         "period": c.tdd.period_slots,
         "n_prb": c.n_prb,
@@ -138,6 +158,10 @@ def _set_cell(cell: NDArray[np.void], spec: TestbedSpec, seed: int) -> None:
         "am_slots": math.ceil(spec.rlc.am_retransmit_ms * 1e6 / SLOT_NS),
         "reordering_ns": _ns(spec.rlc.t_reordering_ms),
         "queue_limit": spec.rlc.queue_limit_bytes,
+        "queue_packets": spec.rlc.queue_packets,
+        "line_packets": spec.path.line_packets,
+        "udp_payload": spec.udp.payload_bytes,
+        "udp_header": spec.udp.header_bytes,
         "ul_forward_ns": _ns(spec.path.ul_forward_ms),
         "dl_forward_ns": _ns(spec.path.dl_forward_ms) + c.sched_lead_slots * SLOT_NS,
         "ue_dl_ns": _ns(spec.path.ue_dl_offset_ms),
@@ -198,13 +222,16 @@ def _set_ue(s: lay.State, spec: TestbedSpec, i: int, first: int, length: int) ->
         r["reorder_due"] = r["res_due"] = lay.NEVER
 
 
-def _set_flow(s: lay.State, spec: TestbedSpec, i: int, f: FlowSpec, first: int) -> None:
-    row = s.flow[i]
-    row["ue"] = [u.ue_id for u in spec.ues].index(f.ue_id)
+def _set_user(row: np.void, application: ApplicationSpec, user: UserSpec, ring: int) -> None:
+    """A flow of exchanges, whose ring begins at ``ring``."""
+    row["kind"] = lay.EXCHANGE
+    row["datagrams"] = user.transport == UDP
+    row["ring_first"], row["ring"] = ring, application.exchanges
+    row["edge_work"] = row["answer_head"] = row["answer_tail"] = -1
+
+
+def _set_flow(row: np.void, spec: TestbedSpec, f: FlowSpec) -> None:
     row["kind"] = {k: n for n, k in enumerate(FLOW_KINDS)}[f.kind]
-    row["interval"], row["intervals"] = first, first + len(f.active)
-    row["capture_due"] = lay.NEVER
-    row["next_ns"] = round(f.active[0][0] * 1e9) if f.active else lay.NEVER
     row["frame_ns"] = round(1e9 / f.fps)
     row["content_ns"] = f.content_s * 1e9
     row["jitter"] = f.frame_jitter
@@ -218,6 +245,15 @@ def _set_flow(s: lay.State, spec: TestbedSpec, i: int, f: FlowSpec, first: int) 
         row[f"{name}_max"] = rate.max_bps
         row[f"{name}_floor"] = 0.05 * rate.mean_bps
         row[f"{name}_scale"], row[f"{name}_power"] = _dips(rate)
+
+
+def _set_connection(s: lay.State, spec: TestbedSpec, i: int, f: FlowSpec | UserSpec, first: int) -> None:
+    """What a flow of any kind has: its UE, its intervals from row ``first`` on, a connection."""
+    row = s.flow[i]
+    row["ue"] = [u.ue_id for u in spec.ues].index(f.ue_id)
+    row["interval"], row["intervals"] = first, first + len(f.active)
+    row["capture_due"] = lay.NEVER
+    row["next_ns"] = round(f.active[0][0] * 1e9) if f.active else lay.NEVER
     for t in (s.tcp[2 * i], s.tcp[2 * i + 1]):
         t["cwnd"] = spec.tcp.initial_window * spec.tcp.mss_bytes
         t["ssthresh"] = 1e18

@@ -1,12 +1,13 @@
 """The emulated testbed: cell, UEs, applications and edge on one virtual clock of NR slots.
 
-The result depends on the specification, the seed and the NR slots at which quotas and clocks were set, not on
-how :meth:`EmulatedTestbed.advance` was called in between: a real-time and a virtual-time face see the same.
+The result depends on the specification, the seed and the NR slots at which quotas, clocks and settings were
+put in force, not on how :meth:`EmulatedTestbed.advance` was called in between: a real-time and a virtual-time
+face see the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,9 +15,11 @@ from numpy.typing import NDArray
 
 from agents.emulator import kernel
 from agents.emulator import layout as lay
+from agents.emulator.applications.base import Settings
+from agents.emulator.applications.hosting import HostedApplication
 from agents.emulator.build import new_state
 from agents.emulator.channel import cqi_snr
-from agents.emulator.spec import EXTERNAL, FlowSpec, TestbedSpec
+from agents.emulator.spec import OPENRTIST, OPENRTIST_SERVICE, TestbedSpec
 from wire import ran_pb2
 from wire.definitions.nr import SLOT_NS, SLOTS_PER_FRAME
 
@@ -27,6 +30,7 @@ DEFAULT_EPOCH_NS = 1_767_225_600_000_000_000
 
 MAX_UES = 256
 MAX_FLOWS = 256
+MAX_APPLICATIONS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,8 @@ class FlowInfo:
     """The slice of the flow's UE at the start."""
     ul_bps: float
     dl_bps: float
+    service: str
+    """The service whose user the flow is; empty for traffic that is no service's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +69,20 @@ class FrameUpdates:
 
     def __len__(self) -> int:
         return len(self.flow)
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Rows of one table of one flow, oldest first.
+
+    ``flow`` indexes :attr:`EmulatedTestbed.flows`; ``time_ns`` int64 [n], ns of the epoch; ``values``
+    float64 [n, columns], columns and units as the flow's application says, NaN where not known.
+    """
+
+    flow: int
+    table: str
+    time_ns: IntArray
+    values: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +127,17 @@ class Health:
     """Frames forgotten before :meth:`EmulatedTestbed.take_frames` took their last times"""
     events_unreported: int
     """Flow starts and stops forgotten before they were taken"""
+    exchanges_refused: int
+    """Exchanges that never began because as many of their user were under way as its ring holds"""
+    samples_unreported: int
+    """Rows of samples forgotten before :meth:`EmulatedTestbed.take_samples` took them"""
 
 
 class EmulatedTestbed:
     """One emulated testbed. ValueError where the specification cannot be run, OSError for a missing trace.
+
+    An application that breaks its contract ends the run:
+    :class:`agents.emulator.applications.hosting.ApplicationError`.
 
     ``seed`` is 0 or more; ``epoch_ns`` is CLOCK_REALTIME of NR slot 0.
     """
@@ -118,21 +145,30 @@ class EmulatedTestbed:
     def __init__(self, spec: TestbedSpec, *, seed: int, epoch_ns: int = DEFAULT_EPOCH_NS) -> None:
         if not 0 <= seed < 1 << 63:
             raise ValueError(f"seed {seed} is outside 0..2**63 - 1")
-        if len(spec.ues) > MAX_UES or len(spec.flows) > MAX_FLOWS:
+        if len(spec.ues) > MAX_UES or len(spec.flows) + len(spec.users) > MAX_FLOWS:
             raise ValueError(f"more than {MAX_UES} UEs or {MAX_FLOWS} flows")
-        if len(spec.flows) * spec.edge.frames_held > lay.EDGE_QUEUE:
-            raise ValueError(
-                f"edge.frames_held {spec.edge.frames_held} is too many for {len(spec.flows)} flows"
-            )
+        if len(spec.applications) > MAX_APPLICATIONS:
+            raise ValueError(f"more than {MAX_APPLICATIONS} applications")
         self.spec = spec
         self.seed = seed
         self.epoch_ns = epoch_ns
-        self.flows: tuple[FlowInfo, ...] = tuple(self._flow_info(f) for f in spec.flows)
         self._ue_index = {u.ue_id: i for i, u in enumerate(spec.ues)}
         self._slice_index: dict[str, int] = {"": 0}
         self._cqi_snr = cqi_snr(spec.link)
         self._state = new_state(spec, seed)
         self._cell = self._state.cell[0]
+        self._cell["epoch_ns"] = epoch_ns
+        self._applications: list[HostedApplication] = []
+        first = len(spec.flows)
+        for bit, application in enumerate(spec.applications):
+            self._applications.append(HostedApplication(application, first, seed, self._state, bit))
+            first += len(application.users)
+        self.flows: tuple[FlowInfo, ...] = tuple(self._flow_infos())
+        self._user_of = {
+            user.flow: (application, k)
+            for application in self._applications
+            for k, user in enumerate(application.application.users)
+        }
         n = spec.cell.n_prb
         self._state.slices["quota_ul"] = self._state.slices["quota_dl"] = n
         for i, u in enumerate(spec.ues):
@@ -158,7 +194,13 @@ class EmulatedTestbed:
         """Runs the NR slots up to, not including, ``until_nr_slot``. ValueError for one in the past."""
         if until_nr_slot < self.nr_slot:
             raise ValueError(f"NR slot {until_nr_slot} is before {self.nr_slot}: time does not go back")
-        kernel.advance(self._state, until_nr_slot)
+        if not self._applications:
+            kernel.advance(self._state, until_nr_slot)
+            return
+        due_slot = self._call_applications()
+        while self.nr_slot < until_nr_slot:
+            kernel.advance(self._state, min(until_nr_slot, due_slot))
+            due_slot = self._call_applications()
 
     # -- control -------------------------------------------------------------------------------------
 
@@ -211,6 +253,23 @@ class EmulatedTestbed:
         orders[tail % lay.CLOCK_ORDERS] = due, mhz
         c["orders_head"], c["orders_tail"] = head, tail + 1
 
+    def apply(self, settings: Mapping[str, Settings]) -> None:
+        """Tells applications what their users are to do, from the next NR slot on.
+
+        ``settings`` maps a flow to setting -> values; a flow, or a setting, that is not named keeps what it
+        has. ValueError, which names the flow and the setting, and nothing changed, for a flow that is no
+        application's, a setting that its application does not know, and values that cannot be.
+        """
+        by_application: dict[int, dict[int, Settings]] = {}
+        for flow, values in settings.items():
+            if flow not in self._user_of:
+                raise ValueError(f"flow {flow!r}: no user of an application in the cell")
+            application, user = self._user_of[flow]
+            application.check(user, values)
+            by_application.setdefault(self._applications.index(application), {})[user] = values
+        for number, users in sorted(by_application.items()):
+            self._applications[number].apply(users, self.nr_slot * SLOT_NS)
+
     # -- external flows ------------------------------------------------------------------------------
 
     def send(self, flow: int, direction: str, size: int) -> int:
@@ -220,8 +279,8 @@ class EmulatedTestbed:
         ``tcp.send_buffer_bytes`` are under way. They come out in order (:meth:`delivered`). ValueError for
         another kind of flow.
         """
-        if self.spec.flows[flow].kind != EXTERNAL:
-            raise ValueError(f"flow {self.spec.flows[flow].flow!r} is not external")
+        if self._state.flow[flow]["kind"] != lay.EXTERNAL:
+            raise ValueError(f"flow {self.flows[flow].flow!r} is not external")
         return int(kernel.send(self._state, flow, ("ul", "dl").index(direction), size))
 
     def delivered(self, flow: int, direction: str) -> int:
@@ -308,9 +367,18 @@ class EmulatedTestbed:
                 break
             self._frame_rows = np.empty((2 * len(self._frame_rows), 6), np.int64)
         rows = self._frame_rows[:n].T.copy()
-        times = rows[2:]
-        times[times > 0] += self.epoch_ns
         return FrameUpdates(*rows)
+
+    def take_samples(self) -> list[Samples]:
+        """What the applications have sent since the last call, once for each flow and table with rows."""
+        samples = []
+        for application in self._applications:
+            for rows in application.take_rows():
+                users, first = np.unique(rows.user, return_index=True)
+                for user, a, b in zip(users, first, [*first[1:], len(rows.user)], strict=True):
+                    flow, time_ns = application.first + int(user), rows.time_ns[a:b] + self.epoch_ns
+                    samples.append(Samples(flow, rows.table, time_ns, rows.values[a:b]))
+        return samples
 
     def take_flow_events(self) -> list[FlowEvent]:
         """Starts and stops of flows since the last call, in the order of time."""
@@ -358,7 +426,12 @@ class EmulatedTestbed:
                 if f["kind"] == lay.OPENRTIST:
                     queued = self._frames_underway(i, d)
                 elif f["kind"] == lay.EXTERNAL:
-                    queued = sum(int(p["a"]) for p in self._stream_packets(i, d))
+                    queued = sum(int(p["a"]) for p in self._packets_between_hosts(i, d, lay.STREAM))
+                elif f["kind"] == lay.EXCHANGE:
+                    if f["datagrams"]:
+                        queued = sum(int(p["b"]) for p in self._packets_between_hosts(i, d, lay.DATAGRAM))
+                    else:
+                        queued = self._exchanges_underway(i, d)
                 else:
                     queued = sum(
                         int(p["size"]) for p in self._packets(2 * int(f["ue"]) + d) if p["flow"] == i
@@ -407,13 +480,32 @@ class EmulatedTestbed:
             int(self._state.rlc["stalled"].sum()),
             int(self._state.flow["frame_unreported"].sum()),
             self._events_lost,
+            int(self._state.flow["refused"].sum()),
+            sum(a.samples_lost for a in self._applications),
         )
 
     # -- inside --------------------------------------------------------------------------------------
 
-    def _flow_info(self, f: FlowSpec) -> FlowInfo:
+    def _flow_infos(self) -> Iterator[FlowInfo]:
         of = {u.ue_id: u.slice for u in self.spec.ues}
-        return FlowInfo(f.flow, f.ue_id, of[f.ue_id], f.ul.mean_bps, f.dl.mean_bps)
+        for f in self.spec.flows:
+            service = OPENRTIST_SERVICE if f.kind == OPENRTIST else ""
+            yield FlowInfo(f.flow, f.ue_id, of[f.ue_id], f.ul.mean_bps, f.dl.mean_bps, service)
+        for a in self._applications:
+            for u in a.application.users:
+                yield FlowInfo(u.flow, u.ue_id, of[u.ue_id], u.ul_bps, u.dl_bps, a.service)
+
+    def _call_applications(self) -> int:
+        """Calls the applications that are due; the NR slot in which the next one is."""
+        woken = int(self._cell["wake"])
+        self._cell["wake"] = 0
+        now = self.nr_slot * SLOT_NS
+        due = lay.NEVER
+        for application in self._applications:
+            if application.due_ns() <= now or application.wakes(woken):
+                application.call(now)
+            due = min(due, application.due_ns())
+        return -(-due // SLOT_NS)
 
     def _slice(self, name: str) -> int:
         if name not in self._slice_index and len(self._slice_index) >= lay.MAX_SLICES:
@@ -423,24 +515,31 @@ class EmulatedTestbed:
         return index
 
     def _packets(self, row: int) -> list[np.void]:
-        r = self._state.rlc[row]
-        return _ring(
-            self._state.packets, row * lay.PACKETS, lay.PACKETS, int(r["pk_head"]), int(r["pk_tail"])
-        )
+        r, length = self._state.rlc[row], self.spec.rlc.queue_packets
+        return _ring(self._state.packets, row * length, length, int(r["pk_head"]), int(r["pk_tail"]))
 
-    def _stream_packets(self, i: int, d: int) -> list[np.void]:
-        """Packets of an external flow and direction, wherever they are."""
+    def _packets_between_hosts(self, i: int, d: int, kind: int) -> list[np.void]:
+        """Packets of one kind of a flow and direction, wherever they are between UE and edge host."""
         c, ue = self._cell, int(self._state.flow[i]["ue"])
-        packets = self._packets(2 * ue + d)
+        packets, line = self._packets(2 * ue + d), self.spec.path.line_packets
         if d == lay.UL:
-            packets += _ring(self._state.up, 0, lay.LINE, int(c["up_head"]), int(c["up_tail"]))
+            packets += _ring(self._state.up, 0, line, int(c["up_head"]), int(c["up_tail"]))
         else:
             e = self._state.ue[ue]
-            packets += _ring(self._state.down, 0, lay.LINE, int(c["down_head"]), int(c["down_tail"]))
+            packets += _ring(self._state.down, 0, line, int(c["down_head"]), int(c["down_tail"]))
             packets += _ring(
                 self._state.host, ue * lay.HOST, lay.HOST, int(e["host_head"]), int(e["host_tail"])
             )
-        return [p for p in packets if p["flow"] == i and p["kind"] == lay.STREAM]
+        return [p for p in packets if p["flow"] == i and p["kind"] == kind]
+
+    def _exchanges_underway(self, i: int, d: int) -> int:
+        """Bytes of a connection's messages that have begun and are not at their host."""
+        f, received = self._state.flow[i], int(self._state.tcp[2 * i + d]["rcv"])
+        state, name = ((lay.REQUEST, "ul"), (lay.ANSWER, "dl"))[d]
+        k = np.arange(int(f["returned"]), int(f["begun"]))
+        x = self._state.exchanges[int(f["ring_first"]) + k % int(f["ring"])]
+        x = x[x["state"] == state]
+        return int(np.minimum(x[f"{name}_size"], np.maximum(0, x[f"{name}_end"] - received)).sum())
 
     def _frames_underway(self, i: int, d: int) -> int:
         f, received = self._state.flow[i], int(self._state.tcp[2 * i + d]["rcv"])
