@@ -374,7 +374,7 @@ class EdgeSpec:
 
 @dataclass(frozen=True, slots=True)
 class TcpSpec:
-    """TCP of the OpenRTiST connections: Reno congestion control with NewReno recovery (RFC 5681, 6582)."""
+    """TCP of OpenRTiST flows and of users: Reno congestion control with NewReno recovery (RFC 5681, 6582)."""
 
     mss_bytes: int = 1400
     header_bytes: int = 52

@@ -592,7 +592,7 @@ def place(s: Any, i: int, k: int) -> int:
     return f.ring_first + (k & (f.ring - 1))
 
 
-@compiled
+@inlined
 def exchange_plan(s: Any, i: int, due: int, ul_size: int, gpu_ns: int, edge_ns: int, dl_size: int) -> bool:
     """An exchange is to begin at ``due``, no earlier than the one before it; False where the ring is full."""
     c, f = s.cell[0], s.flow[i]
@@ -617,7 +617,7 @@ def exchange_plan(s: Any, i: int, due: int, ul_size: int, gpu_ns: int, edge_ns: 
     return True
 
 
-@compiled
+@inlined
 def exchanges_withdrawn(s: Any, i: int, now: int) -> int:
     """Takes back what a flow has planned for ``now`` or later; how many exchanges that were."""
     f = s.flow[i]
@@ -629,7 +629,7 @@ def exchanges_withdrawn(s: Any, i: int, now: int) -> int:
     return n
 
 
-@compiled
+@inlined
 def exchange_begin(s: Any, i: int, now: int) -> None:
     """The UE sends a request or, where there is none, the edge begins by itself."""
     f = s.flow[i]
@@ -752,7 +752,7 @@ def edge_work(s: Any, i: int, k: int, now: int) -> None:
         s.cell[0].next_ns = min(s.cell[0].next_ns, x.ready)
 
 
-@compiled
+@inlined
 def answer(s: Any, i: int, now: int) -> None:
     """The edge is done with an exchange and sends what goes back."""
     f = s.flow[i]
@@ -778,7 +778,7 @@ def answer(s: Any, i: int, now: int) -> None:
     tcp_output(s, i, DL, now)
 
 
-@compiled
+@inlined
 def answer_received(s: Any, i: int, k: int, now: int) -> None:
     x = s.exchanges[place(s, i, k)]
     x.t_ue_in, x.changed = now, TO_TESTBED | TO_APPLICATION

@@ -173,7 +173,8 @@ class Application(ABC):
         """What begins at ``now_ns`` or later and has not been offered, up to the next :attr:`due_ns`.
 
         Planning far ahead costs nothing: a setting takes back what has not begun. A user's ring holds
-        ``ApplicationSpec.exchanges``; what finds it full never begins, and :class:`Health` counts it.
+        ``ApplicationSpec.exchanges``; what finds it full keeps its number and never begins, and
+        :meth:`EmulatedTestbed.health` counts it.
         """
 
     @abstractmethod
