@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 OPTIONS: dict[str, Any] = {"_nrt": False}
 """The model allocates nothing, and its arrays belong to the caller: without Numba's reference counts on every
@@ -22,6 +23,8 @@ inlined = njit(forceinline=True, **OPTIONS)
 of the functions themselves."""
 
 BLER, CHANNEL, CONTENT, JITTER, STALL, POLL, PHASE, GAP, HOLD, HICCUP = range(1, 11)
+APPLICATION = 64
+"""Purposes from here on belong to the applications."""
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _M1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -62,3 +65,25 @@ def smooth(seed: int, purpose: int, index: int, t: float) -> float:
     a = gaussian(seed, purpose, index, int(k))
     b = gaussian(seed, purpose, index, int(k) + 1)
     return ((1.0 - w) * a + w * b) / math.sqrt((1.0 - w) * (1.0 - w) + w * w)
+
+
+def uniforms(seed: int, purpose: int, index: Any, counter: Any) -> NDArray[np.float64]:
+    """:func:`uniform` of indices and counters that broadcast, equal to the bit, without compiled code."""
+    with np.errstate(over="ignore"):
+        stream = np.uint64(purpose << 20) + np.asarray(index).astype(np.uint64) + _ONE
+        z = _mixed(np.uint64(seed) + stream * _GOLDEN) + np.asarray(counter).astype(np.uint64) * _GOLDEN
+        return (_mixed(z) >> _S11).astype(np.float64) * _SCALE
+
+
+def gaussians(seed: int, purpose: int, index: Any, counter: Any) -> NDArray[np.float64]:
+    """:func:`gaussian` of arrays, to the last digit but for the library's logarithm and cosine."""
+    counter = 2 * np.asarray(counter, np.int64)
+    u = uniforms(seed, purpose, index, counter)
+    v = uniforms(seed, purpose, index, counter + 1)
+    return np.sqrt(-2.0 * np.log(1.0 - u)) * np.cos(2.0 * np.pi * v)
+
+
+def _mixed(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    z = (z ^ (z >> _S30)) * _M1
+    z = (z ^ (z >> _S27)) * _M2
+    return z ^ (z >> _S31)

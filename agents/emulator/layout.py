@@ -14,18 +14,16 @@ import numpy as np
 UL, DL = 0, 1
 NEVER = 1 << 62
 
-# Lengths of the rings, powers of two.
-PACKETS = 4096
+# Lengths of the rings, powers of two. Those of the RLC queues, delay lines, exchanges and the GPU's queue
+# come from the specification: they stand in CELL and FLOW.
 SEGMENTS = 512
-LINE = 16384
 HOST = 4096
 TCP_SEGMENTS = 1024
 FRAMES = 1024
-EDGE_QUEUE = 16384
 CLOCK_ORDERS = 256
 FLOW_EVENTS = 4096
 MAX_SLICES = 64
-# Packets of an external flow and direction under way; all of a UE fit into half its PACKETS.
+# Packets of an external flow and direction under way; all of a UE fit into half an RLC queue.
 STREAM_PACKETS = 256
 
 # Columns of the small rings of a (UE, direction).
@@ -39,11 +37,16 @@ GRANTS = AM + SEGMENTS  # by NR slot of the radio frame: new grants, retransmiss
 SMALL_RINGS = GRANTS + 60
 
 # Packet kinds.
-DATA, ACK, RAW, PROBE, STREAM, STREAM_ACK = range(6)
+DATA, ACK, RAW, PROBE, STREAM, STREAM_ACK, DATAGRAM = range(7)
 # Flow kinds.
-OPENRTIST, SATURATED_UL, SATURATED_DL, CBR_UL, CBR_DL, ECHO, BURST_UL, EXTERNAL = range(8)
+OPENRTIST, SATURATED_UL, SATURATED_DL, CBR_UL, CBR_DL, ECHO, BURST_UL, EXTERNAL, EXCHANGE = range(9)
 # States of an RLC segment.
 UNDERWAY, RECEIVED, LOST = 0, 1, 2
+# States of an exchange: planned, its request under way, at the edge, its answer under way, over, over for
+# want of a datagram. What is over leaves the ring.
+PLANNED, REQUEST, AT_EDGE, ANSWER, COMPLETE, FAILED = range(6)
+# Whom the times of an exchange are still to be reported to, bits of EXCHANGE_RECORD.changed.
+TO_TESTBED, TO_APPLICATION = 1, 2
 
 
 def _record(ints: str, floats: str = "") -> np.dtype:
@@ -52,18 +55,20 @@ def _record(ints: str, floats: str = "") -> np.dtype:
 
 CELL = _record(
     # clock and cursors
-    "slot next_ns seed ues flows slices period n_prb k2 min_grant mac_header l2_header"
+    "slot next_ns epoch_ns seed ues flows slices period n_prb k2 min_grant mac_header l2_header"
     " ssb_period ssb_free prach_period prach_free rounds k1_min k1_span acks_per_slot"
     " ul_known dl_known pusch_ns sr_period sr_known sr_prohibit retx_bsr inactivity"
     " max_mcs_ul max_mcs_dl mcs_period mcs_idle mcs_floor"
-    " am am_slots reordering_ns queue_limit"
+    " am am_slots reordering_ns queue_limit queue_packets"
     " ul_forward_ns dl_forward_ns ue_dl_ns poll_ns"
-    " mss tcp_header window_0 send_buffer receive_buffer delack_ns rto_min rto_max"
+    " mss tcp_header window_0 send_buffer receive_buffer delack_ns rto_min rto_max udp_payload udp_header"
     # delay lines between gNB and edge host
-    " up_head up_tail down_head down_tail line_drops"
+    " up_head up_tail down_head down_tail line_packets line_drops"
     # edge
-    " edge_head edge_tail serving serving_frame edge_end busy_ns mhz orders_head orders_tail lag_ns held_max"
-    " stall_mean_ns events_head events_tail",
+    " edge_head edge_tail edge_queue serving serving_frame edge_end busy_ns mhz"
+    " orders_head orders_tail lag_ns held_max stall_mean_ns events_head events_tail"
+    # bits of the applications of which an exchange has ended that they wait for
+    " wake",
     "harq_gain bler_scale bler_lower bler_upper bler_keep pf_keep base_ns clocked_ns max_mhz stall_rate"
     " hold_p hold_median hold_sigma hiccup_p hiccup_min hiccup_max",
 )
@@ -90,7 +95,10 @@ FLOW = _record(
     "ue kind next_ns interval intervals active capture_due frame_ns left captured_ns frames"
     " edge_read held inferred written returned report_from phase"
     " ul_offered dl_offered ul_delivered dl_delivered ul_dropped dl_dropped frame_unreported"
-    " poisson packets burst on_ticks",
+    " poisson packets burst on_ticks"
+    # exchanges: the flow's ring in State.exchanges, and positions in it, which count up from 0. Those before
+    # `returned` are over, those before `begun` have begun, those before `frames` are planned.
+    " ring_first ring begun edge_work answer_head answer_tail datagrams wakes sequence app_from refused",
     "ul_max ul_scale ul_power dl_max dl_scale dl_power ul_floor dl_floor jitter content_ns size"
     " gap_min gap_span",
 )
@@ -104,6 +112,10 @@ TCP = _record(
 )
 TCP_SEGMENT = _record("len sent_ns again have")
 FRAME = _record("seq ul_size dl_size ul_end dl_end t_ue_sent t_edge_in t_edge_out t_ue_in changed")
+EXCHANGE_RECORD = _record(
+    "position seq state due ul_size gpu_ns edge_ns dl_size ul_end dl_end ul_left dl_left ready next"
+    " t_ue_sent t_edge_in t_edge_out t_ue_in changed"
+)
 SLICE = _record("quota_ul quota_dl has_quota max_ul max_dl new_ul new_dl retx_ul retx_dl left slot_prb")
 EVENT = _record("time flow start")
 
@@ -120,7 +132,7 @@ class State(NamedTuple):
     harq: Any
     """[2 UEs x 16]"""
     packets: Any
-    """[2 UEs x PACKETS], ring of each (UE, direction)"""
+    """[2 UEs x queue_packets], ring of each (UE, direction)"""
     segments: Any
     """[2 UEs x SEGMENTS]"""
     small: Any
@@ -134,15 +146,17 @@ class State(NamedTuple):
     tcp_segments: Any
     """[2 flows x TCP_SEGMENTS]"""
     frames: Any
-    """[flows x FRAMES]"""
+    """[flows that are not of EXCHANGE x FRAMES]; the flows of EXCHANGE come after the others"""
+    exchanges: Any
+    """EXCHANGE_RECORD [sum of the flows' rings]. Times that are not yet are -1."""
     up: Any
-    """packets [LINE] on their way from the gNB to the edge host"""
+    """packets [line_packets] on their way from the gNB to the edge host"""
     down: Any
-    """packets [LINE] the other way"""
+    """packets [line_packets] the other way"""
     host: Any
     """packets [UEs x HOST] in the UE, not yet with its applications"""
     edge: Any
-    """int64 [EDGE_QUEUE, 2]: (flow, frame) waiting for the GPU"""
+    """int64 [edge_queue, 2]: (flow, frame or exchange) waiting for the GPU"""
     orders: Any
     """int64 [CLOCK_ORDERS, 2]: (time, MHz) ordered and not yet in force"""
     events: Any

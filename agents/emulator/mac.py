@@ -17,13 +17,14 @@ from agents.emulator.layout import (
     ACKS,
     ACKS_LEN,
     AM,
+    COMPLETE,
+    DATAGRAM,
     DL,
+    FAILED,
     GRANTS,
     HOST,
-    LINE,
     LOST,
     NEVER,
-    PACKETS,
     PROBE,
     PUSCH,
     PUSCH_LEN,
@@ -84,14 +85,14 @@ def enqueue(s: Any, row: int, size: int, flow: int, kind: int, a: int, b: int) -
     r.packets_in += 1
     r.bytes_in += size
     waiting = backlog(r)
-    if waiting + size > c.queue_limit or r.pk_tail - r.pk_head >= PACKETS:
+    if waiting + size > c.queue_limit or r.pk_tail - r.pk_head >= c.queue_packets:
         r.packets_dropped += 1
         r.bytes_dropped += size
         return False
     if row & 1 == UL and waiting == 0:
         e.sr_trigger = 1
     r.queued += size + c.l2_header
-    p = s.packets[row * PACKETS + (r.pk_tail & (PACKETS - 1))]
+    p = s.packets[row * c.queue_packets + (r.pk_tail & (c.queue_packets - 1))]
     p.end, p.size, p.flow, p.kind, p.a, p.b, p.lost = r.queued, size, flow, kind, a, b, 0
     r.pk_tail += 1
     e.busy = 1
@@ -103,14 +104,41 @@ def line_push(
     c: Any, line: Any, head: int, tail: int, due: int, p_size: int, flow: int, kind: int, a: int, b: int
 ) -> int:
     """Puts a packet on a delay line; the new tail, or the old one where it was dropped (and counted)."""
-    if tail - head >= LINE:
+    if tail - head >= c.line_packets:
         c.line_drops += 1
         return tail
-    x = line[tail & (LINE - 1)]
+    x = line[tail & (c.line_packets - 1)]
     x.due, x.size, x.flow, x.kind, x.a, x.b = due, p_size, flow, kind, a, b
     if due < c.next_ns:
         c.next_ns = due
     return tail + 1
+
+
+@compiled
+def exchange_over(s: Any, i: int, x: Any, state: int) -> None:
+    """An exchange is over. Those that are over and have none before them under way leave the flow's ring."""
+    f = s.flow[i]
+    x.state = state
+    while f.returned < f.begun:
+        first = s.exchanges[f.ring_first + (f.returned & (f.ring - 1))]
+        if first.state != COMPLETE and first.state != FAILED:
+            break
+        f.returned += 1
+    if state == COMPLETE:
+        s.cell[0].wake |= f.wakes
+
+
+@compiled
+def datagram_dropped(s: Any, i: int, up: bool, position: int, size: int) -> None:
+    """A datagram with ``size`` bytes of a message is gone, and the message with it: nobody sends it again."""
+    f = s.flow[i]
+    if up:
+        f.ul_dropped += size
+    else:
+        f.dl_dropped += size
+    x = s.exchanges[f.ring_first + (position & (f.ring - 1))]
+    if x.position == position and x.state < COMPLETE:
+        exchange_over(s, i, x, FAILED)
 
 
 @inlined
@@ -142,11 +170,15 @@ def hand_up(s: Any, row: int, p: Any, due: int) -> None:
         if p.kind == RAW:
             return
     if row & 1 == UL:
+        if p.kind == DATAGRAM and c.up_tail - c.up_head >= c.line_packets:
+            datagram_dropped(s, p.flow, True, p.a, p.b)
         c.up_tail = line_push(c, s.up, c.up_head, c.up_tail, due, p.size, p.flow, p.kind, p.a, p.b)
     else:
         e = s.ue[row >> 1]
         if e.host_tail - e.host_head >= HOST:
             e.host_drops += 1
+            if p.kind == DATAGRAM:
+                datagram_dropped(s, p.flow, False, p.a, p.b)
             return
         x = s.host[(row >> 1) * HOST + (e.host_tail & (HOST - 1))]
         x.due, x.size, x.flow, x.kind, x.a, x.b = due, p.size, p.flow, p.kind, p.a, p.b
@@ -174,7 +206,7 @@ def release(s: Any, row: int, n: int) -> None:
             else:
                 due = poll_instant(s, row >> 1, now + c.ue_dl_ns)
         while r.pk_head < r.pk_tail:
-            p = s.packets[row * PACKETS + (r.pk_head & (PACKETS - 1))]
+            p = s.packets[row * c.queue_packets + (r.pk_head & (c.queue_packets - 1))]
             if g.state == LOST:
                 if p.end - p.size - c.l2_header >= g.end:
                     break
@@ -189,6 +221,8 @@ def release(s: Any, row: int, n: int) -> None:
                         s.flow[p.flow].ul_dropped += p.size
                     else:
                         s.flow[p.flow].dl_dropped += p.size
+                elif p.kind == DATAGRAM:
+                    datagram_dropped(s, p.flow, row & 1 == UL, p.a, p.b)
             else:
                 hand_up(s, row, p, due)
             r.pk_head += 1

@@ -7,9 +7,11 @@ source; the value is a plain assumption and is open to calibration.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from wire.definitions.nr import TDD_PATTERNS, TddPattern
 
@@ -24,6 +26,10 @@ EXTERNAL = "external"
 FLOW_KINDS = (OPENRTIST, SATURATED_UL, SATURATED_DL, CBR_UL, CBR_DL, ECHO, BURST_UL, EXTERNAL)
 MAX_EXTERNAL = 8
 """External flows of one UE: what they have under way fits into its queues."""
+OPENRTIST_SERVICE = "ar"
+"""The service whose application a flow of kind ``openrtist`` is."""
+TCP, UDP = "tcp", "udp"
+TRANSPORTS = (TCP, UDP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,11 +280,58 @@ class FlowSpec:
             raise ValueError(f"flow {self.flow!r}: {self.burst_bytes} bytes in {self.packets} packets")
         if self.kind == EXTERNAL and self.active:
             raise ValueError(f"flow {self.flow!r}: an external flow has no schedule, active is ()")
-        last = 0.0
-        for start, stop in self.active:
-            if not last <= start < stop:
-                raise ValueError(f"flow {self.flow!r}: interval [{start}, {stop}) is empty or out of order")
-            last = stop
+        _intervals(self.flow, self.active)
+
+
+@dataclass(frozen=True, slots=True)
+class UserSpec:
+    """A user of an application: the flow of exchanges between one UE and the edge.
+
+    ``active`` holds [start, stop) intervals in seconds as in :class:`FlowSpec`; an exchange begins in one of
+    them. ``ul_bps`` and ``dl_bps`` are the rates that the flow announces, bit/s. ``transport``: ``tcp``, one
+    connection for both directions, in which a message of any size streams through the window; or ``udp``,
+    datagrams both ways, sent all at once, of which nobody repeats a lost one above RLC and HARQ: its message
+    never arrives.
+    ``index`` is the user's place in the random numbers, None: its place among the application's users.
+    ``options`` are the application's own.
+    """
+
+    flow: str
+    ue_id: str
+    active: Sequence[tuple[float, float]] = ((0.0, 1e9),)
+    ul_bps: float = 0.0
+    dl_bps: float = 0.0
+    transport: str = TCP
+    index: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.transport not in TRANSPORTS:
+            raise ValueError(f"flow {self.flow!r}: transport {self.transport!r} is none of {TRANSPORTS}")
+        for name in ("ul_bps", "dl_bps"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"flow {self.flow!r}: {name} {getattr(self, name)} is no rate in bit/s")
+        if self.index is not None and not 0 <= self.index < 1 << 20:
+            raise ValueError(f"flow {self.flow!r}: index {self.index} is outside 0..2**20 - 1")
+        _intervals(self.flow, self.active)
+
+
+@dataclass(frozen=True, slots=True)
+class ApplicationSpec:
+    """The users of one application (see :mod:`agents.emulator.applications`), all in one cell.
+
+    ``exchanges``: how many of one user can be planned, under way and not yet taken, a power of two. 4096 are
+    45 s at 90 a second; each takes 152 bytes.
+    """
+
+    application: str
+    users: Sequence[UserSpec]
+    exchanges: int = 4096
+
+    def __post_init__(self) -> None:
+        if not self.users:
+            raise ValueError(f"application {self.application!r} has no users")
+        _power_of_two(f"application {self.application!r}: exchanges", self.exchanges, 16, 1 << 20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,7 +374,7 @@ class EdgeSpec:
 
 @dataclass(frozen=True, slots=True)
 class TcpSpec:
-    """TCP of the OpenRTiST connections: Reno congestion control with NewReno recovery (RFC 5681, 6582)."""
+    """TCP of OpenRTiST flows and of users: Reno congestion control with NewReno recovery (RFC 5681, 6582)."""
 
     mss_bytes: int = 1400
     header_bytes: int = 52
@@ -344,6 +397,20 @@ class TcpSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class UdpSpec:
+    """Datagrams of the users with transport ``udp``."""
+
+    payload_bytes: int = 1400
+    """Of a message in one datagram."""
+    header_bytes: int = 28
+    """IPv4 and UDP header (RFC 791, 768)."""
+
+    def __post_init__(self) -> None:
+        _between("udp.payload_bytes", self.payload_bytes, 100, 9000)
+        _between("udp.header_bytes", self.header_bytes, 0, 100)
+
+
+@dataclass(frozen=True, slots=True)
 class RlcSpec:
     """RLC and PDCP of the data bearer."""
 
@@ -351,6 +418,8 @@ class RlcSpec:
     """``am``: a transport block given up by HARQ is sent again; ``um``: its packets are lost."""
     queue_limit_bytes: int = 2_000_000
     """Bytes that wait in one queue; a packet beyond is dropped and counted. Assumed."""
+    queue_packets: int = 4096
+    """Packets that wait in one queue, a power of two; one beyond is dropped and counted."""
     am_retransmit_ms: float = 20.0
     """From giving up to the RLC retransmission (STATUS report and poll timers, 38.322 5.3). Assumed."""
     t_reordering_ms: float = 100.0
@@ -359,7 +428,8 @@ class RlcSpec:
     def __post_init__(self) -> None:
         if self.mode not in ("am", "um"):
             raise ValueError(f"rlc.mode {self.mode!r} is neither 'am' nor 'um'")
-        _between("rlc.queue_limit_bytes", self.queue_limit_bytes, 10_000, 5_000_000)
+        _between("rlc.queue_limit_bytes", self.queue_limit_bytes, 10_000, 1 << 26)
+        _power_of_two("rlc.queue_packets", self.queue_packets, 4096, 1 << 18)
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,6 +461,9 @@ class PathSpec:
     hiccup_min_ms: float = 1500.0
     """Lengths are uniform. Assumed: shorter ones leave the mean delay of a control slot within 150 ms."""
     hiccup_max_ms: float = 3000.0
+    line_packets: int = 16_384
+    """Packets on their way between the gNB and the edge host, each way, a power of two; one beyond is dropped
+    and counted. Datagrams of a message enter all at once."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -409,11 +482,15 @@ class PathSpec:
                 raise ValueError(f"path.{name} {getattr(self, name)} is outside 0..100 Hz")
         if not 0 <= self.hiccup_min_ms <= self.hiccup_max_ms <= 60_000:
             raise ValueError("path: hiccup lengths are outside 0..60000 ms or out of order")
+        _power_of_two("path.line_packets", self.line_packets, 1024, 1 << 22)
 
 
 @dataclass(frozen=True, slots=True)
 class TestbedSpec:
-    """A whole testbed: one cell, its UEs, their flows, the edge."""
+    """A whole testbed: one cell, its UEs, their flows, the edge.
+
+    The users of ``applications`` are flows like the others, behind ``flows`` in the order in which they are.
+    """
 
     __test__ = False
 
@@ -425,17 +502,27 @@ class TestbedSpec:
     tcp: TcpSpec = field(default_factory=TcpSpec)
     rlc: RlcSpec = field(default_factory=RlcSpec)
     path: PathSpec = field(default_factory=PathSpec)
+    applications: Sequence[ApplicationSpec] = ()
+    udp: UdpSpec = field(default_factory=UdpSpec)
+
+    @property
+    def users(self) -> tuple[UserSpec, ...]:
+        """The users of all applications, in the order of their flows."""
+        return tuple(u for a in self.applications for u in a.users)
 
     def __post_init__(self) -> None:
         if not self.ues:
             raise ValueError("a testbed has at least one UE")
         _unique("UE id", [u.ue_id for u in self.ues])
         _unique("RNTI", [u.rnti for u in self.ues])
-        _unique("flow", [f.flow for f in self.flows])
+        flows: list[FlowSpec | UserSpec] = [*self.flows, *self.users]
+        _unique("flow", [f.flow for f in flows])
+        _unique("application", [a.application for a in self.applications])
         known = {u.ue_id for u in self.ues}
+        for flow in flows:
+            if flow.ue_id not in known:
+                raise ValueError(f"flow {flow.flow!r}: UE {flow.ue_id!r} is not in the testbed")
         for f in self.flows:
-            if f.ue_id not in known:
-                raise ValueError(f"flow {f.flow!r}: UE {f.ue_id!r} is not in the testbed")
             largest = max(f.ul.max_bps, f.dl.max_bps) / f.fps / 8 * (1 + f.frame_jitter)
             if largest > self.tcp.receive_buffer_bytes / 2:
                 raise ValueError(f"flow {f.flow!r}: frames of {largest:.0f} B exceed half the receive buffer")
@@ -450,6 +537,20 @@ class TestbedSpec:
 def _between(name: str, value: int, low: int, high: int) -> None:
     if not low <= value <= high:
         raise ValueError(f"{name} {value} is outside {low}..{high}")
+
+
+def _power_of_two(name: str, value: int, low: int, high: int) -> None:
+    _between(name, value, low, high)
+    if value & (value - 1):
+        raise ValueError(f"{name} {value} is not a power of two")
+
+
+def _intervals(flow: str, active: Sequence[tuple[float, float]]) -> None:
+    last = 0.0
+    for start, stop in active:
+        if not last <= start < stop:
+            raise ValueError(f"flow {flow!r}: interval [{start}, {stop}) is empty or out of order")
+        last = stop
 
 
 def _unique(what: str, names: Sequence[object]) -> None:

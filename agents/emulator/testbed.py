@@ -1,13 +1,13 @@
 """The emulated testbed: cell, UEs, applications and edge on one virtual clock of NR slots.
 
-The result depends on the specification, the seed and the NR slots at which quotas and clocks were set, not on
-how :meth:`EmulatedTestbed.advance` was called in between: a real-time and a virtual-time face see the same.
+The result depends on the specification, the seed and the NR slots at which quotas, clocks and settings were
+put in force, not on how :meth:`EmulatedTestbed.advance` was called in between: a real-time and a virtual-time
+face see the same.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +15,13 @@ from numpy.typing import NDArray
 
 from agents.emulator import kernel
 from agents.emulator import layout as lay
-from agents.emulator.channel import bler_midpoints, cqi_snr, read_trace
-from agents.emulator.spec import EXTERNAL, FLOW_KINDS, ChannelProcess, FlowSpec, RateSpec, TestbedSpec
+from agents.emulator.applications.base import Settings
+from agents.emulator.applications.hosting import HostedApplication
+from agents.emulator.build import new_state
+from agents.emulator.channel import cqi_snr
+from agents.emulator.spec import OPENRTIST, OPENRTIST_SERVICE, TestbedSpec
 from wire import ran_pb2
-from wire.definitions.nr import FRAME_MS, SLOT_NS, SLOTS_PER_FRAME, tbs_table
+from wire.definitions.nr import SLOT_NS, SLOTS_PER_FRAME
 
 IntArray = NDArray[np.int64]
 
@@ -27,11 +30,7 @@ DEFAULT_EPOCH_NS = 1_767_225_600_000_000_000
 
 MAX_UES = 256
 MAX_FLOWS = 256
-
-# DM-RS resource elements of a PRB by data symbols of the NR slot's part, as OAI places them (rfsim).
-_DMRS_DL = {13: 12}
-_DMRS_UL = {13: 18, 5: 12}
-_DMRS_ELSE = 6
+MAX_APPLICATIONS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +43,8 @@ class FlowInfo:
     """The slice of the flow's UE at the start."""
     ul_bps: float
     dl_bps: float
+    service: str
+    """The service whose user the flow is; empty for traffic that is no service's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,20 @@ class FrameUpdates:
 
     def __len__(self) -> int:
         return len(self.flow)
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Rows of one table of one flow, oldest first.
+
+    ``flow`` indexes :attr:`EmulatedTestbed.flows`; ``time_ns`` int64 [n], ns of the epoch; ``values``
+    float64 [n, columns], columns and units as the flow's application says, NaN where not known.
+    """
+
+    flow: int
+    table: str
+    time_ns: IntArray
+    values: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +127,17 @@ class Health:
     """Frames forgotten before :meth:`EmulatedTestbed.take_frames` took their last times"""
     events_unreported: int
     """Flow starts and stops forgotten before they were taken"""
+    exchanges_refused: int
+    """Exchanges that never began because as many of their user were under way as its ring holds"""
+    samples_unreported: int
+    """Rows of samples forgotten before :meth:`EmulatedTestbed.take_samples` took them"""
 
 
 class EmulatedTestbed:
     """One emulated testbed. ValueError where the specification cannot be run, OSError for a missing trace.
+
+    An application that breaks its contract ends the run:
+    :class:`agents.emulator.applications.hosting.ApplicationError`.
 
     ``seed`` is 0 or more; ``epoch_ns`` is CLOCK_REALTIME of NR slot 0.
     """
@@ -123,21 +145,30 @@ class EmulatedTestbed:
     def __init__(self, spec: TestbedSpec, *, seed: int, epoch_ns: int = DEFAULT_EPOCH_NS) -> None:
         if not 0 <= seed < 1 << 63:
             raise ValueError(f"seed {seed} is outside 0..2**63 - 1")
-        if len(spec.ues) > MAX_UES or len(spec.flows) > MAX_FLOWS:
+        if len(spec.ues) > MAX_UES or len(spec.flows) + len(spec.users) > MAX_FLOWS:
             raise ValueError(f"more than {MAX_UES} UEs or {MAX_FLOWS} flows")
-        if len(spec.flows) * spec.edge.frames_held > lay.EDGE_QUEUE:
-            raise ValueError(
-                f"edge.frames_held {spec.edge.frames_held} is too many for {len(spec.flows)} flows"
-            )
+        if len(spec.applications) > MAX_APPLICATIONS:
+            raise ValueError(f"more than {MAX_APPLICATIONS} applications")
         self.spec = spec
         self.seed = seed
         self.epoch_ns = epoch_ns
-        self.flows: tuple[FlowInfo, ...] = tuple(self._flow_info(f) for f in spec.flows)
         self._ue_index = {u.ue_id: i for i, u in enumerate(spec.ues)}
         self._slice_index: dict[str, int] = {"": 0}
         self._cqi_snr = cqi_snr(spec.link)
-        self._state = _new_state(spec, seed)
+        self._state = new_state(spec, seed)
         self._cell = self._state.cell[0]
+        self._cell["epoch_ns"] = epoch_ns
+        self._applications: list[HostedApplication] = []
+        first = len(spec.flows)
+        for bit, application in enumerate(spec.applications):
+            self._applications.append(HostedApplication(application, first, seed, self._state, bit))
+            first += len(application.users)
+        self.flows: tuple[FlowInfo, ...] = tuple(self._flow_infos())
+        self._user_of = {
+            user.flow: (application, k)
+            for application in self._applications
+            for k, user in enumerate(application.application.users)
+        }
         n = spec.cell.n_prb
         self._state.slices["quota_ul"] = self._state.slices["quota_dl"] = n
         for i, u in enumerate(spec.ues):
@@ -163,7 +194,13 @@ class EmulatedTestbed:
         """Runs the NR slots up to, not including, ``until_nr_slot``. ValueError for one in the past."""
         if until_nr_slot < self.nr_slot:
             raise ValueError(f"NR slot {until_nr_slot} is before {self.nr_slot}: time does not go back")
-        kernel.advance(self._state, until_nr_slot)
+        if not self._applications:
+            kernel.advance(self._state, until_nr_slot)
+            return
+        due_slot = self._call_applications()
+        while self.nr_slot < until_nr_slot:
+            kernel.advance(self._state, min(until_nr_slot, due_slot))
+            due_slot = self._call_applications()
 
     # -- control -------------------------------------------------------------------------------------
 
@@ -216,6 +253,23 @@ class EmulatedTestbed:
         orders[tail % lay.CLOCK_ORDERS] = due, mhz
         c["orders_head"], c["orders_tail"] = head, tail + 1
 
+    def apply(self, settings: Mapping[str, Settings]) -> None:
+        """Tells applications what their users are to do, from the next NR slot on.
+
+        ``settings`` maps a flow to setting -> values; a flow, or a setting, that is not named keeps what it
+        has. ValueError, which names the flow and the setting, and nothing changed, for a flow that is no
+        application's, a setting that its application does not know, and values that cannot be.
+        """
+        by_application: dict[int, dict[int, Settings]] = {}
+        for flow, values in settings.items():
+            if flow not in self._user_of:
+                raise ValueError(f"flow {flow!r}: no user of an application in the cell")
+            application, user = self._user_of[flow]
+            application.check(user, values)
+            by_application.setdefault(self._applications.index(application), {})[user] = values
+        for number, users in sorted(by_application.items()):
+            self._applications[number].apply(users, self.nr_slot * SLOT_NS)
+
     # -- external flows ------------------------------------------------------------------------------
 
     def send(self, flow: int, direction: str, size: int) -> int:
@@ -225,8 +279,8 @@ class EmulatedTestbed:
         ``tcp.send_buffer_bytes`` are under way. They come out in order (:meth:`delivered`). ValueError for
         another kind of flow.
         """
-        if self.spec.flows[flow].kind != EXTERNAL:
-            raise ValueError(f"flow {self.spec.flows[flow].flow!r} is not external")
+        if self._state.flow[flow]["kind"] != lay.EXTERNAL:
+            raise ValueError(f"flow {self.flows[flow].flow!r} is not external")
         return int(kernel.send(self._state, flow, ("ul", "dl").index(direction), size))
 
     def delivered(self, flow: int, direction: str) -> int:
@@ -313,9 +367,18 @@ class EmulatedTestbed:
                 break
             self._frame_rows = np.empty((2 * len(self._frame_rows), 6), np.int64)
         rows = self._frame_rows[:n].T.copy()
-        times = rows[2:]
-        times[times > 0] += self.epoch_ns
         return FrameUpdates(*rows)
+
+    def take_samples(self) -> list[Samples]:
+        """What the applications have sent since the last call, once for each flow and table with rows."""
+        samples = []
+        for application in self._applications:
+            for rows in application.take_rows():
+                users, first = np.unique(rows.user, return_index=True)
+                for user, a, b in zip(users, first, [*first[1:], len(rows.user)], strict=True):
+                    flow, time_ns = application.first + int(user), rows.time_ns[a:b] + self.epoch_ns
+                    samples.append(Samples(flow, rows.table, time_ns, rows.values[a:b]))
+        return samples
 
     def take_flow_events(self) -> list[FlowEvent]:
         """Starts and stops of flows since the last call, in the order of time."""
@@ -363,7 +426,12 @@ class EmulatedTestbed:
                 if f["kind"] == lay.OPENRTIST:
                     queued = self._frames_underway(i, d)
                 elif f["kind"] == lay.EXTERNAL:
-                    queued = sum(int(p["a"]) for p in self._stream_packets(i, d))
+                    queued = sum(int(p["a"]) for p in self._packets_between_hosts(i, d, lay.STREAM))
+                elif f["kind"] == lay.EXCHANGE:
+                    if f["datagrams"]:
+                        queued = sum(int(p["b"]) for p in self._packets_between_hosts(i, d, lay.DATAGRAM))
+                    else:
+                        queued = self._exchanges_underway(i, d)
                 else:
                     queued = sum(
                         int(p["size"]) for p in self._packets(2 * int(f["ue"]) + d) if p["flow"] == i
@@ -412,13 +480,32 @@ class EmulatedTestbed:
             int(self._state.rlc["stalled"].sum()),
             int(self._state.flow["frame_unreported"].sum()),
             self._events_lost,
+            int(self._state.flow["refused"].sum()),
+            sum(a.samples_lost for a in self._applications),
         )
 
     # -- inside --------------------------------------------------------------------------------------
 
-    def _flow_info(self, f: FlowSpec) -> FlowInfo:
+    def _flow_infos(self) -> Iterator[FlowInfo]:
         of = {u.ue_id: u.slice for u in self.spec.ues}
-        return FlowInfo(f.flow, f.ue_id, of[f.ue_id], f.ul.mean_bps, f.dl.mean_bps)
+        for f in self.spec.flows:
+            service = OPENRTIST_SERVICE if f.kind == OPENRTIST else ""
+            yield FlowInfo(f.flow, f.ue_id, of[f.ue_id], f.ul.mean_bps, f.dl.mean_bps, service)
+        for a in self._applications:
+            for u in a.application.users:
+                yield FlowInfo(u.flow, u.ue_id, of[u.ue_id], u.ul_bps, u.dl_bps, a.service)
+
+    def _call_applications(self) -> int:
+        """Calls the applications that are due; the NR slot in which the next one is."""
+        woken = int(self._cell["wake"])
+        self._cell["wake"] = 0
+        now = self.nr_slot * SLOT_NS
+        due = lay.NEVER
+        for application in self._applications:
+            if application.due_ns() <= now or application.wakes(woken):
+                application.call(now)
+            due = min(due, application.due_ns())
+        return -(-due // SLOT_NS)
 
     def _slice(self, name: str) -> int:
         if name not in self._slice_index and len(self._slice_index) >= lay.MAX_SLICES:
@@ -428,24 +515,31 @@ class EmulatedTestbed:
         return index
 
     def _packets(self, row: int) -> list[np.void]:
-        r = self._state.rlc[row]
-        return _ring(
-            self._state.packets, row * lay.PACKETS, lay.PACKETS, int(r["pk_head"]), int(r["pk_tail"])
-        )
+        r, length = self._state.rlc[row], self.spec.rlc.queue_packets
+        return _ring(self._state.packets, row * length, length, int(r["pk_head"]), int(r["pk_tail"]))
 
-    def _stream_packets(self, i: int, d: int) -> list[np.void]:
-        """Packets of an external flow and direction, wherever they are."""
+    def _packets_between_hosts(self, i: int, d: int, kind: int) -> list[np.void]:
+        """Packets of one kind of a flow and direction, wherever they are between UE and edge host."""
         c, ue = self._cell, int(self._state.flow[i]["ue"])
-        packets = self._packets(2 * ue + d)
+        packets, line = self._packets(2 * ue + d), self.spec.path.line_packets
         if d == lay.UL:
-            packets += _ring(self._state.up, 0, lay.LINE, int(c["up_head"]), int(c["up_tail"]))
+            packets += _ring(self._state.up, 0, line, int(c["up_head"]), int(c["up_tail"]))
         else:
             e = self._state.ue[ue]
-            packets += _ring(self._state.down, 0, lay.LINE, int(c["down_head"]), int(c["down_tail"]))
+            packets += _ring(self._state.down, 0, line, int(c["down_head"]), int(c["down_tail"]))
             packets += _ring(
                 self._state.host, ue * lay.HOST, lay.HOST, int(e["host_head"]), int(e["host_tail"])
             )
-        return [p for p in packets if p["flow"] == i and p["kind"] == lay.STREAM]
+        return [p for p in packets if p["flow"] == i and p["kind"] == kind]
+
+    def _exchanges_underway(self, i: int, d: int) -> int:
+        """Bytes of a connection's messages that have begun and are not at their host."""
+        f, received = self._state.flow[i], int(self._state.tcp[2 * i + d]["rcv"])
+        state, name = ((lay.REQUEST, "ul"), (lay.ANSWER, "dl"))[d]
+        k = np.arange(int(f["returned"]), int(f["begun"]))
+        x = self._state.exchanges[int(f["ring_first"]) + k % int(f["ring"])]
+        x = x[x["state"] == state]
+        return int(np.minimum(x[f"{name}_size"], np.maximum(0, x[f"{name}_end"] - received)).sum())
 
     def _frames_underway(self, i: int, d: int) -> int:
         f, received = self._state.flow[i], int(self._state.tcp[2 * i + d]["rcv"])
@@ -466,233 +560,3 @@ def _count(can_carry: NDArray[np.bool_], first: int, end: int) -> int:
     period = len(can_carry)
     whole, rest = divmod(end - first, period)
     return whole * int(can_carry.sum()) + int(np.roll(can_carry, -(first % period))[:rest].sum())
-
-
-def _ns(ms: float) -> int:
-    return round(ms * 1e6)
-
-
-def _new_state(spec: TestbedSpec, seed: int) -> lay.State:
-    tbs, tdd = _shapes(spec)
-    intervals = [(round(a * 1e9), round(b * 1e9)) for f in spec.flows for a, b in f.active]
-    n_ue, n_flow = len(spec.ues), len(spec.flows)
-    grids = [
-        np.empty(0) if isinstance(u.channel, ChannelProcess) else read_trace(u.channel, spec.link)
-        for u in spec.ues
-    ]
-    s = lay.State(
-        cell=np.zeros(1, lay.CELL),
-        ue=np.zeros(n_ue, lay.UE),
-        rlc=np.zeros(2 * n_ue, lay.RLC),
-        harq=np.zeros(2 * n_ue * 16, lay.HARQ),
-        packets=np.zeros(2 * n_ue * lay.PACKETS, lay.PACKET),
-        segments=np.zeros(2 * n_ue * lay.SEGMENTS, lay.SEGMENT),
-        small=np.zeros((2 * n_ue, lay.SMALL_RINGS), np.int64),
-        slices=np.zeros(lay.MAX_SLICES, lay.SLICE),
-        flow=np.zeros(n_flow, lay.FLOW),
-        tcp=np.zeros(2 * n_flow, lay.TCP),
-        tcp_segments=np.zeros(2 * n_flow * lay.TCP_SEGMENTS, lay.TCP_SEGMENT),
-        frames=np.zeros(n_flow * lay.FRAMES, lay.FRAME),
-        up=np.zeros(lay.LINE, lay.PACKET),
-        down=np.zeros(lay.LINE, lay.PACKET),
-        host=np.zeros(n_ue * lay.HOST, lay.PACKET),
-        edge=np.zeros((lay.EDGE_QUEUE, 2), np.int64),
-        orders=np.zeros((lay.CLOCK_ORDERS, 2), np.int64),
-        events=np.zeros(lay.FLOW_EVENTS, lay.EVENT),
-        scratch=np.zeros(n_ue),
-        intervals=np.array(intervals, np.int64).reshape(-1, 2),
-        tbs=tbs,
-        midpoint=bler_midpoints(spec.link),
-        tdd=tdd,
-        trace=np.concatenate([np.empty(0), *grids]),
-    )
-    _set_cell(s.cell, spec, seed)
-    firsts = np.cumsum([0, *(len(g) for g in grids)])
-    for i in range(n_ue):
-        _set_ue(s, spec, i, int(firsts[i]), len(grids[i]))
-    first = 0
-    for i, f in enumerate(spec.flows):
-        _set_flow(s, spec, i, f, first)
-        first += len(f.active)
-    s.small[:, lay.PUSCH : lay.PUSCH + lay.PUSCH_LEN] = -1
-    s.small[:, lay.ACK_SLOT : lay.ACK_SLOT + lay.ACKS_LEN] = -1
-    return s
-
-
-def _shapes(spec: TestbedSpec) -> tuple[NDArray[np.int32], IntArray]:
-    """Transport block sizes by slot shape and which shape an NR slot of the TDD period has."""
-    c = spec.cell
-    shapes: dict[tuple[str, int], int] = {}
-    tables: list[IntArray] = []
-    tdd = np.zeros((3, c.tdd.period_slots), np.int64)
-    for at in range(c.tdd.period_slots):
-        for row, name, symbols, dmrs in (
-            (0, "ul", c.tdd.ul_symbols_in(at), _DMRS_UL),
-            (1, "dl", c.tdd.dl_symbols_in(at), _DMRS_DL),
-        ):
-            data = symbols - c.control_symbols
-            if data < 1:
-                tdd[row, at] = -1
-                continue
-            if (name, data) not in shapes:
-                shapes[name, data] = len(tables)
-                tables.append(tbs_table(data, c.n_prb, dmrs_re=dmrs.get(data, _DMRS_ELSE)) // 8)
-            tdd[row, at] = shapes[name, data]
-        tdd[2, at] = c.tdd.ul_symbols_in(at) > 0
-    if not tdd[2].any() or not (tdd[1] >= 0).any():
-        raise ValueError(f"TDD pattern {c.tdd.name} has no UL or no DL part")
-    return np.array(tables, np.int32), tdd
-
-
-def _set_cell(cell: NDArray[np.void], spec: TestbedSpec, seed: int) -> None:
-    c, t, e = spec.cell, spec.tcp, spec.edge
-    values: dict[str, float] = {
-        "seed": seed,
-        "next_ns": 0,
-        "ues": len(spec.ues),
-        "flows": len(spec.flows),
-        "slices": 1,
-        "period": c.tdd.period_slots,
-        "n_prb": c.n_prb,
-        "k2": c.k2,
-        "min_grant": c.min_grant_prb,
-        "mac_header": c.mac_header_bytes,
-        "l2_header": c.l2_header_bytes,
-        "ssb_period": c.ssb_period_frames,
-        "ssb_free": min(c.ssb_free_prb, c.n_prb),
-        "prach_period": c.prach_period_frames,
-        "prach_free": min(c.prach_free_prb, c.n_prb),
-        "rounds": c.harq_rounds,
-        "k1_min": c.k2 if c.k1_min is None else c.k1_min,
-        "k1_span": c.k1_span,
-        "acks_per_slot": c.acks_per_ul_slot,
-        "ul_known": 1 + c.pusch_decode_slots + c.sched_lead_slots,
-        "dl_known": 1 + c.sched_lead_slots,
-        "pusch_ns": c.pusch_decode_slots * SLOT_NS,
-        "sr_period": c.sr_period_slots,
-        "sr_known": 1 + c.sr_latency_slots + c.sched_lead_slots,
-        "sr_prohibit": c.sr_prohibit_slots,
-        "retx_bsr": c.retx_bsr_slots,
-        "inactivity": lay.NEVER
-        if c.ul_inactivity_frames is None
-        else c.ul_inactivity_frames * SLOTS_PER_FRAME or c.tdd.period_slots,
-        "max_mcs_ul": c.max_mcs_ul,
-        "max_mcs_dl": c.max_mcs_dl,
-        "mcs_period": c.mcs_period_frames,
-        "mcs_idle": c.mcs_idle_transmissions,
-        "mcs_floor": c.mcs_idle_floor,
-        "am": spec.rlc.mode == "am",
-        "am_slots": math.ceil(spec.rlc.am_retransmit_ms * 1e6 / SLOT_NS),
-        "reordering_ns": _ns(spec.rlc.t_reordering_ms),
-        "queue_limit": spec.rlc.queue_limit_bytes,
-        "ul_forward_ns": _ns(spec.path.ul_forward_ms),
-        "dl_forward_ns": _ns(spec.path.dl_forward_ms) + c.sched_lead_slots * SLOT_NS,
-        "ue_dl_ns": _ns(spec.path.ue_dl_offset_ms),
-        "poll_ns": _ns(spec.path.ue_dl_poll_ms),
-        "mss": t.mss_bytes,
-        "tcp_header": t.header_bytes,
-        "window_0": t.initial_window,
-        "send_buffer": t.send_buffer_bytes,
-        "receive_buffer": t.receive_buffer_bytes,
-        "delack_ns": _ns(t.delayed_ack_ms),
-        "rto_min": _ns(t.min_rto_ms),
-        "rto_max": _ns(t.max_rto_ms),
-        "serving": -1,
-        "edge_end": lay.NEVER,
-        "mhz": e.max_mhz,
-        "lag_ns": _ns(e.clock_lag_ms),
-        "held_max": e.frames_held,
-        "stall_mean_ns": _ns(e.stall_mean_ms),
-        "harq_gain": c.harq_gain_db,
-        "bler_scale": spec.link.bler_scale_db,
-        "bler_lower": c.bler_lower,
-        "bler_upper": c.bler_upper,
-        "bler_keep": c.bler_filter,
-        "pf_keep": 1 - c.pf_forget,
-        "base_ns": e.base_ms * 1e6,
-        "clocked_ns": e.clocked_ms * 1e6,
-        "max_mhz": e.max_mhz,
-        "stall_rate": e.stall_rate_hz,
-        "hold_p": spec.path.ul_hold_rate_hz * FRAME_MS / 1e3,
-        "hold_median": _ns(spec.path.ul_hold_median_ms) / SLOT_NS,
-        "hold_sigma": spec.path.ul_hold_sigma,
-        "hiccup_p": spec.path.hiccup_rate_hz * FRAME_MS / 1e3,
-        "hiccup_min": _ns(spec.path.hiccup_min_ms) / SLOT_NS,
-        "hiccup_max": _ns(spec.path.hiccup_max_ms) / SLOT_NS,
-    }
-    for name, value in values.items():
-        cell[name] = value
-
-
-def _set_ue(s: lay.State, spec: TestbedSpec, i: int, first: int, length: int) -> None:
-    c, channel, e = spec.cell, spec.ues[i].channel, s.ue[i]
-    ul_last = int(np.flatnonzero(s.tdd[2])[-1])
-    e["sr_offset"] = (ul_last + i * c.tdd.period_slots) % c.sr_period_slots
-    e["sr_known_slot"] = e["host_due"] = lay.NEVER
-    e["bsr_slot"] = -1
-    e["rho"] = math.exp(-0.01 / channel.coherence_s)
-    if isinstance(channel, ChannelProcess):
-        e["mean_ul"], e["mean_dl"], e["sd"] = channel.ul_mean_db, channel.dl_mean_db, channel.sd_db
-    else:
-        e["trace_first"], e["trace_len"] = first, length
-        e["trace_hold"] = channel.between == "hold"
-        e["trace_start_s"], e["ul_offset"] = channel.start_s, channel.ul_offset_db
-        e["sd"] = channel.fading_sd_db
-    for row, top in ((2 * i, c.max_mcs_ul), (2 * i + 1, c.max_mcs_dl)):
-        r = s.rlc[row]
-        r["mcs"] = min(c.initial_mcs, top)
-        r["free_harq"] = (1 << c.harq_processes) - 1
-        r["reorder_due"] = r["res_due"] = lay.NEVER
-
-
-def _set_flow(s: lay.State, spec: TestbedSpec, i: int, f: FlowSpec, first: int) -> None:
-    row = s.flow[i]
-    row["ue"] = [u.ue_id for u in spec.ues].index(f.ue_id)
-    row["kind"] = {k: n for n, k in enumerate(FLOW_KINDS)}[f.kind]
-    row["interval"], row["intervals"] = first, first + len(f.active)
-    row["capture_due"] = lay.NEVER
-    row["next_ns"] = round(f.active[0][0] * 1e9) if f.active else lay.NEVER
-    row["frame_ns"] = round(1e9 / f.fps)
-    row["content_ns"] = f.content_s * 1e9
-    row["jitter"] = f.frame_jitter
-    row["poisson"] = f.arrivals == "poisson"
-    row["on_ticks"] = f.on_ticks
-    row["packets"], row["burst"] = f.packets, f.burst_bytes
-    row["gap_min"], row["gap_span"] = f.gap_ms[0] * 1e6, (f.gap_ms[1] - f.gap_ms[0]) * 1e6
-    share = spec.edge.pixel_share
-    row["size"] = 1 - share + share * f.width * f.height / (160 * 80)
-    for name, rate in (("ul", f.ul), ("dl", f.dl)):
-        row[f"{name}_max"] = rate.max_bps
-        row[f"{name}_floor"] = 0.05 * rate.mean_bps
-        row[f"{name}_scale"], row[f"{name}_power"] = _dips(rate)
-    for t in (s.tcp[2 * i], s.tcp[2 * i + 1]):
-        t["cwnd"] = spec.tcp.initial_window * spec.tcp.mss_bytes
-        t["ssthresh"] = 1e18
-        t["rto"] = max(1e9, _ns(spec.tcp.min_rto_ms))
-        t["window"] = t["told"] = spec.tcp.receive_buffer_bytes
-        t["rto_due"] = t["delack_due"] = lay.NEVER
-    own = s.tcp_segments[2 * i * lay.TCP_SEGMENTS : 2 * (i + 1) * lay.TCP_SEGMENTS]
-    own["have"] = -1
-
-
-def _dips(rate: RateSpec) -> tuple[float, float]:
-    """(scale, power) so that max - scale * max(0, z) ** power, z standard normal, has the rate's moments.
-
-    Measured rates sit near their maximum and dip below it. Where the standard deviation is less than the
-    distance from mean to maximum, which no such law has, the mean alone is met.
-    """
-    below = rate.max_bps - rate.mean_bps
-    if below == 0:
-        return 0.0, 1.0
-
-    def moment(p: float) -> float:
-        return 2 ** (p / 2 - 1) * math.gamma((p + 1) / 2) / math.sqrt(math.pi)
-
-    low, high = 0.01, 8.0
-    for _ in range(60):
-        p = (low + high) / 2
-        if moment(2 * p) / moment(p) ** 2 < 1 + (rate.sd_bps / below) ** 2:
-            low = p
-        else:
-            high = p
-    return below / moment(low), low

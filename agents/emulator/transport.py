@@ -13,30 +13,37 @@ from agents.emulator import draws
 from agents.emulator.draws import compiled, inlined
 from agents.emulator.layout import (
     ACK,
+    ANSWER,
+    AT_EDGE,
     BURST_UL,
     CBR_DL,
     CBR_UL,
     CLOCK_ORDERS,
+    COMPLETE,
     DATA,
+    DATAGRAM,
     DL,
     ECHO,
-    EDGE_QUEUE,
+    EXCHANGE,
+    EXTERNAL,
     FLOW_EVENTS,
     FRAMES,
     HOST,
-    LINE,
     NEVER,
     OPENRTIST,
-    PACKETS,
+    PLANNED,
     PROBE,
     RAW,
+    REQUEST,
     STREAM,
     STREAM_ACK,
     STREAM_PACKETS,
     TCP_SEGMENTS,
+    TO_APPLICATION,
+    TO_TESTBED,
     UL,
 )
-from agents.emulator.mac import backlog, enqueue, line_push
+from agents.emulator.mac import backlog, datagram_dropped, enqueue, exchange_over, line_push
 from wire.definitions.nr import SLOT_NS
 
 _SECOND = 1_000_000_000
@@ -193,7 +200,9 @@ def ack_arrived(s: Any, i: int, d: int, k: int, window: int, now: int) -> None:
             t.cwnd = t.ssthresh + 3.0 * c.mss
             t.recover, t.recovering = t.seg_next, 1
             again(s, i, d, t.seg_una, now)
-    if d == UL:
+    if s.flow[i].kind == EXCHANGE:
+        exchange_write(s, i, d)
+    elif d == UL:
         client_write(s, i, now)
     else:
         server_write(s, i, now)
@@ -237,9 +246,13 @@ def data_arrived(s: Any, i: int, d: int, k: int, now: int) -> None:
         t.unacked += 1
     if d == UL:
         s.flow[i].ul_delivered += t.rcv - before
-        server_read(s, i, now)
     else:
         s.flow[i].dl_delivered += t.rcv - before
+    if s.flow[i].kind == EXCHANGE:
+        exchange_read(s, i, d, now)
+    elif d == UL:
+        server_read(s, i, now)
+    else:
         client_read(s, i, now)
     if t.unacked >= 2 or (at_once and t.unacked > 0):
         send_ack(s, i, d, now)
@@ -353,7 +366,7 @@ def stream_arrived(s: Any, p: Any, up: bool, now: int) -> None:
         t.unacked = 0
         back = s.rlc[2 * f.ue + (DL if up else UL)]
         # They are cumulative: where so many packets wait, one less is no loss.
-        if back.pk_tail - back.pk_head < PACKETS // 2:
+        if back.pk_tail - back.pk_head < s.cell[0].queue_packets // 2:
             send_packet(s, p.flow, not up, s.cell[0].tcp_header, STREAM_ACK, 0, 0, now)
 
 
@@ -375,9 +388,9 @@ def stream_send(s: Any, i: int, d: int, size: int) -> int:
             underway = f.dl_offered - f.dl_delivered - f.dl_dropped
         n = min(min(c.mss, size - taken), c.send_buffer - underway)
         whole = n + c.tcp_header
-        if n <= 0 or backlog(r) + whole > c.queue_limit or r.pk_tail - r.pk_head >= PACKETS:
+        if n <= 0 or backlog(r) + whole > c.queue_limit or r.pk_tail - r.pk_head >= c.queue_packets:
             break
-        if d == DL and c.down_tail - c.down_head >= LINE:
+        if d == DL and c.down_tail - c.down_head >= c.line_packets:
             break
         send_packet(s, i, d == UL, whole, STREAM, n, 0, now)
         t.seg_next += 1
@@ -441,12 +454,10 @@ def server_read(s: Any, i: int, now: int) -> None:
         t.read = fr.ul_end
         fr.t_edge_in = now
         touched(fr)
-        s.edge[c.edge_tail & (EDGE_QUEUE - 1), 0] = i
-        s.edge[c.edge_tail & (EDGE_QUEUE - 1), 1] = f.edge_read
-        c.edge_tail += 1
+        k = f.edge_read
         f.edge_read += 1
         f.held += 1
-        inference_start(s, now)
+        gpu_push(s, i, k, now)
     if f.held < c.held_max and f.edge_read == f.frames:
         t.read = t.rcv
     # Tell a sender whose window had closed.
@@ -468,6 +479,16 @@ def stall_of(c: Any, k: int) -> tuple[int, int]:
 
 
 @inlined
+def gpu_push(s: Any, i: int, k: int, now: int) -> None:
+    """Frame or exchange ``k`` of a flow joins the GPU's queue, which has room for all that the rings hold."""
+    c = s.cell[0]
+    s.edge[c.edge_tail & (c.edge_queue - 1), 0] = i
+    s.edge[c.edge_tail & (c.edge_queue - 1), 1] = k
+    c.edge_tail += 1
+    inference_start(s, now)
+
+
+@inlined
 def inference_start(s: Any, now: int) -> None:
     """The GPU takes the next frame if it is free. Work stands still during a stall."""
     c = s.cell[0]
@@ -476,10 +497,14 @@ def inference_start(s: Any, now: int) -> None:
     while c.orders_head < c.orders_tail and s.orders[c.orders_head & (CLOCK_ORDERS - 1), 0] <= now:
         c.mhz = s.orders[c.orders_head & (CLOCK_ORDERS - 1), 1]
         c.orders_head += 1
-    i = s.edge[c.edge_head & (EDGE_QUEUE - 1), 0]
-    c.serving, c.serving_frame = i, s.edge[c.edge_head & (EDGE_QUEUE - 1), 1]
+    i = s.edge[c.edge_head & (c.edge_queue - 1), 0]
+    c.serving, c.serving_frame = i, s.edge[c.edge_head & (c.edge_queue - 1), 1]
     c.edge_head += 1
-    work = int((c.base_ns + c.clocked_ns * c.max_mhz / c.mhz) * s.flow[i].size)
+    if s.flow[i].kind == EXCHANGE:
+        slowdown = (c.base_ns + c.clocked_ns * c.max_mhz / c.mhz) / (c.base_ns + c.clocked_ns)
+        work = int(s.exchanges[place(s, i, c.serving_frame)].gpu_ns * slowdown)
+    else:
+        work = int((c.base_ns + c.clocked_ns * c.max_mhz / c.mhz) * s.flow[i].size)
     c.busy_ns += work
     at, left = now, work
     k = max(0, now // _SECOND - 1)
@@ -501,6 +526,12 @@ def inference_end(s: Any) -> None:
     c = s.cell[0]
     now, i = c.edge_end, c.serving
     f = s.flow[i]
+    if f.kind == EXCHANGE:
+        k = c.serving_frame
+        c.serving, c.edge_end = -1, NEVER
+        inference_start(s, now)
+        edge_work(s, i, k, now)
+        return
     fr = s.frames[i * FRAMES + (c.serving_frame & (FRAMES - 1))]
     c.serving, c.edge_end = -1, NEVER
     fr.t_edge_out = now
@@ -547,6 +578,228 @@ def client_read(s: Any, i: int, now: int) -> None:
         f.returned += 1
 
 
+# -- exchanges ---------------------------------------------------------------------------------------
+#
+# An application (agents.emulator.applications) plans them; a request goes up, the edge works, an answer goes
+# down. Over TCP both are streams. Datagrams are sent all at once and nobody repeats them above RLC and HARQ:
+# a message of which one is lost never arrives, and its exchange has failed.
+
+
+@inlined
+def place(s: Any, i: int, k: int) -> int:
+    """Row of State.exchanges that position ``k`` of a flow's ring has."""
+    f = s.flow[i]
+    return f.ring_first + (k & (f.ring - 1))
+
+
+@inlined
+def exchange_plan(s: Any, i: int, due: int, ul_size: int, gpu_ns: int, edge_ns: int, dl_size: int) -> bool:
+    """An exchange is to begin at ``due``, no earlier than the one before it; False where the ring is full."""
+    c, f = s.cell[0], s.flow[i]
+    seq = f.sequence
+    f.sequence += 1
+    if f.frames - f.returned >= f.ring:
+        f.refused += 1
+        return False
+    k = f.frames
+    x = s.exchanges[place(s, i, k)]
+    if x.changed & TO_TESTBED:
+        f.frame_unreported += 1
+    x.position, x.seq, x.state, x.due, x.changed = k, seq, PLANNED, due, 0
+    x.ul_size, x.gpu_ns, x.edge_ns, x.dl_size = ul_size, gpu_ns, edge_ns, dl_size
+    x.t_ue_sent, x.t_edge_in, x.t_edge_out, x.t_ue_in = -1, -1, -1, -1
+    x.next = -1
+    f.frames += 1
+    f.report_from = max(f.report_from, f.frames - f.ring)
+    f.app_from = max(f.app_from, f.frames - f.ring)
+    f.next_ns = min(f.next_ns, due)
+    c.next_ns = min(c.next_ns, due)
+    return True
+
+
+@inlined
+def exchanges_withdrawn(s: Any, i: int, now: int) -> int:
+    """Takes back what a flow has planned for ``now`` or later; how many exchanges that were."""
+    f = s.flow[i]
+    n = 0
+    while f.frames > f.begun and s.exchanges[place(s, i, f.frames - 1)].due >= now:
+        f.frames -= 1
+        n += 1
+    f.sequence -= n
+    return n
+
+
+@inlined
+def exchange_begin(s: Any, i: int, now: int) -> None:
+    """The UE sends a request or, where there is none, the edge begins by itself."""
+    f = s.flow[i]
+    k = f.begun
+    x = s.exchanges[place(s, i, k)]
+    f.begun += 1
+    x.t_ue_sent, x.changed = now, TO_TESTBED | TO_APPLICATION
+    if x.ul_size == 0:
+        request_received(s, i, k, now)
+        return
+    x.state = REQUEST
+    f.ul_offered += x.ul_size
+    x.ul_end, x.ul_left = f.ul_offered, x.ul_size
+    if f.datagrams == 1:
+        datagrams(s, i, k, True, x.ul_size, now)
+    else:
+        exchange_write(s, i, UL)
+        tcp_output(s, i, UL, now)
+
+
+@compiled
+def datagrams(s: Any, i: int, k: int, up: bool, size: int, now: int) -> None:
+    """A message goes out in datagrams, all at once."""
+    c, f = s.cell[0], s.flow[i]
+    left = size
+    while left > 0:
+        n = min(left, c.udp_payload)
+        left -= n
+        if up:
+            if not enqueue(s, 2 * f.ue + UL, n + c.udp_header, i, DATAGRAM, k, n):
+                datagram_dropped(s, i, True, k, n)
+        else:
+            if c.down_tail - c.down_head >= c.line_packets:
+                datagram_dropped(s, i, False, k, n)
+            send_packet(s, i, False, n + c.udp_header, DATAGRAM, k, n, now)
+
+
+@compiled
+def datagram_arrived(s: Any, i: int, k: int, size: int, up: bool, now: int) -> None:
+    """A datagram is at its host; with the last one the message is there. Its order is of no account."""
+    f = s.flow[i]
+    x = s.exchanges[place(s, i, k)]
+    stands = x.position == k
+    if up:
+        f.ul_delivered += size
+        if stands and x.state == REQUEST:
+            x.ul_left -= size
+            if x.ul_left == 0:
+                request_received(s, i, k, now)
+    else:
+        f.dl_delivered += size
+        if stands and x.state == ANSWER:
+            x.dl_left -= size
+            if x.dl_left == 0:
+                answer_received(s, i, k, now)
+
+
+@inlined
+def exchange_write(s: Any, i: int, d: int) -> None:
+    """What has begun goes into the socket's send buffer, in the order in which it began."""
+    f = s.flow[i]
+    left = (f.ul_offered if d == UL else f.dl_offered) - s.tcp[2 * i + d].app
+    if left > 0:
+        write(s, i, d, left)
+
+
+@compiled
+def exchange_read(s: Any, i: int, d: int, now: int) -> None:
+    """The host reads all that has come, so that a message larger than the window streams through it."""
+    f, t = s.flow[i], s.tcp[2 * i + d]
+    t.read = t.rcv
+    if d == UL:
+        # Without a request nothing comes here, and the ring goes on.
+        f.edge_read = max(f.edge_read, f.returned)
+        while f.edge_read < f.begun:
+            x = s.exchanges[place(s, i, f.edge_read)]
+            if x.ul_size > 0 and x.ul_end > t.rcv:
+                return
+            f.edge_read += 1
+            if x.ul_size > 0:
+                request_received(s, i, f.edge_read - 1, now)
+    else:
+        while f.answer_head >= 0:
+            k = f.answer_head
+            x = s.exchanges[place(s, i, k)]
+            if x.dl_end > t.rcv:
+                return
+            f.answer_head = x.next
+            if f.answer_head < 0:
+                f.answer_tail = -1
+            answer_received(s, i, k, now)
+
+
+@compiled
+def request_received(s: Any, i: int, k: int, now: int) -> None:
+    """A request is at the edge, whose GPU comes first."""
+    x = s.exchanges[place(s, i, k)]
+    x.state, x.t_edge_in, x.changed = AT_EDGE, now, TO_TESTBED | TO_APPLICATION
+    if x.gpu_ns > 0:
+        gpu_push(s, i, k, now)
+    else:
+        edge_work(s, i, k, now)
+
+
+@compiled
+def edge_work(s: Any, i: int, k: int, now: int) -> None:
+    """The rest of the edge's work, beside that of other exchanges: a list by the time at which it is done."""
+    f, x = s.flow[i], s.exchanges[place(s, i, k)]
+    x.ready = now + x.edge_ns
+    before, after = -1, f.edge_work
+    while after >= 0 and s.exchanges[place(s, i, after)].ready <= x.ready:
+        before, after = after, s.exchanges[place(s, i, after)].next
+    x.next = after
+    if before < 0:
+        f.edge_work = k
+    else:
+        s.exchanges[place(s, i, before)].next = k
+    if x.ready < f.next_ns:
+        f.next_ns = x.ready
+        s.cell[0].next_ns = min(s.cell[0].next_ns, x.ready)
+
+
+@inlined
+def answer(s: Any, i: int, now: int) -> None:
+    """The edge is done with an exchange and sends what goes back."""
+    f = s.flow[i]
+    k = f.edge_work
+    x = s.exchanges[place(s, i, k)]
+    f.edge_work, x.next = x.next, -1
+    x.t_edge_out, x.changed = now, TO_TESTBED | TO_APPLICATION
+    if x.dl_size == 0:
+        exchange_over(s, i, x, COMPLETE)
+        return
+    x.state = ANSWER
+    f.dl_offered += x.dl_size
+    x.dl_end, x.dl_left = f.dl_offered, x.dl_size
+    if f.datagrams == 1:
+        datagrams(s, i, k, False, x.dl_size, now)
+        return
+    if f.answer_tail >= 0:
+        s.exchanges[place(s, i, f.answer_tail)].next = k
+    else:
+        f.answer_head = k
+    f.answer_tail = k
+    exchange_write(s, i, DL)
+    tcp_output(s, i, DL, now)
+
+
+@inlined
+def answer_received(s: Any, i: int, k: int, now: int) -> None:
+    x = s.exchanges[place(s, i, k)]
+    x.t_ue_in, x.changed = now, TO_TESTBED | TO_APPLICATION
+    exchange_over(s, i, x, COMPLETE)
+
+
+@inlined
+def exchange_due(s: Any, i: int) -> int:
+    """The next instant of a flow of exchanges that is no timer of TCP: one begins, or the edge is done."""
+    f = s.flow[i]
+    t = NEVER
+    if f.begun < f.frames:
+        t = s.exchanges[place(s, i, f.begun)].due
+    if f.edge_work >= 0:
+        t = min(t, s.exchanges[place(s, i, f.edge_work)].ready)
+    return t
+
+
+# -- instants ----------------------------------------------------------------------------------------
+
+
 @inlined
 def flow_timers(s: Any, i: int) -> None:
     """Brings a flow's next instant up to date."""
@@ -556,6 +809,8 @@ def flow_timers(s: Any, i: int) -> None:
         t = s.intervals[f.interval, f.active]
     if f.active == 1:
         t = min(t, f.capture_due)
+    if f.kind == EXCHANGE:
+        t = min(t, exchange_due(s, i))
     f.next_ns = min(t, min(min(a.rto_due, a.delack_due), min(b.rto_due, b.delack_due)))
 
 
@@ -572,7 +827,7 @@ def flow_event(s: Any, i: int, now: int) -> None:
             if f.kind == OPENRTIST and f.left == 0:
                 # The camera's phase: flows that start together do not capture together.
                 f.capture_due = now + int(draws.uniform(c.seed, draws.PHASE, i, f.interval) * f.frame_ns)
-            elif f.kind >= CBR_UL:
+            elif CBR_UL <= f.kind < EXTERNAL:
                 f.capture_due = now + int(draws.uniform(c.seed, draws.PHASE, i, f.interval) * f.gap_min)
         else:
             f.active = 0
@@ -583,6 +838,10 @@ def flow_event(s: Any, i: int, now: int) -> None:
             client_capture(s, i, now)
         else:
             emission(s, i, now)
+    elif f.kind == EXCHANGE and f.edge_work >= 0 and s.exchanges[place(s, i, f.edge_work)].ready <= now:
+        answer(s, i, now)
+    elif f.kind == EXCHANGE and f.begun < f.frames and s.exchanges[place(s, i, f.begun)].due <= now:
+        exchange_begin(s, i, now)
     else:
         for d in (UL, DL):
             t = s.tcp[2 * i + d]
@@ -602,6 +861,9 @@ def packet_arrived(s: Any, p: Any, up: bool, now: int) -> None:
     if p.kind >= STREAM:
         if p.kind == STREAM:
             stream_arrived(s, p, up, now)
+        elif p.kind == DATAGRAM:
+            datagram_arrived(s, i, p.a, p.b, up, now)
+            flow_timers(s, i)
         return
     if p.kind == DATA:
         data_arrived(s, i, UL if up else DL, p.a, now)
@@ -616,10 +878,10 @@ def instants(s: Any, until: int) -> None:
     c = s.cell[0]
     while True:
         t, source, which = c.edge_end, 0, 0
-        if c.up_head < c.up_tail and s.up[c.up_head & (LINE - 1)].due < t:
-            t, source = s.up[c.up_head & (LINE - 1)].due, 1
-        if c.down_head < c.down_tail and s.down[c.down_head & (LINE - 1)].due < t:
-            t, source = s.down[c.down_head & (LINE - 1)].due, 2
+        if c.up_head < c.up_tail and s.up[c.up_head & (c.line_packets - 1)].due < t:
+            t, source = s.up[c.up_head & (c.line_packets - 1)].due, 1
+        if c.down_head < c.down_tail and s.down[c.down_head & (c.line_packets - 1)].due < t:
+            t, source = s.down[c.down_head & (c.line_packets - 1)].due, 2
         for u in range(c.ues):
             if s.ue[u].host_due < t:
                 t, source, which = s.ue[u].host_due, 3, u
@@ -634,16 +896,18 @@ def instants(s: Any, until: int) -> None:
             inference_end(s)
             flow_timers(s, i)
         elif source == 1:
-            p = s.up[c.up_head & (LINE - 1)]
+            p = s.up[c.up_head & (c.line_packets - 1)]
             c.up_head += 1
             packet_arrived(s, p, True, t)
         elif source == 2:
-            p = s.down[c.down_head & (LINE - 1)]
+            p = s.down[c.down_head & (c.line_packets - 1)]
             c.down_head += 1
             if p.kind == PROBE:
                 offer(s, p.flow, DL, p.size, p.kind, p.a)
             else:
                 taken = enqueue(s, 2 * s.flow[p.flow].ue + DL, p.size, p.flow, p.kind, p.a, p.b)
+                if p.kind == DATAGRAM and not taken:
+                    datagram_dropped(s, p.flow, False, p.a, p.b)
                 if p.kind == STREAM and not taken:
                     s.flow[p.flow].dl_dropped += p.a
                     s.tcp[2 * p.flow + DL].seg_una += 1

@@ -33,12 +33,14 @@ def warm_up(spec: TestbedSpec | None = None) -> tuple[float, bool]:
     told.start()
     try:
         from agents.emulator import kernel
+        from agents.emulator.build import new_state
         from agents.emulator.spec import EXTERNAL, FlowSpec, TestbedSpec, UeSpec
         from agents.emulator.testbed import EmulatedTestbed
 
-        if spec is None:
-            flows = [FlowSpec("flow-1", "ue-1"), FlowSpec("flow-2", "ue-1", (), kind=EXTERNAL)]
-            spec = TestbedSpec([UeSpec("ue-1", 1)], flows)
+        flows = [FlowSpec("flow-1", "ue-1"), FlowSpec("flow-2", "ue-1", (), kind=EXTERNAL)]
+        default = TestbedSpec([UeSpec("ue-1", 1)], flows)
+        kernel.compile_exchanges(new_state(default, 0))
+        spec = spec or default
         bed = EmulatedTestbed(spec, seed=0)
         bed.set_quotas({}, {})
         bed.set_gpu_mhz(spec.edge.max_mhz)
@@ -54,7 +56,7 @@ def warm_up(spec: TestbedSpec | None = None) -> tuple[float, bool]:
     finally:
         told.cancel()
     seconds = perf_counter() - start
-    compiled = any(f.stats.cache_misses for f in (kernel.advance, kernel.collect, kernel.send))
+    compiled = any(f.stats.cache_misses for f in kernel.ENTRY_POINTS)
     if seconds > _PATIENCE_S:
         log.warning("emulated cell ready after %.0f s", seconds)
     return seconds, compiled

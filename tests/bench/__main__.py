@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from tests.bench import (
     edge_agent,
     emulation,
+    exchanges,
     frame_transport,
     memory,
     policies,
@@ -26,6 +27,7 @@ _ALL = (
     report_rate,
     policies,
     emulation,
+    exchanges,
     scaling,
     memory,
     user_plane,

@@ -1,0 +1,58 @@
+"""The applications of the emulated UEs by name. A module is imported when its application is asked for.
+
+An application of another distribution is found through the entry-point group ``prbandit.applications``, whose
+names are the applications' and whose values are their classes (``module:Class``); one of a program's own
+through :func:`register`. How to write one: :mod:`agents.emulator.applications.base`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Final
+
+from agents.emulator.applications.base import Application
+
+GROUP: Final = "prbandit.applications"
+
+_APPLICATIONS: dict[str, str] = {}
+"""Name -> ``module:Class``."""
+
+
+def names() -> tuple[str, ...]:
+    """The applications there are, by name; none is imported."""
+    return tuple(sorted({*_APPLICATIONS, *(e.name for e in entry_points(group=GROUP))}))
+
+
+def register(name: str, path: str) -> None:
+    """Makes the class at ``path``, a ``module:Class``, known as ``name``; ValueError where it is taken."""
+    if _APPLICATIONS.setdefault(name, path) != path:
+        raise ValueError(f"application {name!r} is {_APPLICATIONS[name]} already")
+
+
+def load(name: str) -> type[Application]:
+    """The class of an application.
+
+    ValueError for a name that there is not, and for a class that is no application of this name; ImportError
+    and AttributeError where its module or its class is missing.
+    """
+    if name in _APPLICATIONS:
+        module, _, attribute = _APPLICATIONS[name].partition(":")
+        found = getattr(import_module(module), attribute)
+    else:
+        found = _entry_point(name).load()
+    if not (isinstance(found, type) and issubclass(found, Application)):
+        raise ValueError(f"application {name!r}: {found!r} is no subclass of Application")
+    if found.name != name:
+        raise ValueError(f"application {name!r}: {found.__qualname__} calls itself {found.name!r}")
+    return found
+
+
+def _entry_point(name: str) -> EntryPoint:
+    found = tuple(entry_points(group=GROUP, name=name))
+    if not found:
+        raise ValueError(f"application {name!r} is none of: {', '.join(names()) or '(there are none)'}")
+    places = sorted({e.value for e in found})
+    if len(places) > 1:
+        raise ValueError(f"application {name!r} comes from several places: {', '.join(places)}")
+    return found[0]
