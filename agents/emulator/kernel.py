@@ -81,7 +81,7 @@ def _entry_points(digest: int) -> tuple[Any, ...]:
                 f = s.flow[i]
                 if f.kind == EXCHANGE:
                     for q in range(f.report_from, f.begun):
-                        x = s.exchanges[place(s, i, q)]
+                        x = s.exchanges[place(f, q)]
                         if x.changed & TO_TESTBED:
                             if pass_ == 1:
                                 out[k, 0], out[k, 1] = i, x.seq
@@ -147,7 +147,7 @@ def _entry_points(digest: int) -> tuple[Any, ...]:
             for i in range(first, end):
                 f = s.flow[i]
                 for q in range(f.app_from, f.begun):
-                    x = s.exchanges[place(s, i, q)]
+                    x = s.exchanges[place(f, q)]
                     if x.changed & TO_APPLICATION:
                         if pass_ == 1:
                             out[k, 0], out[k, 1] = i - first, x.seq

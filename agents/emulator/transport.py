@@ -502,7 +502,7 @@ def inference_start(s: Any, now: int) -> None:
     c.edge_head += 1
     if s.flow[i].kind == EXCHANGE:
         slowdown = (c.base_ns + c.clocked_ns * c.max_mhz / c.mhz) / (c.base_ns + c.clocked_ns)
-        work = int(s.exchanges[place(s, i, c.serving_frame)].gpu_ns * slowdown)
+        work = int(s.exchanges[place(s.flow[i], c.serving_frame)].gpu_ns * slowdown)
     else:
         work = int((c.base_ns + c.clocked_ns * c.max_mhz / c.mhz) * s.flow[i].size)
     c.busy_ns += work
@@ -586,9 +586,8 @@ def client_read(s: Any, i: int, now: int) -> None:
 
 
 @inlined
-def place(s: Any, i: int, k: int) -> int:
+def place(f: Any, k: int) -> int:
     """Row of State.exchanges that position ``k`` of a flow's ring has."""
-    f = s.flow[i]
     return f.ring_first + (k & (f.ring - 1))
 
 
@@ -602,7 +601,7 @@ def exchange_plan(s: Any, i: int, due: int, ul_size: int, gpu_ns: int, edge_ns: 
         f.refused += 1
         return False
     k = f.frames
-    x = s.exchanges[place(s, i, k)]
+    x = s.exchanges[place(f, k)]
     if x.changed & TO_TESTBED:
         f.frame_unreported += 1
     x.position, x.seq, x.state, x.due, x.changed = k, seq, PLANNED, due, 0
@@ -622,7 +621,7 @@ def exchanges_withdrawn(s: Any, i: int, now: int) -> int:
     """Takes back what a flow has planned for ``now`` or later; how many exchanges that were."""
     f = s.flow[i]
     n = 0
-    while f.frames > f.begun and s.exchanges[place(s, i, f.frames - 1)].due >= now:
+    while f.frames > f.begun and s.exchanges[place(f, f.frames - 1)].due >= now:
         f.frames -= 1
         n += 1
     f.sequence -= n
@@ -634,7 +633,7 @@ def exchange_begin(s: Any, i: int, now: int) -> None:
     """The UE sends a request or, where there is none, the edge begins by itself."""
     f = s.flow[i]
     k = f.begun
-    x = s.exchanges[place(s, i, k)]
+    x = s.exchanges[place(f, k)]
     f.begun += 1
     x.t_ue_sent, x.changed = now, TO_TESTBED | TO_APPLICATION
     if x.ul_size == 0:
@@ -643,35 +642,36 @@ def exchange_begin(s: Any, i: int, now: int) -> None:
     x.state = REQUEST
     f.ul_offered += x.ul_size
     x.ul_end, x.ul_left = f.ul_offered, x.ul_size
-    if f.datagrams == 1:
-        datagrams(s, i, k, True, x.ul_size, now)
-    else:
-        exchange_write(s, i, UL)
-        tcp_output(s, i, UL, now)
+    send_message(s, i, UL, k, x.ul_size, now)
 
 
 @compiled
-def datagrams(s: Any, i: int, k: int, up: bool, size: int, now: int) -> None:
-    """A message goes out in datagrams, all at once."""
+def send_message(s: Any, i: int, d: int, k: int, size: int, now: int) -> None:
+    """The request or the answer of exchange ``k`` goes into the connection, or out in datagrams at once."""
     c, f = s.cell[0], s.flow[i]
+    if f.datagrams == 0:
+        exchange_write(s, i, d)
+        tcp_output(s, i, d, now)
+        return
     left = size
     while left > 0:
         n = min(left, c.udp_payload)
         left -= n
-        if up:
-            if not enqueue(s, 2 * f.ue + UL, n + c.udp_header, i, DATAGRAM, k, n):
-                datagram_dropped(s, i, True, k, n)
+        if d == UL:
+            taken = enqueue(s, 2 * f.ue + UL, n + c.udp_header, i, DATAGRAM, k, n)
         else:
-            if c.down_tail - c.down_head >= c.line_packets:
-                datagram_dropped(s, i, False, k, n)
-            send_packet(s, i, False, n + c.udp_header, DATAGRAM, k, n, now)
+            taken = c.down_tail - c.down_head < c.line_packets
+            due, whole = now + c.dl_forward_ns, n + c.udp_header
+            c.down_tail = line_push(c, s.down, c.down_head, c.down_tail, due, whole, i, DATAGRAM, k, n)
+        if not taken:
+            datagram_dropped(s, i, d == UL, k, n)
 
 
 @compiled
 def datagram_arrived(s: Any, i: int, k: int, size: int, up: bool, now: int) -> None:
     """A datagram is at its host; with the last one the message is there. Its order is of no account."""
     f = s.flow[i]
-    x = s.exchanges[place(s, i, k)]
+    x = s.exchanges[place(f, k)]
     stands = x.position == k
     if up:
         f.ul_delivered += size
@@ -705,7 +705,7 @@ def exchange_read(s: Any, i: int, d: int, now: int) -> None:
         # Without a request nothing comes here, and the ring goes on.
         f.edge_read = max(f.edge_read, f.returned)
         while f.edge_read < f.begun:
-            x = s.exchanges[place(s, i, f.edge_read)]
+            x = s.exchanges[place(f, f.edge_read)]
             if x.ul_size > 0 and x.ul_end > t.rcv:
                 return
             f.edge_read += 1
@@ -714,7 +714,7 @@ def exchange_read(s: Any, i: int, d: int, now: int) -> None:
     else:
         while f.answer_head >= 0:
             k = f.answer_head
-            x = s.exchanges[place(s, i, k)]
+            x = s.exchanges[place(f, k)]
             if x.dl_end > t.rcv:
                 return
             f.answer_head = x.next
@@ -726,7 +726,7 @@ def exchange_read(s: Any, i: int, d: int, now: int) -> None:
 @compiled
 def request_received(s: Any, i: int, k: int, now: int) -> None:
     """A request is at the edge, whose GPU comes first."""
-    x = s.exchanges[place(s, i, k)]
+    x = s.exchanges[place(s.flow[i], k)]
     x.state, x.t_edge_in, x.changed = AT_EDGE, now, TO_TESTBED | TO_APPLICATION
     if x.gpu_ns > 0:
         gpu_push(s, i, k, now)
@@ -737,16 +737,17 @@ def request_received(s: Any, i: int, k: int, now: int) -> None:
 @compiled
 def edge_work(s: Any, i: int, k: int, now: int) -> None:
     """The rest of the edge's work, beside that of other exchanges: a list by the time at which it is done."""
-    f, x = s.flow[i], s.exchanges[place(s, i, k)]
+    f = s.flow[i]
+    x = s.exchanges[place(f, k)]
     x.ready = now + x.edge_ns
     before, after = -1, f.edge_work
-    while after >= 0 and s.exchanges[place(s, i, after)].ready <= x.ready:
-        before, after = after, s.exchanges[place(s, i, after)].next
+    while after >= 0 and s.exchanges[place(f, after)].ready <= x.ready:
+        before, after = after, s.exchanges[place(f, after)].next
     x.next = after
     if before < 0:
         f.edge_work = k
     else:
-        s.exchanges[place(s, i, before)].next = k
+        s.exchanges[place(f, before)].next = k
     if x.ready < f.next_ns:
         f.next_ns = x.ready
         s.cell[0].next_ns = min(s.cell[0].next_ns, x.ready)
@@ -757,7 +758,7 @@ def answer(s: Any, i: int, now: int) -> None:
     """The edge is done with an exchange and sends what goes back."""
     f = s.flow[i]
     k = f.edge_work
-    x = s.exchanges[place(s, i, k)]
+    x = s.exchanges[place(f, k)]
     f.edge_work, x.next = x.next, -1
     x.t_edge_out, x.changed = now, TO_TESTBED | TO_APPLICATION
     if x.dl_size == 0:
@@ -766,21 +767,18 @@ def answer(s: Any, i: int, now: int) -> None:
     x.state = ANSWER
     f.dl_offered += x.dl_size
     x.dl_end, x.dl_left = f.dl_offered, x.dl_size
-    if f.datagrams == 1:
-        datagrams(s, i, k, False, x.dl_size, now)
-        return
-    if f.answer_tail >= 0:
-        s.exchanges[place(s, i, f.answer_tail)].next = k
-    else:
-        f.answer_head = k
-    f.answer_tail = k
-    exchange_write(s, i, DL)
-    tcp_output(s, i, DL, now)
+    if f.datagrams == 0:
+        if f.answer_tail >= 0:
+            s.exchanges[place(f, f.answer_tail)].next = k
+        else:
+            f.answer_head = k
+        f.answer_tail = k
+    send_message(s, i, DL, k, x.dl_size, now)
 
 
 @inlined
 def answer_received(s: Any, i: int, k: int, now: int) -> None:
-    x = s.exchanges[place(s, i, k)]
+    x = s.exchanges[place(s.flow[i], k)]
     x.t_ue_in, x.changed = now, TO_TESTBED | TO_APPLICATION
     exchange_over(s, i, x, COMPLETE)
 
@@ -791,9 +789,9 @@ def exchange_due(s: Any, i: int) -> int:
     f = s.flow[i]
     t = NEVER
     if f.begun < f.frames:
-        t = s.exchanges[place(s, i, f.begun)].due
+        t = s.exchanges[place(f, f.begun)].due
     if f.edge_work >= 0:
-        t = min(t, s.exchanges[place(s, i, f.edge_work)].ready)
+        t = min(t, s.exchanges[place(f, f.edge_work)].ready)
     return t
 
 
@@ -838,9 +836,9 @@ def flow_event(s: Any, i: int, now: int) -> None:
             client_capture(s, i, now)
         else:
             emission(s, i, now)
-    elif f.kind == EXCHANGE and f.edge_work >= 0 and s.exchanges[place(s, i, f.edge_work)].ready <= now:
+    elif f.kind == EXCHANGE and f.edge_work >= 0 and s.exchanges[place(f, f.edge_work)].ready <= now:
         answer(s, i, now)
-    elif f.kind == EXCHANGE and f.begun < f.frames and s.exchanges[place(s, i, f.begun)].due <= now:
+    elif f.kind == EXCHANGE and f.begun < f.frames and s.exchanges[place(f, f.begun)].due <= now:
         exchange_begin(s, i, now)
     else:
         for d in (UL, DL):

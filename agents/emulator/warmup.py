@@ -22,12 +22,14 @@ def warm_up(spec: TestbedSpec | None = None) -> tuple[float, bool]:
     """Runs an emulated testbed for a while, so that nothing is left to compile.
 
     ``spec``: the testbed that will run; without it, one that uses all of the compiled code. Returns the
-    seconds that it took, and whether anything was compiled: that takes up to a minute, once for an
+    seconds that it took, and whether anything was compiled: that takes a minute or two, once for an
     installation, and the log says what is being waited for.
     """
     start = perf_counter()
     told = threading.Timer(
-        _PATIENCE_S, log.warning, ["preparing the emulated cell: its first start compiles it, up to a minute"]
+        _PATIENCE_S,
+        log.warning,
+        ["preparing the emulated cell: its first start compiles it, a minute or two"],
     )
     told.daemon = True
     told.start()

@@ -775,7 +775,7 @@ def test_a_long_wait_for_the_cell_is_told_of(monkeypatch, caplog):
     monkeypatch.setattr(warmup, "_PATIENCE_S", 0.0)
     warm_up()
     first, last = caplog.messages
-    assert first == "preparing the emulated cell: its first start compiles it, up to a minute"
+    assert first == "preparing the emulated cell: its first start compiles it, a minute or two"
     assert last.startswith("emulated cell ready after")
 
 
