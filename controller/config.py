@@ -26,7 +26,7 @@ from controller import slicing
 from controller.allocators import service
 from controller.allocators.base import Options
 from controller.core.hops import Carrier
-from controller.core.observation import Mode
+from controller.core.observation import Flow, Mode
 from controller.core.spec import LoopSpec, Share, SliceSpec
 from wire.definitions.nr import TDD_PATTERNS, TddPattern
 
@@ -250,8 +250,34 @@ class OnOff(_Strict):
     min_off_s: Annotated[float, Field(ge=0)] = 0.0
 
 
+class UserGroup(BaseModel):
+    """Users of one application. Every key that is not one of these is an option of the application.
+
+    They are on the UEs that are bound to ``slice`` (empty: on those that are bound to none, background
+    traffic), one after the other. ``schedule`` as in :class:`Emulation`; rates are what their flows announce,
+    bit/s.
+    """
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    application: Name
+    slice: str = ""
+    count: Annotated[int, Field(ge=1, le=512)] = 1
+    schedule: Literal["described", "published", "always"] = "always"
+    transport: Literal["tcp", "udp"] = "tcp"
+    ul_bps: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    dl_bps: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The application's own."""
+        return dict(self.model_extra or {})
+
+
 class Emulation(_Strict):
-    """The emulated testbed. All flows run over one UE unless ``ues`` says otherwise.
+    """The emulated testbed: ``flows`` of OpenRTiST, and ``users`` of other applications.
+
+    All flows run over one UE unless ``ues`` says otherwise.
 
     ``schedule``: ``described`` (exponential on and off with both minimums), ``published`` (as the authors'
     generator really did it, seed 4) or ``always`` (every flow from start to end). ``channel_trace`` is a
@@ -268,6 +294,12 @@ class Emulation(_Strict):
     schedule: Literal["described", "published", "always"] = "described"
     on_off: OnOff | None = None
     channel_trace: str | None = None
+    users: tuple[UserGroup, ...] = ()
+
+    @field_validator("users", mode="before")
+    @classmethod
+    def _list(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
 
     @field_validator("tdd")
     @classmethod
@@ -278,8 +310,12 @@ class Emulation(_Strict):
 
     @model_validator(mode="after")
     def _needs_times(self) -> Emulation:
-        if self.schedule != "always" and self.on_off is None:
-            raise ValueError(f"schedule {self.schedule} needs on_off")
+        for schedule in (self.schedule, *(group.schedule for group in self.users)):
+            if schedule != "always" and self.on_off is None:
+                raise ValueError(f"schedule {schedule} needs on_off")
+        names = [group.application for group in self.users]
+        if len(set(names)) != len(names):
+            raise ValueError(f"an application has one group of users, not {names}")
         return self
 
 
@@ -324,6 +360,29 @@ class Config(_Strict):
     def to_yaml(self) -> str:
         """The resolved configuration, every default written out."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+    def service_of(self, cell_id: str, flow: Flow, service: str = "") -> str:
+        """The service of a flow's slice.
+
+        ValueError, naming the flow, for a slice that the cell does not have, and where the flow says that it
+        is of another ``service``.
+        """
+        slices = {s.id: s.service for c in self.cells if c.id == cell_id for s in c.slices}
+        if flow.slice not in slices:
+            raise ValueError(
+                f"FlowStart of flow {flow.flow!r}: unknown slice {flow.slice!r}; slices: {', '.join(slices)}"
+            )
+        if service and service != slices[flow.slice]:
+            raise ValueError(
+                f"FlowStart of flow {flow.flow!r}: of service {service!r}, "
+                f"slice {flow.slice!r} is of {slices[flow.slice]!r}"
+            )
+        return slices[flow.slice]
+
+    def tables_of(self, cell_id: str, flow: Flow) -> dict[str, int]:
+        """How many columns each table has that the users of a flow's service send; ValueError as above."""
+        tables = service(self.service_of(cell_id, flow)).tables
+        return {name: len(columns) for name, columns in tables.items()}
 
     def loop_spec(self, cell_id: str, n_prb: int, scs_khz: int, tdd: TddPattern) -> LoopSpec:
         """The control loop of a cell with the carrier that it reported; ValueError where they disagree."""

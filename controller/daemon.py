@@ -14,7 +14,6 @@ from typing import Any
 
 import grpc
 
-from controller.allocators import service as find_service
 from controller.cell import Acted, ControlledCell
 from controller.commands import Commands
 from controller.config import CellModel, Config
@@ -361,25 +360,11 @@ class Daemon:
 
     def _check_flow(self, cell_id: str, flow: Flow, service: str) -> None:
         """ValueError for a flow of a slice that the cell does not have, or of another service; any thread."""
-        of = self._service_of(cell_id, flow)
-        if service and service != of:
-            raise ValueError(
-                f"FlowStart of flow {flow.flow!r}: of service {service!r}, slice {flow.slice!r} is {of!r}"
-            )
-
-    def _service_of(self, cell_id: str, flow: Flow) -> str:
-        slices = {s.id: s.service for c in self.config.cells if c.id == cell_id for s in c.slices}
-        try:
-            return slices[flow.slice]
-        except KeyError:
-            raise ValueError(
-                f"FlowStart of flow {flow.flow!r}: unknown slice {flow.slice!r}; slices: {', '.join(slices)}"
-            ) from None
+        self.config.service_of(cell_id, flow, service)
 
     def _tables(self, cell_id: str, flow: Flow) -> Mapping[str, int]:
         """How many columns each table of a flow's service has; any thread."""
-        tables = find_service(self._service_of(cell_id, flow)).tables
-        return {name: len(columns) for name, columns in tables.items()}
+        return self.config.tables_of(cell_id, flow)
 
     # ---- one control slot ---------------------------------------------------------------------------------
 

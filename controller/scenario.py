@@ -10,6 +10,7 @@ from typing import Any
 from agents.emulator import schedule
 from agents.emulator.channel import read_trace
 from agents.emulator.spec import (
+    ApplicationSpec,
     CellSpec,
     ChannelProcess,
     ChannelTrace,
@@ -18,8 +19,9 @@ from agents.emulator.spec import (
     LinkSpec,
     TestbedSpec,
     UeSpec,
+    UserSpec,
 )
-from controller.config import CellModel, Config, Emulation
+from controller.config import CellModel, Config, Emulation, UserGroup
 from wire.definitions.nr import TDD_PATTERNS
 
 SUFFIXES = (".csv", ".csv.gz")
@@ -61,14 +63,41 @@ def testbed_spec(config: Config, seed: int, cell_id: str = "") -> TestbedSpec:
     ]
     flows = [
         FlowSpec(f"openrtist-{i + 1}", ues[i % e.ues].ue_id, active)
-        for i, active in enumerate(_active(e, seed))
+        for i, active in enumerate(_active(e, e.schedule, e.flows, seed))
     ]
+    applications = [_users(group, ues, e, seed) for group in e.users]
     return TestbedSpec(
         ues=tuple(ues),
         flows=tuple(flows),
         cell=CellSpec(cell_id=cell.id, n_prb=e.prb, tdd=TDD_PATTERNS[e.tdd], k2=e.k2),
         edge=EdgeSpec(max_mhz=cell.max_mhz),
+        applications=tuple(applications),
     )
+
+
+def _users(group: UserGroup, ues: Sequence[UeSpec], e: Emulation, seed: int) -> ApplicationSpec:
+    """The users of a group, on the UEs of its slice in turn."""
+    of = [ue for ue in ues if ue.slice == group.slice]
+    if not of:
+        where = f"slice {group.slice!r}" if group.slice else "no slice"
+        raise ValueError(
+            f"emulation.users: application {group.application!r}: "
+            f"none of the {len(ues)} UEs is bound to {where}"
+        )
+    active = _active(e, group.schedule, group.count, seed)
+    users = [
+        UserSpec(
+            f"{group.application}-{i + 1}",
+            of[i % len(of)].ue_id,
+            intervals,
+            ul_bps=group.ul_bps,
+            dl_bps=group.dl_bps,
+            transport=group.transport,
+            options=group.options,
+        )
+        for i, intervals in enumerate(active)
+    ]
+    return ApplicationSpec(group.application, users)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +152,13 @@ def _slice_of(cell: CellModel, ue_id: str) -> str:
     return next((s.id for s in cell.slices if ue_id in s.ues), "")
 
 
-def _active(e: Emulation, seed: int) -> tuple[schedule.Intervals, ...]:
-    if e.schedule == "always" or e.on_off is None:
-        return (((0.0, e.duration_s),),) * e.flows
+def _active(e: Emulation, kind: str, count: int, seed: int) -> tuple[schedule.Intervals, ...]:
+    if kind == "always" or e.on_off is None:
+        return (((0.0, e.duration_s),),) * count
     times = e.on_off.model_dump()
-    if e.schedule == "published":
-        return schedule.published(e.flows, e.duration_s, **times)
-    return schedule.described(e.flows, e.duration_s, **times, seed=seed)
+    if kind == "published":
+        return schedule.published(count, e.duration_s, **times)
+    return schedule.described(count, e.duration_s, **times, seed=seed)
 
 
 def control_slots(config: Config, duration_s: float | None = None) -> int:
@@ -152,11 +181,12 @@ def control_slots(config: Config, duration_s: float | None = None) -> int:
 
 
 def loads(config: Config, seed: int, duration_s: float | None = None) -> tuple[int, ...]:
-    """Flows that are active at some time in each control slot of a run, known beforehand."""
+    """OpenRTiST flows that are active at some time in each control slot of a run, known beforehand."""
     slot_s = config.control.control_slot_s
     count = [0] * control_slots(config, duration_s)
     assert config.emulation is not None  # has control slots
-    for active in _active(config.emulation, seed):
+    e = config.emulation
+    for active in _active(e, e.schedule, e.flows, seed):
         touched = {
             slot
             for start, stop in active

@@ -13,15 +13,18 @@ from agents.emulator.testbed import EmulatedTestbed
 from agents.emulator.warmup import warm_up
 from controller.cell import Acted, ControlledCell
 from controller.config import Config
-from controller.core.decision import Decision, Grant, SliceDemand, Want
+from controller.core.decision import Decision, Grant, Settings, SliceDemand, Want
+from controller.core.fits import Fit
 from controller.core.measure import Reason
 from controller.core.observation import Flow, GpuReading, Observation
+from controller.fits import run_now
 from controller.journal import Journal, Store
 from controller.links import codec
 from controller.links.qos import FlowBegin
 from controller.links.ran_protocol import QuotaApplied, QuotaNotHonoured
 from controller.loop import ControlLoop
 from controller.scenario import SCS_KHZ, TraceUse, cell_seed, control_slots, testbed_spec, trace_uses
+from controller.store.models import ModelStore
 from controller.store.summary import Allocation, Summary
 from wire import ran_pb2
 from wire.definitions.nr import SLOT_NS
@@ -59,6 +62,7 @@ def run(
     duration_s: float | None = None,
     plan: Sequence[Allocation] | None = None,
     store: Store | None = None,
+    models: ModelStore | None = None,
 ) -> Result:
     """Run a scenario on the virtual clock.
 
@@ -66,6 +70,9 @@ def run(
     under ``seed``: schedule, channel and traffic are the same whatever is allocated. With a ``plan`` the n-th
     control slot runs under its n-th allocation in place of what the policy chose, and no MAC report is taken,
     as no state is needed.
+
+    Fits are computed at the end of the control slot that asked for them, and seen at the next one's;
+    ``models`` keeps their results (None: in memory).
 
     The cells share one edge: its clock is the highest that any of them wishes. Each has a GPU queue to
     itself.
@@ -80,6 +87,7 @@ def run(
         raise ValueError(f"a plan of {len(plan)} control slots for a run of {n_slots}")
     if plan is not None and (len(config.cells) != 1 or len(config.cells[0].slices) != 1):
         raise ValueError("a plan is for a cell of one slice")
+    models = models or ModelStore(None)
     warm_up()
     beds = {
         name: EmulatedTestbed(spec, seed=cell_seed(config, name, seed), epoch_ns=EPOCH_NS)
@@ -89,7 +97,7 @@ def run(
     first = next(iter(beds.values()))
     journal = Journal(store=store, decided=summary.add, time_ns=first.time_ns)
     edge = VirtualEdge(max(c.max_mhz for c in config.cells))
-    cells = [VirtualCell(bed, config, journal, edge, plan) for bed in beds.values()]
+    cells = [VirtualCell(bed, config, journal, edge, models, plan) for bed in beds.values()]
     started = time.perf_counter()
     for slot in range(n_slots + 1):
         until = int(slot * slot_s * 1e9 / SLOT_NS)
@@ -136,13 +144,21 @@ class VirtualCell:
         config: Config,
         journal: Journal,
         edge: VirtualEdge,
+        models: ModelStore,
         plan: Sequence[Allocation] | None = None,
     ) -> None:
         spec = bed.spec
         self._bed, self._plan, self._edge = bed, plan, edge
+        self._config, self._models = config, models
+        self._settings: dict[str, Mapping[str, tuple[float, ...]]] = {}
+        self._sequences: dict[str, int] = {}
+        self._answer: codec.SettingsApplied | None = None
+        self._jobs: set[tuple[str, str]] = set()
+        self._fits: list[Fit] = []
+        self._tables: dict[str, Mapping[str, int]] = {}
         cell_id = spec.cell.cell_id
         if plan is None:
-            self._cell = ControlledCell(cell_id, config, journal, self)
+            self._cell = ControlledCell(cell_id, config, journal, self, models=models.get)
         else:
             self._cell = _PlannedCell(cell_id, config, journal, self, plan)
         self._step = (
@@ -180,9 +196,25 @@ class VirtualCell:
         """Close the control slot here and put the next decision's quotas in force."""
         now = self._bed.time_ns()
         self._enforcement(now)
-        closed = self._cell.close(now, self._gpu(), now / 1e9)
+        self._cell.fitted(self._fits)
+        observation, decision = self._cell.close(now, self._gpu(), now / 1e9)
         self._applied(now, (), first=True)
-        return closed
+        if self._answer is not None:
+            self._cell.take(self._answer, now / 1e9)
+        self._fits = self._fit(decision)
+        return observation, decision
+
+    def _fit(self, decision: Decision) -> list[Fit]:
+        fits = []
+        for name, jobs in decision.jobs.items():
+            for job in jobs:
+                if (name, job.key) not in self._jobs:
+                    self._jobs.add((name, job.key))
+                    fit, data = run_now(name, job)
+                    if not fit.error:
+                        self._models.put(data)
+                    fits.append(fit)
+        return fits
 
     def set_clock(self) -> None:
         """Put the edge's clock in force."""
@@ -193,11 +225,31 @@ class VirtualCell:
     def act(self, decision: Decision, bindings: Mapping[str, str]) -> Acted:
         self._bed.set_quotas(decision.quotas, bindings)
         self._edge.lock(self._cell.cell_id, decision.gpu_mhz)
-        return Acted(decision.control_slot)
+        return Acted(decision.control_slot, self._set(decision.settings, decision.control_slot))
+
+    def _set(self, settings: Settings, sequence: int) -> Mapping[str, int]:
+        """Tell the applications what has changed; what is not set any more goes back to its default."""
+        changed = {flow: of for flow, of in settings.items() if self._settings.get(flow) != of}
+        changed |= {flow: {} for flow in self._settings.keys() - settings.keys()}
+        self._answer = None
+        if changed:
+            refused = ""
+            try:
+                self._bed.apply(changed)
+            except ValueError as error:
+                refused = str(error)
+            else:
+                self._settings = dict(settings)
+            self._sequences |= dict.fromkeys(changed, sequence)
+            self._answer = codec.SettingsApplied(
+                _HOST, 0, tuple(changed), sequence, self._bed.time_ns(), refused
+            )
+        return {flow: self._sequences[flow] for flow in settings}
 
     def release(self) -> None:
         self._bed.set_quotas({}, {})
         self._edge.lock(self._cell.cell_id, None)
+        self._set({}, 0)
 
     # ---- what gNB, edge agent and hosts would say ---------------------------------------------------------
 
@@ -240,6 +292,9 @@ class VirtualCell:
             if event.kind == "start":
                 slice_ = self._cell.bindings.get(info.ue_id, "")
                 flow = Flow(info.flow, info.ue_id, slice_, info.ul_bps, info.dl_bps, event.time_ns)
+                if slice_:
+                    self._config.service_of(self._cell.cell_id, flow, info.service)
+                    self._tables[info.flow] = self._config.tables_of(self._cell.cell_id, flow)
                 self._cell.take(FlowBegin(_HOST, flow), now)
             else:
                 self._cell.take(codec.FlowEnd(info.flow, event.time_ns), now)
@@ -257,6 +312,16 @@ class VirtualCell:
         for index in np.unique(updates.flow):
             batch = codec.FrameBatch(infos[index].flow, columns[updates.flow == index], True, 0)
             self._cell.take(batch, now)
+        for rows in bed.take_samples():
+            name = infos[rows.flow].flow
+            tables = self._tables.get(name)
+            if tables is not None and tables.get(rows.table) != rows.values.shape[1]:
+                raise ValueError(
+                    f"flow {name!r}: table {rows.table!r} of {rows.values.shape[1]} columns;"
+                    f" its service has {dict(tables)}"
+                )
+            values = rows.values.astype(np.float32)
+            self._cell.take(codec.SampleBatch(name, rows.table, rows.time_ns, values, bed.time_ns()), now)
 
 
 class _PlannedCell(ControlledCell):

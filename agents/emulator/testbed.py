@@ -256,9 +256,10 @@ class EmulatedTestbed:
     def apply(self, settings: Mapping[str, Settings]) -> None:
         """Tells applications what their users are to do, from the next NR slot on.
 
-        ``settings`` maps a flow to setting -> values; a flow, or a setting, that is not named keeps what it
-        has. ValueError, which names the flow and the setting, and nothing changed, for a flow that is no
-        application's, a setting that its application does not know, and values that cannot be.
+        ``settings`` maps a flow to setting -> values: all that is set of it, so that a setting that is not
+        named is at its default. A flow that is not named keeps what it has. ValueError, which names the flow
+        and the setting, and nothing changed, for a flow that is no application's, a setting that its
+        application does not know, and values that cannot be.
         """
         by_application: dict[int, dict[int, Settings]] = {}
         for flow, values in settings.items():
@@ -266,6 +267,7 @@ class EmulatedTestbed:
                 raise ValueError(f"flow {flow!r}: no user of an application in the cell")
             application, user = self._user_of[flow]
             application.check(user, values)
+            values = {**application.defaults(user), **values}
             by_application.setdefault(self._applications.index(application), {})[user] = values
         for number, users in sorted(by_application.items()):
             self._applications[number].apply(users, self.nr_slot * SLOT_NS)

@@ -12,10 +12,13 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import queue
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -33,6 +36,7 @@ from agents.gnb_mock.user_plane import UserPlane
 from agents.heartbeat import write_heartbeat
 from agents.links.edge import EdgeFollower
 from agents.links.qos import QosPublisher
+from agents.links.settings import Settings
 from agents.stopping import on_stop_signal
 from wire import qos_pb2, ran_pb2, security
 from wire.bounds import MAX_FRAMES
@@ -46,6 +50,7 @@ FRAMES_PERIOD_SLOTS: Final = 400
 """Flows and frames go to the QoS ingest every 200 ms."""
 MAX_RECEIVED: Final = 64
 """Messages taken from the socket before the cell goes on."""
+SETTINGS_TIMEOUT_S: Final = 2.0
 REAL_TIME_CHECK_NS: Final = 1_000_000_000
 MAX_CLOCK_STEP_NS: Final = 1_000_000_000
 
@@ -67,7 +72,15 @@ class ClockChange:
     mhz: int
 
 
-Change = QuotaChange | ClockChange
+@dataclass(frozen=True, slots=True)
+class SettingsChange:
+    """These settings (flow -> name -> values) hold from NR slot ``nr_slot`` on."""
+
+    nr_slot: int
+    settings: Settings
+
+
+Change = QuotaChange | ClockChange | SettingsChange
 
 
 class GnbMock:
@@ -127,6 +140,8 @@ class GnbMock:
                 host=f"gnb-mock/{cell_id}",
                 setting="--qos",
                 missing="--keys",
+                on_settings=self._order_settings,
+                on_settings_lapsed=self._settings_lapsed,
             )
         if edge_address is not None:
             self._edge = EdgeFollower(
@@ -152,6 +167,7 @@ class GnbMock:
         self._testbed: EmulatedTestbed | None = None
         self._pacer: Pacer | None = None
         self._threads: list[threading.Thread] = []
+        self._orders: queue.SimpleQueue[tuple[Settings, Future[None]]] = queue.SimpleQueue()
 
     # ---- life -------------------------------------------------------------------------------------------
 
@@ -287,6 +303,7 @@ class GnbMock:
                 self._user_plane.take(testbed)
             self._agent.tick(now_ns / 1e9)
             self._enforce(testbed)
+            self._apply_settings(testbed)
             self._send_control(socket)
             if now_ns >= step:
                 step = now_ns + self._step_ns
@@ -400,17 +417,54 @@ class GnbMock:
             else:
                 self._agent.counters["malformed"] += 1
 
+    # ---- settings ---------------------------------------------------------------------------------------
+
+    def _order_settings(self, settings: Settings) -> None:
+        """Has the cell's thread put settings in force; raises what the cell says of them. Any thread."""
+        order: Future[None] = Future()
+        self._orders.put((settings, order))
+        try:
+            order.result(SETTINGS_TIMEOUT_S)
+        except FutureTimeout:
+            order.cancel()
+            raise ValueError("the emulated cell does not answer") from None
+
+    def _settings_lapsed(self, flows: tuple[str, ...]) -> None:
+        try:
+            self._order_settings({flow: {} for flow in flows})
+        except ValueError as error:
+            log.warning("cell %s: settings stay after their lease: %s", self.spec.cell.cell_id, error)
+
+    def _apply_settings(self, testbed: EmulatedTestbed) -> None:
+        while True:
+            try:
+                settings, order = self._orders.get_nowait()
+            except queue.Empty:
+                return
+            if not order.set_running_or_notify_cancel():
+                continue
+            try:
+                testbed.apply(settings)
+            except ValueError as error:
+                self._counters["settings_refused"] += 1
+                order.set_exception(error)
+            else:
+                self.history.append(SettingsChange(testbed.nr_slot, settings))
+                order.set_result(None)
+
     # ---- flows and frames -------------------------------------------------------------------------------
 
     def _publish(self, testbed: EmulatedTestbed) -> None:
         events = testbed.take_flow_events()
         updates = testbed.take_frames()
+        samples = testbed.take_samples()
         for event in events:
             if event.kind == "start":
                 self._active.add(event.flow)
             else:
                 self._active.discard(event.flow)
-        if self._edge is not None and any(f.kind != EXTERNAL for f in self.spec.flows):
+        own = bool(self.spec.applications) or any(f.kind != EXTERNAL for f in self.spec.flows)
+        if self._edge is not None and own:
             self._edge.set_load(testbed.edge_utilisation())
         if self._qos is None:
             return
@@ -430,6 +484,7 @@ class GnbMock:
                     ul_bps=flow.ul_bps,
                     dl_bps=flow.dl_bps,
                     time_ns=time_ns,
+                    service=flow.service,
                 )
                 self._qos.put(qos_pb2.QosMessage(flow_start=start))
             elif event.flow in self._told:
@@ -453,6 +508,10 @@ class GnbMock:
                 ]
                 batch = qos_pb2.FrameBatch(flow=testbed.flows[index].flow, frames=frames)
                 self._qos.put(qos_pb2.QosMessage(frames=batch))
+        for table in samples:
+            if table.flow in self._told:
+                name, times = testbed.flows[table.flow].flow, self.clock.real_column(table.time_ns)
+                self._qos.put_samples(name, table.table, times, table.values)
 
     # ---- health -----------------------------------------------------------------------------------------
 
@@ -523,6 +582,8 @@ def replay(
             testbed.advance(change.nr_slot)
             if isinstance(change, QuotaChange):
                 testbed.set_quotas(change.quotas, change.bindings)
+            elif isinstance(change, SettingsChange):
+                testbed.apply(change.settings)
             else:
                 testbed.set_gpu_mhz(change.mhz)
         testbed.advance(boundary)

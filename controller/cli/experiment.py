@@ -72,6 +72,7 @@ def one_scenario(
     from controller.cli.processes import load_config
     from controller.experiments import runs
     from controller.experiments.mucb1 import oracle as oracle_module
+    from controller.store.models import ModelStore
     from controller.store.summary import ClosedSlot, Summary
 
     overrides: dict[str, Any] = {}
@@ -90,8 +91,11 @@ def one_scenario(
         if (slot := own.add(decision.to_record())) is not None:
             closed.append(slot)
 
+    models = ModelStore(run_dir / "models" if run_dir else None)
     with _recorded(run_dir, config, seed) as store:
-        result = sim.run(config, seed, on_slot=seen if oracle else None, duration_s=duration, store=store)
+        result = sim.run(
+            config, seed, on_slot=seen if oracle else None, duration_s=duration, store=store, models=models
+        )
     about = {
         "scenario": scenario,
         "seed": seed,
@@ -298,9 +302,10 @@ def replay(run_dir: Path, as_json: bool) -> None:
     """Give the recorded observations of RUN to new control loops and compare every decision."""
     from controller.core.spec import LoopSpec
     from controller.loop import ControlLoop
+    from controller.store.models import ModelStore
     from controller.store.run import RunStore
 
-    store = RunStore.open(run_dir)
+    store, models = RunStore.open(run_dir), ModelStore(run_dir / "models")
     compared = different = incomplete = 0
     first = ""
     try:
@@ -308,7 +313,7 @@ def replay(run_dir: Path, as_json: bool) -> None:
             if start.lost or start.pruned:
                 incomplete += 1
                 continue
-            loop = ControlLoop(LoopSpec.from_dict(start.spec))
+            loop = ControlLoop(LoopSpec.from_dict(start.spec), models.get)
             loop.load_state(start.state)
             for slot in store.slots(start.id):
                 again = json.loads(json.dumps(loop.step(slot.observation).to_record()))

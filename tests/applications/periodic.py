@@ -87,6 +87,9 @@ class Periodic(Application):
         ms = (times.ue_received - times.ue_sent)[back] / 1e6
         self._round_trips.append(np.stack((times.user[back], times.ue_received[back], ms)))
 
+    def defaults(self, user: int) -> Settings:
+        return {"size_bytes": (float(self.users[user].options.get("size_bytes", DEFAULTS["size_bytes"])),)}
+
     def check(self, user: int, setting: str, values: tuple[float, ...]) -> None:
         if not 1 <= values[0] <= MAX_SIZE:
             raise ValueError(f"{values[0]:g} is outside 1..{MAX_SIZE}")

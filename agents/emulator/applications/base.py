@@ -181,6 +181,12 @@ class Application(ABC):
     def take(self, times: ExchangeTimes) -> None:
         """Exchanges whose times changed since the last call."""
 
+    def defaults(self, user: int) -> Settings:
+        """What a user does while nobody has set it otherwise: a value for each of ``settings``."""
+        if self.settings:
+            raise NotImplementedError(f"application {self.name!r} has settings and no defaults")
+        return {}
+
     def check(self, user: int, setting: str, values: tuple[float, ...]) -> None:
         """ValueError, which says why, for values that a user's setting cannot have. Changes nothing.
 

@@ -97,6 +97,10 @@ class HostedApplication:
         if self.due_ns() <= now_ns:
             self._refuse(f"wants to be called at {self.due_ns()} ns, which is not after {now_ns} ns")
 
+    def defaults(self, user: int) -> Settings:
+        """A user's settings where nobody has set them."""
+        return self.application.defaults(user)
+
     def check(self, user: int, settings: Settings) -> None:
         """ValueError, which names the flow and the setting, for settings that cannot be."""
         flow = self.application.users[user].flow
