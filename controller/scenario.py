@@ -30,6 +30,9 @@ SUFFIXES = (".csv", ".csv.gz")
 SCS_KHZ = 30
 """Subcarrier spacing of every emulated cell."""
 
+OPENRTIST = "openrtist"
+"""The application that is a kind of flow of the emulated cell, with sources of its own."""
+
 CELL_SEEDS = 1_000_003
 """What lies between the seeds of two cells of a scenario."""
 
@@ -62,10 +65,13 @@ def testbed_spec(config: Config, seed: int, cell_id: str = "") -> TestbedSpec:
         for i, channel in enumerate(channels, 1)
     ]
     flows = [
-        FlowSpec(f"openrtist-{i + 1}", ues[i % e.ues].ue_id, active)
+        FlowSpec(f"{OPENRTIST}-{i + 1}", ues[i % e.ues].ue_id, active)
         for i, active in enumerate(_active(e, e.schedule, e.flows, seed))
     ]
-    applications = [_users(group, ues, e, seed) for group in e.users]
+    for group in e.users:
+        if group.application == OPENRTIST:
+            flows += _openrtist(group, ues, e, seed, len(flows))
+    applications = [_users(group, ues, e, seed) for group in e.users if group.application != OPENRTIST]
     return TestbedSpec(
         ues=tuple(ues),
         flows=tuple(flows),
@@ -75,8 +81,7 @@ def testbed_spec(config: Config, seed: int, cell_id: str = "") -> TestbedSpec:
     )
 
 
-def _users(group: UserGroup, ues: Sequence[UeSpec], e: Emulation, seed: int) -> ApplicationSpec:
-    """The users of a group, on the UEs of its slice in turn."""
+def _ues_of(group: UserGroup, ues: Sequence[UeSpec]) -> list[UeSpec]:
     of = [ue for ue in ues if ue.slice == group.slice]
     if not of:
         where = f"slice {group.slice!r}" if group.slice else "no slice"
@@ -84,6 +89,25 @@ def _users(group: UserGroup, ues: Sequence[UeSpec], e: Emulation, seed: int) -> 
             f"emulation.users: application {group.application!r}: "
             f"none of the {len(ues)} UEs is bound to {where}"
         )
+    return of
+
+
+def _openrtist(
+    group: UserGroup, ues: Sequence[UeSpec], e: Emulation, seed: int, before: int
+) -> list[FlowSpec]:
+    """The flows of a group of OpenRTiST users, which the kernel has a kind of flow for."""
+    if group.options:
+        raise ValueError(f"emulation.users: openrtist has no option {', '.join(group.options)}")
+    of = _ues_of(group, ues)
+    return [
+        FlowSpec(f"{OPENRTIST}-{before + i + 1}", of[i % len(of)].ue_id, active)
+        for i, active in enumerate(_active(e, group.schedule, group.count, seed))
+    ]
+
+
+def _users(group: UserGroup, ues: Sequence[UeSpec], e: Emulation, seed: int) -> ApplicationSpec:
+    """The users of a group, on the UEs of its slice in turn."""
+    of = _ues_of(group, ues)
     active = _active(e, group.schedule, group.count, seed)
     users = [
         UserSpec(

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
+
 from agents.emulator import draws
 from agents.emulator.applications.base import (
     Application,
@@ -23,7 +24,7 @@ MAX_BYTES = 1_000_000
 
 
 class Echo(Application):
-    """Options: ``message_bytes``, the size where nobody has set it. The table ``echoes`` has the round trip, ms."""
+    """Option ``message_bytes``: the size where nobody has set it. Table ``echoes``: the round trip, ms."""
 
     name: ClassVar[str] = "echo"
     settings: ClassVar[Mapping[str, int]] = {"message_bytes": 1}

@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
+
 from controller.allocators.base import Allocator, Column, Options, Service, SliceView
 from controller.core.decision import Choice, Grant, Settings, SliceDemand, Want
 from controller.core.fits import Job
 from controller.core.measure import Lever, Measure, Outcome
 from controller.core.spec import LoopSpec
-from pydantic import Field
 
 _MS = 1_000_000
 
