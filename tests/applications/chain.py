@@ -65,6 +65,9 @@ class Chain(Application):
                 if sequence == self._sequence[user]:
                     self._idle[user], self._begin[user] = True, received + PAUSE_NS
 
+    def defaults(self, user: int) -> Settings:
+        return {"size_bytes": (float(self.users[user].options.get("size_bytes", 50_000)),)}
+
     def check(self, user: int, setting: str, values: tuple[float, ...]) -> None:
         if values[0] < 1:
             raise ValueError(f"{values[0]:g} is below 1")

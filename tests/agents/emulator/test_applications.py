@@ -217,6 +217,18 @@ def test_settings_that_cannot_be_are_refused_by_name_and_change_nothing(name, ca
 
 
 @every
+def test_what_is_not_set_any_more_is_at_its_default(name, case, transport):
+    beds = [cell(name, case.options, transport, n=2) for _ in range(2)]
+    for bed in beds:
+        bed.advance(500)
+    beds[0].apply({f"{name}-0": case.change})
+    beds[0].apply({f"{name}-0": {}})
+    beds[1].apply({f"{name}-0": {}})
+    frames = [drain(bed, 2 * SECOND) for bed in beds]
+    assert frames[0] == frames[1]
+
+
+@every
 def test_users_begin_only_while_they_are_active_and_start_and_stop_like_any_flow(name, case, transport):
     active = ((0.5, 1.25), (2.0, 2.5))
     bed = cell(name, case.options, transport, n=2, active=active)
