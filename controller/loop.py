@@ -110,7 +110,10 @@ class ControlLoop:
 
     def _learn(self, s: _Slice, view: SliceView, failed: dict[str, str]) -> Outcome:
         try:
-            return s.allocator.learn(view)
+            outcome = s.allocator.learn(view)
+            if not isinstance(outcome, Outcome):
+                raise TypeError(f"learn gave {type(outcome).__name__}, no outcome")
+            return outcome
         except Exception as error:
             failed["learn"] = _failure(error)
             reasons = dict.fromkeys(_levers(s.service), Reason.ALLOCATOR_FAILED)
