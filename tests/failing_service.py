@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from controller.allocators.base import Allocator, Column, Options, Service, SliceView
-from controller.core.decision import Grant, Settings, SliceDemand, Want
+from controller.core.decision import Choice, Grant, Settings, SliceDemand, Want
 from controller.core.fits import Job
-from controller.core.measure import Measure, Outcome
+from controller.core.measure import Lever, Measure, Outcome
 from controller.core.spec import LoopSpec
 
 NAME = "failing"
@@ -61,6 +63,13 @@ class Failing(Allocator):
                 return SliceDemand(Want(PRB), Want(PRB), 10**6)
             case "demand: floor above what is wanted":
                 return SliceDemand(Want(PRB, PRB + 1), Want(PRB))
+            case "demand: no whole number":
+                return SliceDemand(Want(np.int64(PRB)), Want(PRB))  # type: ignore[arg-type]
+            case "demand: a clock that is none":
+                return SliceDemand(Want(PRB), Want(PRB), 500.0)  # type: ignore[arg-type]
+            case "demand: NaN in a choice":
+                choice = Choice(Lever.UL, "PRB", "m", PRB, "because", state=float("nan"))
+                return SliceDemand(Want(PRB), Want(PRB), choices=(choice,))
             case "demand: nothing":
                 return None  # type: ignore[return-value]
         return SliceDemand(Want(PRB + (self._slot % 3 == 0)), Want(PRB))
@@ -82,7 +91,7 @@ class Failing(Allocator):
                 return {flow: {"upload_hz": (1.0, 2.0)}}
             case "settle: no value":
                 return {flow: {"upload_hz": ()}}
-        return {u.flow: {"upload_hz": (float(grant.ul_prb),)} for u in view.users}
+        return {u.flow: {"upload_hz": (np.float32(grant.ul_prb),)} for u in view.users}
 
     def jobs(self) -> Sequence[Job]:
         match self._how:
@@ -110,6 +119,9 @@ HOWS = tuple(
             "too many PRBs",
             "too fast a clock",
             "floor above what is wanted",
+            "no whole number",
+            "a clock that is none",
+            "NaN in a choice",
             "nothing",
         ),
         "settle": (
