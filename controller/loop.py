@@ -110,7 +110,10 @@ class ControlLoop:
 
     def _learn(self, s: _Slice, view: SliceView, failed: dict[str, str]) -> Outcome:
         try:
-            return s.allocator.learn(view)
+            outcome = s.allocator.learn(view)
+            if not isinstance(outcome, Outcome):
+                raise TypeError(f"learn gave {type(outcome).__name__}, no outcome")
+            return outcome
         except Exception as error:
             failed["learn"] = _failure(error)
             reasons = dict.fromkeys(_levers(s.service), Reason.ALLOCATOR_FAILED)
@@ -166,8 +169,12 @@ class ControlLoop:
         try:
             demand = s.allocator.demand(view)
             for direction, want in (("ul", demand.ul), ("dl", demand.dl)):
+                if type(want.prb) is not int or type(want.floor) is not int:
+                    raise TypeError(f"{want.prb!r} and {want.floor!r} {direction} PRB: not whole numbers")
                 if want.prb > self.spec.n_prb:
                     raise ValueError(f"{want.prb} {direction} PRB of a carrier of {self.spec.n_prb}")
+            if type(demand.gpu_mhz) is not int:
+                raise TypeError(f"{demand.gpu_mhz!r} MHz: not a whole number")
             if demand.gpu_mhz > self.spec.max_mhz:
                 raise ValueError(f"{demand.gpu_mhz} MHz of a GPU of {self.spec.max_mhz}")
         except Exception as error:
@@ -189,7 +196,7 @@ class ControlLoop:
         except Exception as error:
             failed["settle"] = _failure(error)
             return {}
-        return settings
+        return {flow: {n: tuple(map(float, v)) for n, v in of.items()} for flow, of in settings.items()}
 
     def _jobs(self, s: _Slice, failed: dict[str, str]) -> tuple[Any, ...]:
         try:

@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from controller import allocators
+from controller.core.measure import Lever
+from tests.allocators.world import measure_names
+
 ROOT = Path(__file__).resolve().parent.parent
 OURS = ("wire", "controller", "agents", "openrtist")
 
@@ -18,6 +22,7 @@ PURE = (
     "controller.allocators",
     "controller.twins",
     "controller.slicing",
+    "controller.loop",
 )
 NO_IO = {
     "asyncio", "datetime", "google", "grpc", "http", "io", "logging", "multiprocessing", "os", "pathlib",
@@ -106,6 +111,128 @@ def test_links_and_store_do_not_know_who_joins_them(room: str) -> None:
         for name in IMPORTS[module]:
             for above in ("cli", "daemon", "sim", "scenario", "cell", "commands", "journal"):
                 assert not within(name, f"controller.{above}"), f"{module} imports {name}"
+
+
+ABOVE = ("cell", "cli", "commands", "daemon", "experiments", "scenario", "sim")
+"""What runs a cell: the rooms of the controller that may know :mod:`controller.cell`, itself included."""
+
+
+def controller(*rooms: str) -> tuple[str, ...]:
+    return tuple(f"controller.{room}" for room in rooms)
+
+
+@pytest.mark.parametrize(
+    ("room", "others"),
+    [
+        ("core", ("allocators", "slicing", "policies", "twins", "loop", "links", "store", "config")),
+        ("policies", ("allocators", "slicing", "twins", "loop")),
+        ("twins", ("allocators", "slicing", "policies", "loop")),
+        ("slicing", ("allocators", "policies", "twins", "loop")),
+        ("allocators", ("slicing", "loop")),
+        ("links", ("allocators", "slicing", "policies", "twins", "loop")),
+        ("store", ("allocators", "slicing", "policies", "twins", "loop")),
+        ("loop", ("policies", "twins", "links", "store", "config")),
+    ],
+)
+def test_arrows_between_the_rooms(room: str, others: tuple[str, ...]) -> None:
+    modules = [m for m in MODULES if within(m, f"controller.{room}")]
+    assert modules
+    for module in modules:
+        for name in IMPORTS[module]:
+            assert not any(within(name, other) for other in controller(*others)), f"{module} imports {name}"
+
+
+def test_the_core_stands_on_the_definitions_alone() -> None:
+    for module in (m for m in MODULES if within(m, "controller.core")):
+        for name in IMPORTS[module]:
+            if name.split(".")[0] in OURS:
+                assert within(name, "controller.core") or within(name, "wire.definitions"), (
+                    f"{module} imports {name}"
+                )
+
+
+@pytest.mark.parametrize("module", sorted(m for m in MODULES if within(m, "controller")))
+def test_only_what_runs_a_cell_knows_it(module: str) -> None:
+    if any(within(module, room) for room in controller(*ABOVE)):
+        return
+    for name in IMPORTS[module]:
+        assert not any(within(name, room) for room in controller(*ABOVE)), f"{module} imports {name}"
+
+
+# ---- services --------------------------------------------------------------------------------------------
+
+SERVICES = tuple(allocators._SERVICES)
+NAMED: dict[tuple[str, str], str] = {
+    ("controller.allocators", "ar"): "the table of services",
+    ("controller.config", "ar"): "what a slice without a service, and a cell without slices, always had",
+    ("controller.store.record", "ar"): "version 1 of the record knew no other service",
+    ("controller.cli.openrtist.client", "ar"): "the slice of OpenRTiST's client, unless it is told another",
+}
+"""(module, service): why it may be named there."""
+INDEXED: dict[tuple[str, str], str] = {
+    ("controller.store.record", "round_trip"): "version 1 of the record had this measure alone",
+}
+"""(module, measure): why an outcome may be indexed by it there."""
+
+
+def home(module: str, service: str) -> bool:
+    """Whether a service may be named in a module: in its own package and where figures are made."""
+    return any(
+        within(module, room) for room in controller(f"allocators.{service}", "experiments", "scenarios")
+    )
+
+
+def constants(module: str) -> set[str]:
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    return {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+
+
+def indices(module: str) -> set[str]:
+    """Strings that something is indexed by, or that are the first argument of ``measure`` and ``get``."""
+    found = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        key: ast.AST | None = None
+        if isinstance(node, ast.Subscript):
+            key = node.slice
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            key = node.args[0] if node.args and node.func.attr in ("measure", "get") else None
+        if isinstance(key, ast.Constant) and isinstance(key.value, str):
+            found.add(key.value)
+    return found
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_is_imported_by_nobody(service: str) -> None:
+    """The table loads it; the figures of its paper may know it."""
+    room = f"controller.allocators.{service}"
+    for module in (m for m in MODULES if within(m, "controller") and not home(m, service)):
+        for name in IMPORTS[module]:
+            assert not within(name, room), f"{module} imports {name}"
+
+
+def test_no_service_is_named_outside_its_room() -> None:
+    found = {
+        (module, service)
+        for module in MODULES
+        if within(module, "controller")
+        for service in constants(module) & set(SERVICES)
+        if not home(module, service)
+    }
+    assert found - NAMED.keys() == set()
+    assert NAMED.keys() - found == set(), "an exception that is needed no more"
+
+
+def test_no_outcome_is_indexed_by_a_measure_s_name_outside_its_service_s_room() -> None:
+    levers = {lever.value for lever in Lever}
+    found = {
+        (module, measure)
+        for service in SERVICES
+        for measure in measure_names(service) - levers
+        for module in MODULES
+        if within(module, "controller") and not home(module, service) and measure in indices(module)
+    }
+    assert found - INDEXED.keys() == set()
+    assert INDEXED.keys() - found == set(), "an exception that is needed no more"
 
 
 def test_the_controller_starts_without_the_extras() -> None:

@@ -64,7 +64,8 @@ class Service:
     ``tables`` are what its users send (name -> columns), ``settings`` what they are told (name -> unit).
     ``allocator`` makes the mind of a slice from its name, its options and the loop's specification;
     ValueError for options that do not fit. ``solve`` answers `prbandit solve NAME INSTANCE`: plain JSON in
-    and out.
+    and out. ``unit_test_options`` are the cases of the contract test of allocators: small ones, whose fits
+    take no longer than a second.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Service:
     tables: Mapping[str, tuple[Column, ...]] = field(default_factory=dict)
     settings: Mapping[str, Column] = field(default_factory=dict)
     solve: Callable[[Mapping[str, Any], Options], dict[str, Any]] | None = None
+    unit_test_options: Sequence[Mapping[str, Any]] = ({},)
 
     def __post_init__(self) -> None:
         if len(self.settings) > MAX_NAMES:
@@ -214,6 +216,10 @@ class Allocator(ABC):
     Order in a control slot: :meth:`learn`, :meth:`demand`, :meth:`settle`, then :meth:`jobs`. In the modes
     frozen and released only learn is called. One that raises goes on with what it has in the next control
     slot.
+
+    What is learned of a slot in which no lever is attributed depends neither on the frames, nor on what was
+    granted, nor on the settings: only reports, samples and fits may teach then, about users and their radio.
+    (A lever that fell short, :attr:`Reason.short`, may tell how much there is.)
     """
 
     @abstractmethod

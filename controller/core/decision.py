@@ -51,7 +51,7 @@ class Choice:
     lever's ``unit``, None where there is none. ``actions`` are what it was chosen among, ascending, () where
     there was no set; ``indices`` the policy's index of each, () where no index decided. ``binding`` is the
     constraint that holds it back ("gpu", "latency", "energy"), "" for none. ``user`` is "" for the whole
-    slice.
+    slice. ValueError for an action, a state or a demand that is not finite: JSON has no such number.
     """
 
     lever: Lever
@@ -65,6 +65,10 @@ class Choice:
     actions: tuple[float, ...] = ()
     indices: tuple[float, ...] = ()
     binding: str = ""
+
+    def __post_init__(self) -> None:
+        if not all(math.isfinite(v) for v in (self.action, self.state, self.demand) if v is not None):
+            raise ValueError(f"{self.lever}: action {self.action}, state {self.state}, demand {self.demand}")
 
     def to_record(self) -> dict[str, Any]:
         record: dict[str, Any] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -99,7 +100,8 @@ class Outcome:
     ``met`` is what its delivery ratio counts (that of the first measure, where there is one), ``busy``
     whether a user was judged. ``unattributed`` says why, for each lever that nothing was learned about.
     ``counts`` are whole numbers worth a column (late_frames, negative_delays, rebuffers); ``faults`` counts
-    the samples that could be used in part only, by what was wrong with them.
+    the samples that could be used in part only, by what was wrong with them. ValueError for measures that do
+    not fit the users, are no numbers or bear one name, and for a bit that is none.
     """
 
     met: int | None
@@ -109,6 +111,19 @@ class Outcome:
     unattributed: Mapping[Lever, Reason] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
     faults: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len({m.name for m in self.measures}) < len(self.measures):
+            raise ValueError(f"measures named twice in {[m.name for m in self.measures]}")
+        if self.met not in (0, 1, None):
+            raise ValueError(f"met is {self.met!r}, neither 0 nor 1 nor None")
+        for m in self.measures:
+            if not len(m.values) == len(m.targets) == len(self.users):
+                raise ValueError(f"measure {m.name}: not one value and one target for each user")
+            if m.met not in (0, 1, None):
+                raise ValueError(f"measure {m.name}: met is {m.met!r}, neither 0 nor 1 nor None")
+            if not all(math.isfinite(v) for v in (*m.values, *m.targets) if v is not None):
+                raise ValueError(f"measure {m.name}: a value or a target is not finite")
 
     def measure(self, name: str) -> Measure:
         """The measure of that name; KeyError where there is none."""

@@ -1,9 +1,18 @@
 """The ``ar`` service (OpenRTiST): a bandit for each hop and hop state, as in the MUCB1 paper."""
 
+from controller import policies
 from controller.allocators.ar.allocator import ArAllocator
 from controller.allocators.ar.options import ArOptions
 from controller.allocators.base import Service
 
-SERVICE = Service("ar", ArOptions, ArAllocator)
+SERVICE = Service(
+    "ar",
+    ArOptions,
+    ArAllocator,
+    unit_test_options=(
+        *({"policy": name} for name in policies.names()),
+        {"metric": "p90", "queue": False},
+    ),
+)
 
 __all__ = ["SERVICE", "ArAllocator", "ArOptions"]
