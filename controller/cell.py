@@ -401,7 +401,7 @@ class ControlledCell:
         """ValueError where an operator's command could not be carried out at the next control slot."""
         if not isinstance(self.state, Controlled):
             raise ValueError(f"cell {self.cell_id} is not under control: its gNB is not connected")
-        self.state.loop.check(command)
+        self.state.loop.check(command, self.commands)
 
     def close(self, closed_ns: int, gpu: GpuReading | None, now: float) -> tuple[Observation, Decision]:
         """Close the control slot, decide the next one, put it in force and record it.

@@ -5,6 +5,7 @@ The command line, the console and the page all come through here.
 
 from __future__ import annotations
 
+import json
 import queue
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -114,22 +115,33 @@ class Commands:
 
     def switch_policy(self, cell_id: str, slice_id: str, policy: str) -> str:
         """Play another policy from the next control slot on; it starts to learn anew."""
-
-        def call() -> str:
-            options = {"policy": policy, "policy_options": {}}
-            self._command(cell_id, Command("options", options, slice_id), Event.SET_POLICY, policy)
-            return f"policy {policy} from the next control slot on"
-
-        return self._in_loop(call)
+        changes = {"policy": policy, "policy_options": {}}
+        return self._set(cell_id, slice_id, changes, Event.SET_POLICY, "policy", policy)
 
     def set_budgets(self, cell_id: str, slice_id: str, ul_ms: float, edge_ms: float, dl_ms: float) -> str:
         """Judge by other budgets from the next control slot on."""
+        changes = {"budgets": {"ul_ms": ul_ms, "edge_ms": edge_ms, "dl_ms": dl_ms}}
+        told = f"{ul_ms:g} + {edge_ms:g} + {dl_ms:g} ms"
+        return self._set(cell_id, slice_id, changes, Event.SET_BUDGETS, "budgets", told)
+
+    def set_options(self, cell_id: str, slice_id: str, yaml: str) -> str:
+        """Change options of a slice from the next control slot on; ``yaml`` is a mapping option -> new value.
+
+        A value takes the place of the whole option. With an option of ``Options.anew`` the slice starts to
+        learn anew.
+        """
+        changes = config_module.parse_options(yaml)
+        told = ", ".join(f"{name}={json.dumps(value)}" for name, value in changes.items())
+        return self._set(cell_id, slice_id, changes, Event.SET_OPTIONS, "options", told)
+
+    def _set(
+        self, cell_id: str, slice_id: str, changes: Mapping[str, Any], kind: Event, what: str, told: str
+    ) -> str:
+        """Change options of the slices that are meant, of all of them or of none."""
 
         def call() -> str:
-            budgets = {"ul_ms": ul_ms, "edge_ms": edge_ms, "dl_ms": dl_ms}
-            command = Command("options", {"budgets": budgets}, slice_id)
-            self._command(cell_id, command, Event.SET_BUDGETS, f"{ul_ms:g} + {edge_ms:g} + {dl_ms:g} ms")
-            return f"budgets {ul_ms:g} + {edge_ms:g} + {dl_ms:g} ms from the next control slot on"
+            self._command(cell_id, Command("options", changes, slice_id), kind, told)
+            return f"{what} {told} from the next control slot on"
 
         return self._in_loop(call)
 

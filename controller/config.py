@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import resources
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,7 +25,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from controller import slicing
 from controller.allocators import service
-from controller.allocators.base import Options
+from controller.allocators.base import Options, mistake
 from controller.core.hops import Carrier
 from controller.core.observation import Flow, Mode
 from controller.core.spec import LoopSpec, Share, SliceSpec
@@ -350,7 +351,7 @@ class Config(_Strict):
         try:
             return Config.model_validate(data)
         except ValidationError as error:
-            raise ConfigError(_text(error.errors()[0])) from error
+            raise ConfigError(mistake(error.errors()[0])) from error
 
     @property
     def lease_s(self) -> float:
@@ -466,10 +467,55 @@ def parse(text: str, name: str = "<text>", overrides: Mapping[str, Any] | None =
         return Config.model_validate(data)
     except ValidationError as error:
         lines = [
-            f"{name}:{_line(root, e['loc'])}: {'.'.join(map(str, e['loc'])) or 'configuration'}: {_text(e)}"
+            f"{name}:{_line(root, e['loc'])}: {'.'.join(map(str, e['loc'])) or 'configuration'}: {mistake(e)}"
             for e in error.errors()
         ]
         raise ConfigError("\n".join(lines)) from error
+
+
+def parse_options(text: str) -> dict[str, Any]:
+    """Options of a slice as an operator writes them: a YAML mapping option -> new value.
+
+    :class:`ConfigError` for what is none, or has values that JSON has not. Aliases are refused: with them a
+    short text could be a huge value.
+    """
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=StrictLoader)):
+            raise ConfigError("options: a YAML alias is not taken here")
+        data = yaml.load(text, Loader=StrictLoader)
+        if not isinstance(data, dict):
+            raise ConfigError(f"options: a mapping option -> value is needed, this is {type(data).__name__}")
+        for name, value in data.items():
+            if not isinstance(name, str):
+                raise ConfigError(f"options: {name!r} is not the name of an option")
+            _check_plain(name, value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"options: {getattr(error, 'problem', None) or error}") from error
+    except RecursionError:
+        raise ConfigError("options: nested too deeply") from None
+    except ConfigError:
+        raise
+    except ValueError as error:  # a date that there is not
+        raise ConfigError(f"options: {error}") from error
+    if not data:
+        raise ConfigError("options: none given")
+    return data
+
+
+def _check_plain(place: str, value: Any) -> None:
+    """ConfigError for what JSON does not have: YAML has dates, sets, bytes and infinity."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                raise ConfigError(f"{place}: key {key!r} is not a word")
+            _check_plain(f"{place}.{key}", inner)
+    elif isinstance(value, list):
+        for i, inner in enumerate(value):
+            _check_plain(f"{place}.{i}", inner)
+    elif not (
+        value is None or isinstance(value, (str, int)) or (isinstance(value, float) and isfinite(value))
+    ):
+        raise ConfigError(f"{place}: {value!r} is neither text, a finite number, a truth value nor a list")
 
 
 def _override(data: Any, keys: list[str], value: Any) -> None:
@@ -484,14 +530,6 @@ def _override(data: Any, keys: list[str], value: Any) -> None:
         data[int(keys[-1])] = value
     else:
         data[keys[-1]] = value
-
-
-def _text(error: Any) -> str:
-    if error["type"] == "extra_forbidden":
-        return "unknown key"
-    message = str(error["msg"]).removeprefix("Value error, ")
-    value = error.get("input")
-    return f"{message} (is {value!r})" if isinstance(value, (str, int, float, bool)) else message
 
 
 def _line(node: yaml.Node | None, loc: tuple[Any, ...]) -> int:

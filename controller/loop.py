@@ -5,7 +5,7 @@ The loop stands above the allocators and the arbiter and knows no service by nam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from controller import slicing
 from controller.allocators import service
-from controller.allocators.base import Allocator, Options, Service, SliceView, no_models
+from controller.allocators.base import Allocator, Options, Service, SliceView, mistake, no_models
 from controller.core.decision import (
     STATE_VERSION,
     Decision,
@@ -306,19 +306,28 @@ class ControlLoop:
                 f"cell {self.spec.cell} has no slice {command.slice!r}; slices: {', '.join(self._slices)}"
             ) from None
 
-    def check(self, command: Command) -> None:
-        """Raise ValueError where :meth:`step` could not carry the command out."""
+    def check(self, command: Command, before: Sequence[Command] = ()) -> None:
+        """Raise ValueError where :meth:`step` could not carry the command out after those ``before`` it."""
         if command.kind == "mode":
             if command.value not in list(Mode):
                 raise ValueError(f"unknown mode {command.value!r}; modes: {', '.join(Mode)}")
             return
         for s in self._addressed(command):
-            options = _changed(s.options, command.value)
-            if s.options.anew & command.value.keys():
-                self._allocator(s.name, s.service, options)
-            else:
-                options.check(n_prb=self.spec.n_prb, max_mhz=self.spec.max_mhz)
-                self._allocator(s.name, s.service, s.options).set(options)
+            try:
+                self._check(s, command.value, [c.value for c in before if _is_for(s, c)])
+            except ValueError as error:
+                raise ValueError(f"cell {self.spec.cell}, slice {s.name}: {error}") from error
+
+    def _check(self, s: _Slice, changes: Mapping[str, Any], before: Sequence[Mapping[str, Any]]) -> None:
+        old = s.options
+        for earlier in before:
+            old = _changed(old, earlier)
+        options = _changed(old, changes)
+        if options.anew & changes.keys():
+            self._allocator(s.name, s.service, options)
+        else:
+            options.check(n_prb=self.spec.n_prb, max_mhz=self.spec.max_mhz)
+            self._allocator(s.name, s.service, old).set(options)
 
     # ---- state --------------------------------------------------------------------------------------------
 
@@ -392,6 +401,10 @@ def _present(gpu: GpuReading | None) -> bool:
     return gpu is not None and gpu.reason is not Reason.NO_EDGE_AGENT
 
 
+def _is_for(s: _Slice, command: Command) -> bool:
+    return command.kind == "options" and command.slice in ("", s.name)
+
+
 def _levers(of: Service) -> tuple[Lever, ...]:
     return (*RESOURCES, Lever.SETTINGS) if of.settings else RESOURCES
 
@@ -403,8 +416,13 @@ def _failure(error: Exception) -> str:
 
 def _text(error: ValueError) -> str:
     if isinstance(error, ValidationError):
-        return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        return "; ".join(": ".join((*_place(e["loc"]), mistake(e))) for e in error.errors())
     return str(error)
+
+
+def _place(loc: tuple[int | str, ...]) -> tuple[str, ...]:
+    """The option that is meant; empty where it is all of them together."""
+    return (".".join(map(str, loc)),) if loc else ()
 
 
 def _changed(options: Options, changes: Mapping[str, Any]) -> Options:

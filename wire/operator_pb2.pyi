@@ -116,6 +116,16 @@ class SetBudgetsRequest(_message.Message):
     dl_ms: float
     def __init__(self, cell_id: _Optional[str] = ..., slice: _Optional[str] = ..., ul_ms: _Optional[float] = ..., edge_ms: _Optional[float] = ..., dl_ms: _Optional[float] = ...) -> None: ...
 
+class SetOptionsRequest(_message.Message):
+    __slots__ = ("cell_id", "slice", "yaml")
+    CELL_ID_FIELD_NUMBER: _ClassVar[int]
+    SLICE_FIELD_NUMBER: _ClassVar[int]
+    YAML_FIELD_NUMBER: _ClassVar[int]
+    cell_id: str
+    slice: str
+    yaml: str
+    def __init__(self, cell_id: _Optional[str] = ..., slice: _Optional[str] = ..., yaml: _Optional[str] = ...) -> None: ...
+
 class ReloadRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

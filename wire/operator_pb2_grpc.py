@@ -64,6 +64,11 @@ class OperatorStub:
                 request_serializer=wire_dot_operator__pb2.SetBudgetsRequest.SerializeToString,
                 response_deserializer=wire_dot_operator__pb2.CommandResult.FromString,
                 _registered_method=True)
+        self.SetOptions = channel.unary_unary(
+                '/prbandit.operator.Operator/SetOptions',
+                request_serializer=wire_dot_operator__pb2.SetOptionsRequest.SerializeToString,
+                response_deserializer=wire_dot_operator__pb2.CommandResult.FromString,
+                _registered_method=True)
         self.Reload = channel.unary_unary(
                 '/prbandit.operator.Operator/Reload',
                 request_serializer=wire_dot_operator__pb2.ReloadRequest.SerializeToString,
@@ -116,6 +121,12 @@ class OperatorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetOptions(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Reload(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -159,6 +170,11 @@ def add_OperatorServicer_to_server(servicer, server):
             'SetBudgets': grpc.unary_unary_rpc_method_handler(
                     servicer.SetBudgets,
                     request_deserializer=wire_dot_operator__pb2.SetBudgetsRequest.FromString,
+                    response_serializer=wire_dot_operator__pb2.CommandResult.SerializeToString,
+            ),
+            'SetOptions': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetOptions,
+                    request_deserializer=wire_dot_operator__pb2.SetOptionsRequest.FromString,
                     response_serializer=wire_dot_operator__pb2.CommandResult.SerializeToString,
             ),
             'Reload': grpc.unary_unary_rpc_method_handler(
@@ -333,6 +349,33 @@ class Operator:
             target,
             '/prbandit.operator.Operator/SetBudgets',
             wire_dot_operator__pb2.SetBudgetsRequest.SerializeToString,
+            wire_dot_operator__pb2.CommandResult.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetOptions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/prbandit.operator.Operator/SetOptions',
+            wire_dot_operator__pb2.SetOptionsRequest.SerializeToString,
             wire_dot_operator__pb2.CommandResult.FromString,
             options,
             channel_credentials,

@@ -57,6 +57,15 @@ class Options(BaseModel):
         return self.model_dump(mode="json")
 
 
+def mistake(error: Any) -> str:
+    """What is wrong, from one entry of a ValidationError's ``errors``; a short value with it."""
+    if error["type"] == "extra_forbidden":
+        return "unknown key"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    value = error.get("input")
+    return f"{message} (is {value!r})" if isinstance(value, (str, int, float, bool)) else message
+
+
 @dataclass(frozen=True, slots=True)
 class Service:
     """All that the rest of the controller knows of a service; each package exports one as ``SERVICE``.

@@ -31,6 +31,7 @@ _COMMANDS = {
     "mode": "operate",
     "policy": "operate",
     "budgets": "operate",
+    "options": "operate",
     "reload": "operate",
     "checkpoint": "operate",
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +126,43 @@ def budgets(
 ) -> None:
     """Judge by other hop budgets (ms) from the next control slot on."""
     _command(operator, keys, as_json, lambda c: c.set_budgets(cell, slice_id, ul_ms, edge_ms, dl_ms))
+
+
+@click.command("options")
+@click.argument("changes", nargs=-1, required=True, metavar="KEY=VALUE...")
+@click.option("--cell", default="", help="Only this cell.")
+@click.option("--slice", "slice_id", default="", help="Only this slice.")
+@_connection
+@json_option
+def options(
+    changes: tuple[str, ...], cell: str, slice_id: str, operator: str, keys: str | None, as_json: bool
+) -> None:
+    """Set options of slices from the next control slot on, as the configuration has them.
+
+    VALUE is YAML and takes the place of the whole option: prbandit options --slice ar metric=p90 queue=false
+    """
+    text = _options(changes)
+    _command(operator, keys, as_json, lambda c: c.set_options(cell, slice_id, text))
+
+
+def _options(changes: Sequence[str]) -> str:
+    """KEY=VALUE... as one YAML mapping; UsageError, naming the option, for what is none."""
+    import yaml
+
+    from controller.config import StrictLoader
+
+    values: dict[str, Any] = {}
+    for change in changes:
+        name, equals, text = change.partition("=")
+        if not (name and equals):
+            raise click.UsageError(f"{change}: KEY=VALUE is needed")
+        if name in values:
+            raise click.UsageError(f"{name}: given twice")
+        try:
+            values[name] = yaml.load(text, Loader=StrictLoader)
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            raise click.UsageError(f"{name}: {getattr(error, 'problem', None) or error}") from error
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
 @click.command("reload")

@@ -185,6 +185,9 @@ def _real_applications(
     from agents.emulator.spec import MAX_EXTERNAL
 
     assert config.emulation is not None
+    if len(config.cells) > 1:
+        ids = ", ".join(c.id for c in config.cells)
+        raise ValueError(f"--frames: real applications go through one cell, here are several: {ids}")
     ran, edge, qos = f"tcp://127.0.0.1:{ports[0]}", f"127.0.0.1:{ports[1]}", f"127.0.0.1:{ports[2]}"
     server = ports[5]
     cell = config.cells[0]
@@ -250,7 +253,7 @@ def _watch(
     view = View()
     started = time.monotonic()
     first: float | None = None
-    seen = -1
+    seen: dict[str, int] = {}
     live = Live(console=console, refresh_per_second=4) if console.is_terminal else nullcontext()
     with OperatorClient(operator, None) as client, live as screen:
         while True:
@@ -264,8 +267,10 @@ def _watch(
                 state = client.state()
             except OperatorError:
                 state = None
-            if state and (record := state["cells"][0]["last"]) and record["control_slot"] != seen:
-                seen = record["control_slot"]
+            for record in (c["last"] for c in (state["cells"] if state else ())):
+                if record is None or record["control_slot"] == seen.get(record["cell"]):
+                    continue
+                seen[record["cell"]] = record["control_slot"]
                 first = first or now
                 view.add(record)
                 if screen is None:
@@ -283,66 +288,81 @@ def _tail(path: Path, lines: int = 15) -> str:
 
 
 class View:
-    """The live terminal view of one cell."""
+    """The live terminal view: a line a cell, and one table of all their slices."""
 
     def __init__(self, keep: int = 60) -> None:
-        self._history: dict[tuple[str, str], deque[float]] = {}
+        self._history: dict[tuple[str, str, str], deque[float]] = {}
         self._keep = keep
-        self._qos: deque[int] = deque(maxlen=keep)
-        self._record: dict[str, Any] | None = None
+        self._qos: dict[str, deque[int]] = {}
+        self._records: dict[str, dict[str, Any]] = {}
 
     def add(self, record: dict[str, Any]) -> None:
         """Take in the record of a control slot."""
-        self._record = record
+        cell = record["cell"]
+        self._records[cell] = record
+        qos = self._qos.setdefault(cell, deque(maxlen=self._keep))
         for name, s in record["slices"].items():
             for choice in s["choices"]:
-                history = self._history.setdefault((name, choice["lever"]), deque(maxlen=self._keep))
+                history = self._history.setdefault((cell, name, choice["lever"]), deque(maxlen=self._keep))
                 history.append(_of_maximum(choice, record))
             met = s["closed"]["met"]
             if met is not None and s["closed"]["busy"]:
-                self._qos.append(met)
+                qos.append(met)
 
     def render(self, state: dict[str, Any] | None, left_s: float | None) -> Group:
         """The view as of now."""
-        record = self._record
-        if state is None or record is None:
+        if state is None or not self._records:
             return Group(Text("waiting for the first decision ..."))
-        cell = state["cells"][0]
-        ratio = sum(self._qos) / len(self._qos) if self._qos else float("nan")
-        head = Text(
-            f"cell {cell['cell_id']}  control slot {record['control_slot']}  mode {record['mode']}  "
-            f"active flows {cell['active_flows']}  "
-            f"QoS delivery ratio of the last {len(self._qos)} busy slots {ratio:.0%}"
-            + (f"  {left_s:.0f} s left" if left_s is not None else "")
-        )
+        cells = state["cells"]
+        heads = [self._head(c, left_s if c is cells[0] else None) for c in cells]
         table = Table(expand=False)
-        for column in ("slice", "lever", "state", "action", "of maximum", "why", "measure", "QoS", "history"):
+        several = ["cell"] if len(cells) > 1 else []
+        for column in (*several, "slice", "lever", "state", "action", "of maximum", "why", "measure", "QoS"):
             right = column in ("state", "action", "measure")
             table.add_column(column, justify="right" if right else "left")
+        table.add_column("history")
+        for cell in cells:
+            for row in self._rows(cell["cell_id"]):
+                table.add_row(*([cell["cell_id"]] if several else []), *row)
+        return Group(*heads, table)
+
+    def _head(self, cell: dict[str, Any], left_s: float | None) -> Text:
+        record = self._records.get(cell["cell_id"])
+        if record is None:
+            return Text(f"cell {cell['cell_id']}  waiting for the first decision ...")
+        qos = self._qos[cell["cell_id"]]
+        ratio = sum(qos) / len(qos) if qos else float("nan")
+        return Text(
+            f"cell {cell['cell_id']}  control slot {record['control_slot']}  mode {record['mode']}  "
+            f"active flows {cell['active_flows']}  "
+            f"QoS delivery ratio of the last {len(qos)} busy slots {ratio:.0%}"
+            + (f"  {left_s:.0f} s left" if left_s is not None else "")
+        )
+
+    def _rows(self, cell: str) -> Iterator[list[str | Text]]:
+        """Of the slices of one cell, its latest record; none before there is one."""
+        record = self._records.get(cell)
+        if record is None:
+            return
         for name, s in record["slices"].items():
             measures = dict(s["closed"]["measures"])
             promise = next(iter(measures), "")
             for c in s["choices"]:
                 if not c.get("user"):
-                    self._row(table, name, c, measures.pop(c["lever"], None), record)
+                    yield self._row(name, c, measures.pop(c["lever"], None), record)
             for measure, told in measures.items():
                 worst = worst_value(told)
                 value = "-" if worst is None else f"{worst:.4g} {told['unit']}"
                 met = _met(s["closed"]["met"] if measure == promise else told["met"])
-                table.add_row(name, measure.replace("_", " "), "", "", "", "", value, met, "")
-        return Group(head, table)
+                yield [name, measure.replace("_", " "), "", "", "", "", value, met, ""]
 
     def _row(
-        self,
-        table: Table,
-        name: str,
-        c: dict[str, Any],
-        measure: dict[str, Any] | None,
-        record: dict[str, Any],
-    ) -> None:
+        self, name: str, c: dict[str, Any], measure: dict[str, Any] | None, record: dict[str, Any]
+    ) -> list[str | Text]:
         part = _of_maximum(c, record)
         worst = None if measure is None else worst_value(measure)
-        table.add_row(
+        history = self._history[record["cell"], name, c["lever"]]
+        return [
             name,
             c["lever"],
             "-" if c["state"] is None else f"{c['state']} {'PRB' if c['lever'] == 'edge' else c['unit']}",
@@ -351,8 +371,8 @@ class View:
             c["why"],
             "-" if worst is None or measure is None else f"{worst:.0f} {measure['unit']}",
             _met(None if measure is None else measure["met"]),
-            "".join(_SPARKS[min(7, int(v * 8))] for v in list(self._history[name, c["lever"]])[-30:]),
-        )
+            "".join(_SPARKS[min(7, int(v * 8))] for v in list(history)[-30:]),
+        ]
 
 
 def _met(met: int | None) -> Text:

@@ -24,12 +24,14 @@ log = logging.getLogger(__name__)
 MAX_SUBSCRIBERS = 16
 SUBSCRIBER_QUEUE = 64
 MAX_NAME_BYTES = 64
+MAX_OPTIONS_BYTES = 4096
+"""The YAML of a SetOptions."""
 COMMANDERS = frozenset({"operator", "controller"})
 """Roles whose certificate may change something; the others of the testbed may look."""
 
 COUNTERS: dict[str, str] = {
     "operator_version_mismatch_total": "Clients refused: other protocol version",
-    "operator_refused_total": "Commands refused: unknown cell, slice, mode or policy, impossible value",
+    "operator_refused_total": "Commands refused: unknown cell, slice, mode or option, impossible value",
     "operator_errors_total": "Calls that failed inside the controller",
     "operator_subscribers_refused_total": "Subscribers of decisions refused: too many",
     "operator_decisions_dropped_total": "Decisions that a slow subscriber lost, oldest first",
@@ -71,8 +73,9 @@ class OperatorTarget(Protocol):
     """What the operator API commands; any thread may call, several at once.
 
     Commands return a text for the operator. They raise ValueError, which refuses the command with its text,
-    for an unknown cell, slice, mode or policy, and for budgets or a configuration that cannot be used. An
-    empty ``cell_id`` is every cell, an empty ``slice_id`` every slice of the cell.
+    for an unknown cell, slice, mode, policy or option, and for budgets, options or a configuration that
+    cannot be used. An empty ``cell_id`` is every cell, an empty ``slice_id`` every slice of the cell.
+    ``yaml`` is a mapping option -> new value.
     """
 
     def state(self) -> ControllerStatus: ...
@@ -84,6 +87,8 @@ class OperatorTarget(Protocol):
     def set_budgets(
         self, cell_id: str, slice_id: str, ul_ms: float, edge_ms: float, dl_ms: float, /
     ) -> str: ...
+
+    def set_options(self, cell_id: str, slice_id: str, yaml: str, /) -> str: ...
 
     def reload(self) -> str: ...
 
@@ -304,6 +309,16 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
 
         return self._command(context, request, (), apply)
 
+    def SetOptions(
+        self, request: operator_pb2.SetOptionsRequest, context: grpc.ServicerContext
+    ) -> operator_pb2.CommandResult:
+        return self._command(
+            context,
+            request,
+            ("yaml",),
+            lambda: self._target.set_options(request.cell_id, request.slice, request.yaml),
+        )
+
     def Reload(
         self, request: operator_pb2.ReloadRequest, context: grpc.ServicerContext
     ) -> operator_pb2.CommandResult:
@@ -337,8 +352,9 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
             _abort(context, grpc.StatusCode.PERMISSION_DENIED, text)
         try:
             for field, value in request.ListFields():
-                if isinstance(value, str) and len(value.encode()) > MAX_NAME_BYTES:
-                    raise ValueError(f"{field.name}: longer than {MAX_NAME_BYTES} bytes")
+                bound = MAX_OPTIONS_BYTES if field.name == "yaml" else MAX_NAME_BYTES
+                if isinstance(value, str) and len(value.encode()) > bound:
+                    raise ValueError(f"{field.name}: longer than {bound} bytes")
             for field_name in needed:
                 if not getattr(request, field_name):
                     raise ValueError(f"{field_name}: empty")
@@ -523,6 +539,11 @@ class OperatorClient:
             cell_id=cell_id, slice=slice_id, ul_ms=ul_ms, edge_ms=edge_ms, dl_ms=dl_ms
         )
         return self._command("SetBudgets", request)
+
+    def set_options(self, cell_id: str, slice_id: str, yaml: str) -> str:
+        """Options of a slice; ``yaml`` is a mapping option -> new value, as in the configuration."""
+        request = operator_pb2.SetOptionsRequest(cell_id=cell_id, slice=slice_id, yaml=yaml)
+        return self._command("SetOptions", request)
 
     def reload(self) -> str:
         """Read the configuration again; with a bad file the old one stays and the command is refused."""

@@ -10,11 +10,17 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
+from controller import config
 from controller.cli import children, cli, up
+from controller.links import operator
+from controller.loop import ControlLoop
+from tests import builders
 from tests.e2e.harness import parent_of, until
 
 SUMMARY = {
@@ -144,3 +150,74 @@ def test_with_frames_it_tells_what_the_user_plane_has_told(
             in result.stdout
         )
         assert "late 12 times, at worst by 7.5 ms" in result.stdout
+
+
+# ---- what it shows ---------------------------------------------------------------------------------------
+
+
+def state(**slots: int) -> dict[str, Any]:
+    """Cells at a control slot each; at 0 there is no decision yet."""
+    cells: list[dict[str, Any]] = []
+    for cell, slot in slots.items():
+        loop = ControlLoop(builders.loop_spec(cell=cell))
+        last = loop.step(builders.observation(slot - 1)).to_record() if slot else None
+        cells.append({"cell_id": cell, "active_flows": 1, "last": last})
+    return {"cells": cells}
+
+
+def shown(of: dict[str, Any]) -> str:
+    view = up.View()
+    for cell in of["cells"]:
+        if cell["last"] is not None:
+            view.add(cell["last"])
+    console = Console(width=200)
+    with console.capture() as said:
+        console.print(view.render(of, 9.0))
+    return said.get()
+
+
+def test_the_view_has_every_cell_in_one_table() -> None:
+    lines = shown(state(a=3, b=7, c=0)).splitlines()
+    assert "cell a  control slot 3" in lines[0] and "9 s left" in lines[0]
+    assert "cell b  control slot 7" in lines[1] and "left" not in lines[1]
+    assert lines[2].strip() == "cell c  waiting for the first decision ..."
+    table = [[part.strip() for part in line.split("│")[1:3]] for line in lines if line.startswith("│")]
+    assert table and table == [[cell, "ar"] for cell in "ab" for _ in range(len(table) // 2)]
+    assert sum(" cell " in line and " slice " in line for line in lines) == 1
+
+
+def test_the_view_of_one_cell_has_no_column_for_it() -> None:
+    said = shown(state(a=3))
+    assert "cell a  control slot 3" in said and said.count("cell") == 1
+    assert "waiting for the first decision" in shown(state(a=0, b=0))
+
+
+def test_the_decisions_of_all_cells_are_printed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    states = [state(a=0, b=1), state(a=1, b=1), state(a=1, b=2)]
+
+    class Client:
+        def __init__(self, *_: object) -> None: ...
+
+        def __enter__(self) -> Client:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def state(self) -> dict[str, Any]:
+            if not states:
+                raise KeyboardInterrupt
+            return states.pop(0)
+
+    monkeypatch.setattr(operator, "OperatorClient", Client)
+    console = Console(width=200, force_terminal=False)
+    with console.capture() as said, pytest.raises(KeyboardInterrupt):
+        up._watch(console, {}, tmp_path, "", None)
+    lines = [" ".join(line.split()[:2]) for line in said.get().splitlines()]
+    assert lines == ["b #1", "a #1", "b #2"]
+
+
+def test_real_applications_are_of_one_cell() -> None:
+    cells = "cells: [{id: a, slices: [{id: ar}]}, {id: b, slices: [{id: ar}]}]\n"
+    text = cells + "emulation: {duration_s: 60.0, schedule: always}\n"
+    with pytest.raises(ValueError, match=r"--frames: real applications go through one cell.*several: a, b"):
+        up._real_applications(config.parse(text), "up.yaml", 1, [1] * 6, "v", "s", 5.0, "160x80")

@@ -76,6 +76,9 @@ class Target:
     def set_budgets(self, cell_id: str, slice_id: str, ul_ms: float, edge_ms: float, dl_ms: float) -> str:
         return self._tell("budgets", cell_id, slice_id, ul_ms, edge_ms, dl_ms)
 
+    def set_options(self, cell_id: str, slice_id: str, yaml: str) -> str:
+        return self._tell("options", cell_id, slice_id, yaml)
+
     def reload(self) -> str:
         return self._tell("reload")
 
@@ -144,12 +147,14 @@ def test_commands_reach_the_target_as_given(served: Served, client: OperatorClie
     assert client.set_mode("", "shadow") == "mode  shadow"
     client.switch_policy("cell-1", "ar", "aimd")
     client.set_budgets("cell-1", "", 70.0, 20.0, 60.0)
+    client.set_options("cell-1", "ar", "{metric: p90, policy_options: {tradeoff: 2}}" + " " * 4000)
     client.reload()
     assert client.checkpoint() == "checkpoint"
     assert served.target.told == [
         ("mode", "", "shadow"),
         ("policy", "cell-1", "ar", "aimd"),
         ("budgets", "cell-1", "", 70.0, 20.0, 60.0),
+        ("options", "cell-1", "ar", "{metric: p90, policy_options: {tradeoff: 2}}" + " " * 4000),
         ("reload",),
         ("checkpoint",),
     ]
@@ -171,6 +176,9 @@ def test_what_the_target_refuses_is_refused_with_its_reason(served: Served, clie
         (lambda c: c.set_budgets("", "", float("nan"), 20, 60), "ul_ms: nan is not a positive number"),
         (lambda c: c.set_budgets("", "", 70, -1, 60), "edge_ms: -1.0 is not a positive number"),
         (lambda c: c.set_budgets("", "", 70, 20, float("inf")), "dl_ms: inf is not a positive number"),
+        (lambda c: c.set_options("", "", ""), "yaml: empty"),
+        (lambda c: c.set_options("", "", "x" * 4097), "yaml: longer than 4096 bytes"),
+        (lambda c: c.set_options("", "x" * 65, "{}"), "slice: longer than 64 bytes"),
     ],
 )
 def test_bad_values_are_refused_by_name_before_the_target_sees_them(
