@@ -445,6 +445,9 @@ class ControlledCell:
                 self.journal.repeated(self.cell_id, Event.ALLOCATOR_FAILED, text, "allocator_failed_total")
         self.record = decision.to_record()
         self._resume = loop.to_state()
+        for name, why in loop.state_failures.items():
+            text = f"slice {name}: state: {why}"
+            self.journal.repeated(self.cell_id, Event.ALLOCATOR_FAILED, text, "allocator_failed_total")
         self.journal.slot(observation, self.record, self._resume)
         return observation, decision
 

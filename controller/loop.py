@@ -39,7 +39,8 @@ class _Slice:
     """One slice under control.
 
     ``configured`` and ``set`` are its options as plain JSON values: as the configuration has them, and with
-    what an operator has set. ``safe`` is the last demand that its allocator gave without failing.
+    what an operator has set. ``state`` is the last state that its allocator gave without failing, ``safe`` is
+    the last demand that its allocator gave without failing.
     """
 
     name: str
@@ -49,6 +50,7 @@ class _Slice:
     configured: Mapping[str, Any]
     set: Mapping[str, Any]
     safe: SliceDemand | None = None
+    state: Mapping[str, Any] | None = None
 
 
 class ControlLoop:
@@ -84,6 +86,8 @@ class ControlLoop:
                 raise ValueError(f"cell {spec.cell}, slice {s.slice}: {_text(error)}") from error
             configured = options.to_dict()
             self._slices[s.slice] = _Slice(s.slice, of, options, allocator, configured, configured)
+        self.state_failures: dict[str, str] = {}
+        """Slice -> why the state of its allocator could not be had the last time."""
         self._shares = {s.slice: s.share for s in spec.slices}
         self._arbiter = slicing.make(spec.arbiter)
         self._held: dict[str, tuple[SliceDemand, Settings]] = {}
@@ -289,7 +293,7 @@ class ControlLoop:
     def _set(self, s: _Slice, changes: Mapping[str, Any]) -> None:
         options = _changed(s.options, changes)
         if s.options.anew & changes.keys():
-            s.allocator = self._allocator(s.name, s.service, options)
+            s.allocator, s.state = self._allocator(s.name, s.service, options), None
         else:
             s.allocator.set(options)
         s.options, s.set = options, options.to_dict()
@@ -327,7 +331,12 @@ class ControlLoop:
             self._allocator(s.name, s.service, options)
         else:
             options.check(n_prb=self.spec.n_prb, max_mhz=self.spec.max_mhz)
-            self._allocator(s.name, s.service, old).set(options)
+            try:
+                self._allocator(s.name, s.service, old).set(options)
+            except ValueError:
+                raise
+            except Exception as error:
+                raise ValueError(f"cannot be set: {_failure(error)}") from error
 
     # ---- state --------------------------------------------------------------------------------------------
 
@@ -335,8 +344,10 @@ class ControlLoop:
         """What has been learned and set, as plain JSON values; :meth:`load_state` is the inverse.
 
         The decision in force is not part of it: after a restart the first control slot is not learned
-        from, because what happened in between is not known. What mode frozen holds is part of it.
+        from, because what happened in between is not known. What mode frozen holds is part of it. Of an
+        allocator whose state cannot be had, its last good one; a slice that never had one is left out.
         """
+        states = {name: state for name, s in self._slices.items() if (state := self._state_of(s)) is not None}
         return {
             "version": STATE_VERSION,
             "control_slot": self.control_slot,
@@ -349,11 +360,21 @@ class ControlLoop:
                     "set": s.set,
                     "configured": s.configured,
                     "held": _held(self._held.get(name)),
-                    "allocator": s.allocator.to_state(),
+                    "allocator": states[name],
                 }
                 for name, s in self._slices.items()
+                if name in states
             },
         }
+
+    def _state_of(self, s: _Slice) -> Mapping[str, Any] | None:
+        try:
+            s.state = s.allocator.to_state()
+        except Exception as error:
+            self.state_failures[s.name] = _failure(error)
+        else:
+            self.state_failures.pop(s.name, None)
+        return s.state
 
     def load_state(self, state: Mapping[str, Any]) -> tuple[str, ...]:
         """Go on from a state; ValueError names what does not fit, and then nothing has changed.

@@ -53,7 +53,9 @@ def testbed_spec(config: Config, seed: int, cell_id: str = "") -> TestbedSpec:
     e = config.emulation
     if e is None:
         raise ValueError("the configuration has no emulation section")
-    cell = next(c for c in config.cells if c.id == (cell_id or config.cells[0].id))
+    cell = next((c for c in config.cells if c.id == (cell_id or config.cells[0].id)), None)
+    if cell is None:
+        raise ValueError(f"unknown cell {cell_id!r}; cells: {', '.join(c.id for c in config.cells)}")
     seed = cell_seed(config, cell.id, seed)
     channels: Sequence[ChannelProcess | ChannelTrace] = (
         [ChannelTrace(path=use.trace, start_s=use.start_s) for use in trace_uses(e, seed)]

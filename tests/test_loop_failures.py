@@ -237,3 +237,18 @@ def test_fits_are_the_slice_s_own() -> None:
     fits = (Fit("bad", "k", "", "failed"), Fit("ar", "k", "ab" * 32))
     loop.step(replace(observations()[0], fits=fits))
     assert loop.to_state()["slices"]["bad"]["allocator"]["fits"] == ["0 k failed"]
+
+
+def test_a_state_that_cannot_be_had_is_the_last_good_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = ControlLoop(loop_spec(SliceSpec(NAME, NAME), slice_spec("ar")))
+    loop.step(observation(0))
+    before = loop.to_state()["slices"]
+    with monkeypatch.context() as broken:
+        broken.setattr("tests.failing_service.Failing.to_state", lambda _self: 1 / 0)
+        loop.step(observation(1))
+        after = loop.to_state()["slices"]
+    assert after[NAME]["allocator"] == before[NAME]["allocator"]
+    assert after["ar"]["allocator"] != before["ar"]["allocator"]
+    assert loop.state_failures == {NAME: "ZeroDivisionError: division by zero"}
+    loop.to_state()
+    assert loop.state_failures == {}

@@ -130,6 +130,7 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
 @click.option("--qos", default="127.0.0.1:50062", show_default=True, help="The controller's QoS ingest.")
 @click.option("--edge", default="127.0.0.1:50061", show_default=True, help="The edge agent; '' for none.")
 @click.option("--channel-trace", type=click.Path(), help="Measured channel (CQI, SNR) instead of a process.")
+@click.option("--cell", default="", help="Which cell of CONFIG this is (default: its first).")
 @click.option("--seed", default=1, show_default=True)
 @_keys_option
 @_duration_option
@@ -142,6 +143,7 @@ def gnb_mock(
     edge: str,
     channel_trace: str | None,
     seed: int,
+    cell: str,
     keys: str | None,
     duration: float | None,
     heartbeat: Path | None,
@@ -149,15 +151,15 @@ def gnb_mock(
 ) -> None:
     """Run the emulated testbed of CONFIG in real time: a gNB, its UEs and their OpenRTiST flows."""
     from agents.gnb_mock.mock import GnbMock
-    from controller.scenario import testbed_spec
+    from controller.scenario import cell_seed, testbed_spec
     from wire.security import Tls, curve_client
 
     log_to_stderr(verbose)
     config = load_config(config_file, {"emulation.channel_trace": channel_trace} if channel_trace else {})
-    spec = testbed_spec(config, seed)
+    spec = testbed_spec(config, seed, cell)
     mock = GnbMock(
         spec,
-        seed,
+        cell_seed(config, spec.cell.cell_id, seed),
         ran_address=ran,
         curve=curve_client(keys, spec.cell.cell_id) if keys else None,
         qos_address=qos or None,

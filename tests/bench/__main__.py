@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from tests.bench import (
+    control_slot,
     edge_agent,
     emulation,
     exchanges,
@@ -25,6 +26,7 @@ from tests.bench.common import Row, Skip
 _ALL = (
     quota_latency,
     report_rate,
+    control_slot,
     policies,
     emulation,
     exchanges,
