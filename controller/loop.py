@@ -196,6 +196,8 @@ class ControlLoop:
             return self._held[s.name][1] if s.name in self._held else {}
         try:
             settings = s.allocator.settle(view, grant)
+            if settings is not None and not settings:
+                return {}
             s.service.check_settings(settings, frozenset(u.flow for u in view.users))
         except Exception as error:
             failed["settle"] = _failure(error)
@@ -239,7 +241,9 @@ class ControlLoop:
     @staticmethod
     def _granted(grant: Grant, gpu: GpuReading | None) -> Grant:
         """What was granted, at the clock that was read back."""
-        return grant if gpu is None else replace(grant, gpu_mhz=gpu.sm_mhz)
+        if gpu is None:
+            return grant
+        return Grant(grant.ul_prb, grant.dl_prb, gpu.sm_mhz, grant.ul_why, grant.dl_why)
 
     def _unattributed(
         self,

@@ -67,7 +67,8 @@ class Choice:
     binding: str = ""
 
     def __post_init__(self) -> None:
-        if not all(math.isfinite(v) for v in (self.action, self.state, self.demand) if v is not None):
+        # A sum is finite where its parts are: in every choice of every control slot.
+        if not math.isfinite(self.action + (self.state or 0.0) + (self.demand or 0.0)):
             raise ValueError(f"{self.lever}: action {self.action}, state {self.state}, demand {self.demand}")
 
     def to_record(self) -> dict[str, Any]:

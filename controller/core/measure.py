@@ -117,12 +117,13 @@ class Outcome:
             raise ValueError(f"measures named twice in {[m.name for m in self.measures]}")
         if self.met not in (0, 1, None):
             raise ValueError(f"met is {self.met!r}, neither 0 nor 1 nor None")
+        n = len(self.users)
         for m in self.measures:
-            if not len(m.values) == len(m.targets) == len(self.users):
+            if not len(m.values) == len(m.targets) == n:
                 raise ValueError(f"measure {m.name}: not one value and one target for each user")
             if m.met not in (0, 1, None):
                 raise ValueError(f"measure {m.name}: met is {m.met!r}, neither 0 nor 1 nor None")
-            if not all(math.isfinite(v) for v in (*m.values, *m.targets) if v is not None):
+            if n and not all(math.isfinite(v) for v in (*m.values, *m.targets) if v is not None):
                 raise ValueError(f"measure {m.name}: a value or a target is not finite")
 
     def measure(self, name: str) -> Measure:

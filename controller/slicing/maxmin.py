@@ -29,6 +29,8 @@ class MaxMin(Arbiter):
     ) -> dict[str, tuple[int, str]]:
         share = {name: shares.get(name, _ANY) for name in wants}
         wanted = {name: min(want.prb, share[name].max) for name, want in wants.items()}
+        if sum(max(wanted[name], share[name].dedicated) for name in wants) <= prb:
+            return {name: (wanted[name], _why(wanted[name], wants[name], share[name])) for name in wants}
         own = divide(prb, {name: min(wanted[name], share[name].dedicated) for name in wants})
         common = max(0, prb - sum(s.dedicated for s in share.values()))
         floors = {name: min(wanted[name], max(w.floor, share[name].min)) for name, w in wants.items()}
@@ -37,19 +39,19 @@ class MaxMin(Arbiter):
             {name: wanted[name] - own[name] for name in wants},
             {name: max(0, floors[name] - own[name]) for name in wants},
         )
-        out = {}
-        for name, want in wants.items():
-            granted = own[name] + rest[name]
-            why = ""
-            if granted < wanted[name]:
-                why = FAIR
-            elif granted < want.prb:
-                why = f"share of at most {share[name].max} PRB"
-            out[name] = granted, why
-        return out
+        granted = {name: own[name] + rest[name] for name in wants}
+        return {
+            name: (prb, FAIR if prb < wanted[name] else _why(prb, wants[name], share[name]))
+            for name, prb in granted.items()
+        }
 
 
 _ANY = Share()
+
+
+def _why(prb: int, want: Want, share: Share) -> str:
+    """Why a slice that nobody competes with has less than it wants."""
+    return "" if prb == want.prb else f"share of at most {share.max} PRB"
 
 
 def divide(prb: int, wanted: Mapping[str, int], floors: Mapping[str, int] | None = None) -> dict[str, int]:

@@ -62,8 +62,9 @@ class ArAllocator(Allocator):
         self._budgets, self._metric = options.budgets.to_budgets(), Metric.parse(options.metric)
 
     def learn(self, view: SliceView) -> Outcome:
-        outcome = judge(view, self._budgets, metric=self._metric)
         reasons = dict(view.unattributed)
+        # The outcome holds the reasons, which are added to below.
+        outcome = judge(view, self._budgets, metric=self._metric, unattributed=reasons)
         had = view.granted
         for hop, measure in zip(HOPS, outcome.measures[1:], strict=True):
             if hop in reasons:
@@ -79,7 +80,7 @@ class ArAllocator(Allocator):
             else:
                 state, action = self._played[hop]
                 self._policies[hop][state].update(action, measure.met)
-        return replace(outcome, unattributed=reasons)
+        return outcome
 
     def _fell_short(self, hop: Lever, available: int) -> None:
         self._short[hop] += 1

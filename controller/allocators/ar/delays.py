@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from controller.allocators.ar.budgets import Budgets
 from controller.allocators.base import SliceView
-from controller.core.measure import RESOURCES, Measure, Outcome
+from controller.core.measure import RESOURCES, Lever, Measure, Outcome, Reason
 
 _MS = 1_000_000
 
@@ -58,7 +58,13 @@ HOPS = RESOURCES
 MEASURES: tuple[str, ...] = (ROUND_TRIP, *(hop.value for hop in HOPS))
 
 
-def judge(view: SliceView, budgets: Budgets, *, metric: Metric = MEAN) -> Outcome:
+def judge(
+    view: SliceView,
+    budgets: Budgets,
+    *,
+    metric: Metric = MEAN,
+    unattributed: Mapping[Lever, Reason] | None = None,
+) -> Outcome:
     """Judge a slice's frames of one control slot (eq. 1 for the round trip, eq. 8 for the hops).
 
     Frames of the slot were sent in [begin, end) of the view; what the hosts had not told by its end cannot be
@@ -77,9 +83,10 @@ def judge(view: SliceView, budgets: Budgets, *, metric: Metric = MEAN) -> Outcom
     round trip alone (by what was wrong, where it is known, in the outcome's faults), ``negative_delays`` were
     not used.
     """
+    reasons = {} if unattributed is None else unattributed
     closed, begin = view.end_ns, view.begin_ns
     if begin >= closed:
-        return _no_window(view, budgets)
+        return _no_window(view, budgets, reasons)
 
     # Flows active in the window, numbered 0, 1, ...; -1 for the others.
     number = [-1] * len(view.users)
@@ -95,7 +102,7 @@ def judge(view: SliceView, budgets: Budgets, *, metric: Metric = MEAN) -> Outcom
     frames = view.frames
     n = len(names)
     if n == 0 and len(frames) == 0:
-        return _idle(budgets)
+        return _idle(budgets, reasons)
     flow = np.array(number, np.intp)[frames.flow] if len(frames) else np.empty(0, np.intp)
     sent = frames.ue_sent
     back = frames.ue_received != 0
@@ -108,7 +115,7 @@ def judge(view: SliceView, budgets: Budgets, *, metric: Metric = MEAN) -> Outcom
 
     judged = [i for i in range(n) if counted[i] or active_ns[i] >= budgets.round_trip_ms * _MS]
     if not judged:
-        return _idle(budgets)
+        return _idle(budgets, reasons)
 
     received = frames.ue_received[chosen]
     arrived, left = frames.edge_received[chosen], frames.edge_sent[chosen]
@@ -145,6 +152,7 @@ def judge(view: SliceView, budgets: Budgets, *, metric: Metric = MEAN) -> Outcom
         busy=True,
         users=tuple(names[i] for i in judged),
         measures=tuple(measures),
+        unattributed=reasons,
         counts={
             LATE: int(len(back) - np.count_nonzero(back)),
             UNSYNCHRONISED: int(len(synchronised) - np.count_nonzero(synchronised)),
@@ -235,20 +243,27 @@ def _percentiles(
     return values
 
 
-def _idle(budgets: Budgets) -> Outcome:
-    return _without_frames(budgets, 1, (), busy=False)
+def _idle(budgets: Budgets, reasons: Mapping[Lever, Reason]) -> Outcome:
+    return _without_frames(budgets, 1, (), reasons, busy=False)
 
 
-def _no_window(view: SliceView, budgets: Budgets) -> Outcome:
+def _no_window(view: SliceView, budgets: Budgets, reasons: Mapping[Lever, Reason]) -> Outcome:
     names = tuple(
         f.flow
         for f in view.users
         if f.start_ns < view.closed_ns and (f.stop_ns == 0 or f.stop_ns > view.opened_ns)
     )
-    return _without_frames(budgets, None, names, busy=True) if names else _idle(budgets)
+    return _without_frames(budgets, None, names, reasons, busy=True) if names else _idle(budgets, reasons)
 
 
-def _without_frames(budgets: Budgets, met: int | None, names: tuple[str, ...], *, busy: bool) -> Outcome:
+def _without_frames(
+    budgets: Budgets,
+    met: int | None,
+    names: tuple[str, ...],
+    reasons: Mapping[Lever, Reason],
+    *,
+    busy: bool,
+) -> Outcome:
     none, n = (None,) * len(names), len(names)
     limits = (budgets.round_trip_ms, *map(budgets.of, HOPS))
     return Outcome(
@@ -259,5 +274,6 @@ def _without_frames(budgets: Budgets, met: int | None, names: tuple[str, ...], *
             Measure(name, "ms", "lower", none, (limit,) * n, met, 0)
             for name, limit in zip(MEASURES, limits, strict=True)
         ),
+        unattributed=reasons,
         counts=dict.fromkeys((LATE, UNSYNCHRONISED, NEGATIVE), 0),
     )
