@@ -30,7 +30,7 @@ from controller.links import codec
 from controller.links.qos import FlowBegin, HostLost, QosItem
 from controller.links.ran_protocol import LeaseLapsed, QuotaApplied, QuotaNotHonoured
 from controller.loop import ControlLoop, Models
-from controller.streams import Streams
+from controller.streams import Stream, Streams
 from wire import ran_pb2
 
 
@@ -129,7 +129,7 @@ class ControlledCell:
         self._streams = Streams(2 * config.control.control_slot_s)
         self._guard_ns = int(config.control.guard_ms * 1e6)
         self._subinterval_ns = int(config.control.subinterval_ms * 1e6)
-        self._background: set[str] = set()
+        self._background: dict[str, Stream] = {}
         self._clock_faults: dict[str, str] = {}
         self._reports: dict[int, tuple[int, ran_pb2.MacReport]] = {}
         self._decided_ns = 0
@@ -229,6 +229,18 @@ class ControlledCell:
         if loop is not None:
             self._decision_over()
             self._install(loop, learned)
+        self._drop_commands()
+
+    def _drop_commands(self) -> None:
+        """Commands that wait and cannot be carried out any more are dropped."""
+        waiting, self.commands = self.commands, []
+        for command in waiting:
+            try:
+                self.check(command)
+            except ValueError as error:
+                self.journal.event(self.cell_id, Event.COMMAND_DROPPED, str(error))
+            else:
+                self.commands.append(command)
 
     def _install(self, loop: ControlLoop, state: Mapping[str, Any] | None) -> None:
         """Let ``loop`` control the cell, going on from ``state`` where that fits."""
@@ -238,7 +250,9 @@ class ControlledCell:
                 where = f"at control slot {loop.control_slot}, mode {loop.mode}"
                 self.journal.event(self.cell_id, Event.LEARNING_RESUMED, where)
                 if anew:
-                    text = f"slices that start anew: {', '.join(anew)}"
+                    why = loop.load_failures
+                    names = (f"{name} ({why[name]})" if name in why else name for name in anew)
+                    text = f"slices that start anew: {', '.join(names)}"
                     self.journal.event(self.cell_id, Event.LEARNING_RESTARTED, text)
             except ValueError as error:
                 self.journal.event(self.cell_id, Event.LEARNING_RESTARTED, str(error))
@@ -310,7 +324,7 @@ class ControlledCell:
                 self._settings_applied(item)
             case codec.FlowEnd():
                 if item.flow in self._background:
-                    self._background.discard(item.flow)
+                    del self._background[item.flow]
                     return
                 self._streams.stopped(item.flow)
                 self._applied.pop(item.flow, None)
@@ -323,12 +337,16 @@ class ControlledCell:
 
     def _begin(self, item: FlowBegin) -> None:
         flow = item.flow
+        stream = item.host, item.stream
         if not flow.slice:
-            self._background.add(flow.flow)
+            self._background[flow.flow] = stream
+            if flow.flow in self._streams.flows:  # it was a slice's until now
+                self._streams.stopped(flow.flow)
+                self._collector.flow_stop(flow.flow, flow.start_ns)
             return
         self._collector.flow_start(flow)
-        self._background.discard(flow.flow)
-        self._streams.started(flow.flow, (item.host, item.stream))
+        self._background.pop(flow.flow, None)
+        self._streams.started(flow.flow, stream)
 
     def _frames(self, item: codec.FrameBatch) -> None:
         if item.flow in self._background:
@@ -367,7 +385,9 @@ class ControlledCell:
                 self.journal.repeated(self.cell_id, Event.FIT_FAILED, text, "fit_failed_total")
 
     def _host_lost(self, item: HostLost, now: float) -> None:
-        ended = self._streams.ended((item.host, item.stream), now)
+        lost = item.host, item.stream
+        ended = self._streams.ended(lost, now)
+        self._background = {flow: of for flow, of in self._background.items() if of != lost}
         # A stream that never had a flow is a PTP agent's, and missed.
         kind = Event.HOST_LEFT if ended.left else Event.HOST_LOST
         in_the_middle = f" in the middle of {', '.join(ended.flows)}" if ended.flows else ""
@@ -390,6 +410,7 @@ class ControlledCell:
         """Flows whose host has not come back are over."""
         for host, flows in self._streams.expire(now):
             for flow in flows:
+                self._applied.pop(flow, None)
                 self._clock_faults.pop(flow, None)
                 self._collector.flow_stop(flow, closed_ns)
             text = f"{', '.join(flows)}: host {host} was gone for {self._streams.patience_s:g} s"

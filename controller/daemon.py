@@ -66,7 +66,7 @@ class LiveFace:
     ) -> None:
         self.cell_id = cell_id
         self._qos, self._lease_s = qos, lease_s
-        self._settings = False
+        self._flows: set[str] = set()
         self.edge = edge
         self._ran = ran
         self._valid_for_s = valid_for_s
@@ -86,15 +86,20 @@ class LiveFace:
                 self.edge.lock(decision.gpu_mhz, self._valid_for_s)
             else:
                 self.edge.release()
-        return Acted(sequence, self._set(decision.settings))
+        # Where settle failed, users keep what they have until their lease ends.
+        keep = any("settle" in part.failed for part in decision.slices)
+        return Acted(sequence, self._set(decision.settings, keep=keep))
 
-    def _set(self, settings: Settings) -> Mapping[str, int]:
+    def _set(self, settings: Settings, *, keep: bool = False) -> Mapping[str, int]:
+        """Tell the applications; the flows that had settings and have none any more go to their defaults."""
+        gone: Settings = {} if keep else {flow: {} for flow in self._flows - settings.keys()}
         if settings:
-            self._settings = True
-            return self._qos.set_settings(self.cell_id, settings, self._lease_s)
-        if self._settings:
-            self._settings = False
+            sequences = self._qos.set_settings(self.cell_id, {**settings, **gone}, self._lease_s)
+            self._flows = settings.keys() | (self._flows if keep else set())
+            return {flow: sequence for flow, sequence in sequences.items() if flow in settings}
+        if gone:
             self._qos.release_settings(self.cell_id)
+            self._flows = set()
         return {}
 
     def release(self) -> None:
@@ -241,7 +246,7 @@ class Daemon:
             edge,
             self._ingest,
             valid_for_s=2.0 * self.config.control.control_slot_s,
-            lease_s=self.config.lease_s,
+            lease_s=max(self.config.lease_s, 2.0 * self.config.control.control_slot_s),
         )
         controlled = ControlledCell(
             cell.id, self.config, self.journal, face, learned=learned, models=self._models.get
@@ -317,8 +322,7 @@ class Daemon:
         """Back to all PRBs everywhere, and a moment for the gNBs to say so."""
         connected = [name for name, live in self._cells.items() if live.cell.session]
         for name in connected:
-            with suppress(CellNotConnected):
-                self._ran.release(name)
+            self._cells[name].cell.face.release()
         end = time.monotonic() + _RELEASE_WAIT_S
         while any(map(self._ran.unacknowledged, connected)) and time.monotonic() < end:
             self._ran.poll(0.05)
@@ -342,8 +346,7 @@ class Daemon:
                 live.next_step = time.monotonic() + min(self.config.control.control_slot_s, _FIRST_DECISION_S)
             case CellLost():
                 cell.lost(event.why)
-                if live.edge:
-                    live.edge.release()
+                cell.face.release()
             case _:
                 if isinstance(event, QuotaApplied):
                     held = time.monotonic() + self.config.lease_s
@@ -387,7 +390,11 @@ class Daemon:
         live.decided = now
         for name, jobs in decision.jobs.items():
             for job in jobs:
-                self._fits.submit(cell.cell_id, name, job)
+                try:
+                    self._fits.submit(cell.cell_id, name, job)
+                except Exception as error:
+                    text = f"slice {name}: {job.key}: not submitted: {error!r}"
+                    self.journal.repeated(cell.cell_id, JournalEvent.FIT_FAILED, text, "fit_failed_total")
         if live.edge and (sample := live.edge.state):
             gpu = sample.message
             power_w = gpu.power_w if gpu.HasField("power_w") else math.nan
@@ -405,8 +412,10 @@ class Daemon:
 
     def _taken_over(self, config: Config) -> None:
         for before, after in zip(self.config.cells, config.cells, strict=True):
-            for gone in {s.id for s in before.slices} - {s.id for s in after.slices}:
-                self._fits.forget(before.id, gone)
+            now = {(s.id, s.service) for s in after.slices}
+            for s in before.slices:
+                if (s.id, s.service) not in now:
+                    self._fits.forget(before.id, s.id)
         self.config = config
 
     def state(self) -> ControllerStatus:

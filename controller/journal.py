@@ -42,6 +42,7 @@ class Event(StrEnum):
     CLOCK_FAULT = "clock_fault"
     CLOCK_FAULT_ENDED = "clock_fault_ended"
     FIT_FAILED = "fit_failed"
+    COMMAND_DROPPED = "command_dropped"
     SET_MODE = "set_mode"
     SET_POLICY = "set_policy"
     SET_BUDGETS = "set_budgets"

@@ -5,6 +5,7 @@ The loop stands above the allocators and the arbiter and knows no service by nam
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,6 +24,7 @@ from controller.core.decision import (
     SliceDemand,
     Want,
 )
+from controller.core.fits import Job
 from controller.core.measure import RESOURCES, Lever, Outcome, Reason
 from controller.core.observation import Command, GpuReading, Mode, Observation
 from controller.core.spec import LoopSpec
@@ -86,6 +88,8 @@ class ControlLoop:
                 raise ValueError(f"cell {spec.cell}, slice {s.slice}: {_text(error)}") from error
             configured = options.to_dict()
             self._slices[s.slice] = _Slice(s.slice, of, options, allocator, configured, configured)
+        self.load_failures: dict[str, str] = {}
+        """Slice -> why its learning could not be taken over by the last :meth:`load_state`."""
         self.state_failures: dict[str, str] = {}
         """Slice -> why the state of its allocator could not be had the last time."""
         self._shares = {s.slice: s.share for s in spec.slices}
@@ -107,7 +111,7 @@ class ControlLoop:
         outcomes = {name: self._learn(s, views[name], failed[name]) for name, s in self._slices.items()}
         self._arbiter.close(outcomes)
         for command in observation.commands:
-            self._obey(command)
+            self._obey(command, failed)
         self.control_slot = observation.control_slot + 1
         self._last = decision = self._decide(observation, views, outcomes, failed)
         return decision
@@ -204,9 +208,12 @@ class ControlLoop:
             return {}
         return {flow: {n: tuple(map(float, v)) for n, v in of.items()} for flow, of in settings.items()}
 
-    def _jobs(self, s: _Slice, failed: dict[str, str]) -> tuple[Any, ...]:
+    def _jobs(self, s: _Slice, failed: dict[str, str]) -> tuple[Job, ...]:
         try:
-            return tuple(s.allocator.jobs())
+            jobs = tuple(s.allocator.jobs())
+            if wrong := next((job for job in jobs if not isinstance(job, Job)), None):
+                raise ValueError(f"{type(wrong).__name__} is no Job")
+            return jobs
         except Exception as error:
             failed["jobs"] = _failure(error)
             return ()
@@ -281,18 +288,27 @@ class ControlLoop:
                 reasons[Lever.EDGE] = obs.gpu.reason
             elif last.gpu_mhz is not None and last.gpu_mhz > before.demand.gpu_mhz:
                 reasons[Lever.EDGE] = Reason.CLOCK_RAISED
-        if unapplied:
+        if "demand" in before.failed:
+            reasons |= dict.fromkeys(RESOURCES, Reason.ALLOCATOR_FAILED)
+        if "settle" in before.failed:
+            reasons[Lever.SETTINGS] = Reason.ALLOCATOR_FAILED
+        elif unapplied:
             reasons[Lever.SETTINGS] = Reason.SETTINGS_NOT_APPLIED
         return reasons
 
     # ---- commands -----------------------------------------------------------------------------------------
 
-    def _obey(self, command: Command) -> None:
+    def _obey(self, command: Command, failed: Mapping[str, dict[str, str]]) -> None:
+        """Carry a command out; a slice for which it cannot be is left as it is, and says so."""
         if command.kind == "mode":
             self.mode = Mode(command.value)
             return
-        for s in self._addressed(command):
-            self._set(s, command.value)
+        for s in self._slices.values():
+            if _is_for(s, command):
+                try:
+                    self._set(s, command.value)
+                except Exception as error:
+                    failed[s.name]["command"] = _failure(error)
 
     def _set(self, s: _Slice, changes: Mapping[str, Any]) -> None:
         options = _changed(s.options, changes)
@@ -373,7 +389,9 @@ class ControlLoop:
 
     def _state_of(self, s: _Slice) -> Mapping[str, Any] | None:
         try:
-            s.state = s.allocator.to_state()
+            state = s.allocator.to_state()
+            json.dumps(state, allow_nan=False)
+            s.state = state
         except Exception as error:
             self.state_failures[s.name] = _failure(error)
         else:
@@ -385,8 +403,9 @@ class ControlLoop:
 
         What an operator had set (mode, options) stays, unless the configuration has changed there since: then
         that counts. Slices of the state that this loop does not have are left out; slices that the state does
-        not have, or that have another service or options with which learning starts anew, start new.
-        Returns the slices that start new.
+        not have, or that have another service or options with which learning starts anew, start new, and so
+        does a slice whose allocator cannot take its own over (:attr:`load_failures` says why); the others,
+        the mode and what an operator had set go on. Returns the slices that start new.
         """
         try:
             version = state["version"]
@@ -395,18 +414,18 @@ class ControlLoop:
             slices = {name: replace(s, safe=None) for name, s in self._slices.items()}
             held: dict[str, tuple[SliceDemand, Settings]] = {}
             new = set(slices)
+            failures: dict[str, str] = {}
             for name, saved in state["slices"].items():
-                if name not in slices or saved["service"] != slices[name].service.name:
-                    continue
-                s = slices[name]
-                options = s.options.model_validate(_kept(s, saved))
-                s.options, s.allocator = options, self._allocator(name, s.service, options)
-                s.set = now = options.to_dict()
-                if all(now[key] == saved["set"].get(key, now[key]) for key in options.anew):
-                    s.allocator.load_state(saved["allocator"], self._models)
-                    new.discard(name)
-                if saved["held"] is not None:
-                    held[name] = _from_held(saved["held"])
+                if name in slices and saved["service"] == slices[name].service.name:
+                    try:
+                        fits = self._load_slice(slices[name], saved)
+                    except Exception as error:
+                        failures[name] = _failure(error)
+                        continue
+                    if fits:
+                        new.discard(name)
+                    if saved["held"] is not None:
+                        held[name] = _from_held(saved["held"])
             arbiter = slicing.make(self.spec.arbiter)
             if state["arbiter"]["name"] == self.spec.arbiter:
                 arbiter.load_state(state["arbiter"]["state"])
@@ -415,10 +434,27 @@ class ControlLoop:
             control_slot = int(state["control_slot"])
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"cell {self.spec.cell}: loop state is damaged: {error!r}") from error
+        self.load_failures = failures
         self._slices, self._arbiter = slices, arbiter
         self.mode, self.control_slot = mode, control_slot
         self._last, self._held = None, held
         return tuple(sorted(new))
+
+    def _load_slice(self, s: _Slice, saved: Mapping[str, Any]) -> bool:
+        """Options and learning of one slice; False where it has to learn anew. Raises what does not fit."""
+        options = s.options.model_validate(_kept(s, saved))
+        now = options.to_dict()
+        allocator = self._allocator(s.name, s.service, options)
+        s.options, s.set, s.allocator = options, now, allocator
+        if any(now[key] != saved["set"].get(key, now[key]) for key in options.anew):
+            return False
+        try:
+            allocator.load_state(saved["allocator"], self._models)
+        except Exception:
+            # What was half loaded is no state to go on from.
+            s.allocator = self._allocator(s.name, s.service, options)
+            raise
+        return True
 
 
 def _present(gpu: GpuReading | None) -> bool:

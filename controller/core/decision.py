@@ -76,11 +76,11 @@ class Choice:
             "lever": self.lever.value,
             "unit": self.unit,
             "method": self.method,
-            "action": self.action,
+            "action": _plain(self.action),
             "why": self.why,
-            "state": self.state,
+            "state": _plain(self.state),
             "demand": None if self.demand is None else round(self.demand, 3),
-            "actions": self.actions,
+            "actions": [_plain(a) for a in self.actions],
             "indices": [_number(i) for i in self.indices],
             "binding": self.binding,
         }
@@ -226,6 +226,11 @@ def _clocks(reports: Sequence[ClockReport]) -> dict[str, Any]:
     return out
 
 
+def _plain(value: Any) -> Any:
+    """A NumPy scalar as a plain number."""
+    return value.item() if hasattr(value, "item") else value
+
+
 def _number(value: float) -> float | None:
     """JSON has no infinity and no NaN."""
-    return value if math.isfinite(value) else None
+    return _plain(value) if math.isfinite(value) else None

@@ -141,7 +141,7 @@ class Outcome:
             "users": len(self.users),
             "measures": {m.name: m.to_record(self.users) for m in self.measures},
             "unattributed": {lever.value: reason.value for lever, reason in self.unattributed.items()},
-            "counts": dict(self.counts),
+            "counts": {name: int(n) for name, n in self.counts.items()},
         }
         if self.faults:
             record["faults"] = dict(self.faults)

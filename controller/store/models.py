@@ -11,8 +11,11 @@ from controller.store.files import write_atomic
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
-class ModelError(Exception):
+class ModelError(KeyError):
     """A model that is not there, or is not what its name says; the text names the file."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class ModelStore:
