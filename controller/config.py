@@ -29,7 +29,7 @@ from controller.allocators.base import Options, mistake
 from controller.core.hops import Carrier
 from controller.core.observation import Flow, Mode
 from controller.core.spec import LoopSpec, Share, SliceSpec
-from wire.definitions.nr import TDD_PATTERNS, TddPattern
+from wire.definitions.nr import MAX_PRB, TDD_PATTERNS, TddPattern
 
 
 class ConfigError(ValueError):
@@ -43,9 +43,6 @@ class _Strict(BaseModel):
 Name = Annotated[str, Field(min_length=1, max_length=31, pattern=r"^[A-Za-z0-9._:-]+$")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Overhead = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
-
-MAX_PRB = 275
-"""TS 38.331: maxNrofPhysicalResourceBlocks."""
 
 
 class Control(_Strict):
@@ -69,9 +66,9 @@ class Control(_Strict):
 class ShareModel(_Strict):
     """PRBs of each direction (TS 28.541 RRMPolicyRatio): nobody else's, before others, at most."""
 
-    dedicated: Annotated[int, Field(ge=0, le=275)] = 0
-    min: Annotated[int, Field(ge=0, le=275)] = 0
-    max: Annotated[int, Field(ge=0, le=275)] = 275
+    dedicated: Annotated[int, Field(ge=0, le=MAX_PRB)] = 0
+    min: Annotated[int, Field(ge=0, le=MAX_PRB)] = 0
+    max: Annotated[int, Field(ge=0, le=MAX_PRB)] = MAX_PRB
 
     @model_validator(mode="after")
     def _ordered(self) -> ShareModel:

@@ -86,12 +86,11 @@ class LiveFace:
                 self.edge.lock(decision.gpu_mhz, self._valid_for_s)
             else:
                 self.edge.release()
-        # Where settle failed, users keep what they have until their lease ends.
-        keep = any("settle" in part.failed for part in decision.slices)
-        return Acted(sequence, self._set(decision.settings, keep=keep))
+        return Acted(sequence, self._set(decision.settings, keep=decision.keeps_settings))
 
     def _set(self, settings: Settings, *, keep: bool = False) -> Mapping[str, int]:
-        """Tell the applications; the flows that had settings and have none any more go to their defaults."""
+        """Tell the applications; the flows that had settings and have none any more go to their defaults, or
+        ``keep`` them until their lease ends."""
         gone: Settings = {} if keep else {flow: {} for flow in self._flows - settings.keys()}
         if settings:
             sequences = self._qos.set_settings(self.cell_id, {**settings, **gone}, self._lease_s)

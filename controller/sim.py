@@ -225,12 +225,17 @@ class VirtualCell:
     def act(self, decision: Decision, bindings: Mapping[str, str]) -> Acted:
         self._bed.set_quotas(decision.quotas, bindings)
         self._edge.lock(self._cell.cell_id, decision.gpu_mhz)
-        return Acted(decision.control_slot, self._set(decision.settings, decision.control_slot))
+        return Acted(
+            decision.control_slot,
+            self._set(decision.settings, decision.control_slot, keep=decision.keeps_settings),
+        )
 
-    def _set(self, settings: Settings, sequence: int) -> Mapping[str, int]:
-        """Tell the applications what has changed; what is not set any more goes back to its default."""
+    def _set(self, settings: Settings, sequence: int, *, keep: bool = False) -> Mapping[str, int]:
+        """Tell the applications what has changed; what is not set any more goes back to its default, unless
+        it is to ``keep`` what it has."""
         changed = {flow: of for flow, of in settings.items() if self._settings.get(flow) != of}
-        changed |= {flow: {} for flow in self._settings.keys() - settings.keys()}
+        if not keep:
+            changed |= {flow: {} for flow in self._settings.keys() - settings.keys()}
         self._answer = None
         if changed:
             refused = ""
@@ -239,7 +244,7 @@ class VirtualCell:
             except ValueError as error:
                 refused = str(error)
             else:
-                self._settings = dict(settings)
+                self._settings = {**(self._settings if keep else {}), **settings}
             self._sequences |= dict.fromkeys(changed, sequence)
             self._answer = codec.SettingsApplied(
                 _HOST, 0, tuple(changed), sequence, self._bed.time_ns(), refused

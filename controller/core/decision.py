@@ -181,6 +181,12 @@ class Decision:
             return {}
         return {flow: of for s in self.slices for flow, of in s.settings.items()}
 
+    @property
+    def keeps_settings(self) -> bool:
+        """Whether flows that :attr:`settings` does not name keep what they have: the settle of a slice
+        failed, so nobody knows what its users were to do."""
+        return any("settle" in s.failed for s in self.slices)
+
     def to_record(self) -> dict[str, Any]:
         """As plain JSON values (version :data:`RECORD_VERSION`).
 

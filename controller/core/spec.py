@@ -8,7 +8,7 @@ from typing import Any
 
 from controller.core.hops import Carrier
 from controller.core.observation import Mode
-from wire.definitions.nr import TddPattern
+from wire.definitions.nr import MAX_PRB, TddPattern
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Share:
 
     dedicated: int = 0
     min: int = 0
-    max: int = 275
+    max: int = MAX_PRB
 
     def __post_init__(self) -> None:
         if not (0 <= self.dedicated <= max(self.min, self.dedicated) <= self.max):

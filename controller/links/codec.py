@@ -45,8 +45,6 @@ from wire.definitions import nr
 MAX_UES = 64
 MAX_SLICES = 16
 MAX_USES = 32
-MAX_PRB = 275
-"""TS 38.331: maxNrofPhysicalResourceBlocks."""
 MAX_RNTI = 0xFFF2
 """TS 38.321 Table 7.1-1: the highest C-RNTI."""
 MAX_LAYERS = 4
@@ -101,8 +99,8 @@ def open_hello(msg: ran_pb2.Hello) -> CellFacts:
     place = f"Hello of cell {cell_id!r}"
     if len(msg.agent_version.encode()) > MAX_NAME:
         raise BadReport(f"{place}: agent_version {msg.agent_version[:40]!r} is longer than {MAX_NAME} bytes")
-    if not 1 <= msg.prb <= MAX_PRB:
-        raise BadReport(f"{place}: prb {msg.prb} is outside 1..{MAX_PRB}")
+    if not 1 <= msg.prb <= nr.MAX_PRB:
+        raise BadReport(f"{place}: prb {msg.prb} is outside 1..{nr.MAX_PRB}")
     try:
         nr.slots_per_frame(msg.scs_khz)
     except ValueError as error:

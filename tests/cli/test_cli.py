@@ -164,3 +164,31 @@ def test_experiment_prints_every_slice(tmp_path: Path) -> None:
     assert out["slices"][1]["avg_ul_prb"] == 20.0 and "qos_delivery_ratio" not in out
     text = run("experiment", str(file)).stdout
     assert text.count("QoS delivery ratio") == 2 and "slice a" in text and "slice b" in text
+
+
+TWO_CELLS = """
+cells:
+  - {id: near, slices: [{id: ar, ues: [ue-1]}]}
+  - {id: far, slices: [{id: ar, ues: [ue-1], policy: static}]}
+emulation: {duration_s: 30.0, flows: 1, schedule: always}
+"""
+
+
+def test_experiment_prints_every_cell_and_replays_it(tmp_path: Path) -> None:
+    file, folder = tmp_path / "two.yaml", tmp_path / "run"
+    file.write_text(TWO_CELLS)
+    out = json.loads(run("experiment", str(file), "--run", str(folder), "--json").stdout)
+    assert [(s["cell"], s["slice"], s["policy"]) for s in out["slices"]] == [
+        ("near", "ar", "mucb1"),
+        ("far", "ar", "static"),
+    ]
+    replayed = json.loads(run("replay", str(folder), "--json").stdout)
+    assert (replayed["compared"], replayed["different"]) == (2 * (out["control_slots"] + 1), 0)
+
+
+def test_a_cell_that_the_scenario_does_not_have_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "two.yaml"
+    file.write_text(TWO_CELLS)
+    result = run("gnb-mock", str(file), "--cell", "middle")
+    assert result.exit_code != 0
+    assert "unknown cell 'middle'; cells: near, far" in str(result.exception)

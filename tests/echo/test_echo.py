@@ -234,3 +234,26 @@ def test_both_faces_see_the_same(tmp_path: Path) -> None:
                     assert (o.flows[flow].flow, int(t), float(v)) in samples
                     told += 1
     assert compared > 150 and told > 10
+
+
+def test_users_keep_their_settings_where_nobody_knows_what_they_were_to_do(
+    scenario: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In virtual time as on the live links, where the lease goes on: a failed settle takes nothing back."""
+    from prbandit_echo.service import EchoAllocator
+
+    applied: list[dict[str, Any]] = []
+    settle, apply = EchoAllocator.settle, EmulatedTestbed.apply
+    monkeypatch.setattr(EmulatedTestbed, "apply", lambda b, s: applied.append(dict(s)) or apply(b, s))
+
+    def fails(self: EchoAllocator, view: Any, grant: Any) -> Any:
+        return 1 / 0 if view.control_slot in (5, 6) else settle(self, view, grant)
+
+    monkeypatch.setattr(EchoAllocator, "settle", fails)
+    records: list[dict[str, Any]] = []
+    sim.run(config.load(scenario), 4, duration_s=10, on_slot=lambda _o, d, _l: records.append(d.to_record()))
+    failed = [r["control_slot"] - 1 for r in records if r["slices"]["echo"].get("failed")]
+    assert failed == [5, 6] and not any(values == {} for s in applied for values in s.values())
+    closed = {r["control_slot"] - 1: r["slices"]["echo"]["closed"]["unattributed"] for r in records}
+    assert closed[6].get("settings") == closed[7].get("settings") == "allocator failed"
+    assert "settings" not in closed[9]

@@ -14,6 +14,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+MAX_PRB: Final = 275
+"""PRBs of a carrier at most (TS 38.331: maxNrofPhysicalResourceBlocks)."""
 N_SC_PER_RB: Final = 12
 """Subcarriers of a PRB (TS 38.211 clause 4.4.4.1)."""
 SYMBOLS_PER_SLOT: Final = 14
