@@ -299,7 +299,7 @@ class ControlledCell:
                 self.journal.event(
                     self.cell_id,
                     Event.QUOTA_NOT_HONOURED,
-                    f"slice {event.slice}, {event.direction}: {event.asked} PRB asked, {event.used} used",
+                    f"slice {event.slice}, {event.direction}: {event.quota} PRB asked, {event.used} used",
                 )
             case LeaseLapsed():
                 for name in self.decision.quotas if self.decision else ():

@@ -121,8 +121,8 @@ class Commands:
     def set_budgets(self, cell_id: str, slice_id: str, ul_ms: float, edge_ms: float, dl_ms: float) -> str:
         """Judge by other budgets from the next control slot on."""
         changes = {"budgets": {"ul_ms": ul_ms, "edge_ms": edge_ms, "dl_ms": dl_ms}}
-        told = f"{ul_ms:g} + {edge_ms:g} + {dl_ms:g} ms"
-        return self._set(cell_id, slice_id, changes, Event.SET_BUDGETS, "budgets", told)
+        text = f"{ul_ms:g} + {edge_ms:g} + {dl_ms:g} ms"
+        return self._set(cell_id, slice_id, changes, Event.SET_BUDGETS, "budgets", text)
 
     def set_options(self, cell_id: str, slice_id: str, yaml: str) -> str:
         """Change options of a slice from the next control slot on; ``yaml`` is a mapping option -> new value.
@@ -131,17 +131,17 @@ class Commands:
         learn anew.
         """
         changes = config_module.parse_options(yaml)
-        told = ", ".join(f"{name}={json.dumps(value)}" for name, value in changes.items())
-        return self._set(cell_id, slice_id, changes, Event.SET_OPTIONS, "options", told)
+        text = ", ".join(f"{name}={json.dumps(value)}" for name, value in changes.items())
+        return self._set(cell_id, slice_id, changes, Event.SET_OPTIONS, "options", text)
 
     def _set(
-        self, cell_id: str, slice_id: str, changes: Mapping[str, Any], kind: Event, what: str, told: str
+        self, cell_id: str, slice_id: str, changes: Mapping[str, Any], kind: Event, what: str, text: str
     ) -> str:
         """Change options of the slices that are meant, of all of them or of none."""
 
         def call() -> str:
-            self._command(cell_id, Command("options", changes, slice_id), kind, told)
-            return f"{what} {told} from the next control slot on"
+            self._command(cell_id, Command("options", changes, slice_id), kind, text)
+            return f"{what} {text} from the next control slot on"
 
         return self._in_loop(call)
 

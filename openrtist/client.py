@@ -135,7 +135,7 @@ class Client:
         pace: Pace | None = None,
         style: str = "",
         tls: security.Tls | None = None,
-        tell: Callable[[qos_pb2.QosMessage], None] | None = None,
+        publish: Callable[[qos_pb2.QosMessage], None] | None = None,
         saver: Saver | None = None,
         backoff_s: float = 0.5,
     ) -> None:
@@ -150,7 +150,7 @@ class Client:
         self._pace = pace or Pace()
         self._style = style
         self._tls = tls
-        self._tell = tell
+        self._publish = publish
         self._saver = saver
         self._backoff_s = backoff_s
         self._ledger = Ledger(self._pace.timeout_s)
@@ -171,7 +171,7 @@ class Client:
         self._connected_at = self._connected_s = 0.0
         # When the oldest frame was sent that nothing was heard since, None: nothing is waited for.
         self._unanswered: float | None = None
-        self._said = ""
+        self._logged = ""
         self._problem = ""
         self._emulated_mhz = [0, 0]
         self._failure: VideoError | None = None
@@ -232,7 +232,7 @@ class Client:
         if self._failure is not None:
             raise self._failure
         if not self._counters["connections"]:
-            raise ClientError(f"server at {self._server}: never connected: {self._said or 'no answer'}")
+            raise ClientError(f"server at {self._server}: never connected: {self._logged or 'no answer'}")
         return self.summary()
 
     def _end_sending(self, now: float) -> None:
@@ -392,7 +392,7 @@ class Client:
         self._connected = True
         self._connected_at = time.monotonic()
         self._unanswered = None
-        self._said = ""
+        self._logged = ""
         # Gabriel numbers the frames of each connection from 1; those under way are gone with the last one.
         self._ids.clear()
         self._produced = 0
@@ -404,9 +404,9 @@ class Client:
             if not self._closing:
                 self._counters["disconnections"] += 1
         self._connected = False
-        if why != self._said and not self._closing:
+        if why != self._logged and not self._closing:
             log.warning("server at %s: %s; trying again", self._server, why)
-            self._said = why
+            self._logged = why
 
     def _connected_so_far(self, now: float) -> float:
         """Seconds of this connection within the run."""
@@ -467,7 +467,7 @@ class Client:
 
     def _start_flow(self, shown: picture.Picture | None) -> None:
         self._started = True
-        if self._tell is None or shown is None:
+        if self._publish is None or shown is None:
             return
         ul, dl = (
             given if given is not None else 8 * len(picture.encode(shown, quality)) * self._pace.fps
@@ -476,7 +476,7 @@ class Client:
                 (self._name.dl_bps, picture.DOWN_QUALITY),
             )
         )
-        self._tell(
+        self._publish(
             qos_pb2.QosMessage(
                 flow_start=qos_pb2.FlowStart(
                     flow=self._name.flow,
@@ -490,15 +490,15 @@ class Client:
         )
 
     def _stop_flow(self) -> None:
-        if self._tell is not None:
+        if self._publish is not None:
             # The flow was over when its last frame went out, not when the last one came back.
             age = time.monotonic() - self._last_sent
             stop = qos_pb2.FlowStop(flow=self._name.flow, time_ns=time.time_ns() - round(age * 1e9))
-            self._tell(qos_pb2.QosMessage(flow_stop=stop))
+            self._publish(qos_pb2.QosMessage(flow_stop=stop))
 
     def _report(self) -> None:
         for batch in self._ledger.changes():
-            if self._tell is not None:
+            if self._publish is not None:
                 frames = [
                     qos_pb2.Frame(
                         sequence=e.sequence,
@@ -509,7 +509,9 @@ class Client:
                     )
                     for e in batch
                 ]
-                self._tell(qos_pb2.QosMessage(frames=qos_pb2.FrameBatch(flow=self._name.flow, frames=frames)))
+                self._publish(
+                    qos_pb2.QosMessage(frames=qos_pb2.FrameBatch(flow=self._name.flow, frames=frames))
+                )
 
     def summary(self) -> dict[str, Any]:
         """What became of the frames, delays in ms, rates in bit/s: ``ul_bps`` over the time of sending,

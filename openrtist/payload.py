@@ -106,7 +106,7 @@ class Reply:
             self.emulated,
             len(self.waiting),
         )
-        return b"".join((head, *(_WAITING.pack(*one) for one in self.waiting), self.jpeg))
+        return b"".join((head, *(_WAITING.pack(*frame) for frame in self.waiting), self.jpeg))
 
     @classmethod
     def unpack(cls, data: bytes) -> Reply:
@@ -134,7 +134,7 @@ def stamped(
             _STAMPS.pack(edge_received_ns, edge_sent_ns),
             reply[_STAMPS_AT + _STAMPS.size : _REPLY.size - 1],
             bytes((len(waiting),)),
-            *(_WAITING.pack(*one) for one in waiting),
+            *(_WAITING.pack(*frame) for frame in waiting),
             reply[_REPLY.size :],
         )
     )

@@ -162,10 +162,10 @@ class StyleServer:
                 for task in done - {stop, started}:
                     task.result()
             finally:
-                every = [*tasks, *self._tasks, started, stop]
-                for task in every:
+                pending = [*tasks, *self._tasks, started, stop]
+                for task in pending:
                     task.cancel()
-                await asyncio.gather(*every, return_exceptions=True)
+                await asyncio.gather(*pending, return_exceptions=True)
 
     async def _take(self, from_client: gabriel_pb2.FromClient, session: str, info: Any) -> tuple[Any, str]:
         """Gabriel's callback for each frame that has come in."""

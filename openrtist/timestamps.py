@@ -173,7 +173,7 @@ def _files(folder: Path) -> list[tuple[int, Path]]:
                 raise TimestampError(f"{path}: a link that leads to no file")
             if path.is_file():
                 found.append((column, path))
-    return sorted(found, key=lambda one: one[1])
+    return sorted(found, key=lambda entry: entry[1])
 
 
 def _lines(out: Imported, path: Path) -> Iterator[tuple[str, int, int, int]]:
@@ -216,11 +216,11 @@ class _Company:
 
     def read(self, column: int, path: Path) -> None:
         for _, port, sequence, time_ns in _lines(Imported(), path):
-            one = (column, port, sequence, time_ns)
+            stamp = (column, port, sequence, time_ns)
             for of in (port, 0):
                 key = (of, time_ns // _FAR_NS)
                 # The same line in a copy of the file is not another time.
-                if self._of.setdefault(key, one) != one:
+                if self._of.setdefault(key, stamp) != stamp:
                     self._of[key] = None
                     self._together.add(of)
 

@@ -259,8 +259,8 @@ class Runner:
         self._states = [_State(flow) for flow in schedule.flows]
         logs.mkdir(parents=True, exist_ok=True)
         for state in self._states:
-            if (there := logs / f"{state.flow.flow}.out").exists():
-                raise FileExistsError(f"{there}: holds an earlier run; choose another folder for the logs")
+            if (existing := logs / f"{state.flow.flow}.out").exists():
+                raise FileExistsError(f"{existing}: holds an earlier run; choose another folder for the logs")
             if state.flow.kind == "iperf3" and shutil.which("iperf3") is None:
                 state.skipped = "iperf3 is not installed"
                 log.warning("flow %s is skipped: %s", state.flow.flow, state.skipped)
@@ -288,7 +288,7 @@ class Runner:
                 time.sleep(0.05)
         finally:
             self._end(self._clock() - begun)
-        return [self._told(state) for state in self._states]
+        return [self._reported(state) for state in self._states]
 
     def _play(self, state: _State, now: float, on_change: Callable[[str], None] | None) -> None:
         interval = next((pair for pair in state.flow.active if pair[0] <= now < pair[1]), None)
@@ -395,7 +395,7 @@ class Runner:
             if state.process is not None:
                 self._ended(state, now)
 
-    def _told(self, state: _State) -> dict[str, Any]:
+    def _reported(self, state: _State) -> dict[str, Any]:
         return {
             "flow": state.flow.flow,
             "ue": state.flow.ue,

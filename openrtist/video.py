@@ -171,7 +171,7 @@ class LiveSource:
         self._options = {"video_size": f"{width}x{height}"} if device and width and height else {}
         self._changed = threading.Condition()
         self._newest: Any = None
-        self._heard = time.monotonic()
+        self._read_at = time.monotonic()
         self._opened = self._ended = False
         self._error: VideoError | None = None
         self._closed = False
@@ -207,7 +207,7 @@ class LiveSource:
                 self._changed.notify_all()
             for frame in _pictures(container, self, threads="SLICE"):
                 with self._changed:
-                    self._newest, self._heard = frame, time.monotonic()
+                    self._newest, self._read_at = frame, time.monotonic()
                     self._changed.notify_all()
                 if self._closed:
                     return
@@ -222,7 +222,7 @@ class LiveSource:
                 if self._error is not None:
                     raise self._error
                 return None
-            if time.monotonic() - self._heard > self._silent_s:
+            if time.monotonic() - self._read_at > self._silent_s:
                 log.warning("%s: no picture for %g s", self.name, self._silent_s)
                 return None
         return _scaled(frame, *self._size)

@@ -62,10 +62,10 @@ def create(
 
 
 def _whole_or_absent(private: Path, public: Path) -> None:
-    for there, absent in ((private, public), (public, private)):
-        if there.exists() and not absent.exists():
+    for present, absent in ((private, public), (public, private)):
+        if present.exists() and not absent.exists():
             raise KeyFileError(
-                f"key file {absent} is missing while {there} exists: restore it or remove that"
+                f"key file {absent} is missing while {present} exists: restore it or remove that"
             )
 
 

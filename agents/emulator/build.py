@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from agents.emulator import layout as lay
 from agents.emulator.channel import bler_midpoints, read_trace
 from agents.emulator.spec import (
-    FLOW_KINDS,
     UDP,
     ApplicationSpec,
     ChannelProcess,
@@ -231,7 +230,7 @@ def _set_user(row: np.void, application: ApplicationSpec, user: UserSpec, ring: 
 
 
 def _set_flow(row: np.void, spec: TestbedSpec, f: FlowSpec) -> None:
-    row["kind"] = {k: n for n, k in enumerate(FLOW_KINDS)}[f.kind]
+    row["kind"] = getattr(lay, f.kind.upper())
     row["frame_ns"] = round(1e9 / f.fps)
     row["content_ns"] = f.content_s * 1e9
     row["jitter"] = f.frame_jitter
@@ -258,7 +257,7 @@ def _set_connection(s: lay.State, spec: TestbedSpec, i: int, f: FlowSpec | UserS
         t["cwnd"] = spec.tcp.initial_window * spec.tcp.mss_bytes
         t["ssthresh"] = 1e18
         t["rto"] = max(1e9, _ns(spec.tcp.min_rto_ms))
-        t["window"] = t["told"] = spec.tcp.receive_buffer_bytes
+        t["window"] = t["advertised"] = spec.tcp.receive_buffer_bytes
         t["rto_due"] = t["delack_due"] = lay.NEVER
     own = s.tcp_segments[2 * i * lay.TCP_SEGMENTS : 2 * (i + 1) * lay.TCP_SEGMENTS]
     own["have"] = -1

@@ -88,7 +88,7 @@ RLC = _record(
     " harq_new harq_retx harq_failed stalled",
     "bler throughput",
 )
-HARQ = _record("tbs prb mcs shape round ok slot seg again again_bytes taken bsr due")
+HARQ = _record("tbs prb mcs shape round ok slot seg rexmit rexmit_bytes taken bsr due")
 PACKET = _record("end size flow kind a b lost due")
 SEGMENT = _record("start end state unsent missing due")
 FLOW = _record(
@@ -107,10 +107,10 @@ TCP = _record(
     "app next una seg_next seg_una window dup recover recovering rto_due backoff last_send undo limited"
     " retransmitted"
     # receiver
-    " rcv_seg rcv read unacked delack_due told out_of_order",
+    " rcv_seg rcv read unacked delack_due advertised out_of_order",
     "cwnd ssthresh srtt rttvar rto undo_cwnd undo_ssthresh",
 )
-TCP_SEGMENT = _record("len sent_ns again have")
+TCP_SEGMENT = _record("len sent_ns rexmit have")
 FRAME = _record("seq ul_size dl_size ul_end dl_end t_ue_sent t_edge_in t_edge_out t_ue_in changed")
 EXCHANGE_RECORD = _record(
     "position seq state due ul_size gpu_ns edge_ns dl_size ul_end dl_end ul_left dl_left ready next"

@@ -241,7 +241,7 @@ def fill(s: Any, row: int, h: Any) -> None:
     """Puts the queue's next bytes into transport block ``h``, RLC retransmissions first."""
     r = s.rlc[row]
     room = h.tbs - s.cell[0].mac_header
-    h.seg, h.again, h.again_bytes, h.taken = -1, -1, 0, 0
+    h.seg, h.rexmit, h.rexmit_bytes, h.taken = -1, -1, 0, 0
     if r.am_head < r.am_ready and room > 0:
         k = s.small[row, AM + (r.am_head & (SEGMENTS - 1))]
         g = s.segments[row * SEGMENTS + (k & (SEGMENTS - 1))]
@@ -250,7 +250,7 @@ def fill(s: Any, row: int, h: Any) -> None:
         r.am_bytes -= take
         if g.unsent == 0:
             r.am_head += 1
-        h.again, h.again_bytes, h.taken = k, take, take
+        h.rexmit, h.rexmit_bytes, h.taken = k, take, take
         room -= take
     waiting = r.queued - r.sent
     if waiting > 0 and room > 0:
@@ -330,8 +330,8 @@ def transmit(s: Any, row: int, pid: int, n: int, known: int) -> None:
         if h.seg >= 0:
             g = s.segments[row * SEGMENTS + (h.seg & (SEGMENTS - 1))]
             arrived(s, row, h.seg, g.end - g.start)
-        if h.again >= 0:
-            arrived(s, row, h.again, h.again_bytes)
+        if h.rexmit >= 0:
+            arrived(s, row, h.rexmit, h.rexmit_bytes)
         release(s, row, n)
     h.due = known
     s.small[row, RESULTS + (r.res_tail & (RESULTS_LEN - 1))] = pid
@@ -372,8 +372,8 @@ def outcomes(s: Any, row: int, n: int) -> None:
             if h.seg >= 0:
                 g = s.segments[row * SEGMENTS + (h.seg & (SEGMENTS - 1))]
                 given_up(s, row, h.seg, g.end - g.start, n)
-            if h.again >= 0:
-                given_up(s, row, h.again, h.again_bytes, n)
+            if h.rexmit >= 0:
+                given_up(s, row, h.rexmit, h.rexmit_bytes, n)
             if c.am == 0:
                 release(s, row, n - 1)
     r.res_due = NEVER
@@ -393,7 +393,7 @@ def pusch(s: Any, u: int, n: int) -> None:
         h.slot = n
         if e.hold_from <= n < e.hold_until:
             # The grant goes out as padding, and the report says that nothing waits.
-            h.seg, h.again, h.again_bytes, h.taken, h.bsr = -1, -1, 0, 0, 0
+            h.seg, h.rexmit, h.rexmit_bytes, h.taken, h.bsr = -1, -1, 0, 0, 0
             e.sr_trigger = 1
         else:
             fill(s, row, h)

@@ -95,7 +95,7 @@ def tcp_output(s: Any, i: int, d: int, now: int) -> None:
             return
         k = t.seg_next
         g = s.tcp_segments[(2 * i + d) * TCP_SEGMENTS + (k & (TCP_SEGMENTS - 1))]
-        g.len, g.again = size, 0
+        g.len, g.rexmit = size, 0
         t.seg_next += 1
         t.next += size
         send_segment(s, i, d, k, now)
@@ -114,9 +114,9 @@ def write(s: Any, i: int, d: int, size: int) -> int:
 
 
 @compiled
-def again(s: Any, i: int, d: int, k: int, now: int) -> None:
+def retransmit(s: Any, i: int, d: int, k: int, now: int) -> None:
     t = s.tcp[2 * i + d]
-    s.tcp_segments[(2 * i + d) * TCP_SEGMENTS + (k & (TCP_SEGMENTS - 1))].again = 1
+    s.tcp_segments[(2 * i + d) * TCP_SEGMENTS + (k & (TCP_SEGMENTS - 1))].rexmit = 1
     t.retransmitted += 1
     send_segment(s, i, d, k, now)
 
@@ -140,7 +140,7 @@ def tcp_timeout(s: Any, i: int, d: int, now: int) -> None:
     t.undo = t.seg_una
     t.cwnd = float(c.mss)
     t.recover, t.recovering, t.dup = t.seg_next, 2, 0
-    again(s, i, d, t.seg_una, now)
+    retransmit(s, i, d, t.seg_una, now)
 
 
 @inlined
@@ -156,7 +156,7 @@ def ack_arrived(s: Any, i: int, d: int, k: int, window: int, now: int) -> None:
         while t.seg_una < k:
             g = s.tcp_segments[first + (t.seg_una & (TCP_SEGMENTS - 1))]
             acked += g.len
-            if g.again == 0:
+            if g.rexmit == 0:
                 rtt = float(now - g.sent_ns)
             t.seg_una += 1
         t.una += acked
@@ -173,7 +173,7 @@ def ack_arrived(s: Any, i: int, d: int, k: int, window: int, now: int) -> None:
             t.recovering, t.backoff = 0, 0
             t.cwnd, t.ssthresh = t.undo_cwnd, t.undo_ssthresh
         elif t.recovering > 0 and k < t.recover:
-            again(s, i, d, k, now)
+            retransmit(s, i, d, k, now)
             if t.recovering == 1:
                 t.cwnd = max(t.cwnd - acked + c.mss, float(c.mss))
             else:
@@ -199,7 +199,7 @@ def ack_arrived(s: Any, i: int, d: int, k: int, window: int, now: int) -> None:
             t.ssthresh = max((t.next - t.una) / 2.0, 2.0 * c.mss)
             t.cwnd = t.ssthresh + 3.0 * c.mss
             t.recover, t.recovering = t.seg_next, 1
-            again(s, i, d, t.seg_una, now)
+            retransmit(s, i, d, t.seg_una, now)
     if s.flow[i].kind == EXCHANGE:
         exchange_write(s, i, d)
     elif d == UL:
@@ -213,8 +213,8 @@ def ack_arrived(s: Any, i: int, d: int, k: int, window: int, now: int) -> None:
 def send_ack(s: Any, i: int, d: int, now: int) -> None:
     c, t = s.cell[0], s.tcp[2 * i + d]
     t.unacked, t.delack_due = 0, NEVER
-    t.told = t.read + c.receive_buffer
-    send_packet(s, i, d == DL, c.tcp_header, ACK, t.rcv_seg, t.told, now)
+    t.advertised = t.read + c.receive_buffer
+    send_packet(s, i, d == DL, c.tcp_header, ACK, t.rcv_seg, t.advertised, now)
 
 
 @inlined
@@ -461,7 +461,7 @@ def server_read(s: Any, i: int, now: int) -> None:
     if f.held < c.held_max and f.edge_read == f.frames:
         t.read = t.rcv
     # Tell a sender whose window had closed.
-    if t.told - t.rcv < 2 * c.mss and t.read + c.receive_buffer - t.told >= 2 * c.mss:
+    if t.advertised - t.rcv < 2 * c.mss and t.read + c.receive_buffer - t.advertised >= 2 * c.mss:
         send_ack(s, i, UL, now)
 
 

@@ -26,13 +26,13 @@ def warm_up(spec: TestbedSpec | None = None) -> tuple[float, bool]:
     installation, and the log says what is being waited for.
     """
     start = perf_counter()
-    told = threading.Timer(
+    notice = threading.Timer(
         _PATIENCE_S,
         log.warning,
         ["preparing the emulated cell: its first start compiles it, a minute or two"],
     )
-    told.daemon = True
-    told.start()
+    notice.daemon = True
+    notice.start()
     try:
         from agents.emulator import kernel
         from agents.emulator.build import new_state
@@ -56,7 +56,7 @@ def warm_up(spec: TestbedSpec | None = None) -> tuple[float, bool]:
         bed.take_flow_events()
         bed.edge_utilisation()
     finally:
-        told.cancel()
+        notice.cancel()
     seconds = perf_counter() - start
     compiled = any(f.stats.cache_misses for f in kernel.ENTRY_POINTS)
     if seconds > _PATIENCE_S:

@@ -155,7 +155,7 @@ class GnbMock:
         self._slice_of = {ue.ue_id: ue.slice for ue in spec.ues}
         self._gpu_mhz = spec.edge.max_mhz
         self._active: set[int] = set()
-        self._told: set[int] = set()
+        self._open_flows: set[int] = set()
         self._counters: Counter[str] = Counter()
         self._next_report = 0
         self._period_slots = 0
@@ -472,9 +472,9 @@ class GnbMock:
             if event.kind == "start":
                 slice_ = self._slice_of[flow.ue_id]
                 if not slice_:
-                    self._told.discard(event.flow)
+                    self._open_flows.discard(event.flow)
                     continue
-                self._told.add(event.flow)
+                self._open_flows.add(event.flow)
                 start = qos_pb2.FlowStart(
                     flow=flow.flow,
                     ue_id=flow.ue_id,
@@ -485,13 +485,13 @@ class GnbMock:
                     service=flow.service,
                 )
                 self._qos.put(qos_pb2.QosMessage(flow_start=start))
-            elif event.flow in self._told:
+            elif event.flow in self._open_flows:
                 self._qos.put(qos_pb2.QosMessage(flow_stop=qos_pb2.FlowStop(flow=flow.flow, time_ns=time_ns)))
         columns = [
             self.clock.real_column(column).tolist()
             for column in (updates.ue_sent, updates.edge_received, updates.edge_sent, updates.ue_received)
         ]
-        for index in self._told.intersection(np.unique(updates.flow).tolist()):
+        for index in self._open_flows.intersection(np.unique(updates.flow).tolist()):
             rows = np.flatnonzero(updates.flow == index).tolist()
             for some in (rows[i : i + MAX_FRAMES] for i in range(0, len(rows), MAX_FRAMES)):
                 frames = [
@@ -507,7 +507,7 @@ class GnbMock:
                 batch = qos_pb2.FrameBatch(flow=testbed.flows[index].flow, frames=frames)
                 self._qos.put(qos_pb2.QosMessage(frames=batch))
         for table in samples:
-            if table.flow in self._told:
+            if table.flow in self._open_flows:
                 name, times = testbed.flows[table.flow].flow, self.clock.real_column(table.time_ns)
                 self._qos.put_samples(name, table.table, times, table.values)
 

@@ -41,7 +41,7 @@ class Calls:
     def __init__(self) -> None:
         self._mutex = threading.Lock()
         self._begun: dict[object, tuple[str, float]] = {}
-        self._told: Counter[tuple[str, str]] = Counter()
+        self._logged: Counter[tuple[str, str]] = Counter()
         self.counters: Counter[str] = Counter()
 
     @contextmanager
@@ -92,14 +92,14 @@ class Calls:
         with self._mutex:
             self.counters[name] += 1
 
-    def error(self, error: GpuError, tell: str = "") -> None:
+    def error(self, error: GpuError, log_as: str = "") -> None:
         """Count an error by its name, and log it where ``tell`` says of what it is."""
         with self._mutex:
             self.counters[f"errors_{error.name}"] += 1
-            if not tell:
+            if not log_as:
                 return
-            self._told[tell, error.name] += 1
-            count = self._told[tell, error.name]
+            self._logged[log_as, error.name] += 1
+            count = self._logged[log_as, error.name]
         # Every power of two: what fails once a second for hours must not fill the disk.
         if count & (count - 1) == 0:
-            log.error("gpu %s: %s: %s (%d)", tell, error.name, error, count)
+            log.error("gpu %s: %s: %s (%d)", log_as, error.name, error, count)

@@ -147,7 +147,7 @@ class _Kept:
             now = self._in_time(expires, waiting)  # the calls above may have taken their time
             before = self._leases.put(holder, mhz, expires, now)
             try:
-                self._apply(now, again=self._unsure or sm_mhz != self.locked_mhz)
+                self._apply(now, renew=self._unsure or sm_mhz != self.locked_mhz)
             except GpuError as error:
                 self._leases.restore(holder, before)
                 self._refused(error)
@@ -218,7 +218,7 @@ class _Kept:
             log.info("gpu %s: the lease of %s has ended", self.uuid, holder)
         if ended or (self._unsure and now >= self._retry_at):
             try:
-                self._apply(now, again=self._unsure)
+                self._apply(now, renew=self._unsure)
             except GpuError as error:
                 self._unsure = True
                 self._release_failed(error)
@@ -229,10 +229,10 @@ class _Kept:
     def _retry_soon(self) -> None:
         self._retry_at, self._wait_s = 0.0, self._retry_s
 
-    def _apply(self, now: float, *, again: bool = False) -> None:
+    def _apply(self, now: float, *, renew: bool = False) -> None:
         wanted = self._leases.wanted(now)
         target = supported_clock(self.device.info, wanted) if wanted else 0
-        if target == self.locked_mhz and not again:
+        if target == self.locked_mhz and not renew:
             return
         with self._calls.calling(self.uuid):
             if target:

@@ -141,9 +141,9 @@ class Nvml:
     def known(self) -> list[str]:
         """Index and UUID of the GPUs that can be read, within a second."""
         with suppress(GpuError):
-            asked = [begin(partial(self.uuid, str(index))) for index in range(self.count())]
-            wait(asked, KNOWN_S)
-            uuids = [uuid.result() if uuid.done() else "" for uuid in asked]
+            calls = [begin(partial(self.uuid, str(index))) for index in range(self.count())]
+            wait(calls, KNOWN_S)
+            uuids = [uuid.result() if uuid.done() else "" for uuid in calls]
             return [f"{index} {uuid}" for index, uuid in enumerate(uuids) if uuid]
         return []
 

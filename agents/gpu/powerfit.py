@@ -164,8 +164,8 @@ def measure(
     try:
         slope, constant, rms, r2 = least_squares(samples)
     except FitError as error:
-        told = "".join(f"; {mhz} MHz: {why}" for mhz, why in left_out.items())
-        raise FitError(f"GPU {info.uuid}: {error}{told}") from error
+        skipped = "".join(f"; {mhz} MHz: {why}" for mhz, why in left_out.items())
+        raise FitError(f"GPU {info.uuid}: {error}{skipped}") from error
     source = " and ".join(sorted(sources))
     return PowerFit(
         info.uuid,

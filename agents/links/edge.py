@@ -47,7 +47,7 @@ class EdgeFollower:
         self._closed = threading.Event()
         self._channel = security.grpc_channel(address, tls, setting=setting, missing=missing)
         self._call: grpc.Call | None = None
-        self._heard = 0.0
+        self._last_state = 0.0
         self._load = 0.0
         self._takes_load = True
         self.sm_mhz = 0
@@ -81,7 +81,7 @@ class EdgeFollower:
     def _watch_for_ever(self) -> None:
         stub = edge_pb2_grpc.EdgeStub(self._channel)
         wait = self._backoff_s[0]
-        said = ""
+        logged = ""
         while not self._closed.is_set():
             why = "the edge agent ended the stream"
             try:
@@ -92,13 +92,13 @@ class EdgeFollower:
                 # The channel was closed under the call.
                 why = str(error)
             if self.sm_mhz:
-                wait, said = self._backoff_s[0], ""
+                wait, logged = self._backoff_s[0], ""
             self.sm_mhz = 0
             self._call = None
             self.counters["streams_ended"] += 1
-            if why != said and not self._closed.is_set():
+            if why != logged and not self._closed.is_set():
                 log.warning("edge agent at %s: %s; default clocks, trying again", self._address, why)
-                said = why
+                logged = why
             self._closed.wait(wait)
             wait = min(2 * wait, self._backoff_s[1])
 
@@ -107,10 +107,10 @@ class EdgeFollower:
             edge_pb2.EdgeHello(protocol_version=PROTOCOL_VERSION, holder=self._holder), timeout=self._call_s
         )
         self._takes_load = True
-        self._heard = time.monotonic()
+        self._last_state = time.monotonic()
         self._call = call = stub.WatchGpu(edge_pb2.WatchGpuRequest(gpu=self._gpu, period_ms=self._period_ms))
         for state in call:
-            self._heard = time.monotonic()
+            self._last_state = time.monotonic()
             if not self.sm_mhz:
                 self.counters["streams"] += 1
                 log.info("edge agent at %s: GPU %s at %d MHz", self._address, state.gpu, state.sm_mhz)
@@ -125,7 +125,7 @@ class EdgeFollower:
             call = self._call
             if call is None:
                 continue
-            if time.monotonic() - self._heard > self._silent_s:
+            if time.monotonic() - self._last_state > self._silent_s:
                 self.counters["silent"] += 1
                 log.warning("edge agent at %s: silent for %g s", self._address, self._silent_s)
                 call.cancel()

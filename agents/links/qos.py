@@ -118,10 +118,10 @@ class Outbox:
 
     def rewind(self) -> list[qos_pb2.QosMessage]:
         """A new stream begins: what to send before :meth:`next`."""
-        again = [message for _, message in self._sent]
+        unacknowledged = [message for _, message in self._sent]
         self._sent.clear()
-        self._waiting.extendleft(reversed(again))
-        for message in again:
+        self._waiting.extendleft(reversed(unacknowledged))
+        for message in unacknowledged:
             self._count(message, 1)
         self._trim()
         return list(self._active.values())
@@ -321,7 +321,7 @@ class QosPublisher:
 
     def _run(self) -> None:
         wait = self._backoff_s[0]
-        said = ""
+        logged = ""
         stub = qos_pb2_grpc.QosIngestStub(self._channel)
         while not self._closed.is_set():
             stream = self._stream = _Stream()
@@ -338,10 +338,10 @@ class QosPublisher:
             self._end(stream)
             self._counters["streams_ended"] += 1
             if stream.accepted:
-                wait, said = self._backoff_s[0], ""
-            if why != said and not self._closed.is_set():
+                wait, logged = self._backoff_s[0], ""
+            if why != logged and not self._closed.is_set():
                 log.warning("QoS ingest at %s: %s; trying again", self._address, why)
-                said = why
+                logged = why
             self._closed.wait(wait)
             wait = min(2 * wait, self._backoff_s[1])
 

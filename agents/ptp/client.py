@@ -234,14 +234,14 @@ class PtpClient:
             self.strays += 1
             return None
         data = response.data
-        ours = response.sequence == self._sequence and response.target == self._source
+        own = response.sequence == self._sequence and response.target == self._source
         if isinstance(data, ManagementError):
             about = data.id == id
         else:
             about = messages.ID_OF[type(data)] == id
         if isinstance(data, PortDataSet) and port != messages.ANY_PORT:
             about = about and data.port.port == port
-        if not (ours and about):
+        if not (own and about):
             self.strays += 1
             return None
         return data

@@ -156,7 +156,7 @@ class PtpAgent:
         )
         self._phc = Phc(phc) if phc else None
         self.metrics = PtpMetrics(host)
-        self._said: tuple[str, str] | None = None
+        self._logged: tuple[str, str] | None = None
         self.counters: Counts[str] = Counts()
         self.status = self._watch.failed("not read yet")
         # The name of a stream is another than that of the host's frames: either may end by itself.
@@ -224,10 +224,10 @@ class PtpAgent:
 
     def _log(self, status: Status) -> None:
         """One line where state, grandmaster or the kind of trouble changes, none for its numbers."""
-        said = (status.state, status.grandmaster)
-        if said == self._said:
+        current = (status.state, status.grandmaster)
+        if current == self._logged:
             return
-        self._said = said
+        self._logged = current
         if status.synchronised:
             log.info(
                 "%s: %s, grandmaster %s, offset %.0f ns",

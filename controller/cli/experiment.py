@@ -211,9 +211,9 @@ def table_v(
         )
         for s in schedules
     }
-    every = [job for of in todo.values() for job in of]
+    wanted_runs = [job for of in todo.values() for job in of]
     with Results(out / "table-v.jsonl", fresh=fresh) as kept:
-        there = carry_out(every, kept, lambda: table_v.collect(every, kept, jobs))
+        kept_before = carry_out(wanted_runs, kept, lambda: table_v.collect(wanted_runs, kept, jobs))
         done = [
             table_v.fill(table_v.Table(s, seeds, table_v.SCENARIOS, channel_trace, duration), of, kept)
             for s, of in todo.items()
@@ -221,8 +221,8 @@ def table_v(
     results = [table_v.result(table) for table in done]
     whole = {
         "tables": results,
-        "runs": len(every),
-        "already_there": there,
+        "runs": len(wanted_runs),
+        "already_there": kept_before,
         "wall_s": round(time.monotonic() - started, 1),
         "simulated_s": sum(run.simulated_s for table in done for run in table.runs.values()),
         "files": {k: str(out / f"table-v{k}") for k in (".json", ".parquet", "-slots.parquet", ".html")},
@@ -232,8 +232,8 @@ def table_v(
     write_atomic(out / "table-v.json", (json.dumps(whole, indent=1) + "\n").encode())
     write_atomic(out / "table-v.html", page.build(done, results).encode())
     text = "\n\n".join(table_v.text(r) for r in results)
-    again = f"; {there} of {len(every)} runs were already there" if there else ""
-    emit(whole, as_json, f"{text}\n\n{out / 'table-v.html'}  ({whole['wall_s']:.0f} s{again})")
+    resumed = f"; {kept_before} of {len(wanted_runs)} runs were already there" if kept_before else ""
+    emit(whole, as_json, f"{text}\n\n{out / 'table-v.html'}  ({whole['wall_s']:.0f} s{resumed})")
 
 
 def experiment_text(
@@ -271,14 +271,14 @@ def _ratio(value: float | None) -> str:
     return "not known" if value is None else f"{value:.1%}"
 
 
-def _oracle_text(told: dict[str, Any] | None) -> list[str]:
-    if told is None:
+def _oracle_text(oracle: dict[str, Any] | None) -> list[str]:
+    if oracle is None:
         return ["  oracle              not searched: --oracle does"]
-    ul, dl, mhz = (f"{told['relative'][name]:.2f}" for name in told["relative"])
+    ul, dl, mhz = (f"{oracle['relative'][name]:.2f}" for name in oracle["relative"])
     return [
         f"  resources / oracle  UL {ul}, DL {dl}, MHz {mhz}",
-        f"  regret              {told['regret']['total']:.1f} a_max"
-        + ("" if told["verified"] else "  (the oracle missed its own aim)"),
+        f"  regret              {oracle['regret']['total']:.1f} a_max"
+        + ("" if oracle["verified"] else "  (the oracle missed its own aim)"),
     ]
 
 
@@ -316,9 +316,9 @@ def replay(run_dir: Path, as_json: bool) -> None:
             loop = ControlLoop(LoopSpec.from_dict(start.spec), models.get)
             loop.load_state(start.state)
             for slot in store.slots(start.id):
-                again = json.loads(json.dumps(loop.step(slot.observation).to_record()))
+                replayed = json.loads(json.dumps(loop.step(slot.observation).to_record()))
                 compared += 1
-                if again != slot.decision:
+                if replayed != slot.decision:
                     different += 1
                     first = first or f"cell {start.cell}, control slot {slot.decision['control_slot']}"
     finally:

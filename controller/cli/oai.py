@@ -154,8 +154,8 @@ def judge(read: Reader, table: dict[str, Any]) -> Verdict:
     verdicts = []
     for row in table["versions"]:
         needs, missing = missing_in(row, read)
-        tell = row["tell"]
-        known = tell["text"] in (read(tell["file"]) or "")
+        marker = row["tell"]
+        known = marker["text"] in (read(marker["file"]) or "")
         verdicts.append(Verdict(row["name"], row["commit"], known, needs, missing))
     return min(verdicts, key=lambda verdict: (not verdict.known, len(verdict.missing)))
 

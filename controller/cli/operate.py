@@ -45,11 +45,11 @@ def status(operator: str, keys: str | None, as_json: bool) -> None:
     ]
     for cell in state["cells"]:
         quotas = (cell["last"] or {}).get("quotas") or {}
-        told = ", ".join(f"{name} UL {ul} DL {dl} PRB" for name, (ul, dl) in quotas.items())
+        quotas_text = ", ".join(f"{name} UL {ul} DL {dl} PRB" for name, (ul, dl) in quotas.items())
         lines.append(
             f"cell {cell['cell_id']}: {'connected' if cell['connected'] else 'not connected'}, "
             f"mode {cell['mode']}, {cell['control_slots']} control slots, {cell['active_flows']} flows, "
-            f"quotas {told or 'none'}, GPU {cell['sm_mhz'] or '-'} MHz"
+            f"quotas {quotas_text or 'none'}, GPU {cell['sm_mhz'] or '-'} MHz"
         )
     emit(state, as_json, "\n".join(lines))
 

@@ -44,22 +44,22 @@ def carry_out(todo: Sequence[J], results: Results, work: Callable[[], Iterator[J
     """
     from controller.experiments.pool import WorkersLost
 
-    there = sum(one.key in results.rows for one in todo)
+    finished = sum(job.key in results.rows for job in todo)
 
     def broken_off() -> str:
-        missing = sum(one.key not in results.rows for one in todo)
+        missing = sum(job.key not in results.rows for job in todo)
         return (
             f"{missing} of {len(todo)} runs are missing, the others are kept in {results.path}: "
             "the same command again goes on"
         )
 
     try:
-        with progress("runs", len(todo), there) as advance:
-            for one in work():
-                advance(one.name)
+        with progress("runs", len(todo), finished) as advance:
+            for job in work():
+                advance(job.name)
     except WorkersLost as error:
         raise click.ClickException(f"{error}; {broken_off()}") from error
     except KeyboardInterrupt:
         click.echo(f"\nprbandit: broken off; {broken_off()}", err=True)
         raise
-    return there
+    return finished

@@ -55,18 +55,18 @@ def sweep(
 
     def run_all(function: Callable[[Any], Any], missing: Sequence[Any]) -> Iterable[tuple[int, Any]]:
         if scheduler and missing:
-            names = [f"prbandit-{one.key}" for one in missing]
+            names = [f"prbandit-{run.key}" for run in missing]
             return pool.dask(function, missing, scheduler, keys=keys, names=names)
         return pool.local(function, missing, jobs)
 
     with results_module.Results(kept, fresh=fresh) as results:
-        there = carry_out(
+        finished = carry_out(
             todo, results, lambda: results_module.carry_out(todo, sweep_module.row, results, run_all)
         )
-    rows = [sweep_module.labelled(results.rows[one.key], one) for one in todo]
+    rows = [sweep_module.labelled(results.rows[run.key], run) for run in todo]
     tables.write_parquet(target, rows)
     emit(
-        {"runs": len(todo), "already_there": there, "results": str(target), "rows": rows},
+        {"runs": len(todo), "already_there": finished, "results": str(target), "rows": rows},
         as_json,
-        f"{target}: {len(todo)} runs ({there} were already there)",
+        f"{target}: {len(todo)} runs ({finished} were already there)",
     )

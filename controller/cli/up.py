@@ -352,10 +352,10 @@ class View:
             for c in s["choices"]:
                 if not c.get("user"):
                     yield self._row(name, c, measures.pop(c["lever"], None), record)
-            for measure, told in measures.items():
-                worst = worst_value(told)
-                value = "-" if worst is None else f"{worst:.4g} {told['unit']}"
-                met = _met(s["closed"]["met"] if measure == promise else told["met"])
+            for measure, stored in measures.items():
+                worst = worst_value(stored)
+                value = "-" if worst is None else f"{worst:.4g} {stored['unit']}"
+                met = _met(s["closed"]["met"] if measure == promise else stored["met"])
                 yield [name, measure.replace("_", " "), "", "", "", "", value, met, ""]
 
     def _row(

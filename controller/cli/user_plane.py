@@ -126,13 +126,13 @@ def user_plane(
 def _wait(mock: GnbMock, duration: float | None) -> None:
     """Until the mock is stopped or the time is up, with word of a cell that runs late."""
     end = time.monotonic() + duration if duration else float("inf")
-    told = 1
+    warn_at = 1
     while not mock.wait(max(0.0, min(1.0, end - time.monotonic()))) and time.monotonic() < end:
         stats = mock.stats()
-        if stats["overruns"] >= told:
+        if stats["overruns"] >= warn_at:
             log.warning("%s", _late(stats))
             # At powers of two, as a machine that is too slow is late all the time.
-            told = 1 << stats["overruns"].bit_length()
+            warn_at = 1 << stats["overruns"].bit_length()
 
 
 def summary(stats: dict[str, Any]) -> dict[str, Any]:

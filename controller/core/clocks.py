@@ -37,7 +37,7 @@ class _Host:
     """``good``: when its clock was last told to be good; ``other``: to follow another grandmaster."""
 
     report: ClockReport
-    heard: Moment
+    received: Moment
     good: Moment | None = None
     other: Moment | None = None
 
@@ -95,7 +95,7 @@ class ClockBoard:
         if before is not None:
             moved = before.report.grandmaster != report.grandmaster
             entry.good = before.good
-            entry.other = before.heard if moved else before.other
+            entry.other = before.received if moved else before.other
         self._hosts[report.host] = entry
         why = self._wrong(entry, now)
         if not why:
@@ -139,7 +139,7 @@ class ClockBoard:
         return [n for n in others if not self._silent(self._hosts[n], now)] or others
 
     def _silent(self, entry: _Host, now: Moment) -> bool:
-        return now.mono_ns - entry.heard.mono_ns > self._stale_ns
+        return now.mono_ns - entry.received.mono_ns > self._stale_ns
 
     def _wrong(self, entry: _Host, now: Moment) -> str:
         """What is wrong with one clock; free of numbers, so that equal faults read equal."""
@@ -150,7 +150,7 @@ class ClockBoard:
             return f"{report.host}: PTP state {report.ptp_state}"
         if self.beyond_bound(report):
             return f"{report.host}: offset beyond the bound"
-        if abs(entry.heard.real_ns - report.time_ns) > self._stale_ns:
+        if abs(entry.received.real_ns - report.time_ns) > self._stale_ns:
             return f"{report.host}: its time is far from the controller's"
         return ""
 

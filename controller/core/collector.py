@@ -206,17 +206,17 @@ class SlotCollector:
 
         Rows without one are left out, and so are the edge's times: they are of yet another clock.
         """
-        ours = columns[(columns[:, 1] > 0) | (columns[:, 4] > 0)]
-        if not len(ours):
-            return ours
-        offset = known_ns - int(ours[:, (1, 4)].max())
+        ue_rows = columns[(columns[:, 1] > 0) | (columns[:, 4] > 0)]
+        if not len(ue_rows):
+            return ue_rows
+        offset = known_ns - int(ue_rows[:, (1, 4)].max())
         known = self._offset.get(flow)
         if known is None or abs(offset - known) > MAX_STEP_NS:
             self._offset[flow] = known = offset
-        shifted = np.zeros_like(ours)
-        shifted[:, 0] = ours[:, 0]
+        shifted = np.zeros_like(ue_rows)
+        shifted[:, 0] = ue_rows[:, 0]
         for column in (1, 4):
-            shifted[:, column] = np.where(ours[:, column] > 0, ours[:, column] + known, 0)
+            shifted[:, column] = np.where(ue_rows[:, column] > 0, ue_rows[:, column] + known, 0)
         return shifted
 
     @property

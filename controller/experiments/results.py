@@ -57,18 +57,18 @@ class Results:
         whole = content[: content.rfind(b"\n") + 1]
         for number, line in enumerate(whole.splitlines(), 1):
             try:
-                one = json.loads(line)
-                self.rows[one["key"]] = one
+                row = json.loads(line)
+                self.rows[row["key"]] = row
             except (ValueError, TypeError, KeyError) as error:
                 raise ResultsError(f"{self.path}:{number}: not a result: {error}") from error
         if len(whole) < len(content):
             self._file.truncate(len(whole))
 
-    def add(self, one: Row) -> None:
-        self._file.write(json.dumps(one, default=str).encode() + b"\n")
+    def add(self, row: Row) -> None:
+        self._file.write(json.dumps(row, default=str).encode() + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())
-        self.rows[one["key"]] = one
+        self.rows[row["key"]] = row
 
     def close(self) -> None:
         self._file.close()
@@ -88,6 +88,6 @@ def carry_out(
 ) -> Iterator[J]:
     """Do what is not among the results yet; yields each piece when its row is on disk."""
     missing = [job for job in todo if job.key not in results.rows]
-    for i, one in execute_all(work, missing):
-        results.add(one)
+    for i, row in execute_all(work, missing):
+        results.add(row)
         yield missing[i]

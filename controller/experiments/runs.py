@@ -76,8 +76,8 @@ class RunSpec:
             for j in range(len(cell.slices))
         ]
         replaced: dict[str, Any] = {}
-        for one in slices:
-            replaced |= {f"{one}.policy": policy, f"{one}.policy_options": {}}
+        for prefix in slices:
+            replaced |= {f"{prefix}.policy": policy, f"{prefix}.policy_options": {}}
         replaced |= {**(overrides or {}), **(parameters or {})}
         config = config_module.load(path, replaced)
         check(path, config, seed, duration_s)
@@ -235,13 +235,15 @@ def execute(spec: RunSpec, plan: Sequence[Allocation] | None = None) -> Run:
             slots.append(slot)
 
     result = sim.run(config, spec.seed, on_slot=on_slot, duration_s=spec.duration_s, plan=plan)
-    one = result.summary["cells"][config.cells[0].id]["slices"][config.cells[0].slices[0].id]
-    figures = {name: one[name] for name in FIGURES}
-    figures |= {f"{hop.value}_delivery_ratio_busy": one["hop_delivery_ratio_busy"][hop.value] for hop in HOPS}
+    outcome = result.summary["cells"][config.cells[0].id]["slices"][config.cells[0].slices[0].id]
+    figures = {name: outcome[name] for name in FIGURES}
+    figures |= {
+        f"{hop.value}_delivery_ratio_busy": outcome["hop_delivery_ratio_busy"][hop.value] for hop in HOPS
+    }
     return Run(
         spec,
         figures,
-        one["by_load"],
+        outcome["by_load"],
         series(slots, config.cells[0].slices[0].id),
         result.control_slots,
         result.simulated_s,

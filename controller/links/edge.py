@@ -214,7 +214,7 @@ class EdgeLink:
         )
         self._sample: GpuSample | None = None
         self._info: edge_pb2.GpuInfo | None = None
-        self._heard = 0.0
+        self._last_state = 0.0
         self._want: tuple[int, float] | None = None
         self._releasing = False
         self._held_until = -math.inf
@@ -363,19 +363,19 @@ class EdgeLink:
                 f" {PROTOCOL_VERSION} of the controller",
             )
         gpus = {g.uuid: g for g in welcome.gpus}
-        there = ", ".join(gpus) or "none"
+        present = ", ".join(gpus) or "none"
         if self._wanted_gpu:
             info = gpus.get(self._wanted_gpu)
             if info is None:
-                raise _Refused("edge_refused_total", f"no GPU {self._wanted_gpu}; it has: {there}")
+                raise _Refused("edge_refused_total", f"no GPU {self._wanted_gpu}; it has: {present}")
         elif len(gpus) == 1:
             info = next(iter(gpus.values()))
         else:
-            raise _Refused("edge_refused_total", f"name one of its GPUs; it has: {there}")
+            raise _Refused("edge_refused_total", f"name one of its GPUs; it has: {present}")
         with self._condition:
             self._info = info
             # The agent may have been restarted: it then holds no lease.
-            self._heard = self._next_try = time.monotonic()
+            self._last_state = self._next_try = time.monotonic()
             self._retry_s = RETRY_S
             self._condition.notify_all()
 
@@ -385,7 +385,7 @@ class EdgeLink:
             if self._closing or self._info is None:
                 return
             request = edge_pb2.WatchGpuRequest(gpu=self._info.uuid, period_ms=self._period_ms)
-            self._heard = time.monotonic()
+            self._last_state = time.monotonic()
             stream = self._stream = self._stub.WatchGpu(request, timeout=WATCH_DEADLINE_S)
         try:
             for message in stream:
@@ -407,16 +407,16 @@ class EdgeLink:
         except BadMessage as error:
             self._complain("edge_bad_state_total", str(error), self._holder)
             with self._condition:
-                self._heard = now
+                self._last_state = now
             return
         self.counters.inc("edge_states_total", self._holder)
         with self._condition:
-            self._heard = now
+            self._last_state = now
             self._sample = GpuSample(message, now)
             self._history.sample(message.sm_mhz, message.locked_mhz, now)
 
     def _is_fresh(self, now: float) -> bool:
-        return now - self._heard <= self._stale_s
+        return now - self._last_state <= self._stale_s
 
     # -- locks and their lease --
 
@@ -429,7 +429,7 @@ class EdgeLink:
                 if self._stream is not None and not self._is_fresh(now):
                     # An agent that is there but says nothing: the watching thread starts anew.
                     self._stream.cancel()
-                    self._heard = now
+                    self._last_state = now
                 call = self._due_call(now)
                 if call is None:
                     self._condition.wait(min(0.5, max(0.0, self._next_try - now)) or 0.5)

@@ -269,17 +269,17 @@ class Metrics:
         self.negative_delays.labels(cell, name).inc(closed["counts"].get("negative_delays", 0))
         self.unsynchronised_frames.labels(cell, name).inc(closed["counts"].get("unsynchronised_frames", 0))
         known = self._measures.setdefault((cell, name), [])
-        for measure, told in closed["measures"].items():
+        for measure, stored in closed["measures"].items():
             if measure not in known:
                 if len(known) >= MAX_NAMES:
                     continue
                 known.append(measure)
-            value = worst_value(told)
+            value = worst_value(stored)
             worst = math.nan if value is None else value
             self.measure.labels(cell, name, measure).set(worst)
-            if told["unit"] == "ms":
+            if stored["unit"] == "ms":
                 self.hop_delay.labels(cell, name, measure).set(worst / 1e3)
-            met = told["met"]
+            met = stored["met"]
             judged, kept = self._ratios.get((cell, name, measure), (0, 0))
             if met is not None:
                 judged, kept = judged + 1, kept + met

@@ -419,13 +419,13 @@ class QosIngest:
         if message is None or message.WhichOneof("body") != "hello":
             self._abort(context, precondition, "qos_stream_refused_total", "the first message is no QosHello")
         hello = message.hello
-        theirs = hello.protocol_version
-        if theirs != PROTOCOL_VERSION:
+        version = hello.protocol_version
+        if version != PROTOCOL_VERSION:
             self._abort(
                 context,
                 precondition,
                 "qos_version_mismatch_total",
-                f"protocol version {theirs} of host {hello.host!r} is not version {PROTOCOL_VERSION}"
+                f"protocol version {version} of host {hello.host!r} is not version {PROTOCOL_VERSION}"
                 " of the controller",
             )
         if not hello.host or len(hello.host.encode()) > MAX_FLOW_NAME:

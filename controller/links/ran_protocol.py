@@ -95,7 +95,7 @@ class QuotaNotHonoured:
     cell_id: str
     slice: str
     direction: str
-    asked: int
+    quota: int
     used: int
     sequence: int
 
@@ -140,7 +140,7 @@ class _Cell:
     facts: CellFacts
     peer: bytes
     session: int
-    heard: float
+    last_message: float
     report_sequence: int | None = None
     report_time_ns: int = 0
     sequence: int = 0
@@ -195,7 +195,7 @@ class RanProtocol:
         self._new_session = new_session
         self._cells: dict[str, _Cell] = {}
         self._by_peer: dict[bytes, _Cell] = {}
-        self._asked: dict[bytes, float] = {}
+        self._hello_requested: dict[bytes, float] = {}
         self._events: list[Event] = []
         self._outgoing: list[tuple[bytes, bytes]] = []
         self._due = math.inf
@@ -322,9 +322,9 @@ class RanProtocol:
             return
         self._due = math.inf
         for cell in list(self._cells.values()):
-            if now - cell.heard >= self._silence_s:
+            if now - cell.last_message >= self._silence_s:
                 self.counters.inc("ran_cells_lost_total", cell.facts.cell_id)
-                self._lose(cell, f"silent for {now - cell.heard:.1f} s")
+                self._lose(cell, f"silent for {now - cell.last_message:.1f} s")
                 continue
             wanted, pending = cell.wanted, cell.pending
             if wanted is not None and now >= wanted.valid_until:
@@ -345,28 +345,33 @@ class RanProtocol:
     # -- sessions --
 
     def _hello(self, peer: bytes, hello: ran_pb2.Hello, now: float, owner: str | None) -> None:
-        theirs = hello.protocol_version
-        if theirs != PROTOCOL_VERSION:
+        agent_version = hello.protocol_version
+        if agent_version != PROTOCOL_VERSION:
             self._reject(
                 peer,
-                theirs,
+                agent_version,
                 "ran_version_mismatch_total",
-                f"protocol version {theirs} of the gNB is not version {PROTOCOL_VERSION} of the controller",
+                f"protocol version {agent_version} of the gNB is not version {PROTOCOL_VERSION} of the"
+                " controller",
             )
             return
         try:
             facts = codec.open_hello(hello)
         except BadReport as error:
-            self._reject(peer, theirs, "ran_bad_hello_total", str(error))
+            self._reject(peer, agent_version, "ran_bad_hello_total", str(error))
             return
         cell_id = facts.cell_id
         if owner is not None and owner != cell_id:
             self._reject(
-                peer, theirs, "ran_wrong_key_total", f"cell {cell_id!r} with the key of cell {owner}", owner
+                peer,
+                agent_version,
+                "ran_wrong_key_total",
+                f"cell {cell_id!r} with the key of cell {owner}",
+                owner,
             )
             return
         if self._expected is not None and cell_id not in self._expected:
-            self._reject(peer, theirs, "ran_unknown_cell_total", f"cell {cell_id!r} is not known here")
+            self._reject(peer, agent_version, "ran_unknown_cell_total", f"cell {cell_id!r} is not known here")
             return
         cell = self._cells.get(cell_id)
         if (
@@ -389,7 +394,7 @@ class RanProtocol:
             self.counters.inc("ran_sessions_total", cell_id)
             self._events.append(CellJoined(cell_id, cell.session, facts))
         # Else a Hello was repeated before the Welcome came: another session would only make more of them.
-        cell.heard = now
+        cell.last_message = now
         self._schedule(cell)
         self._stranger(peer, now)
         self._reply(
@@ -409,11 +414,11 @@ class RanProtocol:
             self._complain("ran_wrong_key_total", f"a message with the key of cell {owner}", _id(cell))
             return None
         if cell is not None and session == cell.session:
-            cell.heard = now
+            cell.last_message = now
             return cell
         self.counters.inc("ran_no_session_total", _id(cell))
-        asked = self._asked.get(peer)
-        if asked is None or now - asked >= HELLO_REQUEST_EVERY_S:
+        requested = self._hello_requested.get(peer)
+        if requested is None or now - requested >= HELLO_REQUEST_EVERY_S:
             self._stranger(peer, now)
             why = "no session" if cell is None or not session else f"session {session} is over"
             self._reply(peer, hello_request=ran_pb2.HelloRequest(reason=why))
@@ -421,16 +426,18 @@ class RanProtocol:
 
     def _stranger(self, peer: bytes, now: float) -> None:
         """Notes when a peer was last told to say Hello, or welcomed."""
-        if len(self._asked) >= _MAX_STRANGERS:
-            self._asked = {p: t for p, t in self._asked.items() if now - t < HELLO_REQUEST_EVERY_S}
-            if len(self._asked) >= _MAX_STRANGERS:
-                self._asked.clear()
-        self._asked[peer] = now
+        if len(self._hello_requested) >= _MAX_STRANGERS:
+            self._hello_requested = {
+                p: t for p, t in self._hello_requested.items() if now - t < HELLO_REQUEST_EVERY_S
+            }
+            if len(self._hello_requested) >= _MAX_STRANGERS:
+                self._hello_requested.clear()
+        self._hello_requested[peer] = now
 
     def _lose(self, cell: _Cell, why: str) -> None:
         del self._cells[cell.facts.cell_id]
         del self._by_peer[cell.peer]
-        self._asked.pop(cell.peer, None)
+        self._hello_requested.pop(cell.peer, None)
         self._events.append(CellLost(cell.facts.cell_id, why))
 
     def _cell(self, cell_id: str) -> _Cell:
@@ -497,14 +504,14 @@ class RanProtocol:
         blamed = dict.fromkeys(over, cell.applied)
         differ = self._differences(cell, sequence, in_force)
         blamed |= dict.fromkeys(differ, sequence)
-        for (slice_, direction), (asked, used) in (over | differ).items():
+        for (slice_, direction), (quota, used) in (over | differ).items():
             self._complain(
                 "ran_quota_not_honoured_total",
-                f"slice {slice_!r} {direction}: asked for {asked} PRB, {used} used",
+                f"slice {slice_!r} {direction}: asked for {quota} PRB, {used} used",
                 cell_id,
             )
             which = blamed[slice_, direction]
-            self._events.append(QuotaNotHonoured(cell_id, slice_, direction, asked, used, which))
+            self._events.append(QuotaNotHonoured(cell_id, slice_, direction, quota, used, which))
         if sequence > cell.applied:
             cell.applied = sequence
             cell.in_force_known = True
@@ -531,23 +538,23 @@ class RanProtocol:
             quota = quotas.get(use.slice)
             if quota is None:
                 continue
-            direction, asked = ("ul", quota[0]) if use.direction == ran_pb2.UL else ("dl", quota[1])
-            if use.max_new_prb > asked:
-                over[use.slice, direction] = (asked, use.max_new_prb)
+            direction, limit = ("ul", quota[0]) if use.direction == ran_pb2.UL else ("dl", quota[1])
+            if use.max_new_prb > limit:
+                over[use.slice, direction] = (limit, use.max_new_prb)
         return over
 
     @staticmethod
     def _differences(cell: _Cell, sequence: int, in_force: Quotas) -> dict[tuple[str, str], tuple[int, int]]:
         """(slice, direction) -> (asked, in force) where an Applied says another quota than was asked."""
-        asked = cell.sent.get(sequence)
-        if asked is None or asked == in_force:
+        sent = cell.sent.get(sequence)
+        if sent is None or sent == in_force:
             return {}
         everything = (cell.facts.n_prb, cell.facts.n_prb)
         return {
             (slice_, direction): (a, f)
-            for slice_ in dict.fromkeys((*asked, *in_force))
+            for slice_ in dict.fromkeys((*sent, *in_force))
             for direction, a, f in zip(
-                ("ul", "dl"), asked.get(slice_, everything), in_force.get(slice_, everything), strict=True
+                ("ul", "dl"), sent.get(slice_, everything), in_force.get(slice_, everything), strict=True
             )
             if a != f
         }
@@ -578,7 +585,7 @@ class RanProtocol:
         return sequence
 
     def _schedule(self, cell: _Cell) -> None:
-        due = cell.heard + self._silence_s
+        due = cell.last_message + self._silence_s
         if cell.pending is not None:
             due = min(due, cell.pending.retry_at)
         if cell.wanted is not None:
@@ -588,12 +595,14 @@ class RanProtocol:
     def _reply(self, peer: bytes, **body: Any) -> None:
         self._outgoing.append((peer, ran_pb2.ControllerMessage(**body).SerializeToString()))
 
-    def _reject(self, peer: bytes, theirs: int, counter: str, reason: str, cell_id: str = "") -> None:
+    def _reject(self, peer: bytes, agent_version: int, counter: str, reason: str, cell_id: str = "") -> None:
         self._complain(counter, f"Hello refused: {reason}", cell_id)
         bounded = reason.encode()[:127].decode(errors="ignore")
         self._reply(
             peer,
-            reject=ran_pb2.Reject(reason=bounded, controller_version=PROTOCOL_VERSION, agent_version=theirs),
+            reject=ran_pb2.Reject(
+                reason=bounded, controller_version=PROTOCOL_VERSION, agent_version=agent_version
+            ),
         )
 
     def _malformed(self, peer: bytes, why: str) -> None:

@@ -96,10 +96,10 @@ class _SliceSeries:
         self.busy.append(bool(closed["busy"]))
         self.met.append(_or_nan(closed["met"]))
         self.unsynchronised.append(closed["counts"].get("unsynchronised_frames", 0))
-        for measure, told in closed["measures"].items():
-            series = self.measures.setdefault(measure, _MeasureSeries(told["unit"]))
+        for measure, stored in closed["measures"].items():
+            series = self.measures.setdefault(measure, _MeasureSeries(stored["unit"]))
             series.pad(before)
-            series.add(told, told["better"])
+            series.add(stored, stored["better"])
         for series in self.measures.values():
             series.pad(before + 1)
         self._add_settings(slot.settings[name], before)
@@ -183,7 +183,11 @@ def build(run_folder: Path | str, *, out: Path | str | None = None) -> tuple[Pat
         hops=[lever.value for lever in LEVERS],
         parts={
             cell: list(
-                dict.fromkeys(name for one in c["slices"].values() for name in one["hop_delivery_ratio"])
+                dict.fromkeys(
+                    name
+                    for slice_series in c["slices"].values()
+                    for name in slice_series["hop_delivery_ratio"]
+                )
             )
             for cell, c in result["cells"].items()
         },
@@ -205,22 +209,26 @@ def _oracle(
     """The run against its oracle, and its regret over time by hop; why there is none, and nothing."""
     if not can_be_played_again(about):
         return {"missing": LIVE}, {}
-    slices = [(cell, name, one) for cell, series in cells.items() for name, one in series.slices.items()]
+    slices = [
+        (cell, name, slice_series)
+        for cell, series in cells.items()
+        for name, slice_series in series.slices.items()
+    ]
     if len(slices) != 1:
         why = "one with more has no oracle" if slices else "no control slot is over"
         return {"missing": f"an oracle is for a run with one slice; {why}"}, {}
-    cell, name, one = slices[0]
+    cell, name, slice_series = slices[0]
     try:
-        found = read(folder, about["seed"], len(one.time))
+        found = read(folder, about["seed"], len(slice_series.time))
     except ValueError as error:
         return {"missing": f"{error}; `prbandit report {folder} --oracle` searches it again"}, {}
     if found is None:
         return {
             "missing": f"no oracle yet: `prbandit report {folder} --oracle` searches it (some minutes)"
         }, {}
-    actions = one.by_hop()
-    judged = found.judge(result["cells"][cell]["slices"][name], actions, one.met_by_hop())
-    return {"cell": cell, "slice": name, **judged}, found.regret(actions, one.met_by_hop())
+    actions = slice_series.by_hop()
+    judged = found.judge(result["cells"][cell]["slices"][name], actions, slice_series.met_by_hop())
+    return {"cell": cell, "slice": name, **judged}, found.regret(actions, slice_series.met_by_hop())
 
 
 # ---- reading ---------------------------------------------------------------------------------------------
@@ -237,10 +245,12 @@ def _read(store: RunStore) -> tuple[Summary, dict[str, _CellSeries]]:
         slot = summary.add(record)
         if slot is not None:
             first_ns = first_ns or slot.begin_ns
-        for host, told in record.get("clocks", {}).items():
+        for host, clock_status in record.get("clocks", {}).items():
             clock = cell.clocks.setdefault(host, _ClockSeries())
             clock.time.append((record["time_ns"] - (first_ns or record["time_ns"])) / 1e9)
-            clock.offset_ns.append(np.nan if told["worst_offset_ns"] is None else told["worst_offset_ns"])
+            clock.offset_ns.append(
+                np.nan if clock_status["worst_offset_ns"] is None else clock_status["worst_offset_ns"]
+            )
         if slot is not None:
             seconds = (slot.begin_ns - first_ns) / 1e9
             for name, allocation in slot.allocations.items():
@@ -293,8 +303,12 @@ def _plots(cell: str, series: _CellSeries, regret: Mapping[str, Array]) -> list[
     import matplotlib
     from matplotlib.figure import Figure
 
-    measures = [(one, name, m) for one in series.slices for name, m in series.slices[one].measures.items()]
-    settings = sorted({name for one in series.slices.values() for name in one.settings})
+    measures = [
+        (slice_series, name, m)
+        for slice_series in series.slices
+        for name, m in series.slices[slice_series].measures.items()
+    ]
+    settings = sorted({name for slice_series in series.slices.values() for name in slice_series.settings})
     panels: tuple[tuple[str, int, float, Callable[[Any, _CellSeries], None], bool], ...] = (
         ("Active flows", 1, 1.5, _plot_flows, True),
         ("Quotas and GPU clock", 3, 1.4, _plot_allocation, True),
@@ -306,9 +320,9 @@ def _plots(cell: str, series: _CellSeries, regret: Mapping[str, Array]) -> list[
         (CLOCKS, 2, 1.5, _plot_clocks, True),
         ("Actions by hop state", 3, 3.2, _plot_actions, False),
     )
-    unit, scale = figures.unit(max(one.time[-1] for one in series.slices.values()))
-    for one in series.slices.values():
-        one.time = [t / scale for t in one.time]
+    unit, scale = figures.unit(max(slice_series.time[-1] for slice_series in series.slices.values()))
+    for slice_series in series.slices.values():
+        slice_series.time = [t / scale for t in slice_series.time]
     for clock in series.clocks.values():
         clock.time = [t / scale for t in clock.time]
     plots = []
@@ -332,15 +346,19 @@ def _plots(cell: str, series: _CellSeries, regret: Mapping[str, Array]) -> list[
 
 def _styled(series: _CellSeries) -> Iterable[tuple[str, _SliceSeries, str, str]]:
     """Slices with the dash and the prefix of their curves."""
-    for (name, one), dash in zip(series.slices.items(), cycle(_DASHES), strict=False):
-        yield name, one, dash, "" if len(series.slices) == 1 else f"{name} "
+    for (name, slice_series), dash in zip(series.slices.items(), cycle(_DASHES), strict=False):
+        yield name, slice_series, dash, "" if len(series.slices) == 1 else f"{name} "
 
 
 def _plot_flows(axes: Sequence[Any], series: _CellSeries) -> None:
     axis = axes[0]
-    for name, one, dash, _ in _styled(series):
+    for name, slice_series, dash, _ in _styled(series):
         axis.step(
-            *figures.thin(one.time, one.users), where="post", linestyle=dash, label=name, color=figures.INK
+            *figures.thin(slice_series.time, slice_series.users),
+            where="post",
+            linestyle=dash,
+            label=name,
+            color=figures.INK,
         )
     axis.set_ylabel("flows")
     axis.set_ylim(bottom=0)
@@ -358,8 +376,8 @@ def _plot_allocation(axes: Sequence[Any], series: _CellSeries) -> None:
         (series.prb, series.prb, series.max_mhz),
         strict=True,
     ):
-        for _, one, dash, prefix in _styled(series):
-            x, y = figures.thin(one.time, getattr(one, column))
+        for _, slice_series, dash, prefix in _styled(series):
+            x, y = figures.thin(slice_series.time, getattr(slice_series, column))
             axis.step(x, y, where="post", linestyle=dash, color=_COLOURS[hop], label=f"{prefix}{_name(hop)}")
         axis.axhline(limit, color=figures.INK, linestyle="--", linewidth=0.9, label=f"maximum {limit} {unit}")
         axis.set_ylabel(f"{_name(hop)}, {unit}")
@@ -369,10 +387,10 @@ def _plot_allocation(axes: Sequence[Any], series: _CellSeries) -> None:
 
 def _plot_qos(axes: Sequence[Any], series: _CellSeries) -> None:
     axis = axes[0]
-    for _, one, dash, prefix in _styled(series):
-        times, q = np.asarray(one.time), np.asarray(one.met)
-        told = ~np.isnan(q)
-        x, bits = times[told], q[told]
+    for _, slice_series, dash, prefix in _styled(series):
+        times, q = np.asarray(slice_series.time), np.asarray(slice_series.met)
+        judged = ~np.isnan(q)
+        x, bits = times[judged], q[judged]
         if not len(bits):
             continue
         running = np.cumsum(bits) / np.arange(1, len(bits) + 1)
@@ -383,7 +401,7 @@ def _plot_qos(axes: Sequence[Any], series: _CellSeries) -> None:
         axis.plot(*figures.thin(x, running), color=colour, linestyle=dash, label=f"{prefix}ratio so far")
         label = f"{prefix}last {_ROLLING}"
         axis.plot(*figures.thin(x, rolling), color=colour, linestyle=dash, alpha=0.45, label=label)
-        busy = np.asarray(one.busy)[told]
+        busy = np.asarray(slice_series.busy)[judged]
         for value, mark, level in ((1, _MET, 1.06), (0, _VIOLATED, -0.06)):
             at = figures.some(x[busy & (bits == value)])
             axis.plot(at, np.full(len(at), level), "|", color=mark, markersize=6)
@@ -396,17 +414,19 @@ def _plot_regret(axes: Sequence[Any], series: _CellSeries, regret: Mapping[str, 
     if not regret:
         return
     axis = axes[0]
-    (one,) = series.slices.values()
+    (slice_series,) = series.slices.values()
     for hop, curve in regret.items():
-        axis.plot(*figures.thin(one.time, curve), color=_COLOURS[hop], label=_name(hop))
+        axis.plot(*figures.thin(slice_series.time, curve), color=_COLOURS[hop], label=_name(hop))
     total = np.sum(list(regret.values()), axis=0)
-    axis.plot(*figures.thin(one.time, total), color=figures.INK, label="all hops")
+    axis.plot(*figures.thin(slice_series.time, total), color=figures.INK, label="all hops")
     axis.set_ylabel("cost / a_max")
     figures.legend(axis)
 
 
 def _plot_clocks(axes: Sequence[Any], series: _CellSeries) -> None:
-    if not series.clocks and not any(sum(one.unsynchronised) for one in series.slices.values()):
+    if not series.clocks and not any(
+        sum(slice_series.unsynchronised) for slice_series in series.slices.values()
+    ):
         return
     offsets, frames = axes
     for (host, clock), dash in zip(series.clocks.items(), cycle(_DASHES), strict=False):
@@ -424,8 +444,8 @@ def _plot_clocks(axes: Sequence[Any], series: _CellSeries) -> None:
     offsets.set_ylabel("offset, µs")
     if series.clocks:
         figures.legend(offsets)
-    for _, one, dash, prefix in _styled(series):
-        x, y = figures.thin(one.time, one.unsynchronised)
+    for _, slice_series, dash, prefix in _styled(series):
+        x, y = figures.thin(slice_series.time, slice_series.unsynchronised)
         frames.step(x, y, where="post", linestyle=dash, color=_VIOLATED, label=f"{prefix}frames")
     frames.set_ylabel("frames")
     frames.set_ylim(bottom=0)
@@ -433,11 +453,11 @@ def _plot_clocks(axes: Sequence[Any], series: _CellSeries) -> None:
 
 
 def _plot_settings(axes: Sequence[Any], series: _CellSeries) -> None:
-    names = sorted({name for one in series.slices.values() for name in one.settings})
+    names = sorted({name for slice_series in series.slices.values() for name in slice_series.settings})
     for axis, name in zip(axes, names, strict=True):
-        for _, one, dash, prefix in _styled(series):
-            if name in one.settings:
-                x, y = figures.thin(one.time, one.settings[name])
+        for _, slice_series, dash, prefix in _styled(series):
+            if name in slice_series.settings:
+                x, y = figures.thin(slice_series.time, slice_series.settings[name])
                 axis.step(x, y, where="post", linestyle=dash, color=_OTHER, label=f"{prefix}{_name(name)}")
         axis.set_ylabel(_name(name))
         axis.set_ylim(bottom=0)
@@ -446,12 +466,12 @@ def _plot_settings(axes: Sequence[Any], series: _CellSeries) -> None:
 
 def _plot_measures(axes: Sequence[Any], series: _CellSeries) -> None:
     panels = iter(axes)
-    for _, one, dash, prefix in _styled(series):
-        for first, (name, measure) in zip([True] + [False] * 15, one.measures.items(), strict=False):
+    for _, slice_series, dash, prefix in _styled(series):
+        for first, (name, measure) in zip([True] + [False] * 15, slice_series.measures.items(), strict=False):
             axis = next(panels)
             colour = _COLOURS.get(name, _PROMISE if first else _OTHER)
             axis.plot(
-                *figures.thin(one.time, measure.value),
+                *figures.thin(slice_series.time, measure.value),
                 linestyle=dash,
                 marker=".",
                 markersize=2.5,
@@ -459,7 +479,7 @@ def _plot_measures(axes: Sequence[Any], series: _CellSeries) -> None:
                 color=colour,
                 label=f"{prefix}{_name(name)}",
             )
-            x, y = figures.thin(one.time, measure.target)
+            x, y = figures.thin(slice_series.time, measure.target)
             if not np.isnan(y).all():
                 axis.plot(x, y, color=_VIOLATED, linestyle=dash, linewidth=0.9, label=f"{prefix}target")
             axis.set_ylabel(f"{_name(name)}, {measure.unit}")
@@ -469,9 +489,9 @@ def _plot_measures(axes: Sequence[Any], series: _CellSeries) -> None:
 
 def _plot_states(axes: Sequence[Any], series: _CellSeries) -> None:
     for axis, hop in zip(axes, ("ul", "dl"), strict=True):
-        for _, one, dash, prefix in _styled(series):
-            if not np.isnan(one.state[hop]).all():
-                x, y = figures.thin(one.time, one.state[hop])
+        for _, slice_series, dash, prefix in _styled(series):
+            if not np.isnan(slice_series.state[hop]).all():
+                x, y = figures.thin(slice_series.time, slice_series.state[hop])
                 axis.step(
                     x, y, where="post", linestyle=dash, color=_COLOURS[hop], label=f"{prefix}{_name(hop)}"
                 )
@@ -484,9 +504,9 @@ def _plot_states(axes: Sequence[Any], series: _CellSeries) -> None:
 def _plot_actions(axes: Sequence[Any], series: _CellSeries) -> None:
     for axis, hop in zip(axes, ("ul", "edge", "dl"), strict=True):
         marks = cycle("osD^")
-        for (_, one, _, prefix), mark in zip(_styled(series), marks, strict=False):
-            if one.actions[hop]:
-                played = np.array([(s, a, n) for (s, a), n in one.actions[hop].items()], float)
+        for (_, slice_series, _, prefix), mark in zip(_styled(series), marks, strict=False):
+            if slice_series.actions[hop]:
+                played = np.array([(s, a, n) for (s, a), n in slice_series.actions[hop].items()], float)
                 size = 12 + 260 * np.sqrt(played[:, 2] / played[:, 2].max())
                 axis.scatter(
                     played[:, 0],

@@ -218,10 +218,10 @@ class RunStore:
         path = folder / DATABASE_FILE
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            there = path.exists()
+            exists = path.exists()
         except OSError as error:
             raise StoreError(f"{folder}: cannot be written: {error.strerror or error}") from error
-        if there:
+        if exists:
             raise StoreError(f"{path}: there is a run already")
         try:
             now = time.time_ns()
@@ -412,10 +412,10 @@ class RunStore:
         if not self.writable:
             raise StoreError(f"{self.path}: was opened to be read")
         try:
-            there = self.path.stat().st_ino == self._inode
+            exists = self.path.stat().st_ino == self._inode
         except OSError:
-            there = False
-        if not there:
+            exists = False
+        if not exists:
             # SQLite would go on writing into the file that nobody can open any more.
             raise StoreError(f"{self.path}: has been removed or replaced")
         with _errors(self.path):

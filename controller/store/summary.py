@@ -233,15 +233,15 @@ class _Clock:
     grandmasters: list[str] = field(default_factory=list)
     faults: Counter[str] = field(default_factory=Counter)
 
-    def add(self, told: Mapping[str, Any]) -> None:
+    def add(self, clock_status: Mapping[str, Any]) -> None:
         self.slots += 1
-        offset = told["worst_offset_ns"]
+        offset = clock_status["worst_offset_ns"]
         if offset is not None:
             self.worst_offset_ns = max(self.worst_offset_ns or 0.0, abs(offset))
-        if told["grandmaster"] and told["grandmaster"] not in self.grandmasters[-1:]:
-            self.grandmasters.append(told["grandmaster"])
-        if told["fault"]:
-            self.faults[told["fault"]] += 1
+        if clock_status["grandmaster"] and clock_status["grandmaster"] not in self.grandmasters[-1:]:
+            self.grandmasters.append(clock_status["grandmaster"])
+        if clock_status["fault"]:
+            self.faults[clock_status["fault"]] += 1
 
     def result(self) -> dict[str, Any]:
         return {
@@ -283,8 +283,8 @@ class Summary:
         """Take the next record of a cell; returns the control slot that it closes, None where none counts."""
         cell = self._cells.setdefault(record["cell"], _Cell())
         cell.prb, cell.max_mhz = record["prb"], record["max_mhz"]
-        for host, told in record.get("clocks", {}).items():
-            cell.clocks.setdefault(host, _Clock()).add(told)
+        for host, clock_status in record.get("clocks", {}).items():
+            cell.clocks.setdefault(host, _Clock()).add(clock_status)
         slot = self._pairs.add(record)
         if slot is None:
             return None
@@ -311,10 +311,10 @@ class Summary:
         entry.sums.judge(closed)
         entry.counts.update(closed["counts"])
         entry.faults.update(closed.get("faults", {}))
-        for measure, told in closed["measures"].items():
+        for measure, stored in closed["measures"].items():
             if measure not in entry.measures:
-                entry.measures[measure] = _Measure(told["unit"], told["better"])
-            entry.measures[measure].add(told, bool(closed["busy"]))
+                entry.measures[measure] = _Measure(stored["unit"], stored["better"])
+            entry.measures[measure].add(stored, bool(closed["busy"]))
         for settings in slot.settings[name].values():
             for setting, values in settings.items():
                 n, total = entry.settings.get(setting, (0, 0.0))

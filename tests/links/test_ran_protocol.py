@@ -301,7 +301,7 @@ def test_the_largest_report_of_the_contract_is_not_oversized() -> None:
 def test_strangers_do_not_fill_the_memory(bench: Bench) -> None:
     for i in range(6000):
         bench.report(9, 1, peer=str(i).encode())
-    assert len(bench.protocol._asked) <= 4096
+    assert len(bench.protocol._hello_requested) <= 4096
 
 
 # -- silence

@@ -121,12 +121,12 @@ def client(
         saver = publisher = None
         if save is not None:
             saver = load("show").Saver(save, fps)
-        tell = None
+        publish = None
         if qos:
             synchronised = is_loopback(server) if clocks == "auto" else clocks == "synchronised"
             publisher = _publisher(qos, tls, cell, host or flow, synchronised)
             stack.callback(publisher.close, flush_s=5.0)
-            tell = publisher.put
+            publish = publisher.put
         running = module.Client(
             server,
             source,
@@ -134,7 +134,7 @@ def client(
             pace=module.Pace(fps, tokens, frames, duration, timeout, drain, silent),
             style=style,
             tls=tls,
-            tell=tell,
+            publish=publish,
             saver=saver,
         )
         try:

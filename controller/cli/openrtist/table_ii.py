@@ -118,17 +118,17 @@ def _server_process(style: Path, address: str, threads: int, provider: str) -> A
                 start_new_session=True,
             )
 
-            def said() -> str:
+            def output() -> str:
                 log.seek(0)
                 return log.read().decode(errors="replace")
 
             try:
                 end = time.monotonic() + 60
-                while "OpenRTiST server on" not in said():
+                while "OpenRTiST server on" not in output():
                     if child.poll() is not None or time.monotonic() > end:
-                        raise click.ClickException(f"the server did not start: {said().strip()[-400:]}")
+                        raise click.ClickException(f"the server did not start: {output().strip()[-400:]}")
                     time.sleep(0.1)
-                yield lambda: "cuda" if " on cuda" in said() else "cpu"
+                yield lambda: "cuda" if " on cuda" in output() else "cpu"
             finally:
                 child.terminate()
                 try:

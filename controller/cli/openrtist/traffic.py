@@ -177,9 +177,9 @@ def traffic(
     folder = logs or Path("runs") / time.strftime("traffic-%Y%m%d-%H%M%S")
     stop = stop_on_signals()
     children.hang_up_as_terminate()
-    told = module.Runner(plan, command_of, folder, start=children.start).run(stop.is_set)
+    outcomes = module.Runner(plan, command_of, folder, start=children.start).run(stop.is_set)
     lines = []
-    for row in told:
+    for row in outcomes:
         frames = f", {row['frames_sent']} frames, {row['frames_lost']} lost" if "frames_sent" in row else ""
         note = f" (skipped: {row['skipped']})" if row["skipped"] else ""
         if row["silent"]:
@@ -188,8 +188,8 @@ def traffic(
             f"{row['flow']:>8} on {row['ue']}: {row['on_s']:.1f} of {row['planned_s']:.1f} s,"
             f" {row['starts']} starts, {row['failures']} failed{frames}{note}"
         )
-    emit({"schedule": str(schedule_file), "logs": str(folder), "flows": told}, as_json, "\n".join(lines))
-    if never := [row["flow"] for row in told if not row["ran"]]:
+    emit({"schedule": str(schedule_file), "logs": str(folder), "flows": outcomes}, as_json, "\n".join(lines))
+    if never := [row["flow"] for row in outcomes if not row["ran"]]:
         raise click.ClickException(f"no client of {', '.join(never)} did its work: see the logs in {folder}")
 
 

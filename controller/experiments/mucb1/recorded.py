@@ -45,9 +45,12 @@ def search(folder: Path, on_run: Callable[[int], None] = lambda _runs: None) -> 
     length_s = min(config.emulation.duration_s, (len(slots) + 0.5) * slot_s)
     spec = RunSpec(folder.resolve().name, "recorded", int(about["seed"]), text, duration_s=length_s)
     name = config.cells[0].slices[0].id
-    was = series(slots, name)
-    again = execute(spec, [slot.allocations[name] for slot in slots]).series
-    if any(not np.array_equal(column, was.columns()[leg]) for leg, column in again.columns().items()):
+    recorded_series = series(slots, name)
+    replayed_series = execute(spec, [slot.allocations[name] for slot in slots]).series
+    if any(
+        not np.array_equal(column, recorded_series.columns()[leg])
+        for leg, column in replayed_series.columns().items()
+    ):
         raise ValueError(
             f"{folder}: played again, this run's allocations give another QoS than was recorded: the "
             "emulated cell or its channel trace is not what it was. Record the run again with --oracle"

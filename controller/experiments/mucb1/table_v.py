@@ -234,14 +234,14 @@ def result(table: Table) -> dict[str, Any]:
 
 def _row(table: Table, scenario: int, scheme: str) -> dict[str, Any]:
     runs = table.of(scenario, scheme)
-    told = {} if scheme == "oracle" else paper(scenario, scheme)
+    published = {} if scheme == "oracle" else paper(scenario, scheme)
     figures: dict[str, Any] = {}
     for name in FIGURES:
         e = estimate([run.figures[name] for run in runs])
         figures[name] = _estimate(e)
-        if name in told:
-            figures[name]["paper"] = told[name]
-            figures[name]["difference"] = None if e is None else e.mean - told[name]
+        if name in published:
+            figures[name]["paper"] = published[name]
+            figures[name]["difference"] = None if e is None else e.mean - published[name]
     row: dict[str, Any] = {
         "scenario": scenario,
         "scheme": scheme,
@@ -256,7 +256,7 @@ def _row(table: Table, scenario: int, scheme: str) -> dict[str, Any]:
         references = [table.oracles[scenario, seed].reference for seed in table.seeds]
         relative = [ref.relative(run.figures) for run, ref in zip(runs, references, strict=True)]
         row["relative_to_oracle"] = {
-            name: _estimate(estimate([one[name] for one in relative])) for name in RESOURCES
+            name: _estimate(estimate([ratios[name] for ratios in relative])) for name in RESOURCES
         }
         curves = [oracle_module.regret(run, ref) for run, ref in zip(runs, references, strict=True)]
         row["regret"] = {
@@ -302,8 +302,8 @@ def claims(table: Table) -> list[dict[str, Any]]:
         scenario: int, a: str, b: str, holds: Callable[[float], bool], more: str = ""
     ) -> dict[str, Any]:
         d = difference(scenario, a, b)
-        told = paper(scenario, a)["qos_delivery_ratio"] - paper(scenario, b)["qos_delivery_ratio"]
-        return {"scenario": scenario, "holds": holds(d.mean), **d.to_dict(), "paper": told, "more": more}
+        published = paper(scenario, a)["qos_delivery_ratio"] - paper(scenario, b)["qos_delivery_ratio"]
+        return {"scenario": scenario, "holds": holds(d.mean), **d.to_dict(), "paper": published, "more": more}
 
     wanted: list[tuple[str, list[dict[str, Any]]]] = []
     wanted.append(
@@ -318,9 +318,9 @@ def claims(table: Table) -> list[dict[str, Any]]:
         more = "resources of Static: " + ", ".join(
             f"{label} {value:.0%}" for label, value in zip(("UL", "DL", "MHz"), shares.values(), strict=True)
         )
-        one = judged(n, "mucb1", "static", lambda d: d > -CLOSE, more)
-        one["holds"] = one["holds"] and all(value < FRACTION for value in shares.values())
-        close.append(one)
+        verdict = judged(n, "mucb1", "static", lambda d: d > -CLOSE, more)
+        verdict["holds"] = verdict["holds"] and all(value < FRACTION for value in shares.values())
+        close.append(verdict)
     wanted.append(
         (
             f"MUCB1 is close to Static (within {CLOSE:.0%}) in scenarios 1, 3 and 4 at a fraction of the "
@@ -371,7 +371,7 @@ class Reason:
     def fits(self, schedule: str, scenario: int, scheme: str, figure: str, difference: float) -> bool:
         wanted = ((self.figures, figure), (self.schemes, scheme), (self.scenarios, scenario))
         return (
-            all(not of or one in of for of, one in (*wanted, (self.schedules, schedule)))
+            all(not of or value in of for of, value in (*wanted, (self.schedules, schedule)))
             and self.sign * difference >= 0
         )
 
@@ -533,21 +533,22 @@ def text(out: Mapping[str, Any]) -> str:
         lines.append(line)
         if "paper" in f["qos_delivery_ratio"]:
             of = "  (another)" if out["other"] else ""
-            told = {n: f[n].get("paper") for n in FIGURES}
+            published = {n: f[n].get("paper") for n in FIGURES}
             lines.append(
-                f"{of:12}{_share(told['qos_delivery_ratio'], 1):>{w}}{'':>{w}}"
-                + "".join(f"{told[name]:{w}.0f}" for name in RESOURCES)
-                + "".join(f"{_share(told[name], 0):>8}" for name in FIGURES[5:])
+                f"{of:12}{_share(published['qos_delivery_ratio'], 1):>{w}}{'':>{w}}"
+                + "".join(f"{published[name]:{w}.0f}" for name in RESOURCES)
+                + "".join(f"{_share(published[name], 0):>8}" for name in FIGURES[5:])
             )
     lines.append("")
     for claim in out["claims"]:
         lines.append(f"{'holds' if claim['holds'] else 'DOES NOT HOLD'}: {claim['claim']}")
-        for one in claim["scenarios"]:
-            half = "" if one["half_95"] is None else f" +/- {100 * one['half_95']:.1f}"
-            more = f"; {one['more']}" if one["more"] else ""
+        for verdict in claim["scenarios"]:
+            half = "" if verdict["half_95"] is None else f" +/- {100 * verdict['half_95']:.1f}"
+            more = f"; {verdict['more']}" if verdict["more"] else ""
             lines.append(
-                f"  scenario {one['scenario']}: {100 * one['mean']:+.1f}{half} points "
-                f"(paper {100 * one['paper']:+.1f}){more}{'' if one['holds'] else '  <-- does not hold'}"
+                f"  scenario {verdict['scenario']}: {100 * verdict['mean']:+.1f}{half} points "
+                f"(paper {100 * verdict['paper']:+.1f}){more}"
+                + ("" if verdict["holds"] else "  <-- does not hold")
             )
     return "\n".join([*lines, "", *_off_text(out)])
 
