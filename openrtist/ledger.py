@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from wire.bounds import MAX_FRAMES
+from wire.definitions.bounds import MAX_FRAMES
 
 CLOCK_STEP_NS = 50_000_000
 """By so much CLOCK_REALTIME and the monotonic clock differ over a frame's round trip only after a step."""

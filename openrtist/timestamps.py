@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wire import qos_pb2
-from wire.bounds import MAX_FRAMES
+from wire.definitions.bounds import MAX_FRAMES
 
 IntArray = NDArray[np.int64]
 

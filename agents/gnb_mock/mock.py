@@ -39,8 +39,8 @@ from agents.links.qos import QosPublisher
 from agents.links.settings import Settings
 from agents.stopping import on_stop_signal
 from wire import qos_pb2, ran_pb2, security
-from wire.bounds import MAX_FRAMES
 from wire.definitions import nr
+from wire.definitions.bounds import MAX_FRAMES
 
 log = logging.getLogger(__name__)
 

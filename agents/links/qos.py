@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 
 from agents.links.settings import Settings, SettingsState
 from wire import PROTOCOL_VERSION, qos_pb2, qos_pb2_grpc, security
-from wire.bounds import MAX_FLOW_NAME, MAX_NAME, MAX_SAMPLE_VALUES, MAX_SAMPLES, check_name
+from wire.definitions.bounds import MAX_FLOW_NAME, MAX_NAME, MAX_SAMPLE_VALUES, MAX_SAMPLES, check_name
 
 log = logging.getLogger(__name__)
 

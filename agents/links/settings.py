@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 
 from wire import qos_pb2
-from wire.bounds import (
+from wire.definitions.bounds import (
     MAX_REFUSED,
     MAX_SETTINGS_FLOWS,
     MAX_SETTINGS_LEASE_MS,
@@ -29,7 +29,7 @@ def open_settings(message: qos_pb2.SetSettings) -> dict[str, dict[str, tuple[flo
     Raises:
         ValueError: names the flow, the setting and the value: no flow or more than MAX_SETTINGS_FLOWS, a flow
             or a setting twice, a lease beyond MAX_SETTINGS_LEASE_MS, settings without a lease, and what
-            :func:`wire.bounds.check_settings` refuses.
+            :func:`wire.definitions.bounds.check_settings` refuses.
     """
     if not 1 <= len(message.flows) <= MAX_SETTINGS_FLOWS:
         raise ValueError(f"settings of {len(message.flows)} flows, not of 1 to {MAX_SETTINGS_FLOWS}")

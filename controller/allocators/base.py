@@ -17,6 +17,7 @@ from controller.core.fits import Fit, Job
 from controller.core.measure import MAX_NAMES, Lever, Outcome, Reason
 from controller.core.observation import Flow, Frames, MacReport, Observation, Samples
 from controller.core.spec import LoopSpec
+from wire.definitions import bounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,8 @@ def mistake(error: Any) -> str:
 class Service:
     """All that the rest of the controller knows of a service; each package exports one as ``SERVICE``.
 
-    ``tables`` are what its users send (name -> columns), ``settings`` what they are told (name -> unit).
+    ``tables`` are what its users send (name -> columns), ``settings`` what they are told (name -> unit);
+    ValueError where wire/qos.proto has no room for one of the settings.
     ``allocator`` makes the mind of a slice from its name, its options and the loop's specification;
     ValueError for options that do not fit. ``solve`` answers `prbandit solve NAME INSTANCE`: plain JSON in
     and out. ``unit_test_options`` are the cases of the contract test of allocators: small ones, whose fits
@@ -88,6 +90,13 @@ class Service:
     def __post_init__(self) -> None:
         if len(self.settings) > MAX_NAMES:
             raise ValueError(f"service {self.name}: more than {MAX_NAMES} settings")
+        for name, setting in self.settings.items():
+            bounds.check_name(f"service {self.name}", "setting", name, bounds.MAX_NAME)
+            if not 1 <= setting.length <= bounds.MAX_SETTING_VALUES:
+                raise ValueError(
+                    f"service {self.name}: setting {name} of {setting.length} values, not 1 to"
+                    f" {bounds.MAX_SETTING_VALUES}"
+                )
 
     def check_settings(self, settings: Settings, users: frozenset[str]) -> None:
         """ValueError, naming flow and setting, for settings that are not this service's users' to have."""

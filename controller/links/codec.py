@@ -2,7 +2,7 @@
 
 Pure functions. What cannot be used raises :class:`BadMessage` (:class:`BadReport` for the MAC state),
 which names the field, whose it is and the value. Bounds of names and counts are those of wire/ran.options and
-of wire/bounds.py.
+of wire/definitions/bounds.py.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from controller.core.observation import (
     MacReport,
 )
 from wire import edge_pb2, qos_pb2, ran_pb2
-from wire.bounds import (
+from wire.definitions import nr
+from wire.definitions.bounds import (
     MAX_CELL_ID,
     MAX_FLOW_NAME,
     MAX_FRAMES,
@@ -40,7 +41,6 @@ from wire.bounds import (
     MAX_SETTINGS_LEASE_MS,
     check_settings,
 )
-from wire.definitions import nr
 
 MAX_UES = 64
 MAX_SLICES = 16
@@ -486,7 +486,7 @@ def settings_message(
 
     Raises:
         ValueError: names flow, setting and value: more than MAX_SETTINGS_FLOWS flows, a lease outside
-            0..MAX_SETTINGS_LEASE_MS, and what :func:`wire.bounds.check_settings` refuses.
+            0..MAX_SETTINGS_LEASE_MS, and what :func:`wire.definitions.bounds.check_settings` refuses.
     """
     if len(settings) > MAX_SETTINGS_FLOWS:
         raise ValueError(f"settings: {len(settings)} flows, more than {MAX_SETTINGS_FLOWS}")

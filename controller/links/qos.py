@@ -39,7 +39,13 @@ from controller.links import codec
 from controller.links.codec import BadMessage, ClockReport, FlowEnd, FrameBatch, SampleBatch, SettingsApplied
 from controller.links.counters import Complaints, Counters
 from wire import PROTOCOL_VERSION, qos_pb2
-from wire.bounds import MAX_CELL_ID, MAX_FLOW_NAME, MAX_SETTINGS_FLOWS, MAX_SETTINGS_LEASE_MS, check_settings
+from wire.definitions.bounds import (
+    MAX_CELL_ID,
+    MAX_FLOW_NAME,
+    MAX_SETTINGS_FLOWS,
+    MAX_SETTINGS_LEASE_MS,
+    check_settings,
+)
 
 log = logging.getLogger(__name__)
 
@@ -586,8 +592,8 @@ class QosIngest:
             with this sequence or a later one. Flows that have not started or have stopped are left out.
 
         Raises:
-            ValueError: names flow, setting and value (see :func:`wire.bounds.check_settings`), or the lease,
-                which is more than 0 and at most MAX_SETTINGS_LEASE_MS. Nothing is changed then.
+            ValueError: names flow, setting and value (see :func:`~wire.definitions.bounds.check_settings`), or
+                the lease, which is more than 0 and at most MAX_SETTINGS_LEASE_MS. Nothing is changed then.
         """
         if not (math.isfinite(lease_s) and 0.0 < lease_s <= MAX_SETTINGS_LEASE_MS / 1e3):
             raise ValueError(

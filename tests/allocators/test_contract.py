@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from controller import allocators
-from controller.allocators.base import Allocator, SliceView
+from controller.allocators.base import Allocator, Column, Options, Service, SliceView
 from controller.core.decision import Choice, Grant, SliceDecision
 from controller.core.measure import MAX_NAMES, Reason
 from controller.core.observation import Frames
@@ -211,3 +211,20 @@ def test_options_that_are_set_again_change_nothing(name: str, options: dict[str,
     view = replace(view, unattributed=dict.fromkeys(w.levers, Reason.NO_DECISION))
     assert allocator.learn(view) == same.learn(view)
     assert allocator.demand(view) == same.demand(view)
+
+
+@pytest.mark.parametrize(
+    ("name", "length", "mistake"),
+    [
+        ("s" * 32, 1, "setting 's+'... is longer than 31 bytes"),
+        ("rates", 65, "setting rates of 65 values, not 1 to 64"),
+        ("rates", 0, "setting rates of 0 values, not 1 to 64"),
+    ],
+)
+def test_a_service_has_no_setting_that_its_messages_cannot_carry(
+    name: str, length: int, mistake: str
+) -> None:
+    with pytest.raises(ValueError, match=mistake):
+        Service(
+            "wide", Options, allocators.service("ar").allocator, settings={name: Column(name, "1", length)}
+        )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from wire import bounds
+from wire.definitions import bounds
 
 ROOT = Path(__file__).parents[2]
 NAMES = {name for name in vars(bounds) if name.startswith("MAX_")}
