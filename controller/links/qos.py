@@ -592,8 +592,8 @@ class QosIngest:
             with this sequence or a later one. Flows that have not started or have stopped are left out.
 
         Raises:
-            ValueError: names flow, setting and value (see :func:`~wire.definitions.bounds.check_settings`), or
-                the lease, which is more than 0 and at most MAX_SETTINGS_LEASE_MS. Nothing is changed then.
+            ValueError: names flow, setting and value (see :func:`~wire.definitions.bounds.check_settings`),
+                or the lease, which is more than 0 and at most MAX_SETTINGS_LEASE_MS. Nothing is changed then.
         """
         if not (math.isfinite(lease_s) and 0.0 < lease_s <= MAX_SETTINGS_LEASE_MS / 1e3):
             raise ValueError(
