@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from controller.allocators.base import no_models
 from controller.config import CellModel, Config
+from controller.core import rescue
 from controller.core.collector import SlotCollector
 from controller.core.decision import Decision
 from controller.core.fits import Fit
@@ -464,13 +465,26 @@ class ControlledCell:
             for what, why in part.failed.items():
                 text = f"slice {part.slice}: {what}: {why}"
                 self.journal.repeated(self.cell_id, Event.ALLOCATOR_FAILED, text, "allocator_failed_total")
-        self.record = decision.to_record()
+        before, self.record = self.record, decision.to_record()
+        self._note_rescue(before, self.record)
         self._resume = loop.to_state()
         for name, why in loop.state_failures.items():
             text = f"slice {name}: state: {why}"
             self.journal.repeated(self.cell_id, Event.ALLOCATOR_FAILED, text, "allocator_failed_total")
         self.journal.slot(observation, self.record, self._resume)
         return observation, decision
+
+    def _note_rescue(self, before: Mapping[str, Any] | None, record: Mapping[str, Any]) -> None:
+        """Events of slices that begin to get more than they ask for, for another reason than before, or do
+        not any more."""
+        known = before["slices"] if before else {}
+        for name, s in record["slices"].items():
+            was, now = known.get(name, {}).get("rescue", {}), s.get("rescue", {})
+            reasons = {why for _, why in now.values()}
+            if reasons - {why for _, why in was.values()}:
+                self.journal.event(self.cell_id, Event.RESCUED, f"slice {name}: {rescue.text(now)}")
+            elif was and not now:
+                self.journal.event(self.cell_id, Event.RESCUE_ENDED, f"slice {name}: gets what it asks for")
 
     def _settings_in_force(self) -> dict[str, AppliedSettings]:
         """Of every flow that was to have settings, whether its application had put them in force by the time

@@ -171,8 +171,9 @@ class Commands:
         fixed = [k for k in ("links", "security", "store") if getattr(old, k) != getattr(new, k)]
         if [c.id for c in old.cells] != [c.id for c in new.cells]:
             fixed.append("cells")
-        changes = {k for k, v in new.control.model_dump().items() if v != getattr(old.control, k)}
-        fixed += [f"control.{k}" for k in sorted(changes - {"mode"})]
+        control = type(new.control).model_fields
+        changes = {k for k in control if getattr(new.control, k) != getattr(old.control, k)}
+        fixed += [f"control.{k}" for k in sorted(changes - {"mode", "rescue"})]
         if fixed:
             raise ValueError(
                 f"the configuration stays as it was: {', '.join(fixed)} can change at a restart alone"

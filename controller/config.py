@@ -28,6 +28,7 @@ from controller.allocators import service
 from controller.allocators.base import Options, mistake
 from controller.core.hops import Carrier
 from controller.core.observation import Flow, Mode
+from controller.core.rescue import RescueSpec
 from controller.core.spec import LoopSpec, Share, SliceSpec
 from wire.definitions.nr import MAX_PRB, TDD_PATTERNS, TddPattern
 
@@ -45,14 +46,29 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Overhead = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 
 
+class RescueModel(_Strict):
+    """After how many control slots running, in which nothing was learned about a lever, it goes to full
+    resources; after how many that missed the promise the slice is given more."""
+
+    blind_slots: Annotated[int, Field(ge=1, le=1000)] = 3
+    missed_slots: Annotated[int, Field(ge=1, le=1000)] = 4
+
+
 class Control(_Strict):
-    """How often is decided, and from what."""
+    """How often is decided, and from what. ``rescue: off`` leaves every slice with what it asks for."""
 
     control_slot_s: Annotated[float, Field(ge=0.2, le=600, allow_inf_nan=False)] = 5.0
     subinterval_ms: Annotated[int, Field(ge=10, le=10_000)] = 200
     guard_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 200.0
     mode: Literal["active", "shadow", "frozen", "released"] = "active"
     seed: int = 0
+    rescue: RescueModel | None = RescueModel()
+
+    @field_validator("rescue", mode="before")
+    @classmethod
+    def _off(cls, value: Any) -> Any:
+        """YAML's ``off`` is False, and ``on`` True."""
+        return {False: None, True: RescueModel()}[value] if isinstance(value, bool) else value
 
     @model_validator(mode="after")
     def _guard_fits(self) -> Control:
@@ -387,6 +403,7 @@ class Config(_Strict):
         cell = next((c for c in self.cells if c.id == cell_id), None)
         if cell is None:
             raise ValueError(f"unknown cell {cell_id!r}; cells: {', '.join(c.id for c in self.cells)}")
+        rescue = self.control.rescue
         return LoopSpec(
             cell=cell_id,
             n_prb=n_prb,
@@ -404,6 +421,7 @@ class Config(_Strict):
             guard_ms=self.control.guard_ms,
             seed=self.control.seed,
             arbiter=cell.arbiter,
+            rescue=None if rescue is None else RescueSpec(rescue.blind_slots, rescue.missed_slots),
         )
 
 

@@ -30,6 +30,8 @@ class Event(StrEnum):
     LEARNING_RESTARTED = "learning_restarted"
     STEP_FAILED = "step_failed"
     ALLOCATOR_FAILED = "allocator_failed"
+    RESCUED = "rescued"
+    RESCUE_ENDED = "rescue_ended"
     QUOTA_NOT_HONOURED = "quota_not_honoured"
     LEASE_LAPSED = "lease_lapsed"
     BAD_REPORT = "bad_report"
@@ -55,6 +57,7 @@ _EXPECTED = frozenset(
         Event.CLOCK_FAULT_ENDED,
         Event.HOST_LEFT,
         Event.LEARNING_RESUMED,
+        Event.RESCUE_ENDED,
         Event.SET_BUDGETS,
         Event.SET_MODE,
         Event.SET_OPTIONS,

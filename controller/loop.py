@@ -27,6 +27,7 @@ from controller.core.decision import (
 from controller.core.fits import Job
 from controller.core.measure import RESOURCES, Lever, Outcome, Reason
 from controller.core.observation import Command, GpuReading, Mode, Observation
+from controller.core.rescue import Rescue
 from controller.core.spec import LoopSpec
 
 MAX_FAILURE = 200
@@ -42,7 +43,7 @@ class _Slice:
 
     ``configured`` and ``set`` are its options as plain JSON values: as the configuration has them, and with
     what an operator has set. ``state`` is the last state that its allocator gave without failing, ``safe`` is
-    the last demand that its allocator gave without failing.
+    the last demand that its allocator gave without failing. ``rescue`` knows when it gets more than that.
     """
 
     name: str
@@ -51,6 +52,7 @@ class _Slice:
     allocator: Allocator
     configured: Mapping[str, Any]
     set: Mapping[str, Any]
+    rescue: Rescue | None
     safe: SliceDemand | None = None
     state: Mapping[str, Any] | None = None
 
@@ -87,7 +89,9 @@ class ControlLoop:
             except ValueError as error:
                 raise ValueError(f"cell {spec.cell}, slice {s.slice}: {_text(error)}") from error
             configured = options.to_dict()
-            self._slices[s.slice] = _Slice(s.slice, of, options, allocator, configured, configured)
+            self._slices[s.slice] = _Slice(
+                s.slice, of, options, allocator, configured, configured, self._new_rescue()
+            )
         self.load_failures: dict[str, str] = {}
         """Slice -> why its learning could not be taken over by the last :meth:`load_state`."""
         self.state_failures: dict[str, str] = {}
@@ -101,6 +105,9 @@ class ControlLoop:
         options.check(n_prb=self.spec.n_prb, max_mhz=self.spec.max_mhz)
         return of.allocator(name, options, self.spec)
 
+    def _new_rescue(self) -> Rescue | None:
+        return None if self.spec.rescue is None else Rescue(self.spec.rescue)
+
     # ---- one control slot ---------------------------------------------------------------------------------
 
     def step(self, observation: Observation) -> Decision:
@@ -110,6 +117,11 @@ class ControlLoop:
         views = {name: self._view(s, observation, mode_changed) for name, s in self._slices.items()}
         outcomes = {name: self._learn(s, views[name], failed[name]) for name, s in self._slices.items()}
         self._arbiter.close(outcomes)
+        if self.mode is Mode.ACTIVE:
+            for name, s in self._slices.items():
+                if s.rescue is not None:
+                    more = {lever for lever, reason in views[name].unattributed.items() if reason.more}
+                    s.rescue.close(outcomes[name], more, _unseen(views[name], outcomes[name]))
         for command in observation.commands:
             self._obey(command, failed)
         self.control_slot = observation.control_slot + 1
@@ -135,15 +147,17 @@ class ControlLoop:
         failed: Mapping[str, dict[str, str]],
     ) -> Decision:
         demands = {name: self._demand(s, views[name], failed[name]) for name, s in self._slices.items()}
-        ul = self._arbiter.divide("ul", self.spec.n_prb, {n: d.ul for n, d in demands.items()}, self._shares)
-        dl = self._arbiter.divide("dl", self.spec.n_prb, {n: d.dl for n, d in demands.items()}, self._shares)
-        clock = max(d.gpu_mhz for d in demands.values())
+        rescue = {name: self._rescue(s, demands[name]) for name, s in self._slices.items()}
+        wanted = {name: _with(demands[name], floors) for name, floors in rescue.items()}
+        ul = self._arbiter.divide("ul", self.spec.n_prb, {n: d.ul for n, d in wanted.items()}, self._shares)
+        dl = self._arbiter.divide("dl", self.spec.n_prb, {n: d.dl for n, d in wanted.items()}, self._shares)
+        clock = max(d.gpu_mhz for d in wanted.values())
         grants = {name: Grant(ul[name][0], dl[name][0], clock, ul[name][1], dl[name][1]) for name in demands}
         settings = {
             name: self._settle(s, views[name], grants[name], failed[name]) for name, s in self._slices.items()
         }
         if self.mode is Mode.ACTIVE:
-            self._held = {name: (demands[name], settings[name]) for name in demands}
+            self._held = {name: (wanted[name], settings[name]) for name in demands}
         elif self.mode is not Mode.FROZEN:
             self._held = {}  # the network is at full resources: there is nothing to hold
         decides = self.mode in (Mode.ACTIVE, Mode.SHADOW)
@@ -156,7 +170,15 @@ class ControlLoop:
             quotas={name: (g.ul_prb, g.dl_prb) for name, g in grants.items()} if acts else {},
             gpu_mhz=clock if acts and clock and _present(observation.gpu) else None,
             slices=tuple(
-                SliceDecision(name, outcomes[name], demands[name], grants[name], settings[name], failed[name])
+                SliceDecision(
+                    name,
+                    outcomes[name],
+                    demands[name],
+                    grants[name],
+                    settings[name],
+                    failed[name],
+                    rescue[name],
+                )
                 for name in demands
             ),
             prb=self.spec.n_prb,
@@ -192,6 +214,18 @@ class ControlLoop:
             return replace(demand, choices=choices)
         s.safe = demand
         return demand
+
+    def _rescue(self, s: _Slice, demand: SliceDemand) -> dict[Lever, tuple[int, str]]:
+        """The least that the levers get that have a floor above the demand, and why."""
+        if s.rescue is None or self.mode not in (Mode.ACTIVE, Mode.SHADOW):
+            return {}
+        has = {Lever.UL: demand.ul.prb, Lever.EDGE: demand.gpu_mhz, Lever.DL: demand.dl.prb}
+        out = {}
+        for lever, floor in s.rescue.floors.items():
+            least = floor.of(self.spec.max_mhz if lever is Lever.EDGE else self.spec.n_prb)
+            if least > has[lever] and (has[lever] or lever is not Lever.EDGE):
+                out[lever] = least, floor.why
+        return out
 
     def _settle(self, s: _Slice, view: SliceView, grant: Grant, failed: dict[str, str]) -> Settings:
         if self.mode is Mode.RELEASED:
@@ -281,13 +315,16 @@ class ControlLoop:
                 reasons[lever] = Reason.NOT_ACKNOWLEDGED
             elif enforcement.reason:
                 reasons[lever] = enforcement.reason
+            elif granted > asked:
+                reasons[lever] = Reason.RESCUED
         if before.demand.gpu_mhz:
             if obs.gpu is None:
                 reasons[Lever.EDGE] = Reason.NO_EDGE_AGENT
             elif obs.gpu.reason:
                 reasons[Lever.EDGE] = obs.gpu.reason
             elif last.gpu_mhz is not None and last.gpu_mhz > before.demand.gpu_mhz:
-                reasons[Lever.EDGE] = Reason.CLOCK_RAISED
+                own = Lever.EDGE in before.rescue
+                reasons[Lever.EDGE] = Reason.RESCUED if own else Reason.CLOCK_RAISED
         if "demand" in before.failed:
             reasons |= dict.fromkeys(RESOURCES, Reason.ALLOCATOR_FAILED)
         if "settle" in before.failed:
@@ -380,6 +417,7 @@ class ControlLoop:
                     "set": s.set,
                     "configured": s.configured,
                     "held": _held(self._held.get(name)),
+                    "rescue": None if s.rescue is None else s.rescue.to_state(),
                     "allocator": states[name],
                 }
                 for name, s in self._slices.items()
@@ -411,7 +449,9 @@ class ControlLoop:
             version = state["version"]
             if version != STATE_VERSION:
                 raise ValueError(f"loop state has version {version}, this controller reads {STATE_VERSION}")
-            slices = {name: replace(s, safe=None) for name, s in self._slices.items()}
+            slices = {
+                name: replace(s, safe=None, rescue=self._new_rescue()) for name, s in self._slices.items()
+            }
             held: dict[str, tuple[SliceDemand, Settings]] = {}
             new = set(slices)
             failures: dict[str, str] = {}
@@ -446,6 +486,8 @@ class ControlLoop:
         now = options.to_dict()
         allocator = self._allocator(s.name, s.service, options)
         s.options, s.set, s.allocator = options, now, allocator
+        if s.rescue is not None and saved.get("rescue") is not None:
+            s.rescue.load_state(saved["rescue"])
         if any(now[key] != saved["set"].get(key, now[key]) for key in options.anew):
             return False
         try:
@@ -455,6 +497,38 @@ class ControlLoop:
             s.allocator = self._allocator(s.name, s.service, options)
             raise
         return True
+
+
+def _with(demand: SliceDemand, floors: Mapping[Lever, tuple[int, str]]) -> SliceDemand:
+    """The demand with at least ``floors`` (see :meth:`ControlLoop._rescue`)."""
+    if not floors:
+        return demand
+    ul, dl, mhz = demand.ul, demand.dl, demand.gpu_mhz
+    return replace(
+        demand,
+        ul=_raised(ul, floors[Lever.UL][0]) if Lever.UL in floors else ul,
+        dl=_raised(dl, floors[Lever.DL][0]) if Lever.DL in floors else dl,
+        gpu_mhz=floors[Lever.EDGE][0] if Lever.EDGE in floors else mhz,
+    )
+
+
+def _raised(want: Want, prb: int) -> Want:
+    gain = (*want.gain, *(min(0.0, want.gain[-1]),) * (prb - want.prb)) if want.gain else ()
+    return Want(prb, want.floor, gain)
+
+
+def _unseen(view: SliceView, outcome: Outcome) -> str:
+    """Why an outcome without users is not that of the slice's UEs; "" where it is.
+
+    That nobody told of a flow does not mean that there is none: where the UEs have bytes waiting in half of
+    the reports or more, or where there is no report, nothing is known.
+    """
+    if outcome.busy:
+        return ""
+    if not view.reports:
+        return "no flow and no MAC report"
+    waiting = sum(any(r.ul.queued_bytes) or any(r.dl.queued_bytes) for r in view.reports)
+    return "traffic of no known flow" if 2 * waiting >= len(view.reports) else ""
 
 
 def _present(gpu: GpuReading | None) -> bool:

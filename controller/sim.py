@@ -263,7 +263,7 @@ class VirtualCell:
         wanted = (decision.gpu_mhz if decision else None) or self._max_mhz
         mhz = min(self._edge.mhz, self._max_mhz)
         # As an edge agent says it where another holder's higher clock wins.
-        return GpuReading(mhz, None if mhz == wanted else Reason.CLOCK_NOT_REACHED)
+        return GpuReading(mhz, None if mhz == wanted else Reason.CLOCK_RAISED)
 
     def _enforcement(self, now_ns: int) -> None:
         uses = self._bed.slice_use()

@@ -16,7 +16,7 @@ from controller.links.operator import ControllerStatus
 from tests.test_cell import CARRIER, T0, Face, Memory, S, applied
 
 CONFIG = """
-control: {control_slot_s: 1.0, guard_ms: 0.0}
+control: {rescue: off, control_slot_s: 1.0, guard_ms: 0.0}
 cells:
   - id: cell-1
     slices: [{id: ar, ues: [ue-1]}, {id: video, ues: [ue-2]}]

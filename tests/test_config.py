@@ -151,3 +151,23 @@ def test_one_policy_everywhere_also_without_cells_in_the_file() -> None:
     assert config.parse("{}").with_policy("aimd").cells[0].slices[0].options.policy == "aimd"
     with pytest.raises(ConfigError, match="unknown policy 'x'"):
         config.parse(GOOD).with_policy("x")
+
+
+def test_rescue_is_on_by_default_and_can_be_turned_off() -> None:
+    cells = "cells: [{id: c, slices: [{id: ar}]}]\n"
+    assert config.parse(cells).control.rescue == config.RescueModel(blind_slots=3, missed_slots=4)
+    assert config.parse(f"{cells}control: {{rescue: off}}").control.rescue is None
+    assert config.parse(f"{cells}control: {{rescue: on}}").control.rescue == config.RescueModel()
+    some = config.parse(f"{cells}control: {{rescue: {{blind_slots: 5}}}}").control.rescue
+    assert some == config.RescueModel(blind_slots=5, missed_slots=4)
+
+
+@pytest.mark.parametrize("rescue", ["{blind_slots: 0}", "{missed_slots: -1}", "{slots: 3}", "3", "yes please"])
+def test_a_rescue_that_cannot_be_is_refused_by_name(rescue: str) -> None:
+    with pytest.raises(config.ConfigError, match=r"control\.rescue"):
+        config.parse(f"cells: [{{id: c, slices: [{{id: ar}}]}}]\ncontrol: {{rescue: {rescue}}}")
+
+
+@pytest.mark.parametrize("n", range(1, 6))
+def test_the_papers_scenarios_leave_the_policies_alone(n: int) -> None:
+    assert config.load(config.find(f"mucb1-{n}")).control.rescue is None

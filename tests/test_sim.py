@@ -148,7 +148,9 @@ emulation: {duration_s: 30.0, flows: 1, ues: 1, schedule: always}
     sim.run(c, 1, on_slot=lambda _o, d, _l: seen.setdefault(d.cell, []).append(d.to_record()))
     assert [r["quotas"]["ar"] for r in (seen["near"][-1], seen["far"][-1])] == [[20, 10], [40, 20]]
     # The clock is the highest wish; who wished for less learns nothing about it.
-    assert seen["near"][-1]["slices"]["ar"]["closed"]["unattributed"] == {"edge": "clock not reached"}
+    assert seen["near"][-1]["slices"]["ar"]["closed"]["unattributed"] == {
+        "edge": "clock raised by another slice"
+    }
     assert seen["far"][-1]["slices"]["ar"]["closed"]["unattributed"] == {}
     delays = [
         [r["slices"]["ar"]["closed"]["measures"]["edge"]["users"] for r in seen[cell][1:]] for cell in seen

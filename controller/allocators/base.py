@@ -237,7 +237,10 @@ class Allocator(ABC):
 
     What is learned of a slot in which no lever is attributed depends neither on the frames, nor on what was
     granted, nor on the settings: only reports, samples and fits may teach then, about users and their radio.
-    (A lever that fell short, :attr:`Reason.short`, may tell how much there is.)
+    (A lever that fell short, :attr:`Reason.short`, may tell how much there is. One that had more than was
+    asked for, :attr:`Reason.more`, may be learned about at what was granted: what failed with more fails with
+    less, what sufficed says nothing about less. Where something was, its reason leaves the outcome; where
+    more is missing than that, that reason takes its place.)
     """
 
     @abstractmethod

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from controller.cli import emit, json_option
+from controller.core import rescue
 
 
 def _connection(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -51,6 +52,9 @@ def status(operator: str, keys: str | None, as_json: bool) -> None:
             f"mode {cell['mode']}, {cell['control_slots']} control slots, {cell['active_flows']} flows, "
             f"quotas {quotas_text or 'none'}, GPU {cell['sm_mhz'] or '-'} MHz"
         )
+        for name, s in (cell["last"] or {}).get("slices", {}).items():
+            if "rescue" in s:
+                lines.append(f"  slice {name} gets more than it asks for: {rescue.text(s['rescue'])}")
     emit(state, as_json, "\n".join(lines))
 
 
@@ -80,6 +84,8 @@ def decision_line(record: dict[str, Any]) -> str:
                 parts.append(f"{c['lever']} {c['action']:g} {c['unit']} ({c['why']}{state})")
         if s["settings"]:
             parts.append(f"settings of {len(s['settings'])} users")
+        if "rescue" in s:
+            parts.append(f"more than it asks for: {rescue.text(s['rescue'])}")
         for what, why in s.get("failed", {}).items():
             parts.append(f"{what} failed: {why}")
     return "  ".join(parts)

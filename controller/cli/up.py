@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -351,7 +351,8 @@ class View:
             promise = next(iter(measures), "")
             for c in s["choices"]:
                 if not c.get("user"):
-                    yield self._row(name, c, measures.pop(c["lever"], None), record)
+                    least = s.get("rescue", {}).get(c["lever"])
+                    yield self._row(name, c, measures.pop(c["lever"], None), record, least)
             for measure, stored in measures.items():
                 worst = worst_value(stored)
                 value = "-" if worst is None else f"{worst:.4g} {stored['unit']}"
@@ -359,7 +360,12 @@ class View:
                 yield [name, measure.replace("_", " "), "", "", "", "", value, met, ""]
 
     def _row(
-        self, name: str, c: dict[str, Any], measure: dict[str, Any] | None, record: dict[str, Any]
+        self,
+        name: str,
+        c: dict[str, Any],
+        measure: dict[str, Any] | None,
+        record: dict[str, Any],
+        least: Sequence[Any] | None,
     ) -> list[str | Text]:
         part = _of_maximum(c, record)
         worst = None if measure is None else worst_value(measure)
@@ -370,7 +376,7 @@ class View:
             "-" if c["state"] is None else f"{c['state']} {'PRB' if c['lever'] == 'edge' else c['unit']}",
             f"{c['action']:g} {c['unit']}",
             _bar(part) + f" {part:4.0%}",
-            c["why"],
+            c["why"] if least is None else f"at least {least[0]}: {least[1]}",
             "-" if worst is None or measure is None else f"{worst:.0f} {measure['unit']}",
             _met(None if measure is None else measure["met"]),
             "".join(_SPARKS[min(7, int(v * 8))] for v in list(history)[-30:]),

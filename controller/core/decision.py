@@ -124,7 +124,9 @@ class SliceDecision:
     """One slice in one control slot: what came of the last one, what is asked, granted, and told to its
     users.
 
-    ``failed`` names what of the allocator failed (``learn``, ``demand``, ``settle``) and how.
+    ``demand`` is the allocator's own; ``rescue`` holds the levers for which more than that was asked (see
+    :mod:`controller.core.rescue`), in PRB or MHz, and why. ``failed`` names what of the allocator failed
+    (``learn``, ``demand``, ``settle``) and how.
     """
 
     slice: str
@@ -133,6 +135,7 @@ class SliceDecision:
     grant: Grant
     settings: Settings = field(default_factory=dict)
     failed: Mapping[str, str] = field(default_factory=dict)
+    rescue: Mapping[Lever, tuple[int, str]] = field(default_factory=dict)
 
     def to_record(self) -> dict[str, Any]:
         d, g = self.demand, self.grant
@@ -150,6 +153,8 @@ class SliceDecision:
         }
         if self.failed:
             record["failed"] = dict(self.failed)
+        if self.rescue:
+            record["rescue"] = {lever.value: list(floor) for lever, floor in self.rescue.items()}
         return record
 
 
@@ -193,8 +198,9 @@ class Decision:
         Keys: ``version, cell, control_slot, time_ns, mode, quotas {slice: [ul, dl]}, gpu_mhz, prb`` (of the
         carrier), ``max_mhz`` and ``slices``: for each slice ``closed`` (the outcome of the slot before),
         ``choices`` (one a lever), ``demand`` (PRBs wanted and floor of each direction), ``granted`` (PRBs,
-        and why they are less), ``settings`` and, where its allocator failed, ``failed``. Where a host told of
-        its clock, ``clocks``: for each host its last report and the ``worst_offset_ns`` of the slot.
+        and why they are less), ``settings`` and, where its allocator failed, ``failed``, where it is given
+        more than it asks for, ``rescue`` (of each lever the least that it gets, and why). Where a host told
+        of its clock, ``clocks``: for each host its last report and the ``worst_offset_ns`` of the slot.
         """
         record: dict[str, Any] = {
             "version": RECORD_VERSION,

@@ -41,6 +41,7 @@ class Reason(StrEnum):
     CLOCK_NOT_REACHED = "clock not reached"
     LOCK_NOT_CONFIRMED = "lock not confirmed"
     CLOCK_RAISED = "clock raised by another slice"
+    RESCUED = "given more than asked for"
     SETTINGS_NOT_APPLIED = "settings not applied"
     ALLOCATOR_FAILED = "allocator failed"
     NOT_KNOWN = "not known"
@@ -50,6 +51,11 @@ class Reason(StrEnum):
     def short(self) -> bool:
         """Whether the lever had less than its slice asked for."""
         return self in (Reason.ARBITER_CUT, Reason.CLOCK_NOT_REACHED)
+
+    @property
+    def more(self) -> bool:
+        """Whether the lever had more than its slice asked for, all else being known."""
+        return self in (Reason.CLOCK_RAISED, Reason.RESCUED)
 
 
 @dataclass(frozen=True, slots=True)

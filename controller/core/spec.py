@@ -8,6 +8,7 @@ from typing import Any
 
 from controller.core.hops import Carrier
 from controller.core.observation import Mode
+from controller.core.rescue import RescueSpec
 from wire.definitions.nr import MAX_PRB, TddPattern
 
 
@@ -52,7 +53,8 @@ class LoopSpec:
 
     ``n_prb`` is the carrier's bandwidth, ``max_mhz`` the GPU's highest clock, ``guard_ms`` the start of a
     control slot whose frames do not count (the queue of the last action drains), ``arbiter`` the name of who
-    divides the PRBs. ``seed`` is that of all randomness of the allocators.
+    divides the PRBs. ``seed`` is that of all randomness of the allocators. ``rescue`` says when a slice gets
+    more than it asks for; None: never.
     """
 
     cell: str
@@ -64,6 +66,7 @@ class LoopSpec:
     guard_ms: float = 200.0
     seed: int = 0
     arbiter: str = "maxmin"
+    rescue: RescueSpec | None = None
 
     def __post_init__(self) -> None:
         names = [s.slice for s in self.slices]
@@ -103,12 +106,14 @@ class LoopSpec:
             "guard_ms": self.guard_ms,
             "seed": self.seed,
             "arbiter": self.arbiter,
+            "rescue": None if self.rescue is None else asdict(self.rescue),
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> LoopSpec:
         """From :meth:`to_dict`; KeyError, TypeError, ValueError for what is none."""
         carrier = data["carrier"]
+        rescue = data.get("rescue")  # not in the records from before there was one
         slices = tuple(
             SliceSpec(**{**s, "ues": tuple(s["ues"]), "share": Share(**s["share"])}) for s in data["slices"]
         )
@@ -118,5 +123,6 @@ class LoopSpec:
                 "carrier": Carrier(**{**carrier, "tdd": TddPattern(**carrier["tdd"])}),
                 "slices": slices,
                 "mode": Mode(data["mode"]),
+                "rescue": None if rescue is None else RescueSpec(**rescue),
             }
         )

@@ -78,7 +78,7 @@ class ClockHistory:
         self._set_mhz = 0
         self._confirmed_at: float | None = None
         self._renewed_at = -math.inf
-        self._not_reached = False
+        self._not_reached = self._raised = False
         self._samples: deque[tuple[float, int, int]] = deque(maxlen=8192)
 
     @property
@@ -91,7 +91,7 @@ class ClockHistory:
         if mhz != self._wanted:
             self._wanted = mhz
             self._confirmed_at = None
-            self._not_reached = False
+            self._not_reached = self._raised = False
 
     def lock(self, mhz: int, lock: edge_pb2.ClockLock, now: float) -> bool:
         """The agent's answer to the lock of ``mhz``; tells whether that clock holds."""
@@ -111,6 +111,7 @@ class ClockHistory:
         if reached:
             self._renewed_at = now
         self._not_reached = not reached
+        self._raised = lock.wanted_mhz > mhz
         return reached
 
     def sample(self, sm_mhz: int, locked_mhz: int, now: float) -> None:
@@ -128,7 +129,7 @@ class ClockHistory:
         if not samples or now - samples[-1][0] > self._stale_s:
             return GpuReading(mhz, Reason.NO_EDGE_AGENT)
         if self._wanted is not None and self._not_reached:
-            return GpuReading(mhz, Reason.CLOCK_NOT_REACHED)
+            return GpuReading(mhz, Reason.CLOCK_RAISED if self._raised else Reason.CLOCK_NOT_REACHED)
         settled = since + self._settle_s
         if (
             self._wanted is None

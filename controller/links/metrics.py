@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
-from controller.core.measure import MAX_NAMES, Lever, worst_value
+from controller.core.measure import MAX_NAMES, RESOURCES, Lever, worst_value
 from controller.core.observation import Mode
 from controller.links import edge, operator, qos, ran_protocol
 from controller.links.counters import Counters
@@ -173,6 +173,13 @@ class Metrics:
             "slice",
             "lever",
         )
+        self.rescue = gauge(
+            "rescue",
+            "The least that a slice gets beyond its demand: PRB (ul, dl) or MHz (edge); 0 without rescue",
+            "cell",
+            "slice",
+            "lever",
+        )
         self.allocator_failures = counter(
             "allocator_failures", "Control slots in which the slice's allocator failed", "cell", "slice"
         )
@@ -240,6 +247,9 @@ class Metrics:
                         (self.hop_demand, choice["demand"]),
                     ):
                         metric.labels(cell, name, hop).set(math.nan if value is None else value)
+                for lever in RESOURCES:
+                    least, _ = s.get("rescue", {}).get(lever.value, (0, ""))
+                    self.rescue.labels(cell, name, lever.value).set(least)
                 self.allocator_failures.labels(cell, name).inc("failed" in s)
                 self._observe_closed(cell, name, s["closed"])
 
@@ -258,6 +268,7 @@ class Metrics:
                 self.qos_ratio,
                 self.measure,
                 self.lever,
+                self.rescue,
             ):
                 for label in labels:
                     with contextlib.suppress(KeyError):

@@ -83,7 +83,7 @@ def test_a_clock_within_the_tolerance_is_reached() -> None:
 
 def test_another_holders_higher_clock_is_not_ours(history: ClockHistory) -> None:
     assert not history.lock(800, clock_lock(1200, wanted=1200), 105.0)
-    assert history.reading(104.0, 105.0).reason == "clock not reached"
+    assert history.reading(104.0, 105.0).reason == "clock raised by another slice"
     assert history.lock(800, clock_lock(800), 105.1)
     assert history.reading(104.0, 105.2).reason == "lock not confirmed"
 

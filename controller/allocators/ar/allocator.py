@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,7 +30,13 @@ class ArAllocator(Allocator):
 
     A policy that is not told how its action went asks for the same again. So where a hop had less than it
     asked for in three control slots running, it stays within what it had for the next twelve and learns from
-    those, before it asks for more again.
+    those, before it asks for more again. Where it had more than it asked for, what it had is what is learned
+    about.
+
+    Where the delay of no hop is known but that of the round trip is, as with clocks that are not
+    synchronised, every hop learns from the round trip. What met it is enough at every hop. What missed it is
+    too little at one of them, and nobody knows which: all are debited, so that none goes lower for want of a
+    culprit.
     """
 
     def __init__(self, slice_id: str, options: Options, loop: LoopSpec) -> None:
@@ -65,21 +71,33 @@ class ArAllocator(Allocator):
         reasons = dict(view.unattributed)
         # The outcome holds the reasons, which are added to below.
         outcome = judge(view, self._budgets, metric=self._metric, unattributed=reasons)
-        had = view.granted
-        for hop, measure in zip(HOPS, outcome.measures[1:], strict=True):
-            if hop in reasons:
-                if reasons[hop].short and had is not None:
-                    by_hop = {Lever.UL: had.ul_prb, Lever.EDGE: had.gpu_mhz, Lever.DL: had.dl_prb}
-                    self._fell_short(hop, by_hop[hop])
+        round_trip, *measures = outcome.measures
+        blind = all(measure.met is None for measure in measures)
+        granted = view.granted
+        had = (
+            {}
+            if granted is None
+            else dict(zip(HOPS, (granted.ul_prb, granted.gpu_mhz, granted.dl_prb), strict=True))
+        )
+        for hop, measure in zip(HOPS, measures, strict=True):
+            why = reasons.get(hop)
+            if why is not None and not (why is Reason.RESCUED and hop in had):
+                if why.short and hop in had:
+                    self._fell_short(hop, had[hop])
                 continue
             self._short[hop] = 0
+            met = round_trip.met if blind else measure.met
             if hop not in self._played:
                 reasons[hop] = Reason.NO_DECISION
-            elif measure.met is None:
+            elif met is None:
                 reasons[hop] = Reason.HOP_DELAY_NOT_KNOWN
             else:
                 state, action = self._played[hop]
-                self._policies[hop][state].update(action, measure.met)
+                policy = self._policies[hop][state]
+                spoken_for = action if why is None else _spoken_for(policy.actions, had[hop], met)
+                if spoken_for is not None:
+                    policy.update(spoken_for, met)
+                    reasons.pop(hop, None)
         return outcome
 
     def _fell_short(self, hop: Lever, available: int) -> None:
@@ -169,3 +187,11 @@ class ArAllocator(Allocator):
         self._short = {hop: int(state["short"].get(hop.value, 0)) for hop in HOPS}
         self._ceiling = {Lever(h): (int(c), int(left)) for h, (c, left) in state["ceiling"].items()}
         self._played = {}
+
+
+def _spoken_for(actions: Sequence[int], had: int, met: int) -> int | None:
+    """The action that an outcome speaks for best where ``had`` was in force: the smallest that is no less
+    where it was met, the largest that is no more where it was not; None where there is none."""
+    if met:
+        return next((a for a in actions if a >= had), None)
+    return next((a for a in reversed(actions) if a <= had), None)
