@@ -239,3 +239,16 @@ def test_every_kind_of_event_is_written_once_in_its_time() -> None:
     assert memory.events == ["bad_report"] * 3
     assert journal.counters.get("ran_bad_report_total", "c") == 5
     assert journal.counters.get("events_total", "c") == 3
+
+
+def test_a_rescue_is_an_event_when_it_begins_and_when_it_ends(cell: ControlledCell, memory: Memory) -> None:
+    cell.joined(1, CARRIER, T0)
+    memory.events.clear()
+    for slot in range(1, 4):  # neither a flow nor a MacReport
+        close(cell, slot)
+    assert memory.events == [Event.RESCUED]
+    assert cell.decision is not None and cell.decision.quotas == {"ar": (106, 106)}
+    for slot in range(4, 13):
+        cell.report(mac_report(), T0 + slot * S - MS)
+        close(cell, slot)
+    assert memory.events == [Event.RESCUED, Event.RESCUE_ENDED]

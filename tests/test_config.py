@@ -162,7 +162,9 @@ def test_rescue_is_on_by_default_and_can_be_turned_off() -> None:
     assert some == config.RescueModel(blind_slots=5, missed_slots=4)
 
 
-@pytest.mark.parametrize("rescue", ["{blind_slots: 0}", "{missed_slots: -1}", "{slots: 3}", "3", "yes please"])
+@pytest.mark.parametrize(
+    "rescue", ["{blind_slots: 0}", "{missed_slots: -1}", "{slots: 3}", "3", "yes please"]
+)
 def test_a_rescue_that_cannot_be_is_refused_by_name(rescue: str) -> None:
     with pytest.raises(config.ConfigError, match=r"control\.rescue"):
         config.parse(f"cells: [{{id: c, slices: [{{id: ar}}]}}]\ncontrol: {{rescue: {rescue}}}")

@@ -339,6 +339,9 @@ def test_a_bad_reload_changes_nothing_and_a_good_one_keeps_what_was_learned(
         daemon.commands.reload()
     assert daemon.config is before
     goes_on(daemon, gnb)
+    file.write_text(f"{CONFIG}\n".replace("control: {", "control: {rescue: off, "))
+    daemon.commands.reload()
+    assert daemon.config.control.rescue is None
     # Other budgets leave the actions as they were: the slice goes on learning.
     file.write_text(CONFIG.replace("ues:", "budgets: {ul_ms: 90.0}, ues:"))
     learned = updates(daemon)

@@ -12,6 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from controller.core.observation import Mode
+from controller.core.rescue import RescueSpec
 from controller.links import metrics as metrics_module
 from controller.links.counters import Counters
 from controller.links.metrics import COUNTERS, MAX_CELLS, MAX_REASONS, Metrics
@@ -217,3 +218,12 @@ def test_every_counter_of_the_links_has_its_help_text() -> None:
     for path in (*folder.glob("*.py"), folder.parent / "store" / "run.py", folder.parent / "daemon.py"):
         used |= set(re.findall(r'"([a-z]+_[a-z_]+_total)"', path.read_text()))
     assert used - set(COUNTERS) == set()
+
+
+def test_a_rescue_is_a_gauge_by_lever() -> None:
+    metrics = Metrics()
+    observed(metrics, 1, rescue=RescueSpec(blind_slots=1))
+    assert exported(metrics, "rescue", cell="cell-1", slice="ar", lever="ul") == 106
+    assert exported(metrics, "rescue", cell="cell-1", slice="ar", lever="edge") == 1600
+    observed(metrics, 9, rescue=RescueSpec(blind_slots=1))
+    assert exported(metrics, "rescue", cell="cell-1", slice="ar", lever="ul") == 0
