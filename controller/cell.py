@@ -7,7 +7,7 @@ hands over what the gNB and the hosts said, closes the control slots, and puts t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from controller.allocators.base import no_models
@@ -272,6 +272,20 @@ class ControlledCell:
         self._reasons.clear()
         self._used.clear()
 
+    def clock_stepped(self, step_ns: int) -> None:
+        """CLOCK_REALTIME was set by ``step_ns``; all that is known of the control slot so far moves along."""
+        self._decided_ns += step_ns
+        self._acknowledged_ns = self._acknowledged_ns and self._acknowledged_ns + step_ns
+        reports, self._reports = self._reports, {}
+        for received_ns, message in reports.values():
+            moved = received_ns + step_ns
+            self._reports[(moved - 1) // self._subinterval_ns] = moved, message
+        self._applied = {f: replace(a, time_ns=a.time_ns + step_ns) for f, a in self._applied.items()}
+        self._collector.shift(step_ns)
+        text = f"CLOCK_REALTIME was set by {step_ns / 1e9:+.3f} s; flows, frames and reports move along"
+        self.journal.count("clock_steps_total", self.cell_id)
+        self.journal.repeated(self.cell_id, Event.CLOCK_STEPPED, text)
+
     # ---- what the gNB says --------------------------------------------------------------------------------
 
     def report(self, message: ran_pb2.MacReport, received_ns: int) -> None:
@@ -297,11 +311,8 @@ class ControlledCell:
             case QuotaNotHonoured():
                 if event.sequence >= self._acted.quotas:  # else it is about the slot before
                     self._reasons[event.slice] = Reason.QUOTA_NOT_HONOURED
-                self.journal.event(
-                    self.cell_id,
-                    Event.QUOTA_NOT_HONOURED,
-                    f"slice {event.slice}, {event.direction}: {event.quota} PRB asked, {event.used} used",
-                )
+                text = f"slice {event.slice}, {event.direction}: {event.quota} PRB asked, {event.used} used"
+                self.journal.repeated(self.cell_id, Event.QUOTA_NOT_HONOURED, text)
             case LeaseLapsed():
                 for name in self.decision.quotas if self.decision else ():
                     self._reasons[name] = Reason.LEASE_LAPSED

@@ -45,6 +45,9 @@ _IDLE_POLL_S = 0.05
 _FIRST_DECISION_S = 1.0
 _RELEASE_WAIT_S = 1.0
 _ASK_USE_S = 0.2
+_STEP_NS = 100_000_000
+"""CLOCK_REALTIME that moved so much against the monotonic clock within a turn was set, not disciplined."""
+_READ_NS = 10_000_000
 """So long before the end of a control slot the gNB is asked what was used in it."""
 
 
@@ -153,6 +156,7 @@ class Daemon:
         self.config = config
         self._config_path = config_path
         self._beat, self._next_beat = beat, 0.0
+        self._real_from_mono = time.time_ns() - time.monotonic_ns()
         self._step_on_report = step_on_report
         self.counters = Counters()
         self.metrics = Metrics(self.counters)
@@ -278,6 +282,7 @@ class Daemon:
 
     def _turn(self) -> None:
         """One turn: what the gNBs sent, what operators asked, what is due."""
+        self._watch_clock()
         now = time.monotonic()
         due = [min(c.next_step, c.ask_use_at) for c in self._cells.values() if c.cell.controlled]
         wait = min(_IDLE_POLL_S, max(0.0, min(due, default=now + _IDLE_POLL_S) - now))
@@ -298,6 +303,18 @@ class Daemon:
             self._next_beat = now + 1.0
             with suppress(OSError):  # who looks for it will miss it
                 self._beat()
+
+    def _watch_clock(self) -> None:
+        """Notices where CLOCK_REALTIME was set: it then differs from the monotonic clock as it did not a turn
+        ago."""
+        before = time.monotonic_ns()
+        real, after = time.time_ns(), time.monotonic_ns()
+        if after - before > _READ_NS:
+            return  # the thread waited between the two readings
+        step_ns, self._real_from_mono = real - after - self._real_from_mono, real - after
+        if abs(step_ns) > _STEP_NS:
+            for live in self._cells.values():
+                live.cell.clock_stepped(step_ns)
 
     def _close(self) -> None:
         # In reverse order, and each of them whatever the one before raised: what is left open keeps the

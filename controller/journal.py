@@ -41,6 +41,7 @@ class Event(StrEnum):
     HOST_LEFT = "host_left"
     HOST_LOST = "host_lost"
     FLOWS_FORGOTTEN = "flows_forgotten"
+    CLOCK_STEPPED = "clock_stepped"
     CLOCK_FAULT = "clock_fault"
     CLOCK_FAULT_ENDED = "clock_fault_ended"
     FIT_FAILED = "fit_failed"

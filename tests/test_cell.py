@@ -252,3 +252,28 @@ def test_a_rescue_is_an_event_when_it_begins_and_when_it_ends(cell: ControlledCe
         cell.report(mac_report(), T0 + slot * S - MS)
         close(cell, slot)
     assert memory.events == [Event.RESCUED, Event.RESCUE_ENDED]
+
+
+@pytest.mark.parametrize("step_s", [-3600, -1, 1, 3600])
+def test_a_clock_that_is_set_loses_neither_flows_nor_frames(
+    cell: ControlledCell, memory: Memory, step_s: int
+) -> None:
+    def sent(sequence: int, t: int) -> codec.FrameBatch:
+        row = [sequence, t, t + 20 * MS, t + 29 * MS, t + 44 * MS]
+        return codec.FrameBatch("f", np.array([row], np.int64), True, t + 44 * MS)
+
+    cell.joined(1, CARRIER, T0)
+    cell.take(FlowBegin("host", flow("f", "ar"), 1), 0.0)
+    close(cell, 1)
+    memory.events.clear()
+    cell.take(sent(1, T0 + S + 100 * MS), 1.1)
+    cell.report(mac_report(), T0 + S + 200 * MS)
+    cell.clock_stepped(step_s * S)
+    now = T0 + step_s * S
+    cell.take(sent(2, now + S + 600 * MS), 1.6)
+    closed = now + 2 * S
+    observation, decision = cell.close(closed, GpuReading(1600), closed / 1e9)
+    assert memory.events == [Event.CLOCK_STEPPED]
+    assert observation.opened_ns == now + S and len(observation.reports) == 1
+    assert [f.flow for f in observation.flows] == ["f"] and len(observation.frames) == 2
+    assert decision.slices[0].outcome.busy and decision.slices[0].outcome.met == 1

@@ -13,6 +13,7 @@ import grpc
 import pytest
 import zmq
 
+from agents.links.qos import QosPublisher
 from controller import config
 from controller.cli.ports import free_port
 from controller.core import collector
@@ -527,3 +528,26 @@ def test_a_clock_that_is_lost_makes_frames_count_for_the_round_trip_alone_and_is
         slot(False)
         stop.set()
         notices.cancel()
+
+
+def test_a_clock_set_back_by_an_hour_is_noticed_and_flows_go_on(
+    run: Callable[..., tuple[Daemon, Gnb]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon, gnb = run()
+    gnb.hello()
+    goes_on(daemon, gnb)
+    address = daemon.config.links.qos.address
+    assert address is not None
+    publisher = QosPublisher(address, None, cell_id="cell-1", host="h")
+    publisher.start()
+    try:
+        publisher.put(flow_start())
+        until(lambda: gnb.pump() or closed(daemon)[0]["busy"], "a judged control slot")
+        real = time.time_ns
+        monkeypatch.setattr(time, "time_ns", lambda: real() - 3_600_000_000_000)
+        until(lambda: gnb.pump() or daemon.counters.get("clock_steps_total", "cell-1") == 1, "a step")
+        slot = daemon.state().cells[0].control_slots
+        until(lambda: gnb.pump() or daemon.state().cells[0].control_slots > slot + 2, "two control slots")
+        assert closed(daemon)[0]["busy"], "the flow is active still"
+    finally:
+        publisher.close()

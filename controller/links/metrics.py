@@ -38,6 +38,7 @@ COUNTERS: dict[str, str] = {
     "store_errors_total": "Attempts to write the run record that failed",
     "store_lost_total": "Control slots and events that are not in the run record: its queue was full",
     "store_refused_total": "Control slots and events that cannot be recorded",
+    "clock_steps_total": "Times that CLOCK_REALTIME was set while a cell was under control",
     "events_total": "Events in the run record",
     "step_failed_total": "Control slots in which no decision could be made",
     "allocator_failed_total": "Failures of a slice's allocator; the others are not touched",
