@@ -467,4 +467,7 @@ def _learned_in(run_dir: Path) -> dict[str, Any]:
     if not (run_dir / DATABASE_FILE).exists():
         return {}
     with RunStore.open(run_dir) as earlier:
-        return {cell: state for cell in earlier.cells() if (state := earlier.latest_state(cell))}
+        learned = {cell: state for cell in earlier.cells() if (state := earlier.latest_state(cell))}
+    if not learned:
+        log.warning("run record %s holds no control slot: every cell learns from the beginning", run_dir)
+    return learned

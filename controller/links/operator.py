@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from typing import Any, NoReturn, Protocol
 
@@ -414,8 +415,9 @@ class OperatorServer:
         self._server.stop(grace_s).wait()
 
 
+@cache
 def controller_version() -> str:
-    """Version of the installed package, for the first message of the link."""
+    """Version of the installed package, for the first message of the link; read from disk once."""
     try:
         return metadata.version("prbandit")
     except metadata.PackageNotFoundError:

@@ -179,6 +179,14 @@ def environment() -> dict[str, Any]:
     }
 
 
+def _inode(path: Path) -> int:
+    """0 where there is no such file."""
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return 0
+
+
 class RunStore:
     """A run folder, open for one thread. Made by :meth:`create` and :meth:`open`.
 
@@ -194,7 +202,8 @@ class RunStore:
         self.writable = writable
         self._retention = retention
         self._db = connection
-        self._inode = self.path.stat().st_ino
+        self._log = Path(f"{self.path}-wal")
+        self._inode, self._log_inode = _inode(self.path), _inode(self._log)
         self._since_prune = 0
 
     # ---- opening ----------------------------------------------------------------------------------------
@@ -411,18 +420,19 @@ class RunStore:
     def _transaction(self) -> Iterator[None]:
         if not self.writable:
             raise StoreError(f"{self.path}: was opened to be read")
-        try:
-            exists = self.path.stat().st_ino == self._inode
-        except OSError:
-            exists = False
-        if not exists:
-            # SQLite would go on writing into the file that nobody can open any more.
+        # SQLite would go on writing into a file that nobody can open any more.
+        if _inode(self.path) != self._inode:
             raise StoreError(f"{self.path}: has been removed or replaced")
+        if self._log_inode and _inode(self._log) != self._log_inode:
+            with _errors(self.path):  # it is open here still: what it holds goes into the database
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            raise StoreError(f"{self._log}: has been removed or replaced")
         with _errors(self.path):
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
                 self._db.execute("COMMIT")
+                self._log_inode = self._log_inode or _inode(self._log)
             except BaseException:
                 if self._db.in_transaction:
                     with contextlib.suppress(sqlite3.Error):

@@ -148,6 +148,23 @@ def test_a_removed_folder_is_made_again_and_the_state_goes_on(tmp_path: Path) ->
         assert record.latest_state("cell-1") == plain(loop.to_state())
 
 
+def test_a_log_that_was_removed_loses_nothing(tmp_path: Path) -> None:
+    loop = new_loop()
+    store = AsyncRunStore(tmp_path / "run", config="", retry_s=0.2)
+    handle = begin(store, loop)
+    put(store, handle, loop, 3)
+    assert store.flush()
+    (tmp_path / "run" / "run.sqlite-wal").unlink()
+    put(store, handle, loop, 2)
+    assert store.flush()
+    # As a new process finds it after a kill: the first one has closed nothing.
+    with RunStore.open(tmp_path / "run") as record:
+        assert [r["control_slot"] for r in record.decisions()] == [1, 2, 3, 4, 5]
+        assert [s.lost for s in record.starts()] == [0]
+        assert record.latest_state("cell-1") == plain(loop.to_state())
+    assert store.close()
+
+
 def test_a_slot_that_cannot_be_recorded_does_not_hold_up_the_next(tmp_path: Path) -> None:
     counters, loop = Counters(), new_loop()
     store = AsyncRunStore(tmp_path, config="", counters=counters)
