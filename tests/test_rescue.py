@@ -299,6 +299,17 @@ def test_a_round_trip_that_was_missed_credits_no_hop() -> None:
         assert missed.to_state()["means"] == after[hop.value][0][1]["means"]
 
 
+def test_a_quota_that_comes_too_late_is_said_to_be_the_reason() -> None:
+    loop = new_loop()
+    low(loop)
+    for _ in range(SPEC.blind_slots):
+        whole = observation(loop.control_slot)
+        late = whole.closed_ns - 100_000_000  # the guard is 200 ms
+        decision = loop.step(replace(whole, opened_ns=late, gpu=GpuReading(loop.clock)))
+    assert decision.quotas == {"ar": (FULL_PRB, FULL_PRB)}
+    assert "too late to be judged" in text(the(decision).to_record()["rescue"])
+
+
 # ---- the rules alone ----------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import threading
 import time
 from pathlib import Path
@@ -19,6 +20,9 @@ from controller.cli.supervisor import tell_alive
 from controller.config import Config
 
 log = logging.getLogger(__name__)
+
+MIN_ADDRESS_SPACE = 1 << 30
+"""Bytes; the threads' stacks and heaps take it, the process itself some 140 MiB."""
 
 _keys_option = click.option("--keys", help="Folder of CURVE keys and TLS certificates (prbandit keys).")
 _duration_option = click.option("--duration", type=SECONDS, help="Stop after so many seconds.")
@@ -40,6 +44,17 @@ def log_to_stderr(verbose: bool) -> None:
         level=logging.DEBUG if verbose else logging.INFO,
         format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
     )
+
+
+def check_address_space() -> None:
+    """ClickException under a limit of the address space in which gRPC's threads would end the process, or hang
+    it, without a word of why."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < MIN_ADDRESS_SPACE:
+        raise click.ClickException(
+            f"the address space is limited to {limit >> 20} MiB (ulimit -v), {MIN_ADDRESS_SPACE >> 20} MiB are "
+            "needed, most of them never touched; limit the memory itself instead (systemd: MemoryMax=)"
+        )
 
 
 def load_config(name: str, overrides: dict[str, Any], policy: str | None = None) -> Config:
@@ -83,6 +98,7 @@ def controller(
     from controller.store.run import DATABASE_FILE
 
     log_to_stderr(verbose)
+    check_address_space()
     overrides = parse_settings(settings)
     config = load_config(config_file, overrides)
     learned = checkpoint_module.load(checkpoint).states if checkpoint else None
@@ -220,6 +236,7 @@ def edge_agent(
     from wire.security import Tls
 
     log_to_stderr(verbose)
+    check_address_space()
     tls = Tls(Path(keys), "edge-agent") if keys else None
     agent = serve(address, tls=tls, backend=backend, gpus=gpus)
     agent.stop_on_signals()

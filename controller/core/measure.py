@@ -46,6 +46,7 @@ class Reason(StrEnum):
     ALLOCATOR_FAILED = "allocator failed"
     NOT_KNOWN = "not known"
     HOP_DELAY_NOT_KNOWN = "hop delay not known"
+    NO_WINDOW = "quota in force too late to be judged"
 
     @property
     def short(self) -> bool:

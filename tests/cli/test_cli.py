@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import json
 import re
+import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -192,3 +195,17 @@ def test_a_cell_that_the_scenario_does_not_have_is_named(tmp_path: Path) -> None
     result = run("gnb-mock", str(file), "--cell", "middle")
     assert result.exit_code != 0
     assert "unknown cell 'middle'; cells: near, far" in str(result.exception)
+
+
+@pytest.mark.parametrize("command", [["controller", "demo", "--no-record"], ["edge-agent"]])
+def test_a_limit_under_which_no_thread_can_be_had_is_named_at_once(command: list[str]) -> None:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (500 << 20, 500 << 20))
+
+    arguments = [sys.executable, "-m", "controller.cli", *command]
+    done = subprocess.run(
+        arguments, preexec_fn=limit, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 1
+    assert "the address space is limited to 500 MiB (ulimit -v), 1024 MiB are needed" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -90,7 +90,8 @@ class ArAllocator(Allocator):
             if hop not in self._played:
                 reasons[hop] = Reason.NO_DECISION
             elif met is None:
-                reasons[hop] = Reason.HOP_DELAY_NOT_KNOWN
+                late = view.begin_ns >= view.end_ns
+                reasons[hop] = Reason.NO_WINDOW if late else Reason.HOP_DELAY_NOT_KNOWN
             else:
                 state, action = self._played[hop]
                 policy = self._policies[hop][state]
