@@ -47,13 +47,13 @@ def log_to_stderr(verbose: bool) -> None:
 
 
 def check_address_space() -> None:
-    """ClickException under a limit of the address space in which gRPC's threads would end the process, or hang
-    it, without a word of why."""
+    """ClickException under a limit of the address space in which gRPC's threads end the process, or hang it,
+    without a word of why."""
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit != resource.RLIM_INFINITY and limit < MIN_ADDRESS_SPACE:
         raise click.ClickException(
-            f"the address space is limited to {limit >> 20} MiB (ulimit -v), {MIN_ADDRESS_SPACE >> 20} MiB are "
-            "needed, most of them never touched; limit the memory itself instead (systemd: MemoryMax=)"
+            f"the address space is limited to {limit >> 20} MiB (ulimit -v), {MIN_ADDRESS_SPACE >> 20} MiB"
+            " are needed, most of them never touched; limit the memory itself instead (systemd: MemoryMax=)"
         )
 
 
