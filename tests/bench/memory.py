@@ -48,7 +48,10 @@ class ShiftedClock:
         return time.time_ns() + self._skipped_ns
 
     def monotonic(self) -> float:
-        return time.monotonic() + self._skipped_ns / 1e9
+        return self.monotonic_ns() / 1e9
+
+    def monotonic_ns(self) -> int:
+        return time.monotonic_ns() + self._skipped_ns
 
 
 def serve_stepped(pipe: Connection, settings: config.Config, folder: Path) -> None:

@@ -28,7 +28,7 @@ from wire import PROTOCOL_VERSION, keys, ran_pb2
 QUOTA = (30, 20)
 START_S = 180.0  # the emulated cell may have to be compiled first
 CONFIG = """
-control: {control_slot_s: 0.5, guard_ms: 100.0}
+control: {rescue: off, control_slot_s: 0.5, guard_ms: 100.0}
 cells:
   - id: cell-1
     slices:
