@@ -305,6 +305,9 @@ class GnbMock:
             self._enforce(testbed)
             self._apply_settings(testbed)
             self._send_control(socket)
+            if self._agent.reconnect(now_ns / 1e9):
+                socket.disconnect(self._ran_address)
+                socket.connect(self._ran_address)
             if now_ns >= step:
                 step = now_ns + self._step_ns
             self._wait(socket, step)
@@ -375,8 +378,10 @@ class GnbMock:
             return
         if _send(socket, data):
             self._counters["reports"] += 1
+            self._agent.report_sent()
         else:
             self._counters["reports_dropped"] += 1
+            self._agent.not_sent(time.monotonic())
 
     def _enforce(self, testbed: EmulatedTestbed) -> None:
         pending = self._agent.pending
@@ -403,6 +408,7 @@ class GnbMock:
     def _send_control(self, socket: zmq.Socket[bytes]) -> None:
         while (data := self._agent.to_send()) is not None:
             if not _send(socket, data):
+                self._agent.not_sent(time.monotonic())
                 return
             self._agent.sent(time.monotonic())
 

@@ -17,7 +17,6 @@ enum {
   TICK_URGENT_MS = 1,  /* while the scheduler's receipt is awaited: it cannot wake this thread */
   MAX_RECEIVED = 64    /* messages taken before timers and reports have their turn */
 };
-static const int64_t UNCONNECTED_WARNING = 5 * NS_PER_S;
 
 struct prbandit_agent {
   hot_side hot;
@@ -38,8 +37,6 @@ struct prbandit_agent {
   uint64_t planned;  /* id of the link_enforce that the last plan carries out */
   use_ledger ledger;
   uint64_t unsent_reports, widened_logged;
-  int64_t unconnected_since;
-  uint64_t unconnected;
   prbandit_ran_GnbMessage report;
   link_message message;
 };
@@ -88,28 +85,24 @@ static void close_socket(prbandit_agent *a) {
     zmq_ctx_term(a->context);
 }
 
-static void note_unconnected(prbandit_agent *a, int64_t now) {
-  if (!a->unconnected_since)
-    a->unconnected_since = now;
-  if (now - a->unconnected_since < UNCONNECTED_WARNING)
-    return;
-  a->unconnected_since = now;
-  if (log_due(++a->unconnected))
-    log_line(&a->log, LOG_WARNING, "cell %s: no connection to %s: is the controller there%s?", a->config.cell_id,
-             a->config.endpoint, a->config.curve_secret[0] ? ", does it know this cell's key" : "");
-}
-
 static void send_control(prbandit_agent *a, int64_t now) {
   const uint8_t *data;
   size_t size;
   while ((size = link_to_send(&a->link, &data)) != 0) {
     if (zmq_send(a->socket, data, size, ZMQ_DONTWAIT) < 0) {
-      note_unconnected(a, now);
+      link_not_sent(&a->link, now);
       return;
     }
-    a->unconnected_since = 0;
     link_sent(&a->link, now);
   }
+}
+
+static void reconnect(prbandit_agent *a, int64_t now) {
+  if (!link_reconnect(&a->link, now))
+    return;
+  zmq_disconnect(a->socket, a->config.endpoint);
+  if (zmq_connect(a->socket, a->config.endpoint) != 0)
+    log_line(&a->log, LOG_ERROR, "cell %s: %s: %s", a->config.cell_id, a->config.endpoint, zmq_strerror(zmq_errno()));
 }
 
 /* One message, of all its frames. False where there is none. */
@@ -165,7 +158,7 @@ static void take_receipt(prbandit_agent *a) {
     a->ledger.n = 0;
 }
 
-static void send_report(prbandit_agent *a) {
+static void send_report(prbandit_agent *a, int64_t now) {
   unsigned period = a->link.session ? a->link.report_period_ms : 0;
   atomic_store_explicit(&a->hot.report_period_ms, period, memory_order_relaxed);
   const snapshot *s = hot_snapshot(&a->hot);
@@ -173,10 +166,13 @@ static void send_report(prbandit_agent *a) {
     return;
   report_fill(&a->report, s, &a->config, &a->bound);
   size_t size = link_report(&a->link, &a->report, &a->message);
-  if (size && zmq_send(a->socket, a->message.data, size, ZMQ_DONTWAIT) >= 0)
+  if (size && zmq_send(a->socket, a->message.data, size, ZMQ_DONTWAIT) >= 0) {
     a->link.counters.reports_sent++;
-  else
+    link_report_sent(&a->link);
+  } else {
     a->unsent_reports++;
+    link_not_sent(&a->link, now);
+  }
 }
 
 static void publish_counters(prbandit_agent *a) {
@@ -214,7 +210,8 @@ static void *run(void *argument) {
     take_receipt(a);
     plan_pending(a);
     send_control(a, now);
-    send_report(a);
+    send_report(a, now);
+    reconnect(a, now);
     publish_counters(a);
     zmq_pollitem_t item = {.socket = a->socket, .events = ZMQ_POLLIN};
     if (zmq_poll(&item, 1, a->link.pending.id ? TICK_URGENT_MS : TICK_MS) > 0)
