@@ -23,7 +23,7 @@ STRANGERS = (*_GREETINGS, WRONG_KEY)
 
 
 class Stranger:
-    """A listener at :attr:`address` that says what its name says; WRONG_KEY is a controller with other keys."""
+    """A listener at :attr:`address` that says what its name says; WRONG_KEY: a controller with other keys."""
 
     def __init__(self, name: str) -> None:
         self._greeting = _GREETINGS.get(name)
@@ -42,7 +42,7 @@ class Stranger:
     def meet_one(self) -> None:
         """Until one connection has seen what this is."""
         if self._greeting is None:
-            assert self._monitor.poll(PATIENCE_S * 1e3), "no handshake came"
+            assert self._monitor.poll(int(PATIENCE_S * 1e3)), "no handshake came"
             return
         self._listener.settimeout(PATIENCE_S)
         connection, _ = self._listener.accept()

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 import queue
 import threading
 import time
@@ -270,14 +269,15 @@ class GnbMock:
         socket.setsockopt(zmq.IMMEDIATE, 1)
         socket.setsockopt(zmq.SNDHWM, 100)
         socket.setsockopt(zmq.RCVHWM, 100)
-        socket.setsockopt(zmq.HEARTBEAT_IVL, 1000)
-        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3000)
-        socket.setsockopt(zmq.HEARTBEAT_TTL, 3000)
+        # Not ZMQ's heartbeats: their timer aborts where it meets a broken connection whose pipe is full.
+        socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+        socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, 2)
+        socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, 1)
+        socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, 3)
+        socket.setsockopt(zmq.TCP_MAXRT, 5000)
         socket.setsockopt(zmq.RECONNECT_IVL, 100)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
         socket.setsockopt(zmq.MAXMSGSIZE, 65_536)
-        # One identity for a run lets a session survive a reconnection; the random part keeps it from others.
-        socket.setsockopt(zmq.IDENTITY, f"{self.spec.cell.cell_id}/{os.urandom(8).hex()}".encode())
         if "[" in self._ran_address:
             socket.setsockopt(zmq.IPV6, 1)
         if self._curve is not None:

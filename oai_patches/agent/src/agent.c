@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <zmq.h>
 
 #include "config.h"
@@ -47,16 +46,6 @@ static bool set_option(void *socket, int option, int value) {
   return zmq_setsockopt(socket, option, &value, sizeof value) == 0;
 }
 
-static bool set_identity(void *socket, const char *cell_id) {
-  /* One identity for a run lets a session survive a reconnection; the random part keeps it from others. */
-  uint64_t random;
-  char identity[PRBANDIT_CELL_ID_SIZE + 20];
-  if (getrandom(&random, sizeof random, 0) != sizeof random)
-    return false;
-  int n = snprintf(identity, sizeof identity, "%s/%016" PRIx64, cell_id, random);
-  return zmq_setsockopt(socket, ZMQ_ROUTING_ID, identity, (size_t)n) == 0;
-}
-
 static bool set_keys(void *socket, const prbandit_config *c) {
   return !c->curve_server_public[0] ||
          (zmq_setsockopt(socket, ZMQ_CURVE_SERVERKEY, c->curve_server_public, 41) == 0 &&
@@ -70,11 +59,14 @@ static bool open_socket(prbandit_agent *a) {
   a->socket = a->context ? zmq_socket(a->context, ZMQ_DEALER) : NULL;
   void *s = a->socket;
   return s && set_option(s, ZMQ_LINGER, 0) && set_option(s, ZMQ_IMMEDIATE, 1) && set_option(s, ZMQ_SNDHWM, 100) &&
-         set_option(s, ZMQ_RCVHWM, 100) && set_option(s, ZMQ_HEARTBEAT_IVL, 1000) &&
-         set_option(s, ZMQ_HEARTBEAT_TIMEOUT, 3000) && set_option(s, ZMQ_HEARTBEAT_TTL, 3000) &&
+         set_option(s, ZMQ_RCVHWM, 100) &&
+         /* Not ZMQ's heartbeats: their timer aborts where it meets a broken connection whose pipe is full. */
+         set_option(s, ZMQ_TCP_KEEPALIVE, 1) && set_option(s, ZMQ_TCP_KEEPALIVE_IDLE, 2) &&
+         set_option(s, ZMQ_TCP_KEEPALIVE_INTVL, 1) && set_option(s, ZMQ_TCP_KEEPALIVE_CNT, 3) &&
+         set_option(s, ZMQ_TCP_MAXRT, 5000) &&
          set_option(s, ZMQ_RECONNECT_IVL, 100) && set_option(s, ZMQ_RECONNECT_IVL_MAX, 1000) &&
          zmq_setsockopt(s, ZMQ_MAXMSGSIZE, &(int64_t){MAX_MESSAGE_SIZE}, sizeof(int64_t)) == 0 &&
-         set_identity(s, c->cell_id) && (!strchr(c->endpoint, '[') || set_option(s, ZMQ_IPV6, 1)) &&
+         (!strchr(c->endpoint, '[') || set_option(s, ZMQ_IPV6, 1)) &&
          set_keys(s, c) && zmq_connect(s, c->endpoint) == 0;
 }
 
