@@ -131,6 +131,7 @@ class RanLink:
         self._curve = curve
         self._front: _Front | None = None
         self._start_at = 0.0
+        self._starts = b""
         try:
             self._listener = _listen(address)
         except OSError as error:
@@ -152,6 +153,8 @@ class RanLink:
         except OSError as error:
             self._complain("ran_front_restarts_total", f"the RAN front cannot be started: {error}")
             return
+        # A front numbers its connections anew.
+        self._starts = (int.from_bytes(self._starts, "big") + 1).to_bytes(4, "big")
         self._poller.register(self._front.socket, select.POLLIN)
 
     def _ended(self) -> None:
@@ -241,7 +244,8 @@ class RanLink:
             if not packet:
                 self._ended()
                 return
-            kind, peer, owner, body = from_front(packet)
+            kind, number, owner, body = from_front(packet)
+            peer = self._starts + number
             if kind == ran_front.MESSAGE:
                 protocol.receive(peer, body, now(), owner if self._curve else None)
             else:
@@ -265,9 +269,9 @@ class RanLink:
     def _flush(self) -> None:
         for peer, data in self._protocol.take_outgoing():
             try:
-                if self._front is None:
-                    raise ConnectionError("the RAN front is not there")
-                self._front.socket.send(to_peer(peer, data))
+                if self._front is None or not peer.startswith(self._starts):
+                    raise ConnectionError("its connection has ended with the RAN front")
+                self._front.socket.send(to_peer(peer[len(self._starts) :], data))
             except (BlockingIOError, ConnectionError) as error:
                 # The next poll finds out that the front has ended.
                 self._protocol.send_failed(peer, error.strerror or str(error))

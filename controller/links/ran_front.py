@@ -11,8 +11,10 @@ socket, and one end of a SOCK_SEQPACKET pair of which each packet is one message
 
 from __future__ import annotations
 
+import ctypes
 import json
 import resource
+import secrets
 import signal
 import socket
 import sys
@@ -194,6 +196,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # libzmq numbers connections from rand() on and does not seed it: a peer could choose the next number.
+    ctypes.CDLL(None).srand(secrets.randbits(32))
     curve = json.load(sys.stdin)
     with socket.socket(fileno=int(sys.argv[2])) as link:
         link.setblocking(False)
