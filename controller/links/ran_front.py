@@ -25,7 +25,7 @@ from typing import Any
 import zmq
 from zmq.utils import z85
 
-from wire.definitions.bounds import MAX_RAN_MESSAGE_BYTES
+from wire import MAX_RAN_MESSAGE_BYTES
 
 MAX_PACKET = MAX_RAN_MESSAGE_BYTES + 1024
 MEMORY_BYTES = 512 << 20

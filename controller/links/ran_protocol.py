@@ -18,8 +18,7 @@ from google.protobuf.message import DecodeError
 from controller.links import codec
 from controller.links.codec import BadReport, CellFacts
 from controller.links.counters import Complaints, Counters
-from wire import PROTOCOL_VERSION, ran_pb2
-from wire.definitions.bounds import MAX_RAN_MESSAGE_BYTES
+from wire import MAX_RAN_MESSAGE_BYTES, PROTOCOL_VERSION, ran_pb2
 
 log = logging.getLogger(__name__)
 

@@ -19,8 +19,7 @@ from controller.links.ran_protocol import (
     RawReport,
 )
 from tests.links.test_codec import T0, hello, report
-from wire import PROTOCOL_VERSION, ran_pb2
-from wire.definitions.bounds import MAX_RAN_MESSAGE_BYTES
+from wire import MAX_RAN_MESSAGE_BYTES, PROTOCOL_VERSION, ran_pb2
 
 LEASE_S = 3.0
 E = TypeVar("E")

@@ -64,7 +64,3 @@ def check_settings(settings: Mapping[str, Mapping[str, Sequence[float]]]) -> Non
                     finite = False
                 if not finite:
                     raise ValueError(f"{place}: {name}: value {i} is {value!r}, not a finite number")
-
-
-MAX_RAN_MESSAGE_BYTES = 32 * 1024
-"""Of the RAN link: a full MacReport of 64 UEs is below 16 KiB."""
