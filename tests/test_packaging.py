@@ -20,6 +20,7 @@ import yaml
 
 from controller import config
 from controller.cli import cli
+from controller.links.ran_front import MEMORY_BYTES
 from wire.security import ROLES, is_loopback
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -239,6 +240,7 @@ def test_a_unit_runs_a_command_that_the_cli_takes_without_root(path: Path) -> No
     assert settings["User"] == "prbandit" and settings["CapabilityBoundingSet"] == ""
     assert settings["NoNewPrivileges"] == "yes" and settings["ProtectSystem"] == "strict"
     assert settings["Restart"] == "always"
+    assert int(settings["MemoryMax"].removesuffix("G")) << 30 >= 2 * MEMORY_BYTES
     # What the process says every second of itself is waited for at the start and missed later.
     assert settings["Type"] == "notify" and settings["WatchdogSec"] == "20"
 

@@ -6,3 +6,6 @@ The ``*_pb2*.py`` stubs are generated from the ``*.proto`` beside them by ``make
 
 PROTOCOL_VERSION = 1
 """Sent in the first message of every link; a peer with another version is refused."""
+
+MAX_RAN_MESSAGE_BYTES = 32 * 1024
+"""Of the RAN link: a full MacReport of 64 UEs is below 16 KiB."""

@@ -10,7 +10,9 @@ clock and no scheduler. Its owner
   why it cannot;
 * sends what :meth:`RanAgent.to_send` gives for as long as the socket takes it, and confirms each with
   :meth:`RanAgent.sent`. These messages must not be dropped;
-* sends what :meth:`RanAgent.report` gives at once, or drops it.
+* sends what :meth:`RanAgent.report` gives at once and says so with :meth:`RanAgent.report_sent`, or drops it;
+* says with :meth:`RanAgent.not_sent` that the socket took a message not, and makes the connection anew where
+  :meth:`RanAgent.reconnect` says so.
 
 States: without a session (saying Hello until a Welcome comes) or with one. Quotas outlive a session, never
 their lease.
@@ -92,7 +94,8 @@ class RanAgent:
     """See the module. ``now`` is monotonic seconds everywhere.
 
     A Hello that is not answered within ``hello_timeout_s`` is said again, then after twice the time, up to
-    ``hello_backoff_s``; after a Reject it is said again every ``reject_retry_s``.
+    ``hello_backoff_s``; after a Reject it is said again every ``reject_retry_s``. A connection over which no
+    Hello is answered, or nothing can be sent, for ``reconnect_s`` is to be made anew.
     """
 
     def __init__(
@@ -102,6 +105,7 @@ class RanAgent:
         hello_timeout_s: float = 1.0,
         hello_backoff_s: float = 5.0,
         reject_retry_s: float = 10.0,
+        reconnect_s: float = 5.0,
     ) -> None:
         self.cell = cell
         self.counters: Counter[str] = Counter()
@@ -112,6 +116,8 @@ class RanAgent:
         self._hello_timeout_s = hello_timeout_s
         self._hello_backoff_s = hello_backoff_s
         self._reject_retry_s = reject_retry_s
+        self._reconnect_s = reconnect_s
+        self._silent_since: float | None = None
         self._hello: bytes | None = None
         self._hello_wait_s = hello_timeout_s
         self._hello_due = float("-inf")
@@ -147,6 +153,40 @@ class RanAgent:
             self._hello_wait_s = min(2 * self._hello_wait_s, self._hello_backoff_s)
         elif self._acks:
             self._acks.popleft()
+        self.report_sent()
+
+    def not_sent(self, now: float) -> None:
+        """The socket did not take a message: there is no connection, or a full one."""
+        if self._silent_since is None:
+            self._silent_since = now
+
+    def report_sent(self) -> None:
+        """The socket took a report. Without a session only an answer shows that the controller is there."""
+        if self.session:
+            self._silent_since = None
+
+    def reconnect(self, now: float) -> bool:
+        """Whether the connection is to be made anew, now.
+
+        libzmq never retries a connection whose CURVE handshake was answered by something else, and does not
+        say so. It does retry one that is refused; then this does no harm.
+        """
+        if self._silent_since is None or now - self._silent_since < self._reconnect_s:
+            return False
+        self._silent_since = now
+        self.counters["reconnects"] += 1
+        if not self.session:
+            self._hello_wait_s = self._hello_timeout_s
+            self._hello_due = now
+        if self._due_in_log("reconnects"):
+            log.warning(
+                "cell %s: no answer from the controller for %g s, connecting anew: is it there, is its key"
+                " the one that this agent has, does it know the key of this cell? (reconnects: %d)",
+                self.cell.cell_id,
+                self._reconnect_s,
+                self.counters["reconnects"],
+            )
+        return True
 
     def report(self, report: ran_pb2.MacReport) -> bytes | None:
         """Session and sequence for a report; None without a session (the report is not to be sent)."""
@@ -215,6 +255,7 @@ class RanAgent:
         """Say Hello when it is time, and end a lease."""
         if not self.session and self._hello is None and now >= self._hello_due:
             self._say_hello()
+            self.not_sent(now)
         if self._lease is not None and now >= self._lease.ends:
             lease, self._lease = self._lease, None
             self.counters["leases_lapsed"] += 1
@@ -251,7 +292,10 @@ class RanAgent:
         except DecodeError as error:
             self._ignore("malformed", f"message of {len(data)} bytes: {error}")
             return
-        match message.WhichOneof("body"):
+        body = message.WhichOneof("body")
+        if body is not None:
+            self._silent_since = None
+        match body:
             case "welcome":
                 self._on_welcome(message.welcome)
             case "reject":
@@ -387,8 +431,7 @@ class RanAgent:
 
     def _ignore(self, counter: str, why: str) -> None:
         self.counters[counter] += 1
-        if self.counters[counter] & (self.counters[counter] - 1) == 0:
-            # Every power of two: a peer that errs for hours must not fill the disk.
+        if self._due_in_log(counter):
             log.warning(
                 "cell %s: %s, message ignored (%s: %d)",
                 self.cell.cell_id,
@@ -396,6 +439,10 @@ class RanAgent:
                 counter,
                 self.counters[counter],
             )
+
+    def _due_in_log(self, counter: str) -> bool:
+        """Every power of two: a peer that errs for hours must not fill the disk."""
+        return self.counters[counter] & (self.counters[counter] - 1) == 0
 
 
 def _check_name(place: str, name: str) -> None:

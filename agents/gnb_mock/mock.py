@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 import queue
 import threading
 import time
@@ -270,14 +269,15 @@ class GnbMock:
         socket.setsockopt(zmq.IMMEDIATE, 1)
         socket.setsockopt(zmq.SNDHWM, 100)
         socket.setsockopt(zmq.RCVHWM, 100)
-        socket.setsockopt(zmq.HEARTBEAT_IVL, 1000)
-        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3000)
-        socket.setsockopt(zmq.HEARTBEAT_TTL, 3000)
+        # Not ZMQ's heartbeats: their timer aborts where it meets a broken connection whose pipe is full.
+        socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+        socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, 2)
+        socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, 1)
+        socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, 3)
+        socket.setsockopt(zmq.TCP_MAXRT, 5000)
         socket.setsockopt(zmq.RECONNECT_IVL, 100)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
         socket.setsockopt(zmq.MAXMSGSIZE, 65_536)
-        # One identity for a run lets a session survive a reconnection; the random part keeps it from others.
-        socket.setsockopt(zmq.IDENTITY, f"{self.spec.cell.cell_id}/{os.urandom(8).hex()}".encode())
         if "[" in self._ran_address:
             socket.setsockopt(zmq.IPV6, 1)
         if self._curve is not None:
@@ -305,6 +305,9 @@ class GnbMock:
             self._enforce(testbed)
             self._apply_settings(testbed)
             self._send_control(socket)
+            if self._agent.reconnect(now_ns / 1e9):
+                socket.disconnect(self._ran_address)
+                socket.connect(self._ran_address)
             if now_ns >= step:
                 step = now_ns + self._step_ns
             self._wait(socket, step)
@@ -375,8 +378,10 @@ class GnbMock:
             return
         if _send(socket, data):
             self._counters["reports"] += 1
+            self._agent.report_sent()
         else:
             self._counters["reports_dropped"] += 1
+            self._agent.not_sent(time.monotonic())
 
     def _enforce(self, testbed: EmulatedTestbed) -> None:
         pending = self._agent.pending
@@ -403,6 +408,7 @@ class GnbMock:
     def _send_control(self, socket: zmq.Socket[bytes]) -> None:
         while (data := self._agent.to_send()) is not None:
             if not _send(socket, data):
+                self._agent.not_sent(time.monotonic())
                 return
             self._agent.sent(time.monotonic())
 

@@ -1,42 +1,93 @@
-"""RAN link: :class:`controller.links.ran_protocol.RanProtocol` behind a ZMQ ROUTER that serves many cells."""
+"""RAN link: :class:`controller.links.ran_protocol.RanProtocol` behind a ZMQ ROUTER that serves many cells.
+
+The ROUTER is in a process of its own, :mod:`controller.links.ran_front`.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
 import math
+import select
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Collection, Mapping
-from typing import Any
+from contextlib import suppress
+from pathlib import Path
 
-import zmq
-import zmq.auth.thread
-from zmq.utils import z85
-
+from controller.links import ran_front
 from controller.links.codec import CellFacts
-from controller.links.counters import Counters
+from controller.links.counters import Complaints, Counters
+from controller.links.ran_front import MAX_PACKET, from_front, to_peer
 from controller.links.ran_protocol import Event, Quotas, RanProtocol
-from wire.security import CurveServer, require_secure
+from wire.security import CurveServer, parse_address, require_secure
 
 log = logging.getLogger(__name__)
 
+RESTART_S = 0.5
+"""From one start of the front to the next, at least."""
 
-class _CellKeys(zmq.auth.thread.ThreadAuthenticator):
-    """ZAP: lets in the keys of ``clients`` and makes the cell id the connection's User-Id."""
 
-    def __init__(self, context: zmq.Context[Any], curve: CurveServer, counters: Counters) -> None:
-        super().__init__(context, log=log)
-        self._clients = curve.clients
-        self._counters = counters
-        self.configure_curve_callback("*", credentials_provider=self)
+def _listen(address: str) -> socket.socket:
+    """A listening socket for ``tcp://HOST:PORT``; ``*`` is every IPv4 address, or any port."""
+    scheme, _, rest = address.partition("://")
+    host, _, port = rest.rpartition(":")
+    if scheme != "tcp":
+        raise OSError(f"address {address!r} is not tcp://HOST:PORT")
+    try:
+        host, number = parse_address(f"{'0.0.0.0' if host == '*' else host}:{'0' if port == '*' else port}")
+    except ValueError as error:
+        raise OSError(str(error)) from None
+    family, kind, protocol, _, where = socket.getaddrinfo(host, number, type=socket.SOCK_STREAM)[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(where)
+        listener.listen(100)
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
-    def callback(self, domain: str, key: bytes) -> bool:
-        if key in self._clients:
-            return True
-        self._counters.inc("ran_key_refused_total")
-        return False
 
-    def curve_user_id(self, client_public_key: bytes) -> str:
-        return self._clients.get(z85.encode(client_public_key), "")
+class _Front:
+    """The front process and this end of the socket pair to it."""
+
+    def __init__(self, listener: socket.socket, curve: CurveServer | None) -> None:
+        keys = curve and {
+            "public": curve.public.decode(),
+            "secret": curve.secret.decode(),
+            "clients": {key.decode(): cell for key, cell in curve.clients.items()},
+        }
+        self.socket, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.socket.setblocking(False)
+        fds = (listener.fileno(), other.fileno())
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", ran_front.__name__, *map(str, fds)],
+                stdin=subprocess.PIPE,
+                cwd=Path(__file__).parents[2],
+                pass_fds=fds,
+            )
+        except BaseException:
+            self.socket.close()
+            raise
+        finally:
+            other.close()
+        assert self.process.stdin is not None
+        with suppress(BrokenPipeError), self.process.stdin as stdin:
+            stdin.write(json.dumps(keys).encode())
+
+    def end(self) -> int:
+        """Its exit status."""
+        self.socket.close()
+        try:
+            return self.process.wait(1.0)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()
 
 
 class RanLink:
@@ -76,37 +127,46 @@ class RanLink:
             counters=counters,
         )
         self.counters = self._protocol.counters
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._keys: _CellKeys | None = None
-        self._socket = self._context.socket(zmq.ROUTER)
+        self._complain = Complaints(self.counters, log)
+        self._curve = curve
+        self._front: _Front | None = None
+        self._start_at = 0.0
+        self._starts = b""
         try:
-            self._configure(address, curve)
-            self._socket.bind(address)
-        except zmq.ZMQError as error:
-            self.close()
-            raise OSError(error.errno, f"{setting}: cannot listen on {address}: {error.strerror}") from error
-        self.address: str = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
-        self._poller = zmq.Poller()
-        self._poller.register(self._socket, zmq.POLLIN)
-        self._receive = self._drain if curve is None else self._drain_with_owner
+            self._listener = _listen(address)
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise OSError(error.errno, f"{setting}: cannot listen on {address}: {why}") from error
+        host, port, *_ = self._listener.getsockname()
+        self.address: str = f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+        self._poller = select.poll()
+        self._start()
 
-    def _configure(self, address: str, curve: CurveServer | None) -> None:
-        socket = self._socket
-        socket.setsockopt(zmq.LINGER, 0)
-        socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
-        socket.setsockopt(zmq.HEARTBEAT_IVL, 1000)
-        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3000)
-        socket.setsockopt(zmq.HEARTBEAT_TTL, 3000)
-        socket.setsockopt(zmq.RCVHWM, 1000)
-        socket.setsockopt(zmq.SNDHWM, 64)
-        socket.setsockopt(zmq.MAXMSGSIZE, 1 << 20)
-        if "[" in address:
-            socket.setsockopt(zmq.IPV6, 1)
-        if curve is not None:
-            self._keys = _CellKeys(self._context, curve, self.counters)
-            self._keys.start()
-            curve.apply(socket)
+    def _start(self) -> None:
+        """The front, where it does not run and ran long enough ago. Sessions outlive it."""
+        now = time.monotonic()
+        if self._front is not None or now < self._start_at:
+            return
+        self._start_at = now + RESTART_S
+        try:
+            self._front = _Front(self._listener, self._curve)
+        except OSError as error:
+            self._complain("ran_front_restarts_total", f"the RAN front cannot be started: {error}")
+            return
+        # A front numbers its connections anew.
+        self._starts = (int.from_bytes(self._starts, "big") + 1).to_bytes(4, "big")
+        self._poller.register(self._front.socket, select.POLLIN)
+
+    def _ended(self) -> None:
+        assert self._front is not None
+        self._poller.unregister(self._front.socket)
+        status = self._front.end()
+        self._front = None
+        self._complain(
+            "ran_front_restarts_total",
+            f"the RAN front has ended (status {status}), a peer may have made it: it is started anew",
+        )
+        self._start()
 
     def poll(self, timeout_s: float) -> list[Event]:
         """Waits for events for ``timeout_s`` at most, and takes those that are there, up to MAX_BATCH
@@ -121,7 +181,8 @@ class RanLink:
             events = protocol.take_events()
             if events or now >= deadline:
                 return events
-            wait_s = max(0.0, min(deadline, protocol.next_due) - now)
+            due = min(deadline, protocol.next_due, math.inf if self._front else self._start_at)
+            wait_s = max(0.0, due - now)
             self._poller.poll(math.ceil(wait_s * 1e3))
 
     def set_quota(self, cell_id: str, quotas: Quotas, bindings: Mapping[str, str], valid_for_s: float) -> int:
@@ -156,11 +217,10 @@ class RanLink:
 
     def close(self) -> None:
         """Closes the socket at once; what was not sent is dropped. Quotas end with their lease."""
-        self._socket.close(0)
-        if self._keys is not None:
-            self._keys.stop()
-            self._keys = None
-        self._context.destroy(0)
+        self._listener.close()
+        if self._front is not None:
+            self._front.end()
+            self._front = None
 
     def __enter__(self) -> RanLink:
         return self
@@ -168,36 +228,50 @@ class RanLink:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _drain(self) -> None:
-        receive, protocol, now = self._socket.recv_multipart, self._protocol, time.monotonic
+    def _receive(self) -> None:
+        """What the front has, up to MAX_BATCH packets."""
+        protocol, now = self._protocol, time.monotonic
+        self._start()
         for _ in range(self.MAX_BATCH):
-            try:
-                parts = receive(zmq.NOBLOCK)
-            except zmq.Again:
+            if self._front is None:
                 return
-            if len(parts) == 2:
-                protocol.receive(parts[0], parts[1], now())
+            try:
+                packet = self._front.socket.recv(MAX_PACKET)
+            except BlockingIOError:
+                return
+            except ConnectionError:
+                packet = b""
+            if not packet:
+                self._ended()
+                return
+            kind, number, owner, body = from_front(packet)
+            peer = self._starts + number
+            if kind == ran_front.MESSAGE:
+                protocol.receive(peer, body, now(), owner if self._curve else None)
             else:
-                protocol.malformed(parts[0], f"a message of {len(parts) - 1} frames")
+                self._note(kind, peer, body.decode(errors="replace"))
 
-    def _drain_with_owner(self) -> None:
-        for _ in range(self.MAX_BATCH):
-            try:
-                parts = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
-            except zmq.Again:
-                return
-            peer, body = parts[0].bytes, parts[-1]
-            if len(parts) == 2:
-                # Each message, not each connection: an identity can change hands (ROUTER_HANDOVER).
-                self._protocol.receive(peer, body.bytes, time.monotonic(), str(body.get("User-Id")))
-            else:
-                self._protocol.malformed(peer, f"a message of {len(parts) - 1} frames")
+    def _note(self, kind: int, peer: bytes, text: str) -> None:
+        if kind == ran_front.MALFORMED:
+            self._protocol.malformed(peer, text)
+        elif kind == ran_front.SEND_FAILED:
+            self._protocol.send_failed(peer, text)
+        elif kind == ran_front.KEY_REFUSED:
+            self._complain(
+                "ran_key_refused_total", f"a connection from {text} is refused: no cell has its key"
+            )
+        else:
+            self._complain(
+                "ran_handshake_failed_total",
+                "a connection has ended in its handshake: not ZMTP, no key, or another controller's key",
+            )
 
     def _flush(self) -> None:
         for peer, data in self._protocol.take_outgoing():
             try:
-                self._socket.send_multipart([peer, data], zmq.NOBLOCK)
-            except zmq.ZMQError as error:
-                if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
-                    raise
-                self._protocol.send_failed(peer, error.strerror)
+                if self._front is None or not peer.startswith(self._starts):
+                    raise ConnectionError("its connection has ended with the RAN front")
+                self._front.socket.send(to_peer(peer[len(self._starts) :], data))
+            except (BlockingIOError, ConnectionError) as error:
+                # The next poll finds out that the front has ended.
+                self._protocol.send_failed(peer, error.strerror or str(error))

@@ -18,18 +18,22 @@ from google.protobuf.message import DecodeError
 from controller.links import codec
 from controller.links.codec import BadReport, CellFacts
 from controller.links.counters import Complaints, Counters
-from wire import PROTOCOL_VERSION, ran_pb2
+from wire import MAX_RAN_MESSAGE_BYTES, PROTOCOL_VERSION, ran_pb2
 
 log = logging.getLogger(__name__)
 
-MAX_MESSAGE_BYTES = 32 * 1024
-"""A full MacReport of 64 UEs is below 16 KiB; what is larger is not of this contract."""
 RESEND_S = 0.1
 RESEND_MAX_S = 1.0
 HELLO_REQUEST_EVERY_S = 1.0
+SESSION_EVERY_S = 2.0
+SESSION_BURST = 4
+"""A cell gets so many sessions in a row, then one every SESSION_EVERY_S; a Hello beyond has no answer."""
+CHALLENGE_S = 0.5
+"""A second Hello of a connection that wants the cell of a live session decides, this long after its first."""
 MAX_SEQUENCE_GAP = 1 << 20
 _HISTORY = 64
 _MAX_STRANGERS = 4096
+_MAX_CHALLENGERS = 16
 
 Quotas = Mapping[str, tuple[int, int]]
 """Slice -> (UL, DL) PRBs; a slice that is not named has no quota."""
@@ -141,6 +145,7 @@ class _Cell:
     peer: bytes
     session: int
     last_message: float
+    challengers: dict[bytes, float] = field(default_factory=dict)
     report_sequence: int | None = None
     report_time_ns: int = 0
     sequence: int = 0
@@ -195,6 +200,8 @@ class RanProtocol:
         self._new_session = new_session
         self._cells: dict[str, _Cell] = {}
         self._by_peer: dict[bytes, _Cell] = {}
+        self._by_session: dict[int, _Cell] = {}
+        self._session_credit: dict[str, tuple[float, float]] = {}
         self._hello_requested: dict[bytes, float] = {}
         self._events: list[Event] = []
         self._outgoing: list[tuple[bytes, bytes]] = []
@@ -288,8 +295,8 @@ class RanProtocol:
         ``peer`` is the connection's identity, ``owner`` the cell whose key the connection proved (None
         where connections prove nothing).
         """
-        if len(data) > MAX_MESSAGE_BYTES:
-            self._malformed(peer, f"{len(data)} bytes, more than {MAX_MESSAGE_BYTES}")
+        if len(data) > MAX_RAN_MESSAGE_BYTES:
+            self._malformed(peer, f"{len(data)} bytes, more than {MAX_RAN_MESSAGE_BYTES}")
             return
         try:
             message = ran_pb2.GnbMessage.FromString(data)
@@ -374,26 +381,31 @@ class RanProtocol:
             self._reject(peer, agent_version, "ran_unknown_cell_total", f"cell {cell_id!r} is not known here")
             return
         cell = self._cells.get(cell_id)
-        if (
-            cell is None
-            or cell.peer != peer
-            or cell.facts != facts
-            or cell.report_sequence is not None
-            or cell.applied
-        ):
+        # A Hello that was repeated before the Welcome came gets the same session.
+        again = (
+            cell is not None
+            and cell.peer == peer
+            and cell.facts == facts
+            and cell.report_sequence is None
+            and not cell.applied
+        )
+        if cell is None or not again:
+            if cell is not None and cell.peer != peer and not self._yields(cell, peer, agent_version, now):
+                return
+            if not self._may_have_session(cell_id, now):
+                return
             if cell is not None:
-                taken_over = cell.peer != peer
-                if taken_over:
-                    self._complain("ran_takeovers_total", "another connection says it is this cell", cell_id)
-                self._lose(cell, "taken over by another connection" if taken_over else "said Hello again")
+                self._lose(
+                    cell, "taken over by another connection" if cell.peer != peer else "said Hello again"
+                )
             other = self._by_peer.get(peer)
             if other is not None:
                 self._lose(other, f"its connection now says that it is cell {cell_id}")
             cell = _Cell(facts, peer, self._new_session(), now)
             self._cells[cell_id] = self._by_peer[peer] = cell
+            self._by_session[cell.session] = cell
             self.counters.inc("ran_sessions_total", cell_id)
             self._events.append(CellJoined(cell_id, cell.session, facts))
-        # Else a Hello was repeated before the Welcome came: another session would only make more of them.
         cell.last_message = now
         self._schedule(cell)
         self._stranger(peer, now)
@@ -407,9 +419,57 @@ class RanProtocol:
             ),
         )
 
+    def _may_have_session(self, cell_id: str, now: float) -> bool:
+        """Takes one from the sessions that the cell may still have: each costs a line and a record."""
+        credit, since = self._session_credit.get(cell_id, (float(SESSION_BURST), now))
+        credit = min(SESSION_BURST, credit + (now - since) / SESSION_EVERY_S)
+        if credit < 1.0:
+            self._session_credit[cell_id] = credit, now
+            self._complain("ran_early_hellos_total", "another Hello, too soon after the last ones", cell_id)
+            return False
+        if len(self._session_credit) >= _MAX_STRANGERS:
+            self._session_credit.clear()
+        self._session_credit[cell_id] = credit - 1.0, now
+        return True
+
+    def _yields(self, cell: _Cell, peer: bytes, agent_version: int, now: float) -> bool:
+        """Whether another connection may have the cell of a live session.
+
+        Its first Hello has no answer: a gNB that was restarted repeats it, and nothing more has come from the
+        connection that it had before. Where something has, there are two of one name, and the first stays.
+        """
+        first = cell.challengers.get(peer)
+        if first is None or now - first < CHALLENGE_S:
+            if len(cell.challengers) >= _MAX_CHALLENGERS:
+                cell.challengers.clear()
+            cell.challengers.setdefault(peer, now)
+            self.counters.inc("ran_challenges_total", cell.facts.cell_id)
+            return False
+        if cell.last_message <= first:
+            self._complain(
+                "ran_takeovers_total",
+                "another connection is this cell, the first is silent",
+                cell.facts.cell_id,
+            )
+            return True
+        del cell.challengers[peer]
+        self._reject(
+            peer,
+            agent_version,
+            "ran_cell_in_use_total",
+            f"cell {cell.facts.cell_id!r} is in use: another gNB with this cell id is connected and is heard",
+            cell.facts.cell_id,
+        )
+        return False
+
     def _session(self, peer: bytes, session: int, now: float, owner: str | None) -> _Cell | None:
         """The cell of a live session; asks for a Hello where there is none."""
         cell = self._by_peer.get(peer)
+        moved = self._by_session.get(session) if cell is None else None
+        if moved is not None and owner in (None, moved.facts.cell_id):
+            # The same gNB over another connection: only it knows its session.
+            self._move(moved, peer)
+            cell = moved
         if cell is not None and owner is not None and owner != cell.facts.cell_id:
             self._complain("ran_wrong_key_total", f"a message with the key of cell {owner}", _id(cell))
             return None
@@ -424,6 +484,12 @@ class RanProtocol:
             self._reply(peer, hello_request=ran_pb2.HelloRequest(reason=why))
         return None
 
+    def _move(self, cell: _Cell, peer: bytes) -> None:
+        self.counters.inc("ran_reconnects_total", cell.facts.cell_id)
+        del self._by_peer[cell.peer]
+        cell.peer = peer
+        self._by_peer[peer] = cell
+
     def _stranger(self, peer: bytes, now: float) -> None:
         """Notes when a peer was last told to say Hello, or welcomed."""
         if len(self._hello_requested) >= _MAX_STRANGERS:
@@ -437,6 +503,7 @@ class RanProtocol:
     def _lose(self, cell: _Cell, why: str) -> None:
         del self._cells[cell.facts.cell_id]
         del self._by_peer[cell.peer]
+        del self._by_session[cell.session]
         self._hello_requested.pop(cell.peer, None)
         self._events.append(CellLost(cell.facts.cell_id, why))
 
@@ -493,6 +560,9 @@ class RanProtocol:
             return
         if sequence < cell.applied:
             self.counters.inc("ran_stale_applied_total", cell_id)
+            return
+        if sequence == cell.applied and not (message.lapsed and cell.in_force_known):
+            self.counters.inc("ran_repeated_applied_total", cell_id)
             return
         if message.lapsed:
             cell.in_force_known = False
@@ -663,10 +733,17 @@ COUNTERS: dict[str, str] = {
     "ran_unknown_cell_total": "Hellos refused: cell not configured",
     "ran_wrong_key_total": "Messages refused: the connection's key belongs to another cell",
     "ran_key_refused_total": "Connections refused: CURVE key not known",
+    "ran_handshake_failed_total": "Connections that ended in their handshake: not ZMTP, or not with our key",
+    "ran_front_restarts_total": "Restarts of the process to which gNBs connect",
     "ran_sessions_total": "Sessions opened",
     "ran_takeovers_total": "Sessions taken over by another connection",
+    "ran_challenges_total": "Hellos of a cell that has a live session over another connection",
+    "ran_cell_in_use_total": "Hellos refused: the cell has a session, and its gNB is heard",
+    "ran_early_hellos_total": "Hellos without an answer: the cell had too many sessions of late",
+    "ran_reconnects_total": "Sessions that went on over another connection",
     "ran_cells_lost_total": "Cells lost by silence",
     "ran_bad_applied_total": "Acknowledgements with impossible values",
+    "ran_repeated_applied_total": "Acknowledgements that say what was acknowledged before",
     "ran_stale_applied_total": "Acknowledgements of superseded quotas after a later one",
     "ran_quota_not_honoured_total": "Quotas acknowledged but not kept, by slice and direction",
     "ran_leases_lapsed_total": "Leases that lapsed at the gNB",

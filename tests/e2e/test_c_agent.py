@@ -14,6 +14,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ import zmq
 from controller.cli.ports import free_port
 from tests.e2e.harness import Testbed, until
 from tests.oai_patches.build import build_agent
+from tests.strangers import STRANGERS, Stranger
 from wire import PROTOCOL_VERSION, keys, ran_pb2
+from wire.security import CurveServer, curve_server
 
 QUOTA = (30, 20)
 START_S = 180.0  # the emulated cell may have to be compiled first
@@ -274,7 +277,11 @@ def test_curve_keeps_a_stranger_out(cells: list[str], tmp_path: Path) -> None:
         if "cell-2" in cells:
             until(lambda: gnb.counter("rejects"), "the rejection")
         else:
-            until(lambda: "no connection to" in gnb.log(), "the warning that nobody answers", START_S)
+            until(
+                lambda: "no answer from the controller" in gnb.log(),
+                "the warning that nobody answers",
+                START_S,
+            )
         assert gnb.counter("sessions") == 0 and gnb.quota() is None
     finally:
         gnb.close()
@@ -287,11 +294,13 @@ def test_curve_keeps_a_stranger_out(cells: list[str], tmp_path: Path) -> None:
 class ScriptedController:
     """A ROUTER that says what the test wants."""
 
-    def __init__(self) -> None:
-        self.address = f"tcp://127.0.0.1:{free_port()}"
+    def __init__(self, address: str = "", curve: CurveServer | None = None) -> None:
+        self.address = address or f"tcp://127.0.0.1:{free_port()}"
         self._context: zmq.Context[Any] = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.LINGER, 0)
+        if curve is not None:
+            curve.apply(self._socket)
         self._socket.bind(self.address)
         self._peer = b""
 
@@ -408,3 +417,30 @@ def test_a_flood_of_nonsense_delays_but_does_not_stop(gnb: Gnb, script: Scripted
     assert {u.slice for u in lapsed.use} >= {"ar"}
     until(lambda: gnb.counter("leases_lapsed"), "the count of the lapse")
     assert gnb.counter("malformed") > 10_000 and len(gnb.log()) < 20_000
+
+
+# ---- another program in the controller's place ----------------------------------------------------------
+
+
+def test_after_another_program_in_the_controllers_place_the_agent_joins(tmp_path: Path) -> None:
+    """libzmq gives a CURVE session up for good. The emulated gNB's part stands in its own tests."""
+    build_agent()
+    key_folder = tmp_path / "keys"
+    keys.create(key_folder, cells=["cell-1"])
+    gnbs: dict[str, Gnb] = {}
+    with ExitStack() as stack:
+        strangers = {name: stack.enter_context(Stranger(name)) for name in STRANGERS}
+        for name, stranger in strangers.items():
+            (tmp_path / name).mkdir()
+            gnbs[name] = ToyGnb(tmp_path / name)
+            gnbs[name].start(stranger.address, key_folder)
+            stack.callback(gnbs[name].close)
+        for stranger in strangers.values():
+            stranger.meet_one()
+            stranger.close()
+        for name, stranger in strangers.items():
+            right = ScriptedController(stranger.address, curve_server(key_folder))
+            stack.callback(right.close)
+            right.welcome(7)
+            assert right.hear("mac_report").session == 7, f"after {name}: {gnbs[name].log()}"
+        assert "connecting anew: is it there, is its key" in gnbs["wrong-key"].log()

@@ -19,7 +19,7 @@ from controller.links.ran_protocol import (
     RawReport,
 )
 from tests.links.test_codec import T0, hello, report
-from wire import PROTOCOL_VERSION, ran_pb2
+from wire import MAX_RAN_MESSAGE_BYTES, PROTOCOL_VERSION, ran_pb2
 
 LEASE_S = 3.0
 E = TypeVar("E")
@@ -182,10 +182,13 @@ def test_a_gnb_that_was_restarted_gets_a_new_session(bench: Bench) -> None:
     assert isinstance(lost, CellLost) and isinstance(joined, CellJoined)
 
 
-def test_the_newer_connection_takes_a_cell_over_and_the_old_one_is_asked_for_hello(bench: Bench) -> None:
+def test_a_restarted_gnb_has_its_cell_at_its_second_hello(bench: Bench) -> None:
     old = bench.join(peer=b"a")
     bench.report(old, 1)
     bench.protocol.take_events()
+    bench.send(b"b", hello=hello())
+    assert bench.replies() == []
+    bench.now += 1.0
     bench.send(b"b", hello=hello())
     new = bench.reply().welcome.session
     lost, joined = bench.protocol.take_events()
@@ -196,6 +199,76 @@ def test_the_newer_connection_takes_a_cell_over_and_the_old_one_is_asked_for_hel
     assert bench.reply().HasField("hello_request")
     bench.report(new, 1, peer=b"b")
     assert len(bench.events(RawReport)) == 1
+
+
+def test_of_two_gnbs_with_one_cell_id_the_first_stays_and_the_second_is_told_why(bench: Bench) -> None:
+    session = bench.join(peer=b"a")
+    reasons = []
+    for step in range(6000):
+        bench.now += 0.01
+        bench.report(session, step + 1)
+        if step % 100 == 0:
+            bench.send(b"b", hello=hello())
+        if step % 7 == 0:
+            bench.report(4711, step + 1, peer=b"b")
+        bench.protocol.tick(bench.now)
+        for peer, data in bench.protocol.take_outgoing():
+            message = ran_pb2.ControllerMessage.FromString(data)
+            assert peer == b"b" and not message.HasField("welcome")
+            if message.HasField("reject"):
+                reasons.append(message.reject.reason)
+    assert len(bench.events(RawReport)) == 6000
+    assert len(reasons) == 30 and all("cell 'cell-1' is in use" in reason for reason in reasons)
+    assert bench.count("ran_cell_in_use_total", "cell-1") == 30
+    assert bench.count("ran_sessions_total") == 1 and bench.count("ran_takeovers_total") == 0
+    # The first one ends: the second has the cell once that is seen.
+    bench.run(2.0)
+    bench.send(b"b", hello=hello())
+    assert bench.replies()[-1].HasField("welcome")
+
+
+def test_a_session_goes_on_over_another_connection(bench: Bench) -> None:
+    session = bench.join(peer=b"a")
+    bench.report(session, 1, peer=b"a")
+    bench.report(session, 2, peer=b"b")
+    assert [e.message.sequence for e in bench.events(RawReport)] == [1, 2]
+    bench.protocol.set_quota("cell-1", {"ar": (10, 5)}, {}, 10, bench.now)
+    ((peer, _),) = bench.protocol.take_outgoing()
+    assert peer == b"b" and bench.count("ran_reconnects_total", "cell-1") == 1
+
+
+def test_another_cells_key_takes_no_session_with_it(bench: Bench) -> None:
+    bench.send(hello=hello(), owner="cell-1")
+    session = bench.reply().welcome.session
+    bench.protocol.take_events()
+    message = report()
+    message.session, message.sequence, message.time_ns = session, 1, T0
+    bench.send(b"b", mac_report=message, owner="cell-2")
+    assert bench.events(RawReport) == [] and bench.count("ran_reconnects_total") == 0
+
+
+def test_a_flood_of_hellos_gives_few_sessions_and_harms_no_other_cell(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = bench.join("cell-2", peer=b"z")
+    session = bench.join(peer=b"a")
+    for reports in range(1, 5001):
+        bench.now += 0.002
+        bench.send(hello=hello())
+        for reply in bench.replies():
+            if reply.HasField("welcome"):
+                session = reply.welcome.session
+        bench.report(session, 1)
+        bench.report(other, reports, peer=b"z")
+    events = bench.protocol.take_events()
+    assert sum(isinstance(e, RawReport) and e.cell_id == "cell-2" for e in events) == 5000
+    joined = sum(isinstance(e, CellJoined) for e in events)
+    assert joined == sum(isinstance(e, CellLost) for e in events) <= 4 + 10 / ran_protocol.SESSION_EVERY_S
+    assert bench.count("ran_early_hellos_total", "cell-1") > 4900
+    assert len(caplog.records) < 20
+    bench.now += ran_protocol.SESSION_EVERY_S
+    bench.send(hello=hello())
+    assert bench.reply().HasField("welcome")
 
 
 def test_a_connection_that_becomes_another_cell_leaves_the_first(bench: Bench) -> None:
@@ -275,7 +348,7 @@ def test_time_going_backwards_is_dropped_and_counted_and_the_cell_goes_on(bench:
     ids=["empty", "noise", "truncated hello", "truncated report", "unknown body", "oversized"],
 )
 def test_malformed_messages_are_counted_and_the_link_goes_on(bench: Bench, data: bytes) -> None:
-    assert len(data) < 1000 or len(data) > ran_protocol.MAX_MESSAGE_BYTES
+    assert len(data) < 1000 or len(data) > MAX_RAN_MESSAGE_BYTES
     session = bench.join()
     bench.raw(data)
     bench.raw(data, peer=b"stranger")
@@ -295,7 +368,7 @@ def test_the_largest_report_of_the_contract_is_not_oversized() -> None:
         for state in (ue.ul, ue.dl):
             state.mcs, state.mcs_table, state.layers, state.bler = 28, 3, 4, 0.5
             state.queued_bytes = state.lc_bytes = state.prb_slots = big
-    assert ran_pb2.GnbMessage(mac_report=message).ByteSize() < ran_protocol.MAX_MESSAGE_BYTES
+    assert ran_pb2.GnbMessage(mac_report=message).ByteSize() < MAX_RAN_MESSAGE_BYTES
 
 
 def test_strangers_do_not_fill_the_memory(bench: Bench) -> None:
@@ -566,12 +639,21 @@ def test_lost_acknowledgements_of_equal_quotas_leave_the_interval_certain(bench:
     assert event == QuotaNotHonoured("cell-1", "ar", "ul", 30, 45, 1)
 
 
-def test_a_repeated_acknowledgement_is_not_judged_twice(bench: Bench) -> None:
+def test_a_repeated_acknowledgement_is_counted_alone(bench: Bench) -> None:
     session = bench.join()
     acknowledged(bench, session, {"ar": (90, 10)})
     sequence = acknowledged(bench, session, {"ar": (30, 10)}, use={("ar", UL): 90})
-    bench.applied(session, sequence, {"ar": (30, 10)}, use={("ar", UL): 90})
-    assert [e.first for e in bench.events(QuotaApplied)] == [True, True, False]
+    bench.applied(session, sequence, {"ar": (99, 10)})
+    assert isinstance(bench.protocol.take_events()[0], QuotaApplied)
+    for _ in range(100):
+        bench.applied(session, sequence, {"ar": (30, 10)}, use={("ar", UL): 90})
+        bench.applied(session, sequence, {"ar": (99, 10)})
+    assert bench.protocol.take_events() == []
+    assert bench.count("ran_repeated_applied_total", "cell-1") == 201
+    for _ in range(100):
+        bench.applied(session, sequence, {}, lapsed=True)
+        bench.applied(session, sequence, {"ar": (30, 10)})
+    assert bench.events(LeaseLapsed) == [LeaseLapsed("cell-1")]
 
 
 def test_a_lapsed_lease_is_told_and_its_interval_not_judged(bench: Bench) -> None:

@@ -9,7 +9,7 @@ from wire import ran_pb2
 
 COUNTERS = (
     *("sessions", "hellos", "rejects", "hello_requests", "quotas", "releases", "leases_lapsed"),
-    *("acks_superseded", "malformed", "wrong_session", "old_sequence", "repeated_sequence"),
+    *("reconnects", "acks_superseded", "malformed", "wrong_session", "old_sequence", "repeated_sequence"),
     *("refused_quotas", "refused_welcomes", "uses_left_out"),
 )
 TDD = ran_pb2.TddPattern(period_slots=5, dl_slots=1, dl_symbols=10, ul_symbols=2, ul_slots=3)
@@ -48,8 +48,17 @@ class PyLink:
         if self.agent.pending is not None:
             self.agent.not_enforceable("as the script says")
 
+    def not_sent(self, now: int) -> None:
+        self.agent.not_sent(now / 1e9)
+
+    def reconnect(self, now: int) -> bool:
+        return self.agent.reconnect(now / 1e9)
+
     def report(self, report: ran_pb2.MacReport) -> bytes | None:
-        return self.agent.report(report)
+        data = self.agent.report(report)
+        if data is not None:
+            self.agent.report_sent()
+        return data
 
     def state(self) -> dict[str, Any]:
         agent = self.agent

@@ -51,6 +51,13 @@ class Both:
         self.c("refuse")
         self.py.refuse()
 
+    def not_sent(self) -> None:
+        self.c("not_sent", self.now)
+        self.py.not_sent(self.now)
+
+    def reconnect(self) -> None:
+        assert self.c.json("reconnect", self.now) == self.py.reconnect(self.now)
+
     def report(self) -> None:
         mine = self.c.message("report", 1, 2, 3)
         assert mine == self.py.report(ran_pb2.MacReport(frame=1, slot=2, time_ns=3))
@@ -151,7 +158,7 @@ def steps(rng: random.Random, both: Both, n: int) -> Iterator[dict[str, object]]
         state = both.compare()
         yield state
         session = int(str(state["session"])) or rng.randrange(1, 4)
-        match rng.choices(range(7), weights=[8, 4, 4, 4, 1, 1, 2])[0]:
+        match rng.choices(range(9), weights=[8, 4, 4, 4, 1, 1, 2, 1, 2])[0]:
             case 0:
                 sequence = rng.choice([sequence + 1, sequence + 1, sequence, rng.randrange(4), sequence + 9])
                 both.receive(some_message(rng, session, sequence))
@@ -171,6 +178,10 @@ def steps(rng: random.Random, both: Both, n: int) -> Iterator[dict[str, object]]
                 # A zero byte in a name is more than C can hold (test_vectors says what it does then).
                 if b"\0" not in data:
                     both.receive(data)
+            case 7:
+                both.not_sent()
+            case 8:
+                both.reconnect()
 
 
 @pytest.mark.parametrize("seed", range(40))

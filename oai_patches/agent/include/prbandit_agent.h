@@ -148,7 +148,7 @@ PRBANDIT_API void prbandit_widened(prbandit_agent *agent, prbandit_direction dir
 /* ---- counters, for the log and for tests ----------------------------------------------------------------- */
 
 typedef struct {
-  uint64_t sessions, hellos, rejects, hello_requests, quotas, releases, leases_lapsed;
+  uint64_t sessions, hellos, rejects, hello_requests, reconnects, quotas, releases, leases_lapsed;
   uint64_t reports_sent, reports_dropped, acks_superseded;
   uint64_t malformed, wrong_session, old_sequence, repeated_sequence, refused_quotas, refused_welcomes;
   uint64_t widened, ues_left_out, uses_left_out;

@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <zmq.h>
 
 #include "config.h"
@@ -17,7 +16,6 @@ enum {
   TICK_URGENT_MS = 1,  /* while the scheduler's receipt is awaited: it cannot wake this thread */
   MAX_RECEIVED = 64    /* messages taken before timers and reports have their turn */
 };
-static const int64_t UNCONNECTED_WARNING = 5 * NS_PER_S;
 
 struct prbandit_agent {
   hot_side hot;
@@ -38,8 +36,6 @@ struct prbandit_agent {
   uint64_t planned;  /* id of the link_enforce that the last plan carries out */
   use_ledger ledger;
   uint64_t unsent_reports, widened_logged;
-  int64_t unconnected_since;
-  uint64_t unconnected;
   prbandit_ran_GnbMessage report;
   link_message message;
 };
@@ -48,16 +44,6 @@ struct prbandit_agent {
 
 static bool set_option(void *socket, int option, int value) {
   return zmq_setsockopt(socket, option, &value, sizeof value) == 0;
-}
-
-static bool set_identity(void *socket, const char *cell_id) {
-  /* One identity for a run lets a session survive a reconnection; the random part keeps it from others. */
-  uint64_t random;
-  char identity[PRBANDIT_CELL_ID_SIZE + 20];
-  if (getrandom(&random, sizeof random, 0) != sizeof random)
-    return false;
-  int n = snprintf(identity, sizeof identity, "%s/%016" PRIx64, cell_id, random);
-  return zmq_setsockopt(socket, ZMQ_ROUTING_ID, identity, (size_t)n) == 0;
 }
 
 static bool set_keys(void *socket, const prbandit_config *c) {
@@ -73,11 +59,14 @@ static bool open_socket(prbandit_agent *a) {
   a->socket = a->context ? zmq_socket(a->context, ZMQ_DEALER) : NULL;
   void *s = a->socket;
   return s && set_option(s, ZMQ_LINGER, 0) && set_option(s, ZMQ_IMMEDIATE, 1) && set_option(s, ZMQ_SNDHWM, 100) &&
-         set_option(s, ZMQ_RCVHWM, 100) && set_option(s, ZMQ_HEARTBEAT_IVL, 1000) &&
-         set_option(s, ZMQ_HEARTBEAT_TIMEOUT, 3000) && set_option(s, ZMQ_HEARTBEAT_TTL, 3000) &&
+         set_option(s, ZMQ_RCVHWM, 100) &&
+         /* Not ZMQ's heartbeats: their timer aborts where it meets a broken connection whose pipe is full. */
+         set_option(s, ZMQ_TCP_KEEPALIVE, 1) && set_option(s, ZMQ_TCP_KEEPALIVE_IDLE, 2) &&
+         set_option(s, ZMQ_TCP_KEEPALIVE_INTVL, 1) && set_option(s, ZMQ_TCP_KEEPALIVE_CNT, 3) &&
+         set_option(s, ZMQ_TCP_MAXRT, 5000) &&
          set_option(s, ZMQ_RECONNECT_IVL, 100) && set_option(s, ZMQ_RECONNECT_IVL_MAX, 1000) &&
          zmq_setsockopt(s, ZMQ_MAXMSGSIZE, &(int64_t){MAX_MESSAGE_SIZE}, sizeof(int64_t)) == 0 &&
-         set_identity(s, c->cell_id) && (!strchr(c->endpoint, '[') || set_option(s, ZMQ_IPV6, 1)) &&
+         (!strchr(c->endpoint, '[') || set_option(s, ZMQ_IPV6, 1)) &&
          set_keys(s, c) && zmq_connect(s, c->endpoint) == 0;
 }
 
@@ -88,28 +77,24 @@ static void close_socket(prbandit_agent *a) {
     zmq_ctx_term(a->context);
 }
 
-static void note_unconnected(prbandit_agent *a, int64_t now) {
-  if (!a->unconnected_since)
-    a->unconnected_since = now;
-  if (now - a->unconnected_since < UNCONNECTED_WARNING)
-    return;
-  a->unconnected_since = now;
-  if (log_due(++a->unconnected))
-    log_line(&a->log, LOG_WARNING, "cell %s: no connection to %s: is the controller there%s?", a->config.cell_id,
-             a->config.endpoint, a->config.curve_secret[0] ? ", does it know this cell's key" : "");
-}
-
 static void send_control(prbandit_agent *a, int64_t now) {
   const uint8_t *data;
   size_t size;
   while ((size = link_to_send(&a->link, &data)) != 0) {
     if (zmq_send(a->socket, data, size, ZMQ_DONTWAIT) < 0) {
-      note_unconnected(a, now);
+      link_not_sent(&a->link, now);
       return;
     }
-    a->unconnected_since = 0;
     link_sent(&a->link, now);
   }
+}
+
+static void reconnect(prbandit_agent *a, int64_t now) {
+  if (!link_reconnect(&a->link, now))
+    return;
+  zmq_disconnect(a->socket, a->config.endpoint);
+  if (zmq_connect(a->socket, a->config.endpoint) != 0)
+    log_line(&a->log, LOG_ERROR, "cell %s: %s: %s", a->config.cell_id, a->config.endpoint, zmq_strerror(zmq_errno()));
 }
 
 /* One message, of all its frames. False where there is none. */
@@ -165,7 +150,7 @@ static void take_receipt(prbandit_agent *a) {
     a->ledger.n = 0;
 }
 
-static void send_report(prbandit_agent *a) {
+static void send_report(prbandit_agent *a, int64_t now) {
   unsigned period = a->link.session ? a->link.report_period_ms : 0;
   atomic_store_explicit(&a->hot.report_period_ms, period, memory_order_relaxed);
   const snapshot *s = hot_snapshot(&a->hot);
@@ -173,10 +158,13 @@ static void send_report(prbandit_agent *a) {
     return;
   report_fill(&a->report, s, &a->config, &a->bound);
   size_t size = link_report(&a->link, &a->report, &a->message);
-  if (size && zmq_send(a->socket, a->message.data, size, ZMQ_DONTWAIT) >= 0)
+  if (size && zmq_send(a->socket, a->message.data, size, ZMQ_DONTWAIT) >= 0) {
     a->link.counters.reports_sent++;
-  else
+    link_report_sent(&a->link);
+  } else {
     a->unsent_reports++;
+    link_not_sent(&a->link, now);
+  }
 }
 
 static void publish_counters(prbandit_agent *a) {
@@ -214,7 +202,8 @@ static void *run(void *argument) {
     take_receipt(a);
     plan_pending(a);
     send_control(a, now);
-    send_report(a);
+    send_report(a, now);
+    reconnect(a, now);
     publish_counters(a);
     zmq_pollitem_t item = {.socket = a->socket, .events = ZMQ_POLLIN};
     if (zmq_poll(&item, 1, a->link.pending.id ? TICK_URGENT_MS : TICK_MS) > 0)

@@ -10,6 +10,7 @@
 
 enum { MIN_REPORT_PERIOD_MS = 10, MAX_REPORT_PERIOD_MS = 200 };
 static const int64_t HELLO_TIMEOUT = 1 * NS_PER_S, HELLO_BACKOFF = 5 * NS_PER_S, REJECT_RETRY = 10 * NS_PER_S;
+static const int64_t RECONNECT = 5 * NS_PER_S;
 
 void link_init(ran_link *link, const prbandit_ran_Hello *cell, const logger *log) {
   memset(link, 0, sizeof *link);
@@ -67,6 +68,36 @@ void link_sent(ran_link *link, int64_t now) {
     link->acks.first = (link->acks.first + 1) % MAX_PENDING_ACKS;
     link->acks.n--;
   }
+  link_report_sent(link);
+}
+
+void link_not_sent(ran_link *link, int64_t now) {
+  if (!link->silent) {
+    link->silent = true;
+    link->silent_since = now;
+  }
+}
+
+void link_report_sent(ran_link *link) {
+  /* Without a session only an answer shows that the controller is there. */
+  if (link->session)
+    link->silent = false;
+}
+
+bool link_reconnect(ran_link *link, int64_t now) {
+  if (!link->silent || now - link->silent_since < RECONNECT)
+    return false;
+  link->silent_since = now;
+  if (!link->session) {
+    link->hello.wait = HELLO_TIMEOUT;
+    link->hello.due = now;
+  }
+  if (log_due(++link->counters.reconnects))
+    log_line(&link->log, LOG_WARNING,
+             "cell %s: no answer from the controller for %d s, connecting anew: is it there, is its key the one"
+             " that this agent has, does it know the key of this cell? (reconnects: %" PRIu64 ")",
+             link->cell.cell_id, (int)(RECONNECT / NS_PER_S), link->counters.reconnects);
+  return true;
 }
 
 size_t link_report(ran_link *link, prbandit_ran_GnbMessage *report, link_message *out) {
@@ -156,8 +187,10 @@ static void say_hello(ran_link *link) {
 }
 
 void link_tick(ran_link *link, int64_t now) {
-  if (!link->session && !link->hello.waiting && now >= link->hello.due)
+  if (!link->session && !link->hello.waiting && now >= link->hello.due) {
     say_hello(link);
+    link_not_sent(link, now);
+  }
   if (link->lease.held && now >= link->lease.ends) {
     link->lease.held = false;
     link->counters.leases_lapsed++;
@@ -322,6 +355,8 @@ void link_receive(ran_link *link, const uint8_t *data, size_t size, int64_t now)
     IGNORE(link, malformed, "message of %zu bytes", size);
     return;
   }
+  if (d.message.which_body)
+    link->silent = false;
   switch (d.message.which_body) {
   case prbandit_ran_ControllerMessage_welcome_tag: on_welcome(link, &d.message.body.welcome, now); break;
   case prbandit_ran_ControllerMessage_reject_tag: on_reject(link, &d.message.body.reject, now); break;

@@ -3,8 +3,9 @@
  *
  * The owner passes what arrived to link_receive() and calls link_tick() often; puts `pending` in force, if
  * there is one, and says so with link_enforced(), or with link_not_enforceable() why not; sends what
- * link_to_send() gives for as long as the socket takes it, each confirmed with link_sent(); and sends what
- * link_report() gives at once, or drops it. */
+ * link_to_send() gives for as long as the socket takes it, each confirmed with link_sent(); sends what
+ * link_report() gives at once, with link_report_sent(), or drops it; says with link_not_sent() that the socket
+ * took a message not; and makes the connection anew where link_reconnect() says so. */
 #ifndef PRBANDIT_LINK_H
 #define PRBANDIT_LINK_H
 
@@ -66,6 +67,8 @@ typedef struct {
   /* The rest is its own. */
   uint64_t enforce_id, last_sequence, reports;
   int64_t logged_session, logged_lapse;
+  bool silent; /* a Hello is not answered or the socket takes nothing, since then */
+  int64_t silent_since;
   struct {
     bool waiting;
     int64_t due, wait;
@@ -86,6 +89,12 @@ void link_receive(ran_link *link, const uint8_t *data, size_t size, int64_t now)
 /* Size of the next message that must not be dropped, 0: none. */
 size_t link_to_send(const ran_link *link, const uint8_t **data);
 void link_sent(ran_link *link, int64_t now);
+void link_report_sent(ran_link *link);
+void link_not_sent(ran_link *link, int64_t now);
+
+/* Whether the connection is to be made anew, now: libzmq never retries one whose CURVE handshake was answered by
+ * something else, and does not say so. */
+bool link_reconnect(ran_link *link, int64_t now);
 
 /* Gives a report its session and sequence and encodes it; 0 without a session. */
 size_t link_report(ran_link *link, prbandit_ran_GnbMessage *report, link_message *out);

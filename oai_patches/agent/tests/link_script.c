@@ -73,6 +73,7 @@ static void print_counters(void) {
 #define COUNTER(name) printf("%s\"" #name "\":%" PRIu64, first++ ? "," : "{", c->name)
   int first = 0;
   COUNTER(sessions), COUNTER(hellos), COUNTER(rejects), COUNTER(hello_requests), COUNTER(quotas), COUNTER(releases);
+  COUNTER(reconnects);
   COUNTER(leases_lapsed), COUNTER(acks_superseded), COUNTER(malformed), COUNTER(wrong_session);
   COUNTER(old_sequence), COUNTER(repeated_sequence), COUNTER(refused_quotas), COUNTER(refused_welcomes);
   COUNTER(uses_left_out);
@@ -240,7 +241,10 @@ static void report(void) {
   shot.time_ns = number();
   report_fill(&message, &shot, &config, &link_.in_force);
   shot.n = 0;
-  print_hex(encoded.data, link_report(&link_, &message, &encoded));
+  size_t n = link_report(&link_, &message, &encoded);
+  if (n)
+    link_report_sent(&link_);
+  print_hex(encoded.data, n);
 }
 
 static void plan_(void) {
@@ -287,6 +291,11 @@ int main(void) {
       print_hex(out, n);
       if (n)
         link_sent(&link_, (int64_t)number());
+    } else if (strcmp(command, "not_sent") == 0) {
+      link_not_sent(&link_, (int64_t)number());
+      printf("-");
+    } else if (strcmp(command, "reconnect") == 0) {
+      printf(link_reconnect(&link_, (int64_t)number()) ? "true" : "false");
     } else if (strcmp(command, "enforced") == 0) {
       enforced();
     } else if (strcmp(command, "refuse") == 0) {

@@ -239,6 +239,26 @@ static void test_a_controller_that_vanishes_and_returns(void) {
   prbandit_stop(agent);
 }
 
+/* libzmq's heartbeats would abort the gNB: their timer meets a broken connection whose pipe is full. */
+static void test_a_hung_agent_thread_and_a_controller_that_says_much_and_ends(void) {
+  begin();
+  CHECK(hear(REPORT, &m, 5000));
+  atomic_store(&hung, false);
+  atomic_store(&hang, true);
+  for (int i = 0; i < 2000; i++)
+    tell((from_controller){1, {0xff}});
+  while (!atomic_load(&hung))
+    usleep(1000);
+  usleep(300000);
+  close_router();
+  usleep(3500000);
+  bind_router();
+  atomic_store(&hang, false);
+  CHECK(hear(REPORT, &m, 10000));
+  CHECK(counters().malformed >= 100 && counters().sessions == 1);
+  prbandit_stop(agent);
+}
+
 static void test_odd_frames_are_counted(void) {
   begin();
   CHECK(hear(REPORT, &m, 5000));
@@ -273,6 +293,7 @@ int main(void) {
   test_a_receipt_of_a_superseded_quota_does_not_acknowledge_its_successor();
   test_a_hung_agent_thread_keeps_no_quota_past_its_lease();
   test_a_controller_that_vanishes_and_returns();
+  test_a_hung_agent_thread_and_a_controller_that_says_much_and_ends();
   test_odd_frames_are_counted();
   test_a_bad_start_gives_the_reason();
   close_router();

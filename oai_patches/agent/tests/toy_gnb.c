@@ -217,7 +217,7 @@ static void print_line(void) {
   }
   printf("}, \"ran\": {");
 #define COUNTER(name) printf("\"" #name "\": %" PRIu64 ", ", c.name)
-  COUNTER(sessions), COUNTER(hellos), COUNTER(rejects), COUNTER(hello_requests), COUNTER(quotas), COUNTER(releases);
+  COUNTER(sessions), COUNTER(hellos), COUNTER(rejects), COUNTER(hello_requests), COUNTER(reconnects), COUNTER(quotas), COUNTER(releases);
   COUNTER(leases_lapsed), COUNTER(reports_sent), COUNTER(reports_dropped), COUNTER(acks_superseded);
   COUNTER(malformed), COUNTER(wrong_session), COUNTER(old_sequence), COUNTER(repeated_sequence);
   COUNTER(refused_quotas), COUNTER(refused_welcomes), COUNTER(widened), COUNTER(ues_left_out);

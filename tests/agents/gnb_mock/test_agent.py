@@ -104,6 +104,48 @@ def test_a_hello_that_the_socket_does_not_take_is_kept_and_its_timer_starts_when
     assert len(drain(ran)) == 1
 
 
+def reconnects(ran: RanAgent, seconds: int, takes: bool) -> list[int]:
+    """At which seconds the connection is to be made anew, with a socket that takes everything or nothing."""
+    made = []
+    for now in range(seconds):
+        ran.tick(now)
+        if takes:
+            drain(ran, now)
+            if ran.report(ran_pb2.MacReport()) is not None:
+                ran.report_sent()
+        else:
+            ran.not_sent(now)
+        if ran.reconnect(now):
+            made.append(now)
+    return made
+
+
+@pytest.mark.parametrize("takes", [True, False])
+def test_without_an_answer_the_connection_is_made_anew_every_five_seconds(takes: bool):
+    ran = agent()
+    assert reconnects(ran, 17, takes) == [5, 10, 15]
+    assert ran.counters["reconnects"] == 3
+    assert ran.counters["hellos"] > (3 if takes else 0)
+
+
+def test_a_connection_that_carries_reports_stays_though_the_controller_says_nothing():
+    assert reconnects(in_session(), 100, takes=True) == []
+
+
+def test_a_session_whose_reports_are_not_taken_gets_a_new_connection_and_lives_on():
+    ran = in_session()
+    assert reconnects(ran, 12, takes=False) == [5, 10]
+    assert ran.session == 7
+
+
+def test_after_a_reject_the_connection_stays():
+    ran = agent()
+    ran.tick(0)
+    drain(ran)
+    receive(ran, 4, reject=ran_pb2.Reject(reason="no"))
+    assert reconnects(ran, 15, takes=True) == []
+
+
 def test_reports_wait_for_a_welcome_and_count_within_the_session():
     ran = agent()
     assert ran.report(ran_pb2.MacReport()) is None

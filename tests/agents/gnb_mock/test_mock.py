@@ -17,6 +17,7 @@ from agents.gnb_mock import mock as mock_module
 from agents.gnb_mock.mock import ClockChange, GnbMock, QuotaChange, replay
 from agents.gpu.emulated import EmulatedGpu
 from agents.gpu.service import serve
+from tests.strangers import STRANGERS, Stranger
 from wire import PROTOCOL_VERSION, keys, qos_pb2, qos_pb2_grpc, ran_pb2, security
 
 DEADLINE_S = 60.0
@@ -454,3 +455,19 @@ def test_every_link_runs_under_keys(tmp_path: Path):
     controller.close()
     edge.close()
     server.stop(0).wait()
+
+
+@pytest.mark.parametrize("name", STRANGERS)
+def test_after_another_program_in_the_controllers_place_it_joins(name: str, tmp_path: Path):
+    keys.create(tmp_path, cells=["cell-1"])
+    with Stranger(name) as stranger:
+        gnb = GnbMock(SPEC, 3, ran_address=stranger.address, curve=security.curve_client(tmp_path, "cell-1"))
+        gnb._agent._reconnect_s = 1.0
+        with gnb:
+            stranger.meet_one()
+            stranger.close()
+            controller = Controller(int(stranger.address.rpartition(":")[2]), security.curve_server(tmp_path))
+            try:
+                controller.pump(lambda: bool(controller.reports))
+            finally:
+                controller.close()

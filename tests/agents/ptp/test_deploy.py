@@ -115,7 +115,7 @@ def test_the_agents_unit_runs_a_command_that_the_cli_takes_without_root() -> Non
     assert (str(full["phc"]), full["grandmaster"]) == ("/dev/ptp0", True)
     unit = settings(AGENT)
     assert unit["User"] == "prbandit" and unit["CapabilityBoundingSet"] == ""
-    assert unit["NoNewPrivileges"] == "yes" and unit["Restart"] == "always"
+    assert unit["NoNewPrivileges"] == "yes" and unit["Restart"] == "always" and unit["MemoryMax"]
     assert unit["Type"] == "notify" and unit["WatchdogSec"] == "20"
     # ptp4l must see the socket that it answers to.
     assert unit["RuntimeDirectory"] and unit["PrivateTmp"] == "yes"
