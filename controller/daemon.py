@@ -6,7 +6,6 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +38,7 @@ from controller.links.ran_protocol import (
 from controller.store.models import ModelStore
 from controller.store.recorder import AsyncRunStore
 from controller.store.run import DATABASE_FILE, Retention, RunStore
-from wire.security import SERVER_OPTIONS, Tls, curve_server, grpc_server_add
+from wire.security import Tls, curve_server, grpc_server_add
 
 _IDLE_POLL_S = 0.05
 _FIRST_DECISION_S = 1.0
@@ -207,8 +206,7 @@ class Daemon:
         )
 
     def _qos_server(self, address: str, tls: Tls | None) -> grpc.Server:
-        server = grpc.server(ThreadPoolExecutor(self.config.links.qos.max_hosts + 1), options=SERVER_OPTIONS)
-        self._ingest.add_to(server)
+        server = self._ingest.server()
         grpc_server_add(server, address, tls, setting="links.qos.address", missing="security.keys")
         return server
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import zmq
 
-from wire.security import ROLES, KeyFileError, Tls, curve_file, read_key_file
+from wire.roles import ROLES
+from wire.security import KeyFileError, Tls, curve_file, read_key_file
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -26,7 +27,7 @@ def create(
 ) -> list[Path]:
     """Writes what is missing in ``folder`` and returns the new files; never touches an existing one.
 
-    A certificate authority, a certificate for each role of :data:`wire.security.ROLES` (valid ``days``
+    A certificate authority, a certificate for each role of :data:`wire.roles.ROLES` (valid ``days``
     days for ``hosts``, localhost and the role's own name), and CURVE pairs of the controller and of each
     of ``cells``. Private files have mode 0600.
 

@@ -7,8 +7,7 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent import futures
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import Any, NoReturn
 
@@ -33,6 +32,7 @@ from agents.gpu.keeper import ClockKeeper, Held, TooLate
 from agents.gpu.leases import TooManyHolders
 from agents.stopping import on_stop_signal
 from wire import PROTOCOL_VERSION, edge_pb2, edge_pb2_grpc, security
+from wire.serving import Guard
 
 log = logging.getLogger(__name__)
 
@@ -244,13 +244,17 @@ class EmulatedGpuService(edge_pb2_grpc.EmulatedGpuServicer):
 def _refuse(
     counters: Counter[str], context: grpc.ServicerContext, code: grpc.StatusCode, why: str
 ) -> NoReturn:
+    _count_refused(counters, code, f"{context.peer()}: {why}")
+    context.abort(code, why)
+    raise AssertionError("abort returned")
+
+
+def _count_refused(counters: Counter[str], code: grpc.StatusCode, text: str) -> None:
     name = f"refused_{code.name.lower()}"
     counters[name] += 1
     if counters[name] & (counters[name] - 1) == 0:
         # Every power of two: a caller that errs for hours must not fill the disk.
-        log.warning("%s: %s (%s: %d)", context.peer(), why, name, counters[name])
-    context.abort(code, why)
-    raise AssertionError("abort returned")
+        log.warning("%s (%s: %d)", text, name, counters[name])
 
 
 class EdgeAgent:
@@ -267,6 +271,7 @@ class EdgeAgent:
         max_calls: int,
         setting: str,
         missing: str,
+        guard_options: Mapping[str, Any] | None = None,
         **keeper_options: Any,
     ) -> None:
         self._keeper = ClockKeeper(devices, missing_gpus, **keeper_options)
@@ -275,22 +280,26 @@ class EdgeAgent:
         self._stop = threading.Event()
         self._closed = False
         self._left: tuple[str, ...] = ()
-        self._server = grpc.server(
-            futures.ThreadPoolExecutor(max_watchers + max_calls, thread_name_prefix="edge"),
-            maximum_concurrent_rpcs=max_watchers + 4 * max_calls,
-            options=security.SERVER_OPTIONS,
+        self._guarded: Counter[str] = Counter()
+        guard = Guard(
+            lambda code, text: _count_refused(self._guarded, code, text),
+            streams=max_watchers,
+            calls=max_calls,
+            **(guard_options or {}),
         )
-        edge_pb2_grpc.add_EdgeServicer_to_server(self._service, self._server)
+        self._server = guard.server("edge")
+        services = edge_pb2.DESCRIPTOR.services_by_name
+        guard.add(self._server, services["Edge"], self._service)
         if any(isinstance(d, EmulatedGpu) for d in devices):
-            edge_pb2_grpc.add_EmulatedGpuServicer_to_server(self._emulated, self._server)
+            guard.add(self._server, services["EmulatedGpu"], self._emulated)
         self.port = security.grpc_server_add(self._server, address, tls, setting=setting, missing=missing)
 
     @property
     def counters(self) -> dict[str, int]:
         """Everything counted so far: locks, releases, lapsed leases, errors by name, refused calls."""
         total: Counter[str] = Counter()
-        for part in (self._keeper, self._service, self._emulated):
-            total.update(part.counters.copy())
+        for part in (self._keeper.counters, self._service.counters, self._emulated.counters, self._guarded):
+            total.update(part.copy())
         return dict(total)
 
     @property
@@ -365,7 +374,7 @@ def serve(
     backend: str | Sequence[GpuDevice] = "emulated",
     gpus: Sequence[str] = (),
     max_watchers: int = 16,
-    max_calls: int = 8,
+    max_calls: int = 32,
     setting: str = "--address",
     missing: str = "--keys",
     **keeper_options: Any,

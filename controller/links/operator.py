@@ -8,7 +8,6 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent import futures
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, NoReturn, Protocol
@@ -16,8 +15,10 @@ from typing import Any, NoReturn, Protocol
 import grpc
 from google.protobuf.message import Message
 
-from controller.links.counters import Complaints, Counters
+from controller.links.counters import Complaints, Counters, guard_counters, guard_refusals
 from wire import PROTOCOL_VERSION, operator_pb2, operator_pb2_grpc, security
+from wire.roles import CONTROLLER
+from wire.serving import Guard
 
 log = logging.getLogger(__name__)
 
@@ -26,10 +27,9 @@ SUBSCRIBER_QUEUE = 64
 MAX_NAME_BYTES = 64
 MAX_OPTIONS_BYTES = 4096
 """The YAML of a SetOptions."""
-COMMANDERS = frozenset({"operator", "controller"})
-"""Roles whose certificate may change something; the others of the testbed may look."""
 
 COUNTERS: dict[str, str] = {
+    **guard_counters("operator"),
     "operator_version_mismatch_total": "Clients refused: other protocol version",
     "operator_refused_total": "Commands refused: unknown cell, slice, mode or option, impossible value",
     "operator_errors_total": "Calls that failed inside the controller",
@@ -37,8 +37,6 @@ COUNTERS: dict[str, str] = {
     "operator_decisions_dropped_total": "Decisions that a slow subscriber lost, oldest first",
 }
 """Help text of every counter of this link; each has the label ``cell``, empty where it is not known."""
-
-_CALLS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,11 +343,6 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
         command: Callable[[], str],
     ) -> operator_pb2.CommandResult:
         name = type(request).__name__.removesuffix("Request")
-        shown = context.auth_context().get("x509_common_name", ())
-        if shown and shown[0].decode() not in COMMANDERS:
-            text = f"{name}: the certificate of {shown[0].decode()!r} may look and not command"
-            self._complain("operator_refused_total", f"{context.peer()}: {text}")
-            _abort(context, grpc.StatusCode.PERMISSION_DENIED, text)
         try:
             for field, value in request.ListFields():
                 bound = MAX_OPTIONS_BYTES if field.name == "yaml" else MAX_NAME_BYTES
@@ -380,7 +373,7 @@ class OperatorServer:
 
     Counts into the broadcaster's counters. Raises what :func:`wire.security.grpc_server_add` raises:
     InsecureAddress beyond loopback without ``tls``, KeyFileError, OSError. ``port`` is the one that it
-    listens on.
+    listens on; ``guard_options`` are those of :class:`wire.serving.Guard`.
     """
 
     def __init__(
@@ -392,17 +385,17 @@ class OperatorServer:
         *,
         setting: str = "links.operator.address",
         missing: str = "security.keys",
+        **guard_options: Any,
     ) -> None:
         self._broadcaster = broadcaster
-        service = OperatorService(target, broadcaster)
-        threads = broadcaster.max_subscribers + _CALLS
-        self._server = grpc.server(
-            futures.ThreadPoolExecutor(threads, thread_name_prefix="operator"),
-            # One watcher too many has to find a free thread, to be told so.
-            maximum_concurrent_rpcs=threads,
-            options=security.SERVER_OPTIONS,
+        guard = Guard(
+            guard_refusals("operator", Complaints(broadcaster.counters, log)),
+            streams=broadcaster.max_subscribers,
+            **guard_options,
         )
-        operator_pb2_grpc.add_OperatorServicer_to_server(service, self._server)
+        self._server = guard.server("operator")
+        service = operator_pb2.DESCRIPTOR.services_by_name["Operator"]
+        guard.add(self._server, service, OperatorService(target, broadcaster))
         self.port = security.grpc_server_add(self._server, address, tls, setting=setting, missing=missing)
 
     def start(self) -> None:
@@ -472,7 +465,9 @@ class OperatorClient:
         self._client = client
         self._timeout_s = timeout_s
         self._tls, self._missing = tls, missing
-        self._channel = security.grpc_channel(address, tls, setting=setting, missing=missing)
+        self._channel = security.grpc_channel(
+            address, tls, server_role=CONTROLLER, setting=setting, missing=missing
+        )
         self._stub = operator_pb2_grpc.OperatorStub(self._channel)
         self.controller_version = ""
 

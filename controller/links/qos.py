@@ -30,14 +30,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Generic, NoReturn, TypeVar
 
 import grpc
-from google.protobuf.message import DecodeError
 
 from controller.core.clocks import ClockBoard, ClockFault, Moment
 from controller.core.collector import MAX_AHEAD_NS, MAX_BEHIND_NS
 from controller.core.observation import Flow
 from controller.links import codec
 from controller.links.codec import BadMessage, ClockReport, FlowEnd, FrameBatch, SampleBatch, SettingsApplied
-from controller.links.counters import Complaints, Counters
+from controller.links.counters import Complaints, Counters, guard_counters, guard_refusals
 from wire import PROTOCOL_VERSION, qos_pb2
 from wire.definitions.bounds import (
     MAX_CELL_ID,
@@ -46,6 +45,7 @@ from wire.definitions.bounds import (
     MAX_SETTINGS_LEASE_MS,
     check_settings,
 )
+from wire.serving import Guard
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +58,7 @@ MAX_RECENT = 4096
 """Samples messages of a flow that are remembered, to know one that comes twice."""
 
 COUNTERS: dict[str, str] = {
+    **guard_counters("qos"),
     "qos_streams_total": "Streams of hosts that were accepted",
     "qos_version_mismatch_total": "Streams refused: other protocol version",
     "qos_stream_refused_total": "Streams refused: no Hello, unknown cell or too many",
@@ -197,14 +198,6 @@ class QosQueue:
         return self._frames.rows
 
 
-def parse(data: bytes) -> qos_pb2.QosMessage | None:
-    """A QosMessage, or None for bytes that are none: the servicer refuses it and the stream goes on."""
-    try:
-        return qos_pb2.QosMessage.FromString(data)
-    except DecodeError:
-        return None
-
-
 def read_clocks() -> Moment:
     """Now."""
     return Moment(time.time_ns(), time.monotonic_ns())
@@ -310,13 +303,14 @@ class QosIngest:
         tables: takes ``(cell id, flow)`` and returns the tables of samples that the flow's service declares,
             name -> number of columns; raises ValueError where there is none. Asked at every Samples message.
             None: no flow has samples.
-        max_streams: hosts at a time; each takes a thread of the server's pool.
+        max_streams: hosts' streams at a time; each takes a thread of the server's pool.
         clock_bound_ns: frames behind which a clock's offset is beyond it count for the round trip alone.
         clock_stale_s: and those behind which a host has told of its clock, but not for so long.
         clock_hosts: the edge's host, and others that every frame passes: their clocks must be told of and be
             good for any frame to be synchronised. Empty: see :class:`ClockBoard`.
         resend_s: settings that are not answered for so long are sent once more.
         clock: reads both clocks.
+        guard_options: those of :class:`wire.serving.Guard`.
     """
 
     def __init__(
@@ -333,6 +327,7 @@ class QosIngest:
         resend_s: float = 0.5,
         counters: Counters | None = None,
         clock: Callable[[], Moment] = read_clocks,
+        **guard_options: Any,
     ) -> None:
         self._sink = sink
         self._expected = None if expected_cells is None else frozenset(expected_cells)
@@ -346,6 +341,8 @@ class QosIngest:
         self._boards: dict[str, ClockBoard] = {}
         self.counters = counters or Counters()
         self._complain = Complaints(self.counters, log)
+        refused = guard_refusals("qos", self._complain)
+        self._guard = Guard(refused, streams=max_streams, **guard_options)
         self._clock = clock
         self._lock = threading.Lock()
         self._streams = 0
@@ -355,20 +352,17 @@ class QosIngest:
         self._settings: dict[str, dict[str, _Settings]] = {}
 
     def add_to(self, server: grpc.Server) -> None:
-        """Registers the service; unlike the generated helper, bytes that cannot be parsed do not end a
-        stream."""
-        handler = grpc.stream_stream_rpc_method_handler(
-            self.Publish,
-            request_deserializer=lambda data: (parse(data),),
-            response_serializer=qos_pb2.QosNotice.SerializeToString,
-        )
-        service = qos_pb2.DESCRIPTOR.services_by_name["QosIngest"].full_name
-        server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler(service, {"Publish": handler}),)
-        )
+        """Registers the service, behind a guard of its own."""
+        self._guard.add(server, qos_pb2.DESCRIPTOR.services_by_name["QosIngest"], self)
+
+    def server(self) -> grpc.Server:
+        """A server for the service alone."""
+        server = self._guard.server("qos")
+        self.add_to(server)
+        return server
 
     def Publish(
-        self, requests: Iterator[tuple[qos_pb2.QosMessage | None]], context: grpc.ServicerContext
+        self, requests: Iterator[qos_pb2.QosMessage | None], context: grpc.ServicerContext
     ) -> Iterator[qos_pb2.QosNotice]:
         """One host's stream."""
         with self._lock:
@@ -388,16 +382,15 @@ class QosIngest:
                 self._streams -= 1
 
     def _serve(
-        self, requests: Iterator[tuple[qos_pb2.QosMessage | None]], context: grpc.ServicerContext
+        self, requests: Iterator[qos_pb2.QosMessage | None], context: grpc.ServicerContext
     ) -> Iterator[qos_pb2.QosNotice]:
-        first = next(requests, (None,))[0]
-        hello = self._hello(first, context)
+        hello = self._hello(next(requests, None), context)
         cell_id = hello.cell_id
         stream = _Stream(hello, next(self._numbers), context.peer())
         self.counters.inc("qos_streams_total", cell_id)
         try:
             yield qos_pb2.QosNotice(kind=qos_pb2.ACCEPTED, protocol_version=PROTOCOL_VERSION)
-            for (message,) in requests:
+            for message in requests:
                 reason = self._take(stream, message)
                 if reason:
                     yield qos_pb2.QosNotice(

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from wire import keys
-from wire.security import ROLES, KeyFileError
+from wire.roles import ROLES
+from wire.security import KeyFileError
 
 x509 = pytest.importorskip("cryptography.x509", reason="cryptography is not installed")
 
