@@ -23,6 +23,7 @@ from controller.links import codec
 from controller.links.codec import BadMessage
 from controller.links.counters import Complaints, Counters
 from wire import PROTOCOL_VERSION, edge_pb2, edge_pb2_grpc
+from wire.roles import EDGE_AGENT
 from wire.security import Tls, grpc_channel
 
 log = logging.getLogger(__name__)
@@ -204,7 +205,7 @@ class EdgeLink:
         self._lock_deadline_s = min(2.0, max(0.5, lease_s / 3))
         self._period_ms = watch_period_ms
         self._stale_s = max(2.0, 5 * watch_period_ms / 1e3)
-        self._channel = grpc_channel(address, tls, setting=setting, missing=missing)
+        self._channel = grpc_channel(address, tls, server_role=EDGE_AGENT, setting=setting, missing=missing)
         self._stub: Any = edge_pb2_grpc.EdgeStub(self._channel)
         self._condition = threading.Condition()
         # All below is guarded by the condition's lock.
