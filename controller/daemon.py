@@ -253,6 +253,7 @@ class Daemon:
             cell.id,
             report_age=lambda: None if live.reported is None else time.monotonic() - live.reported,
             lease_remaining=lambda: max(0.0, (live.leased_until or 0.0) - time.monotonic()),
+            clocks=lambda: self._ingest.clocks(cell.id),
         )
         return live
 
@@ -440,6 +441,7 @@ class Daemon:
             edge_connected=bool(live.edge and live.edge.connected),
             sm_mhz=sample.message.sm_mhz if sample else 0,
             active_flows=cell.active_flows,
+            clocks=self._ingest.clocks(cell.cell_id),
         )
 
 

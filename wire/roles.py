@@ -58,6 +58,10 @@ class Identity(NamedTuple):
     role: str
     host: str = ""
 
+    @property
+    def common_name(self) -> str:
+        return f"{self.role}@{self.host}" if self.host else self.role
+
 
 def identity(common_name: str) -> Identity:
     """The identity of a certificate."""

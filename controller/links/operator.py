@@ -8,13 +8,14 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Any, NoReturn, Protocol
 
 import grpc
 from google.protobuf.message import Message
 
+from controller.core.clocks import KnownClock
 from controller.links.counters import Complaints, Counters, guard_counters, guard_refusals
 from wire import PROTOCOL_VERSION, operator_pb2, operator_pb2_grpc, security
 from wire.roles import CONTROLLER
@@ -54,6 +55,7 @@ class CellStatus:
     edge_connected: bool = False
     sm_mhz: int = 0
     active_flows: int = 0
+    clocks: Sequence[KnownClock] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +246,7 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
                     edge_connected=c.edge_connected,
                     sm_mhz=c.sm_mhz,
                     active_flows=c.active_flows,
+                    clocks=[operator_pb2.ClockState(**asdict(clock)) for clock in c.clocks],
                 )
                 for c in state.cells
             ],
@@ -502,6 +505,13 @@ class OperatorClient:
         cells = []
         for cell in state.cells:
             status = {f.name: getattr(cell, f.name) for f in cell.DESCRIPTOR.fields}
+            status["clocks"] = [
+                {
+                    f.name: getattr(clock, f.name) if not f.has_presence or clock.HasField(f.name) else None
+                    for f in clock.DESCRIPTOR.fields
+                }
+                for clock in cell.clocks
+            ]
             status["last"] = json.loads(cell.last.json) if cell.HasField("last") else None
             cells.append(status)
         return {**{f.name: getattr(state, f.name) for f in state.DESCRIPTOR.fields}, "cells": cells}

@@ -31,7 +31,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 import grpc
 
-from controller.core.clocks import ClockBoard, ClockFault, Moment
+from controller.core.clocks import ClockBoard, ClockFault, KnownClock, Moment
 from controller.core.collector import MAX_AHEAD_NS, MAX_BEHIND_NS
 from controller.core.observation import Flow
 from controller.links import codec
@@ -45,7 +45,8 @@ from wire.definitions.bounds import (
     MAX_SETTINGS_LEASE_MS,
     check_settings,
 )
-from wire.serving import Guard
+from wire.roles import CLOCK_STREAM, PTP_AGENT, TELLS_EDGE_CLOCK, Identity, clock_host
+from wire.serving import Guard, caller
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +75,7 @@ COUNTERS: dict[str, str] = {
     "qos_settings_resent_total": "Settings sent once more because they were not answered; messages",
     "qos_settings_applied_total": "Answers to settings that were taken",
     "qos_settings_refused_total": "Answers to settings that an application refused",
+    "qos_denied_total": "Calls and messages refused: not for the certificate's role, or of another host",
     "qos_clock_out_of_bound_total": "Clock reports with an offset beyond the bound",
     "qos_clock_unusable_total": "Clock reports of a clock that cannot be used, whatever the reason",
     "qos_clock_reports_dropped_total": "Clock reports dropped because a later one of that host came",
@@ -198,6 +200,17 @@ class QosQueue:
         return self._frames.rows
 
 
+def _not_its_own(host: str, shown: Identity | None) -> str:
+    """Why a stream with this certificate does not speak for a host, or nothing."""
+    if shown is None:
+        return ""
+    if shown.host and shown.host != clock_host(host):
+        return f"the certificate is of host {shown.host!r}"
+    if host.startswith(CLOCK_STREAM) and shown.role not in TELLS_EDGE_CLOCK:
+        return f"{CLOCK_STREAM} is not for the role {shown.role!r}"
+    return ""
+
+
 def read_clocks() -> Moment:
     """Now."""
     return Moment(time.time_ns(), time.monotonic_ns())
@@ -210,6 +223,8 @@ class _Stream:
     hello: qos_pb2.QosHello
     number: int
     peer: str = ""
+    identity: Identity | None = None
+    """Of its certificate; None without TLS."""
     ended: bool = False
     settings: dict[str, _Settings] = field(default_factory=dict)
     """Flow -> settings that are for this stream."""
@@ -386,7 +401,7 @@ class QosIngest:
     ) -> Iterator[qos_pb2.QosNotice]:
         hello = self._hello(next(requests, None), context)
         cell_id = hello.cell_id
-        stream = _Stream(hello, next(self._numbers), context.peer())
+        stream = _Stream(hello, next(self._numbers), context.peer(), caller(context))
         self.counters.inc("qos_streams_total", cell_id)
         try:
             yield qos_pb2.QosNotice(kind=qos_pb2.ACCEPTED, protocol_version=PROTOCOL_VERSION)
@@ -434,6 +449,13 @@ class QosIngest:
                 "qos_stream_refused_total",
                 f"QosHello: host {hello.host[:32]!r} is empty or longer than {MAX_FLOW_NAME} bytes",
             )
+        if why := _not_its_own(hello.host, caller(context)):
+            self._abort(
+                context,
+                grpc.StatusCode.PERMISSION_DENIED,
+                "qos_denied_total",
+                f"QosHello: host {hello.host!r}: {why}",
+            )
         known = hello.cell_id and len(hello.cell_id.encode()) <= MAX_CELL_ID
         if not known or (self._expected is not None and hello.cell_id not in self._expected):
             self._abort(
@@ -461,6 +483,9 @@ class QosIngest:
                 raise BadMessage(
                     "not a QosMessage" if message is None else "a QosMessage without a body known here"
                 )
+            if body != "clock" and stream.identity is not None and stream.identity.role == PTP_AGENT:
+                counter = "qos_denied_total"
+                raise BadMessage(f"{body}: the role {PTP_AGENT!r} tells of clocks alone")
             if body == "frames":
                 now = self._clock()
                 fault = self._clock_fault(hello, now)
@@ -504,9 +529,16 @@ class QosIngest:
                     self._board(cell_id).flow_ended(end.flow)
             elif body == "clock":
                 clock = codec.open_clock_status(message.clock)
+                if clock.host != clock_host(hello.host):
+                    counter = "qos_denied_total"
+                    raise BadMessage(
+                        f"ClockStatus of host {clock.host!r}: this is a stream of {hello.host!r},"
+                        " which tells of its own clock alone"
+                    )
+                own = stream.identity is not None and stream.identity.role not in TELLS_EDGE_CLOCK
                 with self._lock:
                     board = self._board(cell_id)
-                    clock = board.take(clock, self._clock())
+                    clock = board.take(clock, self._clock(), own=own)
                 if board.beyond_bound(clock):
                     self.counters.inc("qos_clock_out_of_bound_total", cell_id)
                 if clock.fault:
@@ -725,6 +757,11 @@ class QosIngest:
             )
         else:
             self.counters.inc("qos_settings_applied_total", cell_id)
+
+    def clocks(self, cell_id: str) -> tuple[KnownClock, ...]:
+        """What is known of the clocks of a cell's hosts now; any thread may ask."""
+        with self._lock:
+            return self._board(cell_id).known(self._clock())
 
     def _board(self, cell_id: str) -> ClockBoard:
         """The clocks of a cell. Holds the lock."""

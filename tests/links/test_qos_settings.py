@@ -56,6 +56,7 @@ class Stream:
         hello = qos_pb2.QosHello(
             host=host, cell_id="cell-1", instance=instance, clocks_synchronised=synchronised
         )
+        self.host = host
         self._ingest = bench.ingest
         self._stream = _Stream(hello, next(self._ingest._numbers))
 
@@ -69,7 +70,8 @@ class Stream:
     def settings(self, **body: Any) -> list[tuple[int, int, dict[str, dict[str, tuple[float, ...]]]]]:
         """(sequence, lease, settings) of each SetSettings that a message brings."""
         opened = []
-        for notice in self.send(**body or {"clock": CLOCK}):
+        own = {"clock": qos_pb2.ClockStatus(host=self.host, ptp_state="SLAVE", time_ns=T0)}
+        for notice in self.send(**body or own):
             assert notice.kind == qos_pb2.SETTINGS, notice
             message = notice.settings
             values = {f.flow: {s.name: tuple(s.values) for s in f.settings} for f in message.flows}
