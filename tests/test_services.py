@@ -6,7 +6,7 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,26 @@ from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor
 
 from agents.gpu.service import EdgeAgent, serve
+from agents.links.edge import EdgeFollower
+from agents.links.qos import QosPublisher
+from controller.links import qos
 from controller.links.counters import Counters
-from controller.links.operator import Broadcaster, OperatorServer
+from controller.links.edge import EdgeLink
+from controller.links.operator import Broadcaster, OperatorClient, OperatorError, OperatorServer
 from controller.links.qos import QosIngest
 from tests.links.test_operator import Target
 from wire import PROTOCOL_VERSION, edge_pb2, operator_pb2, qos_pb2
-from wire.security import Tls, grpc_channel, grpc_server_add
+from wire import keys as wire_keys
+from wire.roles import CONTROLLER, EDGE_AGENT, GNB_MOCK, OPERATOR, PTP_AGENT, ROLES
+from wire.roles import METHODS as PERMITTED
+from wire.security import (
+    CHANNEL_OPTIONS,
+    Tls,
+    channel_credentials,
+    grpc_channel,
+    grpc_server_add,
+    server_role_options,
+)
 
 PATIENCE_S = 60.0
 GARBAGE = b"\xff\xff\xff\xff\x00 no message"
@@ -36,6 +50,13 @@ METHODS: dict[str, MethodDescriptor] = {
 }
 SERVERS = {"prbandit.edge": "edge", "prbandit.operator": "operator", "prbandit.qos": "qos"}
 
+OWN_ROLES = {"edge": EDGE_AGENT, "operator": CONTROLLER, "qos": CONTROLLER}
+
+
+def server_of(method: str) -> str:
+    """The server of a method."""
+    return SERVERS[method[1:].rpartition("/")[0].rpartition(".")[0]]
+
 
 def until(condition: Callable[[], Any]) -> None:
     end = time.monotonic() + PATIENCE_S
@@ -45,24 +66,27 @@ def until(condition: Callable[[], Any]) -> None:
 
 
 class Servers:
-    """The three servers; ``ports`` by name."""
+    """The three servers; ``ports`` by name. ``shows``: server -> role of its certificate, where it is not its
+    own."""
 
-    def __init__(self, keys: Path | None = None, **guard: float) -> None:
-        def tls(role: str) -> Tls | None:
-            return Tls(keys, role) if keys else None
+    def __init__(
+        self, keys: Path | None = None, shows: Mapping[str, str] | None = None, **guard: float
+    ) -> None:
+        def tls(server: str) -> Tls | None:
+            return Tls(keys, {**OWN_ROLES, **(shows or {})}[server]) if keys else None
 
         self.counters = Counters()
         self.target = Target()
-        self.edge: EdgeAgent = serve("127.0.0.1:0", tls=tls("edge-agent"), guard_options=guard)
+        self.edge: EdgeAgent = serve("127.0.0.1:0", tls=tls("edge"), guard_options=guard)
         self.operator = OperatorServer(
-            "127.0.0.1:0", tls("controller"), self.target, Broadcaster(self.counters), **guard
+            "127.0.0.1:0", tls("operator"), self.target, Broadcaster(self.counters), **guard
         )
         self.ingest = QosIngest(lambda cell, item: None, counters=self.counters, **guard)
         self.qos = self.ingest.server()
         self.ports = {
             "edge": self.edge.port,
             "operator": self.operator.port,
-            "qos": grpc_server_add(self.qos, "127.0.0.1:0", tls("controller")),
+            "qos": grpc_server_add(self.qos, "127.0.0.1:0", tls("qos")),
         }
         for server in (self.edge, self.operator, self.qos):
             server.start()
@@ -71,11 +95,11 @@ class Servers:
         return grpc_channel(f"127.0.0.1:{self.port(method)}", None)
 
     def port(self, method: str) -> int:
-        return self.ports[SERVERS[method[1:].rpartition("/")[0].rpartition(".")[0]]]
+        return self.ports[server_of(method)]
 
     def refused(self, method: str, code: grpc.StatusCode, kind: str) -> int:
         """What was counted of one kind of refusals by the server of a method."""
-        name = SERVERS[method[1:].rpartition("/")[0].rpartition(".")[0]]
+        name = server_of(method)
         if name == "edge":
             return self.edge.counters.get(f"refused_{code.name.lower()}", 0)
         return self.counters.get(f"{name}_{kind}_total")
@@ -169,7 +193,8 @@ def served(channel: grpc.Channel, method: str) -> grpc.StatusCode:
 
 
 def test_every_method_is_known_here() -> None:
-    assert HONEST.keys() == METHODS.keys()
+    assert HONEST.keys() == METHODS.keys() == PERMITTED.keys()
+    assert all(roles <= set(ROLES) for roles in PERMITTED.values())
     for method, request in HONEST.items():
         kind = message_factory.GetMessageClass(METHODS[method].input_type)
         assert type(request) is kind
@@ -214,3 +239,179 @@ def test_bytes_that_do_not_parse_are_refused_counted_and_leave_nothing(
         assert served(channel, method) is grpc.StatusCode.OK
     assert not any(record.exc_info for record in caplog.records)
     assert 1 <= len(caplog.records) < 20
+
+
+# ---- roles -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("cryptography", reason="keys need the extra 'keys'")
+    folder = tmp_path_factory.mktemp("keys")
+    wire_keys.create(folder, cells=["cell-1"], agents=[f"{PTP_AGENT}@edge-1", f"{GNB_MOCK}@ue-1"], days=2)
+    # A certificate of our authority that is of no role.
+    wire_keys._certificates(folder, ["nobody"], (), 2)
+    wire_keys.create(folder / "stranger", cells=[], days=2)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def secure(folder: Path) -> Iterator[Servers]:
+    servers = Servers(folder)
+    yield servers
+    servers.close()
+
+
+def channel_to(servers: Servers, server: str, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:
+    address = f"127.0.0.1:{servers.ports[server]}"
+    if credentials is None:
+        return grpc.insecure_channel(address, CHANNEL_OPTIONS)
+    options = (*CHANNEL_OPTIONS, *server_role_options(OWN_ROLES[server]))
+    return grpc.secure_channel(address, credentials, options)
+
+
+@pytest.mark.parametrize("server", OWN_ROLES)
+@pytest.mark.parametrize("shown", [*ROLES, "nobody", "stranger", "no certificate", "no TLS"])
+def test_each_method_is_for_its_roles_alone(secure: Servers, folder: Path, shown: str, server: str) -> None:
+    credentials: grpc.ChannelCredentials | None
+    match shown:
+        case "no TLS":
+            credentials = None
+        case "no certificate":
+            credentials = grpc.ssl_channel_credentials((folder / "ca.crt").read_bytes())
+        case "stranger":
+            ca = (folder / "ca.crt").read_bytes()
+            _, certificate, key = Tls(folder / "stranger", CONTROLLER).read()
+            credentials = grpc.ssl_channel_credentials(ca, key, certificate)
+        case _:
+            credentials = channel_credentials(folder, shown)
+    outside = shown in ("stranger", "no certificate", "no TLS")
+    with channel_to(secure, server, credentials) as channel:
+        for method, roles in PERMITTED.items():
+            if server_of(method) != server:
+                continue
+            refused = secure.refused(method, grpc.StatusCode.PERMISSION_DENIED, "denied")
+            ends = served(channel, method)
+            if outside:
+                assert ends is grpc.StatusCode.UNAVAILABLE, method
+            elif shown in roles:
+                assert ends is grpc.StatusCode.OK, method
+            else:
+                assert ends is grpc.StatusCode.PERMISSION_DENIED, method
+                after = secure.refused(method, grpc.StatusCode.PERMISSION_DENIED, "denied")
+                assert after == refused + 1
+
+
+@pytest.mark.parametrize("server", ROLES)
+@pytest.mark.parametrize("client", [EDGE_AGENT, CONTROLLER])
+def test_a_client_takes_a_server_of_its_role_alone(
+    make: Callable[..., Servers], folder: Path, client: str, server: str
+) -> None:
+    servers = make(folder, {"operator": server})
+    with grpc_channel(
+        f"127.0.0.1:{servers.ports['operator']}", Tls(folder, OPERATOR), server_role=client
+    ) as channel:
+        ends = served(channel, "/prbandit.operator.Operator/Hello")
+    assert ends is (grpc.StatusCode.OK if client == server else grpc.StatusCode.UNAVAILABLE)
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_no_link_takes_another_role_for_its_server(
+    make: Callable[..., Servers], folder: Path, right: bool
+) -> None:
+    wrong = {"edge": GNB_MOCK, "operator": EDGE_AGENT, "qos": GNB_MOCK}
+    servers = make(folder, {} if right else wrong)
+    to = {name: f"127.0.0.1:{port}" for name, port in servers.ports.items()}
+    link = EdgeLink(to["edge"], Tls(folder, CONTROLLER), holder="cell-1", lease_s=3.0)
+    follower = EdgeFollower(to["edge"], Tls(folder, GNB_MOCK), holder="gnb-mock")
+    publisher = QosPublisher(to["qos"], Tls(folder, GNB_MOCK), cell_id="cell-1", host="ue-1")
+    for each in (link, follower, publisher):
+        each.start()
+    try:
+        with OperatorClient(to["operator"], Tls(folder, OPERATOR)) as client:
+            if right:
+                assert client.state()["cells"]
+                until(lambda: link.connected and follower.connected and publisher.connected)
+                return
+            with pytest.raises(OperatorError, match="no controller answers there"):
+                client.state()
+        until(lambda: link.counters.get("edge_unavailable_total"))
+        until(lambda: follower.counters["streams_ended"] and publisher.counters["streams_ended"])
+        assert not (link.connected or follower.connected or publisher.connected)
+    finally:
+        for each in (link, follower, publisher):
+            each.close()
+
+
+def test_a_lock_is_its_certificates_and_no_other_one_ends_it(secure: Servers, folder: Path) -> None:
+    wire_keys.create(folder, cells=[], agents=[f"{CONTROLLER}@b"], days=2)
+    method = "/prbandit.edge.Edge/{}Clocks"
+    lock = edge_pb2.LockClocksRequest(holder="cell-1", mhz=900, lease_ms=10_000)
+    release = edge_pb2.ReleaseClocksRequest(holder="cell-1")
+
+    def locked(name: str, kind: str, request: Any) -> int:
+        with channel_to(secure, "edge", channel_credentials(folder, name)) as channel:
+            answer = Call(channel, method.format(kind))(request.SerializeToString()).result()
+            return int(edge_pb2.ClockLock.FromString(answer).wanted_mhz)
+
+    assert locked(CONTROLLER, "Lock", lock) == 900
+    assert locked(f"{CONTROLLER}@b", "Release", release) == 900
+    assert locked(CONTROLLER, "Release", release) == 0
+
+
+# ---- a stream speaks for its own host ----------------------------------------------------------------------
+
+
+def publish(channel: grpc.Channel, host: str, *bodies: Any) -> list[str]:
+    """What a stream of a host is told: "" for what is accepted, else why it was refused."""
+    hello = qos_pb2.QosHello(
+        protocol_version=PROTOCOL_VERSION, host=host, cell_id="cell-1", clocks_synchronised=True
+    )
+    messages = [qos_pb2.QosMessage(hello=hello), *bodies]
+    call = Call(channel, "/prbandit.qos.QosIngest/Publish")(*(m.SerializeToString() for m in messages))
+    try:
+        return [qos_pb2.QosNotice.FromString(notice).reason for notice in call]
+    except grpc.RpcError as error:
+        assert isinstance(error, grpc.Call)
+        return [f"{error.code().name}: {error.details()}"]
+
+
+def clock(host: str, state: str = "SLAVE") -> qos_pb2.QosMessage:
+    status = qos_pb2.ClockStatus(host=host, ptp_state=state, time_ns=time.time_ns())
+    return qos_pb2.QosMessage(clock=status)
+
+
+def test_a_certificate_of_one_host_speaks_for_that_host_alone(secure: Servers, folder: Path) -> None:
+    for name, host, accepted in (
+        (f"{PTP_AGENT}@edge-1", "ptp@edge-1", True),
+        (f"{PTP_AGENT}@edge-1", "ptp@edge-2", False),
+        (f"{GNB_MOCK}@ue-1", "ue-1", True),
+        (f"{GNB_MOCK}@ue-1", "ue-2", False),
+        (GNB_MOCK, "ue-2", True),
+        (GNB_MOCK, "ptp@ue-2", False),
+    ):
+        with channel_to(secure, "qos", channel_credentials(folder, name)) as channel:
+            answers = publish(channel, host)
+        assert answers == [""] if accepted else answers[0].startswith("PERMISSION_DENIED: QosHello: host"), (
+            name,
+            host,
+            answers,
+        )
+
+
+def test_who_may_tell_of_a_clock_is_a_matter_of_role(secure: Servers, folder: Path) -> None:
+    with channel_to(secure, "qos", channel_credentials(folder, PTP_AGENT)) as channel:
+        assert publish(channel, "ptp@edge", clock("edge")) == [""]
+        start = qos_pb2.QosMessage(flow_start=qos_pb2.FlowStart(flow="f", ue_id="u", slice="ar", time_ns=1))
+        accepted, refused = publish(channel, "ptp@edge", start)
+        assert accepted == "" and refused == "flow_start: the role 'ptp-agent' tells of clocks alone"
+    with channel_to(secure, "qos", channel_credentials(folder, GNB_MOCK)) as channel:
+        # Its own clock, and not that of which a PTP agent tells, nor another host's.
+        assert publish(channel, "ue-2", clock("ue-2", "NONE")) == [""]
+        assert "its PTP agent tells of that clock" in publish(channel, "edge", clock("edge", "NONE"))[1]
+        assert "which tells of its own clock alone" in publish(channel, "ue-2", clock("edge"))[1]
+    known = {c.host: c for c in secure.ingest.clocks("cell-1")}
+    assert known["edge"].fault == "" and known["ue-2"].fault == "ue-2: PTP state NONE"
+    # What a UE's host says of its clock is nobody else's fault.
+    board = secure.ingest._boards["cell-1"]
+    assert board.fault("ue-1", qos.read_clocks()) is None

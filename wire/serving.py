@@ -59,7 +59,7 @@ def peer_of(context: grpc.ServicerContext) -> str:
     peer = context.peer()
     address, _, _ = peer.rpartition(":")
     shown = caller(context)
-    name = "" if shown is None else "@".join(filter(None, shown))
+    name = "" if shown is None else shown.common_name
     place = peer if is_loopback(address.replace("%5B", "[").replace("%5D", "]")) else address
     return f"{name} {place}"
 
