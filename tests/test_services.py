@@ -37,6 +37,7 @@ from wire.security import (
     grpc_server_add,
     server_role_options,
 )
+from wire.serving import share
 
 PATIENCE_S = 60.0
 GARBAGE = b"\xff\xff\xff\xff\x00 no message"
@@ -239,6 +240,81 @@ def test_bytes_that_do_not_parse_are_refused_counted_and_leave_nothing(
         assert served(channel, method) is grpc.StatusCode.OK
     assert not any(record.exc_info for record in caplog.records)
     assert 1 <= len(caplog.records) < 20
+
+
+# ---- silent calls, and too many ----------------------------------------------------------------------------
+
+
+def own_connection(servers: Servers, method: str) -> grpc.Channel:
+    """A channel that shares its connection with no other."""
+    options = (*CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1))
+    return grpc.insecure_channel(f"127.0.0.1:{servers.port(method)}", options)
+
+
+ONE_OF_EACH = [
+    "/prbandit.edge.Edge/Hello",
+    "/prbandit.edge.Edge/WatchGpu",
+    "/prbandit.operator.Operator/SetMode",
+    "/prbandit.operator.Operator/WatchDecisions",
+    "/prbandit.qos.QosIngest/Publish",
+]
+
+
+@pytest.mark.parametrize("method", ONE_OF_EACH)
+def test_silent_calls_shut_nobody_out(make: Callable[..., Servers], method: str) -> None:
+    servers = make(first_message_s=600.0)
+    channels = [own_connection(servers, method) for _ in range(6)]
+    silent = [Call(channel, method)(silent=True, timeout=600.0) for channel in channels for _ in range(25)]
+    try:
+        until(lambda: servers.refused(method, grpc.StatusCode.RESOURCE_EXHAUSTED, "crowded") > 50)
+        with own_connection(servers, method) as channel:
+            assert served(channel, method) is grpc.StatusCode.OK
+    finally:
+        for call in silent:
+            call.cancel()
+        for channel in channels:
+            channel.close()
+
+
+@pytest.mark.parametrize("method", ONE_OF_EACH)
+def test_a_call_without_a_first_message_ends_in_time(make: Callable[..., Servers], method: str) -> None:
+    servers = make(first_message_s=0.1)
+    with servers.channel(method) as channel:
+        call = Call(channel, method)(silent=True)
+        until(call.done)
+        assert call.code() is grpc.StatusCode.CANCELLED
+        assert servers.refused(method, grpc.StatusCode.DEADLINE_EXCEEDED, "late") == 1
+        assert served(channel, method) is grpc.StatusCode.OK
+
+
+def test_a_call_that_does_not_come_to_its_end_is_ended(
+    make: Callable[..., Servers], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    servers, method, end = make(request_s=0.1), "/prbandit.operator.Operator/Reload", threading.Event()
+    monkeypatch.setattr(servers.target, "reload", lambda: str(end.wait(PATIENCE_S)))
+    try:
+        with servers.channel(method) as channel:
+            assert served(channel, method) is grpc.StatusCode.CANCELLED
+        assert servers.refused(method, grpc.StatusCode.DEADLINE_EXCEEDED, "late") == 1
+    finally:
+        end.set()
+
+
+@pytest.mark.parametrize("method", [m for m in ONE_OF_EACH if METHODS[m].server_streaming])
+def test_one_peer_cannot_have_all_streams(make: Callable[..., Servers], method: str) -> None:
+    servers = make()
+    most = {"edge": 16, "operator": 16, "qos": 32}[server_of(method)]
+    with own_connection(servers, method) as greedy, own_connection(servers, method) as honest:
+        request = HONEST[method].SerializeToString()
+        streams = [Call(greedy, method)(request, silent=True) for _ in range(share(most))]
+        for stream in streams:
+            stream.initial_metadata()
+        assert served(greedy, method) is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert servers.refused(method, grpc.StatusCode.RESOURCE_EXHAUSTED, "crowded") == 1
+        assert served(honest, method) is grpc.StatusCode.OK
+        # Its share is free again with a stream of it.
+        streams[0].cancel()
+        until(lambda: served(greedy, method) is grpc.StatusCode.OK)
 
 
 # ---- roles -----------------------------------------------------------------------------------------------

@@ -80,7 +80,8 @@ class Guard:
     - of one peer more than its :func:`share` of the ``streams`` or of the ``calls`` (RESOURCE_EXHAUSTED);
     - a call without a first message after ``first_message_s``, and a call with one answer that is not over
       after ``request_s`` (DEADLINE_EXCEEDED here; the peer sees CANCELLED);
-    - where more than half of ``calls`` wait for their first message, one of them (RESOURCE_EXHAUSTED here).
+    - where more calls wait for their first message than can be worked on, one of them (RESOURCE_EXHAUSTED
+      here; the peer sees CANCELLED).
 
     A servicer's method with a single request gets it as gRPC's own; one with a stream of requests gets an
     iterator of messages, None for each that does not parse.
@@ -97,16 +98,20 @@ class Guard:
     ) -> None:
         self._refused = refused
         self._streams, self._calls = streams, calls
-        self._silent = Deadlines(first_message_s, room=max(1, calls // 2))
+        # Beside those that are worked on: all of them may begin at once.
+        self._room = streams + calls
+        self._silent = Deadlines(first_message_s, room=self._room)
         self._requests = Deadlines(request_s)
         self._lock = threading.Lock()
         self._open: Counter[tuple[str, bool]] = Counter()
 
     def server(self, name: str) -> grpc.Server:
-        """A server with a thread for each call that is worked on, and more calls that wait for one."""
+        """A server with a thread for each call that is worked on or waits for its first message; more calls
+        wait for a thread."""
+        threads = self._streams + self._calls + self._room
         return grpc.server(
-            futures.ThreadPoolExecutor(self._streams + self._calls, thread_name_prefix=name),
-            maximum_concurrent_rpcs=self._streams + 4 * self._calls,
+            futures.ThreadPoolExecutor(threads, thread_name_prefix=name),
+            maximum_concurrent_rpcs=threads + 4 * self._calls,
             options=SERVER_OPTIONS,
         )
 
