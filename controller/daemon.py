@@ -221,6 +221,8 @@ class Daemon:
             clock_bound_ns=qos.clock_bound_us * 1e3,
             clock_stale_s=qos.clock_stale_s,
             clock_hosts=qos.clock_hosts,
+            # A cell forgets them at the end of the control slot in which their time is over.
+            away_s=self.config.away_s + self.config.control.control_slot_s,
             counters=self.counters,
         )
 

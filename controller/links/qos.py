@@ -39,6 +39,7 @@ from controller.links.codec import BadMessage, ClockReport, FlowEnd, FrameBatch,
 from controller.links.counters import Complaints, Counters, guard_counters, guard_refusals
 from wire import PROTOCOL_VERSION, qos_pb2
 from wire.definitions.bounds import (
+    MAX_CELL_FLOWS,
     MAX_CELL_ID,
     MAX_FLOW_NAME,
     MAX_SETTINGS_FLOWS,
@@ -49,9 +50,6 @@ from wire.roles import CLOCK_STREAM, PTP_AGENT, TELLS_EDGE_CLOCK, Identity, cloc
 from wire.serving import Guard, caller
 
 log = logging.getLogger(__name__)
-
-MAX_FLOWS = 4096
-"""Flows that are remembered; the ones that stopped longest ago are forgotten first."""
 
 MAX_SEQUENCES = 1024
 """SetSettings of a stream whose answers are known; later answers to older ones are refused."""
@@ -225,11 +223,16 @@ class _Stream:
     peer: str = ""
     identity: Identity | None = None
     """Of its certificate; None without TLS."""
-    ended: bool = False
+    ended_ns: int | None = None
+    """When it ended, monotonic ns."""
     settings: dict[str, _Settings] = field(default_factory=dict)
     """Flow -> settings that are for this stream."""
     sent: OrderedDict[int, tuple[str, ...]] = field(default_factory=OrderedDict)
     """Sequence -> flows, of the SetSettings that went out."""
+
+    @property
+    def ended(self) -> bool:
+        return self.ended_ns is not None
 
     @property
     def reporter(self) -> tuple[str, int]:
@@ -288,6 +291,11 @@ class _Reported:
         """Whether the flow goes on, and its stream too."""
         return not (self.stopped or self.stream.ended)
 
+    def over(self, since_ns: int) -> bool:
+        """Whether the flow has stopped, or its stream ended before ``since_ns`` (monotonic)."""
+        ended_ns = self.stream.ended_ns
+        return self.stopped or (ended_ns is not None and ended_ns <= since_ns)
+
 
 class _SequenceAllocator:
     """Sequences for settings that are set together: one for at most MAX_SETTINGS_FLOWS flows of a stream."""
@@ -323,6 +331,7 @@ class QosIngest:
         clock_stale_s: and those behind which a host has told of its clock, but not for so long.
         clock_hosts: the edge's host, and others that every frame passes: their clocks must be told of and be
             good for any frame to be synchronised. Empty: see :class:`ClockBoard`.
+        away_s: flows of a stream that ended count among MAX_CELL_FLOWS for so long: the host may come back.
         resend_s: settings that are not answered for so long are sent once more.
         clock: reads both clocks.
         guard_options: those of :class:`wire.serving.Guard`.
@@ -339,6 +348,7 @@ class QosIngest:
         clock_bound_ns: float = 1e6,
         clock_stale_s: float = 5.0,
         clock_hosts: Collection[str] = (),
+        away_s: float = 0.0,
         resend_s: float = 0.5,
         counters: Counters | None = None,
         clock: Callable[[], Moment] = read_clocks,
@@ -348,6 +358,7 @@ class QosIngest:
         self._expected = None if expected_cells is None else frozenset(expected_cells)
         self._check_flow = check_flow
         self._tables = tables
+        self._away_ns = round(away_s * 1e9)
         self._resend_ns = round(resend_s * 1e9)
         self._max_streams = max_streams
         self._new_board = lambda: ClockBoard(
@@ -421,7 +432,7 @@ class QosIngest:
     def _ended(self, stream: _Stream) -> None:
         cell_id, host = stream.hello.cell_id, stream.hello.host
         with self._lock:
-            stream.ended = True
+            stream.ended_ns = self._clock().mono_ns
             self._board(cell_id).stream_ended(stream.number)
         try:
             self._sink(cell_id, HostLost(host, self._clock().real_ns, stream.number))
@@ -785,16 +796,22 @@ class QosIngest:
 
     def _claim(self, stream: _Stream, flow: str) -> None:
         """Raises for a flow that is another's; makes room where there are too many. Holds the lock."""
-        key = stream.hello.cell_id, flow
-        if reported := self._flows.get(key):
+        cell_id = stream.hello.cell_id
+        if reported := self._flows.get((cell_id, flow)):
             if reported.active and reported.stream.reporter != stream.reporter:
                 raise BadMessage(f"FlowStart of flow {flow!r}: {self._owned(reported)}")
-        elif len(self._flows) >= MAX_FLOWS:
-            stopped = next((k for k, reported in self._flows.items() if not reported.active), None)
-            if stopped is None:
-                raise BadMessage(f"FlowStart of flow {flow!r}: more than {MAX_FLOWS} flows are active")
-            self._forget_settings(*stopped)
-            del self._flows[stopped]
+            return
+        its = [key for key in self._flows if key[0] == cell_id]
+        if len(its) < MAX_CELL_FLOWS:
+            return
+        over_ns = self._clock().mono_ns - self._away_ns
+        over = next((key for key in its if self._flows[key].over(over_ns)), None)
+        if over is None:
+            raise BadMessage(
+                f"FlowStart of flow {flow!r}: more than {MAX_CELL_FLOWS} flows are active in cell {cell_id!r}"
+            )
+        self._forget_settings(*over)
+        del self._flows[over]
 
     def _owned(self, reported: _Reported) -> str:
         its = reported.stream

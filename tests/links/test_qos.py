@@ -646,7 +646,7 @@ def test_one_host_too_many_is_refused_and_a_place_becomes_free(make: Callable[..
 
 
 def test_flows_are_bounded_and_stopped_ones_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(qos, "MAX_FLOWS", 2)
+    monkeypatch.setattr(qos, "MAX_CELL_FLOWS", 2)
     ingest = QosIngest(lambda cell, item: None, counters=Counters())
     hello = qos_pb2.QosHello(host="h", cell_id="c")
 
@@ -662,7 +662,7 @@ def test_flows_are_bounded_and_stopped_ones_make_room(monkeypatch: pytest.Monkey
 
 
 def test_flows_of_streams_that_have_ended_make_room_the_oldest_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(qos, "MAX_FLOWS", 2)
+    monkeypatch.setattr(qos, "MAX_CELL_FLOWS", 2)
     ingest = QosIngest(lambda cell, item: None, counters=Counters())
     stream = _Stream(qos_pb2.QosHello(host="h", cell_id="c"), 1)
 
@@ -675,3 +675,21 @@ def test_flows_of_streams_that_have_ended_make_room_the_oldest_first(monkeypatch
     other = _Stream(qos_pb2.QosHello(host="g", cell_id="c"), 2)
     assert start("c", other) == ""
     assert sorted(flow for _, flow in ingest._flows) == ["a", "c"]
+
+
+def test_flows_whose_host_may_come_back_keep_their_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(qos, "MAX_CELL_FLOWS", 1)
+    now = [NOW]
+    ingest = QosIngest(lambda cell, item: None, away_s=2.0, clock=lambda: Moment(now[0], now[0]))
+
+    def start(name: str, cell: str = "c") -> str:
+        stream = _Stream(qos_pb2.QosHello(host="h", cell_id=cell), 1)
+        answer = ingest._take(stream, qos_pb2.QosMessage(flow_start=flow_start(flow=name)))
+        ingest._ended(stream)
+        return answer
+
+    assert start("a") == ""
+    assert start("b") == "FlowStart of flow 'b': more than 1 flows are active in cell 'c'"
+    assert start("b", "another cell") == ""
+    now[0] += 2_000_000_000
+    assert start("b") == ""

@@ -392,7 +392,7 @@ def test_an_answer_that_the_queue_cannot_hold_is_refused_and_comes_again() -> No
 def test_a_flow_that_is_forgotten_for_room_takes_its_settings_with_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("controller.links.qos.MAX_FLOWS", 1)
+    monkeypatch.setattr("controller.links.qos.MAX_CELL_FLOWS", 1)
     bench = Ingest()
     Stream(bench, instance=1).start("f").end()
     bench.set({"f": FPS30})
