@@ -43,6 +43,8 @@ MAX_LEASE_MS = 3_600_000
 MAX_NAME_BYTES = 64
 WATCH_PERIOD_MS = (10, 10_000)
 
+_COUNTING = threading.Lock()
+
 _STATUS: dict[type[Exception], grpc.StatusCode] = {
     NoSuchGpu: grpc.StatusCode.NOT_FOUND,
     NoPermission: grpc.StatusCode.PERMISSION_DENIED,
@@ -262,10 +264,12 @@ def _refuse(
 
 def _count_refused(counters: Counter[str], code: grpc.StatusCode, text: str) -> None:
     name = f"refused_{code.name.lower()}"
-    counters[name] += 1
-    if counters[name] & (counters[name] - 1) == 0:
+    with _COUNTING:
+        counters[name] += 1
+        count = counters[name]
+    if count & (count - 1) == 0:
         # Every power of two: a caller that errs for hours must not fill the disk.
-        log.warning("%s (%s: %d)", text, name, counters[name])
+        log.warning("%s (%s: %d)", text, name, count)
 
 
 class EdgeAgent:
