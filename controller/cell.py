@@ -127,7 +127,7 @@ class ControlledCell:
         self._config = config
         model = _model(config, cell_id)
         self._collector = SlotCollector([s.id for s in model.slices])
-        self._streams = Streams(2 * config.control.control_slot_s)
+        self._streams = Streams(config.away_s)
         self._guard_ns = int(config.control.guard_ms * 1e6)
         self._subinterval_ns = int(config.control.subinterval_ms * 1e6)
         self._background: dict[str, Stream] = {}

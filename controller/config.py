@@ -371,6 +371,11 @@ class Config(_Strict):
         """Seconds that a quota or clock lock holds without renewal: by default max(3, 2 T)."""
         return self.links.ran.lease_s or max(3.0, 2.0 * self.control.control_slot_s)
 
+    @property
+    def away_s(self) -> float:
+        """How long flows go on whose host is away."""
+        return 2.0 * self.control.control_slot_s
+
     def to_yaml(self) -> str:
         """The resolved configuration, every default written out."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)

@@ -6,7 +6,6 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +38,7 @@ from controller.links.ran_protocol import (
 from controller.store.models import ModelStore
 from controller.store.recorder import AsyncRunStore
 from controller.store.run import DATABASE_FILE, Retention, RunStore
-from wire.security import SERVER_OPTIONS, Tls, curve_server, grpc_server_add
+from wire.security import Tls, curve_server, grpc_server_add
 
 _IDLE_POLL_S = 0.05
 _FIRST_DECISION_S = 1.0
@@ -211,8 +210,7 @@ class Daemon:
         )
 
     def _qos_server(self, address: str, tls: Tls | None) -> grpc.Server:
-        server = grpc.server(ThreadPoolExecutor(self.config.links.qos.max_hosts + 1), options=SERVER_OPTIONS)
-        self._ingest.add_to(server)
+        server = self._ingest.server()
         grpc_server_add(server, address, tls, setting="links.qos.address", missing="security.keys")
         return server
 
@@ -227,6 +225,8 @@ class Daemon:
             clock_bound_ns=qos.clock_bound_us * 1e3,
             clock_stale_s=qos.clock_stale_s,
             clock_hosts=qos.clock_hosts,
+            # A cell forgets them at the end of the control slot in which their time is over.
+            away_s=self.config.away_s + self.config.control.control_slot_s,
             counters=self.counters,
         )
 
@@ -259,6 +259,7 @@ class Daemon:
             cell.id,
             report_age=lambda: None if live.reported is None else time.monotonic() - live.reported,
             lease_remaining=lambda: max(0.0, (live.leased_until or 0.0) - time.monotonic()),
+            clocks=lambda: self._ingest.clocks(cell.id),
         )
         return live
 
@@ -459,6 +460,7 @@ class Daemon:
             edge_connected=bool(live.edge and live.edge.connected),
             sm_mhz=sample.message.sm_mhz if sample else 0,
             active_flows=cell.active_flows,
+            clocks=self._ingest.clocks(cell.cell_id),
         )
 
 

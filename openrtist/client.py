@@ -22,6 +22,7 @@ from openrtist.ledger import Ledger
 from openrtist.show import Saver
 from openrtist.video import Source, VideoError
 from wire import qos_pb2, security
+from wire.roles import EDGE_AGENT
 
 log = logging.getLogger(__name__)
 
@@ -260,6 +261,7 @@ class Client:
                 reconnect_interval_seconds=self._backoff_s,
                 channel_options=[
                     *security.CHANNEL_OPTIONS,
+                    *(security.server_role_options(EDGE_AGENT) if self._tls else ()),
                     ("grpc.http2.lookahead_bytes", payload.WINDOW),
                     ("grpc.max_receive_message_length", payload.MAX_MESSAGE),
                     ("grpc.max_send_message_length", payload.MAX_MESSAGE),

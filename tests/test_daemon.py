@@ -22,6 +22,7 @@ from controller.loop import ControlLoop
 from controller.store.run import RunStore
 from tests.e2e.harness import until
 from wire import PROTOCOL_VERSION, qos_pb2, qos_pb2_grpc, ran_pb2
+from wire.definitions.bounds import MAX_CELL_FLOWS
 
 CONFIG = """
 control: {control_slot_s: 0.2, guard_ms: 0.0}
@@ -148,6 +149,26 @@ def publish(daemon: Daemon, *messages: qos_pb2.QosMessage) -> list[qos_pb2.QosNo
     with grpc.insecure_channel(address) as channel:
         stream = iter([qos_pb2.QosMessage(hello=hello), *messages])
         return list(qos_pb2_grpc.QosIngestStub(channel).Publish(stream, timeout=30))
+
+
+def test_one_flow_too_many_is_refused_at_the_first_by_name_and_there_alone(
+    run: Callable[..., tuple[Daemon, Gnb]],
+) -> None:
+    daemon, _ = run(**{"control.control_slot_s": 5.0})
+    starts = [flow_start(flow=f"f{i}") for i in range(MAX_CELL_FLOWS + 2)]
+    stop = qos_pb2.QosMessage(flow_stop=qos_pb2.FlowStop(flow="f7", time_ns=time.time_ns()))
+    notices = publish(daemon, *starts, stop, flow_start(flow="later"), flow_start(flow="last"))
+    reasons = [notice.reason for notice in notices[1:]]
+    assert reasons == [
+        f"FlowStart of flow '{name}': more than {MAX_CELL_FLOWS} flows are active in cell 'cell-1'"
+        for name in (f"f{MAX_CELL_FLOWS}", f"f{MAX_CELL_FLOWS + 1}", "last")
+    ]
+    collector = daemon._cells["cell-1"].cell._collector
+    until(lambda: "later" in collector._flows, "the last flow that was taken")
+    assert daemon.state().cells[0].active_flows == MAX_CELL_FLOWS
+    # While the host may come back its flows keep their place.
+    assert publish(daemon, flow_start(flow="other"))[1].reason.startswith("FlowStart of flow 'other'")
+    assert daemon.counters.get("qos_refused_total") == 4
 
 
 def closed(daemon: Daemon) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -479,7 +500,7 @@ def test_a_clock_that_is_lost_makes_frames_count_for_the_round_trip_alone_and_is
 
     def messages() -> Iterator[qos_pb2.QosMessage]:
         hello = qos_pb2.QosHello(
-            protocol_version=PROTOCOL_VERSION, host="h", cell_id="cell-1", clocks_synchronised=True
+            protocol_version=PROTOCOL_VERSION, host="edge", cell_id="cell-1", clocks_synchronised=True
         )
         yield qos_pb2.QosMessage(hello=hello)
         yield flow_start()

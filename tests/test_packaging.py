@@ -21,7 +21,8 @@ import yaml
 from controller import config
 from controller.cli import cli
 from controller.links.ran_front import MEMORY_BYTES
-from wire.security import ROLES, is_loopback
+from wire.roles import ROLES
+from wire.security import is_loopback
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCKERFILE = ROOT / "deploy/Dockerfile"

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0fwire/edge.proto\x12\rprbandit.edge\"5\n\tEdgeHello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0e\n\x06holder\x18\x02 \x01(\t\"d\n\x0b\x45\x64geWelcome\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x15\n\ragent_version\x18\x02 \x01(\t\x12$\n\x04gpus\x18\x03 \x03(\x0b\x32\x16.prbandit.edge.GpuInfo\"h\n\x07GpuInfo\x12\x0c\n\x04uuid\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x03 \x01(\t\x12\x18\n\x10supported_sm_mhz\x18\x04 \x03(\r\x12\x16\n\x0e\x64\x65\x66\x61ult_sm_mhz\x18\x05 \x01(\r\"1\n\x0fWatchGpuRequest\x12\x0b\n\x03gpu\x18\x01 \x01(\t\x12\x11\n\tperiod_ms\x18\x02 \x01(\r\"\xd0\x02\n\x08GpuState\x12\x0b\n\x03gpu\x18\x01 \x01(\t\x12\x0f\n\x07time_ns\x18\x02 \x01(\x04\x12\x13\n\x06sm_mhz\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x17\n\nmemory_mhz\x18\x04 \x01(\rH\x01\x88\x01\x01\x12\x12\n\nlocked_mhz\x18\x05 \x01(\r\x12\x14\n\x07power_w\x18\x06 \x01(\x01H\x02\x88\x01\x01\x12\x15\n\x08\x65nergy_j\x18\x07 \x01(\x01H\x03\x88\x01\x01\x12\x18\n\x0butilisation\x18\x08 \x01(\x01H\x04\x88\x01\x01\x12\x1a\n\rtemperature_c\x18\t \x01(\x01H\x05\x88\x01\x01\x12\x1b\n\x13\x63lock_event_reasons\x18\n \x03(\t\x12\x0f\n\x07mono_ns\x18\x0b \x01(\x04\x42\t\n\x07_sm_mhzB\r\n\x0b_memory_mhzB\n\n\x08_power_wB\x0b\n\t_energy_jB\x0e\n\x0c_utilisationB\x10\n\x0e_temperature_c\"O\n\x11LockClocksRequest\x12\x0b\n\x03gpu\x18\x01 \x01(\t\x12\x0e\n\x06holder\x18\x02 \x01(\t\x12\x0b\n\x03mhz\x18\x03 \x01(\r\x12\x10\n\x08lease_ms\x18\x04 \x01(\r\"3\n\x14ReleaseClocksRequest\x12\x0b\n\x03gpu\x18\x01 \x01(\t\x12\x0e\n\x06holder\x18\x02 \x01(\t\"r\n\tClockLock\x12\x0b\n\x03gpu\x18\x01 \x01(\t\x12\x12\n\nwanted_mhz\x18\x02 \x01(\r\x12\x12\n\nlocked_mhz\x18\x03 \x01(\r\x12\x0e\n\x06sm_mhz\x18\x04 \x01(\r\x12\x0f\n\x07reached\x18\x05 \x01(\x08\x12\x0f\n\x07time_ns\x18\x06 \x01(\x04\"0\n\x0c\x45mulatedLoad\x12\x0b\n\x03gpu\x18\x01 \x01(\t\x12\x13\n\x0butilisation\x18\x02 \x01(\x01\x32\xa6\x02\n\x04\x45\x64ge\x12=\n\x05Hello\x12\x18.prbandit.edge.EdgeHello\x1a\x1a.prbandit.edge.EdgeWelcome\x12\x45\n\x08WatchGpu\x12\x1e.prbandit.edge.WatchGpuRequest\x1a\x17.prbandit.edge.GpuState0\x01\x12H\n\nLockClocks\x12 .prbandit.edge.LockClocksRequest\x1a\x18.prbandit.edge.ClockLock\x12N\n\rReleaseClocks\x12#.prbandit.edge.ReleaseClocksRequest\x1a\x18.prbandit.edge.ClockLock2R\n\x0b\x45mulatedGpu\x12\x43\n\x07SetLoad\x12\x1b.prbandit.edge.EmulatedLoad\x1a\x1b.prbandit.edge.EmulatedLoadb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0fwire/edge.proto\x12\rprbandit.edge\"5\n\tEdgeHello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0e\n\x06holder\x18\x02 \x01(\t\"z\n\x0b\x45\x64geWelcome\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x15\n\ragent_version\x18\x02 \x01(\t\x12$\n\x04gpus\x18\x03 \x03(\x0b\x32\x16.prbandit.edge.GpuInfo\x12\x14\n\x0cmax_lease_ms\x18\x04 \x01(\r\"h\n\x07GpuInfo\x12\x0c\n\x04uuid\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x03 \x01(\t\x12\x18\n\x10supported_sm_mhz\x18\x04 \x03(\r\x12\x16\n\x0e\x64\x65\x66\x61ult_sm_mhz\x18\x05 \x01(\r\"1\n\x0fWatchGpuRequest\x12\x0b\n\x03gpu\x18\x01 \x01(\t\x12\x11\n\tperiod_ms\x18\x02 \x01(\r\"\xd0\x02\n\x08GpuState\x12\x0b\n\x03gpu\x18\x01 \x01(\t\x12\x0f\n\x07time_ns\x18\x02 \x01(\x04\x12\x13\n\x06sm_mhz\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x17\n\nmemory_mhz\x18\x04 \x01(\rH\x01\x88\x01\x01\x12\x12\n\nlocked_mhz\x18\x05 \x01(\r\x12\x14\n\x07power_w\x18\x06 \x01(\x01H\x02\x88\x01\x01\x12\x15\n\x08\x65nergy_j\x18\x07 \x01(\x01H\x03\x88\x01\x01\x12\x18\n\x0butilisation\x18\x08 \x01(\x01H\x04\x88\x01\x01\x12\x1a\n\rtemperature_c\x18\t \x01(\x01H\x05\x88\x01\x01\x12\x1b\n\x13\x63lock_event_reasons\x18\n \x03(\t\x12\x0f\n\x07mono_ns\x18\x0b \x01(\x04\x42\t\n\x07_sm_mhzB\r\n\x0b_memory_mhzB\n\n\x08_power_wB\x0b\n\t_energy_jB\x0e\n\x0c_utilisationB\x10\n\x0e_temperature_c\"O\n\x11LockClocksRequest\x12\x0b\n\x03gpu\x18\x01 \x01(\t\x12\x0e\n\x06holder\x18\x02 \x01(\t\x12\x0b\n\x03mhz\x18\x03 \x01(\r\x12\x10\n\x08lease_ms\x18\x04 \x01(\r\"3\n\x14ReleaseClocksRequest\x12\x0b\n\x03gpu\x18\x01 \x01(\t\x12\x0e\n\x06holder\x18\x02 \x01(\t\"r\n\tClockLock\x12\x0b\n\x03gpu\x18\x01 \x01(\t\x12\x12\n\nwanted_mhz\x18\x02 \x01(\r\x12\x12\n\nlocked_mhz\x18\x03 \x01(\r\x12\x0e\n\x06sm_mhz\x18\x04 \x01(\r\x12\x0f\n\x07reached\x18\x05 \x01(\x08\x12\x0f\n\x07time_ns\x18\x06 \x01(\x04\"0\n\x0c\x45mulatedLoad\x12\x0b\n\x03gpu\x18\x01 \x01(\t\x12\x13\n\x0butilisation\x18\x02 \x01(\x01\x32\xa6\x02\n\x04\x45\x64ge\x12=\n\x05Hello\x12\x18.prbandit.edge.EdgeHello\x1a\x1a.prbandit.edge.EdgeWelcome\x12\x45\n\x08WatchGpu\x12\x1e.prbandit.edge.WatchGpuRequest\x1a\x17.prbandit.edge.GpuState0\x01\x12H\n\nLockClocks\x12 .prbandit.edge.LockClocksRequest\x1a\x18.prbandit.edge.ClockLock\x12N\n\rReleaseClocks\x12#.prbandit.edge.ReleaseClocksRequest\x1a\x18.prbandit.edge.ClockLock2R\n\x0b\x45mulatedGpu\x12\x43\n\x07SetLoad\x12\x1b.prbandit.edge.EmulatedLoad\x1a\x1b.prbandit.edge.EmulatedLoadb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,23 +34,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EDGEHELLO']._serialized_start=34
   _globals['_EDGEHELLO']._serialized_end=87
   _globals['_EDGEWELCOME']._serialized_start=89
-  _globals['_EDGEWELCOME']._serialized_end=189
-  _globals['_GPUINFO']._serialized_start=191
-  _globals['_GPUINFO']._serialized_end=295
-  _globals['_WATCHGPUREQUEST']._serialized_start=297
-  _globals['_WATCHGPUREQUEST']._serialized_end=346
-  _globals['_GPUSTATE']._serialized_start=349
-  _globals['_GPUSTATE']._serialized_end=685
-  _globals['_LOCKCLOCKSREQUEST']._serialized_start=687
-  _globals['_LOCKCLOCKSREQUEST']._serialized_end=766
-  _globals['_RELEASECLOCKSREQUEST']._serialized_start=768
-  _globals['_RELEASECLOCKSREQUEST']._serialized_end=819
-  _globals['_CLOCKLOCK']._serialized_start=821
-  _globals['_CLOCKLOCK']._serialized_end=935
-  _globals['_EMULATEDLOAD']._serialized_start=937
-  _globals['_EMULATEDLOAD']._serialized_end=985
-  _globals['_EDGE']._serialized_start=988
-  _globals['_EDGE']._serialized_end=1282
-  _globals['_EMULATEDGPU']._serialized_start=1284
-  _globals['_EMULATEDGPU']._serialized_end=1366
+  _globals['_EDGEWELCOME']._serialized_end=211
+  _globals['_GPUINFO']._serialized_start=213
+  _globals['_GPUINFO']._serialized_end=317
+  _globals['_WATCHGPUREQUEST']._serialized_start=319
+  _globals['_WATCHGPUREQUEST']._serialized_end=368
+  _globals['_GPUSTATE']._serialized_start=371
+  _globals['_GPUSTATE']._serialized_end=707
+  _globals['_LOCKCLOCKSREQUEST']._serialized_start=709
+  _globals['_LOCKCLOCKSREQUEST']._serialized_end=788
+  _globals['_RELEASECLOCKSREQUEST']._serialized_start=790
+  _globals['_RELEASECLOCKSREQUEST']._serialized_end=841
+  _globals['_CLOCKLOCK']._serialized_start=843
+  _globals['_CLOCKLOCK']._serialized_end=957
+  _globals['_EMULATEDLOAD']._serialized_start=959
+  _globals['_EMULATEDLOAD']._serialized_end=1007
+  _globals['_EDGE']._serialized_start=1010
+  _globals['_EDGE']._serialized_end=1304
+  _globals['_EMULATEDGPU']._serialized_start=1306
+  _globals['_EMULATEDGPU']._serialized_end=1388
 # @@protoc_insertion_point(module_scope)

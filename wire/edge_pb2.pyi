@@ -15,14 +15,16 @@ class EdgeHello(_message.Message):
     def __init__(self, protocol_version: _Optional[int] = ..., holder: _Optional[str] = ...) -> None: ...
 
 class EdgeWelcome(_message.Message):
-    __slots__ = ("protocol_version", "agent_version", "gpus")
+    __slots__ = ("protocol_version", "agent_version", "gpus", "max_lease_ms")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     AGENT_VERSION_FIELD_NUMBER: _ClassVar[int]
     GPUS_FIELD_NUMBER: _ClassVar[int]
+    MAX_LEASE_MS_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     agent_version: str
     gpus: _containers.RepeatedCompositeFieldContainer[GpuInfo]
-    def __init__(self, protocol_version: _Optional[int] = ..., agent_version: _Optional[str] = ..., gpus: _Optional[_Iterable[_Union[GpuInfo, _Mapping]]] = ...) -> None: ...
+    max_lease_ms: int
+    def __init__(self, protocol_version: _Optional[int] = ..., agent_version: _Optional[str] = ..., gpus: _Optional[_Iterable[_Union[GpuInfo, _Mapping]]] = ..., max_lease_ms: _Optional[int] = ...) -> None: ...
 
 class GpuInfo(_message.Message):
     __slots__ = ("uuid", "name", "backend", "supported_sm_mhz", "default_sm_mhz")

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import zmq
 
-from wire.security import ROLES, KeyFileError, Tls, curve_file, read_key_file
+from wire.roles import ROLES, identity
+from wire.security import CELL_NAME, KeyFileError, Tls, curve_file, read_key_file
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -22,28 +23,42 @@ class MissingExtra(RuntimeError):
 
 
 def create(
-    folder: Path | str, *, cells: Sequence[str], hosts: Sequence[str] = (), days: int = 730
+    folder: Path | str,
+    *,
+    cells: Sequence[str],
+    hosts: Sequence[str] = (),
+    agents: Sequence[str] = (),
+    days: int = 730,
 ) -> list[Path]:
     """Writes what is missing in ``folder`` and returns the new files; never touches an existing one.
 
-    A certificate authority, a certificate for each role of :data:`wire.security.ROLES` (valid ``days``
-    days for ``hosts``, localhost and the role's own name), and CURVE pairs of the controller and of each
-    of ``cells``. Private files have mode 0600.
+    A certificate authority, a certificate for each role of :data:`wire.roles.ROLES` and each of ``agents``
+    (``ROLE@HOST``: of that role on that host alone), all valid ``days`` days for ``hosts``, localhost and the
+    role's own name, and CURVE pairs of the controller and of each of ``cells``. Private files have mode 0600.
 
     Raises:
         MissingExtra: cryptography is not installed.
         KeyFileError: half of a pair is there, an existing authority cannot sign, or a cell id cannot name
             a file. Nothing has been overwritten then.
-        ValueError: ``days`` is not positive, or a host is empty.
+        ValueError: ``days`` is not positive, a host is empty or a role's name, which is the role's alone, or
+            an agent is not ROLE@HOST.
     """
     if days < 1:
         raise ValueError(f"days: {days} is not a validity in days")
     for host in hosts:
         if not host.strip():
             raise ValueError("hosts: an empty host name")
+        if host in ROLES:
+            raise ValueError(
+                f"hosts: {host} is the name of a role, which that role's certificate has already"
+            )
+    for agent in agents:
+        shown = identity(agent)
+        if shown.role not in ROLES or not CELL_NAME.match(shown.host):
+            raise ValueError(f"agents: {agent!r} is not ROLE@HOST; roles: {', '.join(ROLES)}")
     folder = Path(folder)
     pairs = [(curve_file(folder, cell, "key"), curve_file(folder, cell, "pub")) for cell in (None, *cells)]
-    certificates = {name: Tls(folder, name) for name in ROLES}
+    certificates = {name: Tls(folder, name) for name in (*ROLES, *agents)}
     authority = (folder / "ca.key", folder / "ca.crt")
     for private, public in (*pairs, *((t.key_file, t.certificate_file) for t in certificates.values())):
         _whole_or_absent(private, public)
@@ -171,7 +186,10 @@ def _certificates(folder: Path, names: Sequence[str], hosts: Sequence[str], days
             )
             .add_extension(
                 x509.SubjectAlternativeName(
-                    [_alternative(h) for h in dict.fromkeys((role, "localhost", "127.0.0.1", "::1", *hosts))]
+                    [
+                        _alternative(h)
+                        for h in dict.fromkeys((identity(role).role, "localhost", "127.0.0.1", "::1", *hosts))
+                    ]
                 ),
                 critical=False,
             )

@@ -26,8 +26,22 @@ class GetStateRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class ClockState(_message.Message):
+    __slots__ = ("host", "ptp_state", "offset_ns", "age_s", "fault")
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    PTP_STATE_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_NS_FIELD_NUMBER: _ClassVar[int]
+    AGE_S_FIELD_NUMBER: _ClassVar[int]
+    FAULT_FIELD_NUMBER: _ClassVar[int]
+    host: str
+    ptp_state: str
+    offset_ns: float
+    age_s: float
+    fault: str
+    def __init__(self, host: _Optional[str] = ..., ptp_state: _Optional[str] = ..., offset_ns: _Optional[float] = ..., age_s: _Optional[float] = ..., fault: _Optional[str] = ...) -> None: ...
+
 class CellState(_message.Message):
-    __slots__ = ("cell_id", "connected", "session", "control_slots", "prb", "mode", "last", "reports", "edge_connected", "sm_mhz", "active_flows")
+    __slots__ = ("cell_id", "connected", "session", "control_slots", "prb", "mode", "last", "reports", "edge_connected", "sm_mhz", "active_flows", "clocks")
     CELL_ID_FIELD_NUMBER: _ClassVar[int]
     CONNECTED_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
@@ -39,6 +53,7 @@ class CellState(_message.Message):
     EDGE_CONNECTED_FIELD_NUMBER: _ClassVar[int]
     SM_MHZ_FIELD_NUMBER: _ClassVar[int]
     ACTIVE_FLOWS_FIELD_NUMBER: _ClassVar[int]
+    CLOCKS_FIELD_NUMBER: _ClassVar[int]
     cell_id: str
     connected: bool
     session: int
@@ -50,7 +65,8 @@ class CellState(_message.Message):
     edge_connected: bool
     sm_mhz: int
     active_flows: int
-    def __init__(self, cell_id: _Optional[str] = ..., connected: _Optional[bool] = ..., session: _Optional[int] = ..., control_slots: _Optional[int] = ..., prb: _Optional[int] = ..., mode: _Optional[str] = ..., last: _Optional[_Union[DecisionRecord, _Mapping]] = ..., reports: _Optional[int] = ..., edge_connected: _Optional[bool] = ..., sm_mhz: _Optional[int] = ..., active_flows: _Optional[int] = ...) -> None: ...
+    clocks: _containers.RepeatedCompositeFieldContainer[ClockState]
+    def __init__(self, cell_id: _Optional[str] = ..., connected: _Optional[bool] = ..., session: _Optional[int] = ..., control_slots: _Optional[int] = ..., prb: _Optional[int] = ..., mode: _Optional[str] = ..., last: _Optional[_Union[DecisionRecord, _Mapping]] = ..., reports: _Optional[int] = ..., edge_connected: _Optional[bool] = ..., sm_mhz: _Optional[int] = ..., active_flows: _Optional[int] = ..., clocks: _Optional[_Iterable[_Union[ClockState, _Mapping]]] = ...) -> None: ...
 
 class ControllerState(_message.Message):
     __slots__ = ("version", "config_path", "run_dir", "control_slot_s", "cells")

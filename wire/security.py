@@ -5,7 +5,7 @@ A loopback address needs nothing. Any other address needs CURVE (ZMQ) or TLS (gR
 :func:`wire.keys.create`::
 
     ca.crt, ca.key                        the authority that signs the certificates below
-    ROLE.crt, ROLE.key                    controller, edge-agent, gnb-mock, operator, ptp-agent
+    ROLE.crt, ROLE.key                    a certificate of each of :data:`wire.roles.ROLES`
     curve/controller.pub, .key            the controller's CURVE pair, Z85 text
     curve/cells/CELL.pub, .key            the CURVE pair of each cell's agent
 
@@ -25,9 +25,7 @@ import grpc
 import zmq
 from zmq.utils import z85
 
-CONTROLLER = "controller"
-ROLES = (CONTROLLER, "edge-agent", "gnb-mock", "operator", "ptp-agent")
-"""Holders of a TLS certificate; a service of docker-compose.yml has its role's name."""
+from wire.roles import CONTROLLER
 
 CELL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,62}\Z")
 """Cell ids that can name a key file; 63 bytes is the bound of wire/ran.options."""
@@ -45,6 +43,8 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.http2.max_ping_strikes", 0),
     # Two servers that share a port share its calls: a second daemon has to fail instead.
     ("grpc.so_reuseport", 0),
+    # A connection that does not get as far as TLS goes.
+    ("grpc.server_handshake_timeout_ms", 20_000),
     ("grpc.max_receive_message_length", 1 << 20),
 )
 """Options for ``grpc.server(options=...)``: a dead peer is noticed within eight seconds."""
@@ -275,19 +275,40 @@ def grpc_server_add(
     return int(port)
 
 
+def server_role_options(role: str) -> tuple[tuple[str, str], ...]:
+    """Options of a TLS channel to a server whose certificate must be of ``role``.
+
+    A certificate names its role among its hosts, and no other role's does: gRPC's check of the name is one of
+    the role.
+    """
+    return (("grpc.ssl_target_name_override", role),)
+
+
 def grpc_channel(
-    address: str, tls: Tls | None, *, setting: str = "address", missing: str = "tls"
+    address: str,
+    tls: Tls | None,
+    *,
+    server_role: str = "",
+    setting: str = "address",
+    missing: str = "tls",
 ) -> grpc.Channel:
     """A channel to ``address``, under the loopback rule. It connects with its first call.
 
+    With ``tls`` the server has to show a certificate of ``server_role``; else calls are UNAVAILABLE.
+
     Raises:
-        InsecureAddress, ValueError, KeyFileError: as in :func:`grpc_server_add`.
+        InsecureAddress, ValueError, KeyFileError: as in :func:`grpc_server_add`; ValueError also with ``tls``
+            and no ``server_role``.
     """
     require_secure(setting, address, tls is not None, missing)
     _require_port(setting, address)
     if tls is None:
         return grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
-    return grpc.secure_channel(address, channel_credentials(tls.folder, tls.name), options=CHANNEL_OPTIONS)
+    credentials = channel_credentials(tls.folder, tls.name)
+    if not server_role:
+        raise ValueError(f"{setting}: the role of the server at {address} is not named")
+    options = (*CHANNEL_OPTIONS, *server_role_options(server_role))
+    return grpc.secure_channel(address, credentials, options=options)
 
 
 # ---- CURVE ----------------------------------------------------------------------------------------------

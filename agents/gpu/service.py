@@ -7,8 +7,7 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent import futures
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import Any, NoReturn
 
@@ -33,12 +32,18 @@ from agents.gpu.keeper import ClockKeeper, Held, TooLate
 from agents.gpu.leases import TooManyHolders
 from agents.stopping import on_stop_signal
 from wire import PROTOCOL_VERSION, edge_pb2, edge_pb2_grpc, security
+from wire.serving import Guard, caller
 
 log = logging.getLogger(__name__)
 
+MAX_LEASE_S = 60.0
+"""Longest lease of a lock where nothing else is configured (s)."""
 MAX_LEASE_MS = 3_600_000
+"""Longest that may be configured."""
 MAX_NAME_BYTES = 64
 WATCH_PERIOD_MS = (10, 10_000)
+
+_COUNTING = threading.Lock()
 
 _STATUS: dict[type[Exception], grpc.StatusCode] = {
     NoSuchGpu: grpc.StatusCode.NOT_FOUND,
@@ -64,11 +69,15 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
     """Checks what comes in, and answers for the :class:`ClockKeeper`.
 
     Every watcher occupies a thread of the server, so there are at most ``max_watchers``; one more gets
-    RESOURCE_EXHAUSTED.
+    RESOURCE_EXHAUSTED. A lock's lease is ``max_lease_s`` at most. Its holder is of the certificate that
+    asked, and no other certificate can renew or release it.
     """
 
-    def __init__(self, keeper: ClockKeeper, *, max_watchers: int) -> None:
+    def __init__(self, keeper: ClockKeeper, *, max_watchers: int, max_lease_s: float = MAX_LEASE_S) -> None:
         self._keeper = keeper
+        self._max_lease_ms = round(max_lease_s * 1e3)
+        if not 0 < self._max_lease_ms <= MAX_LEASE_MS:
+            raise ValueError(f"--max-lease: {max_lease_s} s is not within 0.001..{MAX_LEASE_MS / 1e3:g} s")
         self._max_watchers = max_watchers
         self._watchers: set[threading.Event] = set()
         self._mutex = threading.Lock()
@@ -97,6 +106,7 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         return edge_pb2.EdgeWelcome(
             protocol_version=PROTOCOL_VERSION,
             agent_version=agent_version(),
+            max_lease_ms=self._max_lease_ms,
             gpus=[
                 edge_pb2.GpuInfo(
                     uuid=info.uuid,
@@ -142,11 +152,11 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
     def LockClocks(
         self, request: edge_pb2.LockClocksRequest, context: grpc.ServicerContext
     ) -> edge_pb2.ClockLock:
-        self._check_holder(request.holder, context)
+        holder = self._holder(request.holder, context)
         if request.mhz == 0:
             self._invalid(context, "mhz", "0 is not a clock; ReleaseClocks ends a lock")
-        if not 0 < request.lease_ms <= MAX_LEASE_MS:
-            self._invalid(context, "lease_ms", f"{request.lease_ms} is not in 1..{MAX_LEASE_MS}")
+        if not 0 < request.lease_ms <= self._max_lease_ms:
+            self._invalid(context, "lease_ms", f"{request.lease_ms} is not in 1..{self._max_lease_ms}")
 
         def waiting() -> bool:
             left_s = context.time_remaining()
@@ -155,14 +165,14 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         keeper, lease_s = self._keeper, request.lease_ms / 1e3
         return self._answer(
             context,
-            lambda: keeper.lock(request.gpu, request.holder, request.mhz, lease_s, waiting=waiting),
+            lambda: keeper.lock(request.gpu, holder, request.mhz, lease_s, waiting=waiting),
         )
 
     def ReleaseClocks(
         self, request: edge_pb2.ReleaseClocksRequest, context: grpc.ServicerContext
     ) -> edge_pb2.ClockLock:
-        self._check_holder(request.holder, context)
-        return self._answer(context, lambda: self._keeper.release(request.gpu, request.holder))
+        holder = self._holder(request.holder, context)
+        return self._answer(context, lambda: self._keeper.release(request.gpu, holder))
 
     def _state(self, uuid: str, context: grpc.ServicerContext) -> edge_pb2.GpuState:
         try:
@@ -203,11 +213,14 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         except NoSuchGpu as error:
             self._failed(context, error)
 
-    def _check_holder(self, holder: str, context: grpc.ServicerContext) -> None:
+    def _holder(self, holder: str, context: grpc.ServicerContext) -> str:
+        """Who holds a lease: the holder that the caller names, of its certificate."""
         if not holder:
             self._invalid(context, "holder", "empty")
         if len(holder.encode()) > MAX_NAME_BYTES:
             self._invalid(context, "holder", f"longer than {MAX_NAME_BYTES} bytes")
+        shown = caller(context)
+        return holder if shown is None else f"{shown.common_name}/{holder}"
 
     def _failed(self, context: grpc.ServicerContext, error: Exception) -> NoReturn:
         self._refuse(context, _STATUS.get(type(error), grpc.StatusCode.UNAVAILABLE), str(error))
@@ -244,13 +257,19 @@ class EmulatedGpuService(edge_pb2_grpc.EmulatedGpuServicer):
 def _refuse(
     counters: Counter[str], context: grpc.ServicerContext, code: grpc.StatusCode, why: str
 ) -> NoReturn:
-    name = f"refused_{code.name.lower()}"
-    counters[name] += 1
-    if counters[name] & (counters[name] - 1) == 0:
-        # Every power of two: a caller that errs for hours must not fill the disk.
-        log.warning("%s: %s (%s: %d)", context.peer(), why, name, counters[name])
+    _count_refused(counters, code, f"{context.peer()}: {why}")
     context.abort(code, why)
     raise AssertionError("abort returned")
+
+
+def _count_refused(counters: Counter[str], code: grpc.StatusCode, text: str) -> None:
+    name = f"refused_{code.name.lower()}"
+    with _COUNTING:
+        counters[name] += 1
+        count = counters[name]
+    if count & (count - 1) == 0:
+        # Every power of two: a caller that errs for hours must not fill the disk.
+        log.warning("%s (%s: %d)", text, name, count)
 
 
 class EdgeAgent:
@@ -265,32 +284,38 @@ class EdgeAgent:
         tls: security.Tls | None,
         max_watchers: int,
         max_calls: int,
+        max_lease_s: float,
         setting: str,
         missing: str,
+        guard_options: Mapping[str, Any] | None = None,
         **keeper_options: Any,
     ) -> None:
         self._keeper = ClockKeeper(devices, missing_gpus, **keeper_options)
-        self._service = EdgeService(self._keeper, max_watchers=max_watchers)
+        self._service = EdgeService(self._keeper, max_watchers=max_watchers, max_lease_s=max_lease_s)
         self._emulated = EmulatedGpuService(self._keeper)
         self._stop = threading.Event()
         self._closed = False
         self._left: tuple[str, ...] = ()
-        self._server = grpc.server(
-            futures.ThreadPoolExecutor(max_watchers + max_calls, thread_name_prefix="edge"),
-            maximum_concurrent_rpcs=max_watchers + 4 * max_calls,
-            options=security.SERVER_OPTIONS,
+        self._guarded: Counter[str] = Counter()
+        guard = Guard(
+            lambda code, text: _count_refused(self._guarded, code, text),
+            streams=max_watchers,
+            calls=max_calls,
+            **(guard_options or {}),
         )
-        edge_pb2_grpc.add_EdgeServicer_to_server(self._service, self._server)
+        self._server = guard.server("edge")
+        services = edge_pb2.DESCRIPTOR.services_by_name
+        guard.add(self._server, services["Edge"], self._service)
         if any(isinstance(d, EmulatedGpu) for d in devices):
-            edge_pb2_grpc.add_EmulatedGpuServicer_to_server(self._emulated, self._server)
+            guard.add(self._server, services["EmulatedGpu"], self._emulated)
         self.port = security.grpc_server_add(self._server, address, tls, setting=setting, missing=missing)
 
     @property
     def counters(self) -> dict[str, int]:
         """Everything counted so far: locks, releases, lapsed leases, errors by name, refused calls."""
         total: Counter[str] = Counter()
-        for part in (self._keeper, self._service, self._emulated):
-            total.update(part.counters.copy())
+        for part in (self._keeper.counters, self._service.counters, self._emulated.counters, self._guarded):
+            total.update(part.copy())
         return dict(total)
 
     @property
@@ -365,7 +390,8 @@ def serve(
     backend: str | Sequence[GpuDevice] = "emulated",
     gpus: Sequence[str] = (),
     max_watchers: int = 16,
-    max_calls: int = 8,
+    max_calls: int = 32,
+    max_lease_s: float = MAX_LEASE_S,
     setting: str = "--address",
     missing: str = "--keys",
     **keeper_options: Any,
@@ -374,7 +400,7 @@ def serve(
 
     ``backend`` is a backend's name, of which ``gpus`` names some (UUID or index; empty: all), or the GPUs
     themselves; ``keeper_options`` go to :class:`ClockKeeper`; ``setting`` and ``missing`` name the settings
-    of address and TLS in errors. Raises ``ValueError`` for an unknown backend,
+    of address and TLS in errors. Raises ``ValueError`` for an unknown backend or an impossible lease,
     :class:`agents.gpu.device.GpuError` where the backend finds no GPU, ``OSError`` where the address cannot
     be bound, and :class:`wire.security.InsecureAddress` for an address beyond loopback without ``tls``.
     """
@@ -386,6 +412,7 @@ def serve(
         tls=tls,
         max_watchers=max_watchers,
         max_calls=max_calls,
+        max_lease_s=max_lease_s,
         setting=setting,
         missing=missing,
         **keeper_options,

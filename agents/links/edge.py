@@ -10,6 +10,7 @@ from collections import Counter
 import grpc
 
 from wire import PROTOCOL_VERSION, edge_pb2, edge_pb2_grpc, security
+from wire.roles import EDGE_AGENT
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,9 @@ class EdgeFollower:
         self._call_s = call_s
         self._backoff_s = backoff_s
         self._closed = threading.Event()
-        self._channel = security.grpc_channel(address, tls, setting=setting, missing=missing)
+        self._channel = security.grpc_channel(
+            address, tls, server_role=EDGE_AGENT, setting=setting, missing=missing
+        )
         self._call: grpc.Call | None = None
         self._last_state = 0.0
         self._load = 0.0

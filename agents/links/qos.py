@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike
 from agents.links.settings import Settings, SettingsState
 from wire import PROTOCOL_VERSION, qos_pb2, qos_pb2_grpc, security
 from wire.definitions.bounds import MAX_FLOW_NAME, MAX_NAME, MAX_SAMPLE_VALUES, MAX_SAMPLES, check_name
+from wire.roles import CONTROLLER
 
 log = logging.getLogger(__name__)
 
@@ -240,7 +241,9 @@ class QosPublisher:
         self._stream: _Stream | None = None
         self._start_again_at = 0.0
         self._counters: Counter[str] = Counter()
-        self._channel = security.grpc_channel(address, tls, setting=setting, missing=missing)
+        self._channel = security.grpc_channel(
+            address, tls, server_role=CONTROLLER, setting=setting, missing=missing
+        )
         self._thread = threading.Thread(target=self._run, name="qos-publisher", daemon=True)
         self._arrived: deque[_Arrived] = deque(maxlen=MAX_UNAPPLIED)
         self._arrival = threading.Condition()

@@ -19,6 +19,7 @@ from agents.ptp.phc import Phc, PhcError
 from agents.ptp.watch import NONE, Status, Watch
 from wire import qos_pb2, security
 from wire.exposition import MetricsServer
+from wire.roles import CLOCK_STREAM
 
 log = logging.getLogger(__name__)
 
@@ -161,7 +162,7 @@ class PtpAgent:
         self.status = self._watch.failed("not read yet")
         # The name of a stream is another than that of the host's frames: either may end by itself.
         self._publishers = [
-            QosPublisher(address, tls, cell_id=cell, host=f"ptp@{host}", outbox=LatestStatus())
+            QosPublisher(address, tls, cell_id=cell, host=f"{CLOCK_STREAM}{host}", outbox=LatestStatus())
             for cell in cells
             if address
         ]

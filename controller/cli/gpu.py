@@ -76,10 +76,12 @@ def fit_power(
 
     Through a running edge agent: locks clock after clock under the present load, measures power at each, and
     gives the lock back. Keep the load steady and controllers off the GPU meanwhile: the highest clock wins.
+    With --keys it shows the controller's certificate, as that alone may lock clocks.
     """
     import grpc
 
     from agents.gpu import powerfit
+    from wire.roles import CONTROLLER, EDGE_AGENT
     from wire.security import Tls, grpc_channel
 
     if settle + measure_s > powerfit.MAX_S:
@@ -94,8 +96,8 @@ def fit_power(
             click.echo(f"{done + 1} of {of}: {mhz} MHz", err=True)
 
     children.interrupt_on_signals()  # the lock is given back however the fit is ended
-    tls = Tls(Path(keys), "operator") if keys else None
-    with grpc_channel(edge, tls, setting="--edge", missing="--keys") as channel:
+    tls = Tls(Path(keys), CONTROLLER) if keys else None
+    with grpc_channel(edge, tls, server_role=EDGE_AGENT, setting="--edge", missing="--keys") as channel:
         from wire import edge_pb2_grpc
 
         try:

@@ -55,7 +55,15 @@ def status(operator: str, keys: str | None, as_json: bool) -> None:
         for name, s in (cell["last"] or {}).get("slices", {}).items():
             if "rescue" in s:
                 lines.append(f"  slice {name} gets more than it asks for: {rescue.text(s['rescue'])}")
+        lines += map(_clock_line, cell["clocks"])
     emit(state, as_json, "\n".join(lines))
+
+
+def _clock_line(clock: dict[str, Any]) -> str:
+    """A host's clock as one line."""
+    state = clock["ptp_state"]
+    told = f"{state}, offset {clock['offset_ns'] / 1e3:.1f} us, {clock['age_s']:.1f} s ago" if state else ""
+    return f"  clock of {clock['host']}: {', '.join(filter(None, (told, clock['fault'] or 'usable')))}"
 
 
 @click.command("watch")

@@ -198,6 +198,9 @@ def gnb_mock(
     help="Where the GPU is.",
 )
 @gpu.gpus_option
+@click.option(
+    "--max-lease", type=SECONDS, default=60.0, show_default=True, help="Longest lease of a clock lock, s."
+)
 @click.option("--metrics", help="Serve Prometheus metrics on this host:port.")
 @_keys_option
 @_duration_option
@@ -209,6 +212,7 @@ def edge_agent(
     address: str,
     backend: str,
     gpus: tuple[str, ...],
+    max_lease: float,
     metrics: str | None,
     keys: str | None,
     duration: float | None,
@@ -238,7 +242,7 @@ def edge_agent(
     log_to_stderr(verbose)
     check_address_space()
     tls = Tls(Path(keys), "edge-agent") if keys else None
-    agent = serve(address, tls=tls, backend=backend, gpus=gpus)
+    agent = serve(address, tls=tls, backend=backend, gpus=gpus, max_lease_s=max_lease)
     agent.stop_on_signals()
     end = time.monotonic() + duration if duration else float("inf")
     served, unwritten = None, False

@@ -12,6 +12,9 @@ from controller.core.observation import ClockReport
 MAX_HOSTS = 64
 """Hosts that may tell of a clock in one cell."""
 
+FORGET = 12
+"""A host that has been silent for so many times what makes its clock stale is forgotten."""
+
 STATES = frozenset({"SLAVE", "MASTER"})
 """portState (IEEE 1588-2008, Table 8) of a port whose clock has the network's time."""
 
@@ -32,12 +35,30 @@ class ClockFault:
     since_ns: int
 
 
+@dataclass(frozen=True, slots=True)
+class KnownClock:
+    """What is known of a host's clock: as it was told ``age_s`` ago, and what is wrong with it, if anything.
+
+    ``age_s`` is None, and the state empty, of a required host that never told.
+    """
+
+    host: str
+    ptp_state: str
+    offset_ns: float
+    age_s: float | None
+    fault: str
+
+
 @dataclass(slots=True)
 class _Host:
-    """``good``: when its clock was last told to be good; ``other``: to follow another grandmaster."""
+    """``good``: when its clock was last told to be good; ``other``: to follow another grandmaster.
+
+    ``own``: told by one whose word counts for this host's own frames alone.
+    """
 
     report: ClockReport
     received: Moment
+    own: bool
     good: Moment | None = None
     other: Moment | None = None
 
@@ -55,6 +76,9 @@ class ClockBoard:
       its own, so the clocks of all these must be good. One of them that went silent counts while no other
       of them tells of its clock: with one edge its silence is seen, and a UE's host that was taken away
       holds up nobody.
+
+    A host that has been silent for :data:`FORGET` times ``stale_ns`` is forgotten, and is then as one that
+    never told of its clock; required ones are not.
     """
 
     def __init__(self, *, bound_ns: float, stale_ns: int, required: Collection[str] = ()) -> None:
@@ -83,15 +107,20 @@ class ClockBoard:
         for flow in [flow for flow, (_, its) in self._flows.items() if its == stream]:
             self.flow_ended(flow)
 
-    def take(self, report: ClockReport, now: Moment) -> ClockReport:
+    def take(self, report: ClockReport, now: Moment, *, own: bool = False) -> ClockReport:
         """Remember a report that came ``now``; returns it with its ``fault``.
 
-        ValueError for the report of one host too many.
+        With ``own`` it is of one whose word counts for its host's own frames alone. ValueError for one host
+        too many, and with ``own`` for a host that is required or of whose clock another one's word counts.
         """
+        self._forget(now)
         before = self._hosts.get(report.host)
-        if before is None and len(self._hosts) >= MAX_HOSTS:
+        if own and (report.host in self._required or (before is not None and not before.own)):
+            raise ValueError(f"ClockStatus of host {report.host!r}: its PTP agent tells of that clock")
+        others = len(self._hosts.keys() - self._required)
+        if before is None and report.host not in self._required and others >= MAX_HOSTS:
             raise ValueError(f"ClockStatus of host {report.host!r}: more than {MAX_HOSTS} hosts in one cell")
-        entry = _Host(report, now)
+        entry = _Host(report, now, own)
         if before is not None:
             moved = before.report.grandmaster != report.grandmaster
             entry.good = before.good
@@ -109,6 +138,7 @@ class ClockBoard:
 
     def fault(self, host: str, now: Moment) -> ClockFault | None:
         """Why frames that come from ``host`` ``now`` count for the round trip alone; None: they do not."""
+        self._forget(now)
         names = set(self._required or self._maybe_edges(host, now))
         if host in self._hosts:
             names.add(host)
@@ -133,9 +163,32 @@ class ClockBoard:
         # The first by name is told; nothing vouches for frames since the earliest of all.
         return ClockFault(faults[0].reason, min(f.since_ns for f in faults))
 
+    def known(self, now: Moment) -> tuple[KnownClock, ...]:
+        """The clocks of all hosts that are remembered or required, by name."""
+        self._forget(now)
+        clocks = []
+        for host in sorted(self._hosts.keys() | self._required):
+            entry = self._hosts.get(host)
+            if entry is None:
+                clocks.append(KnownClock(host, "", 0.0, None, f"{host}: no news of its clock"))
+            else:
+                age_s = (now.mono_ns - entry.received.mono_ns) / 1e9
+                report = entry.report
+                fault = self._wrong(entry, now)
+                clocks.append(KnownClock(host, report.ptp_state, report.offset_ns, age_s, fault))
+        return tuple(clocks)
+
+    def _forget(self, now: Moment) -> None:
+        for host, entry in list(self._hosts.items()):
+            silent_ns = now.mono_ns - entry.received.mono_ns
+            if silent_ns > FORGET * self._stale_ns and host not in self._required:
+                del self._hosts[host]
+
     def _maybe_edges(self, host: str, now: Moment) -> list[str]:
         """The hosts that may be the edge of ``host``'s frames, where nobody has said."""
-        others = [n for n in self._hosts if n != host and n not in self._with_flows]
+        others = [
+            n for n, entry in self._hosts.items() if not (n == host or n in self._with_flows or entry.own)
+        ]
         return [n for n in others if not self._silent(self._hosts[n], now)] or others
 
     def _silent(self, entry: _Host, now: Moment) -> bool:

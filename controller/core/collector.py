@@ -24,8 +24,8 @@ from controller.core.observation import (
     Observation,
     Samples,
 )
+from wire.definitions.bounds import MAX_CELL_FLOWS
 
-MAX_FLOWS = 1024
 MAX_FRAMES = 200_000
 MAX_CLOCKS = 4096
 MAX_SAMPLES = 200_000
@@ -91,12 +91,18 @@ class SlotCollector:
         self._slices = frozenset(slices)
 
     def flow_start(self, flow: Flow) -> None:
-        """A flow is active from now on; ValueError for an unknown slice or one flow too many."""
+        """A flow is active from now on; ValueError for an unknown slice or one flow too many.
+
+        Flows that have stopped are none too many: for want of room the one that stopped first is forgotten.
+        """
         if flow.slice not in self._slices:
             known = ", ".join(sorted(self._slices))
             raise ValueError(f"flow {flow.flow}: unknown slice {flow.slice!r}; slices: {known}")
-        if flow.flow not in self._flows and len(self._flows) >= MAX_FLOWS:
-            raise ValueError(f"flow {flow.flow}: more than {MAX_FLOWS} flows in one cell")
+        if flow.flow not in self._flows and len(self._flows) >= MAX_CELL_FLOWS:
+            stopped = [f for f in self._flows.values() if f.stop_ns]
+            if not stopped:
+                raise ValueError(f"flow {flow.flow}: more than {MAX_CELL_FLOWS} flows in one cell")
+            self._drop(min(stopped, key=lambda f: f.stop_ns).flow)
         self._flows[flow.flow] = flow
 
     def flow_stop(self, flow: str, time_ns: int) -> None:
@@ -316,6 +322,16 @@ class SlotCollector:
         sent = rows[:, 1] < closed_ns
         columns = np.ascontiguousarray(rows[sent].T)
         return Frames(flow[sent], *columns, synchronised[sent])  # type: ignore[call-arg]
+
+    def _drop(self, flow: str) -> None:
+        """Forget a flow and what its host told of it."""
+        del self._flows[flow]
+        self._batches = [b for b in self._batches if b.flow != flow]
+        self._n_frames = sum(len(b.columns) for b in self._batches)
+        self._samples = [rows for rows in self._samples if rows.flow != flow]
+        self._n_samples = sum(len(rows.time_ns) for rows in self._samples)
+        for known in (self._known, self._offset, self._faults):
+            known.pop(flow, None)
 
     def _forget(self, closed_ns: int) -> None:
         self._floor_ns = closed_ns

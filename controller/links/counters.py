@@ -8,6 +8,25 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
+import grpc
+
+_GUARD = {
+    grpc.StatusCode.INVALID_ARGUMENT: ("malformed", "Calls refused: the request does not parse"),
+    grpc.StatusCode.PERMISSION_DENIED: ("denied", "Calls refused: not for the role of the certificate"),
+    grpc.StatusCode.RESOURCE_EXHAUSTED: ("crowded", "Calls refused or ended: too many of one peer"),
+    grpc.StatusCode.DEADLINE_EXCEEDED: ("late", "Calls ended: no request, or no end, within the time for it"),
+}
+
+
+def guard_counters(link: str) -> dict[str, str]:
+    """Help text of the counters of what :class:`wire.serving.Guard` refuses on a link."""
+    return {f"{link}_{kind}_total": text for kind, text in _GUARD.values()}
+
+
+def guard_refusals(link: str, complain: Complaints) -> Callable[[grpc.StatusCode, str], None]:
+    """What a :class:`wire.serving.Guard` of that link is to call."""
+    return lambda code, text: complain(f"{link}_{_GUARD[code][0]}_total", text)
+
 
 class Counters:
     """Monotonic counters by name and cell; any thread may count.

@@ -23,6 +23,7 @@ from controller.links import codec
 from controller.links.codec import BadMessage
 from controller.links.counters import Complaints, Counters
 from wire import PROTOCOL_VERSION, edge_pb2, edge_pb2_grpc
+from wire.roles import EDGE_AGENT
 from wire.security import Tls, grpc_channel
 
 log = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ class ClockHistory:
     def __init__(
         self, *, lease_s: float, stale_s: float, settle_s: float = 0.2, tolerance_mhz: int = 0
     ) -> None:
-        self._lease_s = lease_s
+        self.lease_s = lease_s
         self._stale_s = stale_s
         self._settle_s = settle_s
         self._tolerance = tolerance_mhz
@@ -105,7 +106,7 @@ class ClockHistory:
         elif (
             self._confirmed_at is None
             or lock.locked_mhz != self._set_mhz
-            or now - self._renewed_at > self._lease_s
+            or now - self._renewed_at > self.lease_s
         ):
             self._confirmed_at, self._set_mhz = now, lock.locked_mhz
         if reached:
@@ -135,7 +136,7 @@ class ClockHistory:
             self._wanted is None
             or self._confirmed_at is None
             or self._confirmed_at > settled
-            or now - self._renewed_at > self._lease_s
+            or now - self._renewed_at > self.lease_s
         ):
             return GpuReading(mhz, Reason.LOCK_NOT_CONFIRMED)
         later = now
@@ -166,7 +167,7 @@ class EdgeLink:
         tls: key folder and role; None: loopback only.
         holder: who holds the lease: the cell id.
         gpu: UUID; empty: the agent's only GPU.
-        lease_s: lease of a lock; renewed every third of it.
+        lease_s: lease of a lock, or the longest that the agent allows; renewed every third of it.
         watch_period_ms: period of the agent's GpuStates, 10..10000 ms.
         settle_s, tolerance_mhz: as for :class:`ClockHistory`.
 
@@ -201,11 +202,10 @@ class EdgeLink:
         self._address = address
         self._holder = holder
         self._wanted_gpu = gpu
-        self._lease_s = lease_s
-        self._lock_deadline_s = min(2.0, max(0.5, lease_s / 3))
+        self._lease_s = self._wanted_lease_s = lease_s
         self._period_ms = watch_period_ms
         self._stale_s = max(2.0, 5 * watch_period_ms / 1e3)
-        self._channel = grpc_channel(address, tls, setting=setting, missing=missing)
+        self._channel = grpc_channel(address, tls, server_role=EDGE_AGENT, setting=setting, missing=missing)
         self._stub: Any = edge_pb2_grpc.EdgeStub(self._channel)
         self._condition = threading.Condition()
         # All below is guarded by the condition's lock.
@@ -373,8 +373,10 @@ class EdgeLink:
             info = next(iter(gpus.values()))
         else:
             raise _Refused("edge_refused_total", f"name one of its GPUs; it has: {present}")
+        longest_s = welcome.max_lease_ms / 1e3 or math.inf
         with self._condition:
             self._info = info
+            self._lease_s = self._history.lease_s = min(self._wanted_lease_s, longest_s)
             # The agent may have been restarted: it then holds no lease.
             self._last_state = self._next_try = time.monotonic()
             self._retry_s = RETRY_S
@@ -443,6 +445,10 @@ class EdgeLink:
                 self._lock_failed(type(request).__name__.removesuffix("Request"), error)
             else:
                 self._locked(request, answer, now)
+
+    @property
+    def _lock_deadline_s(self) -> float:
+        return min(2.0, max(0.5, self._lease_s / 3))
 
     def _due_call(self, now: float) -> tuple[Any, Any, float] | None:
         """The call that is due: (method, request, deadline), or None. Holds the lock."""

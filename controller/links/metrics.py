@@ -7,13 +7,14 @@ import logging
 import math
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, Histogram, Info
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from controller.core.clocks import KnownClock
 from controller.core.measure import MAX_NAMES, RESOURCES, Lever, worst_value
 from controller.core.observation import Mode
 from controller.links import edge, operator, qos, ran_protocol
@@ -71,11 +72,35 @@ class CounterCollector(Collector):
             yield family
 
 
+class ClockCollector(Collector):
+    """Exports what is known of the hosts' clocks when it is scraped; ``ask`` has one callable a cell."""
+
+    def __init__(self) -> None:
+        self.ask: dict[str, Callable[[], Sequence[KnownClock]]] = {}
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        families = usable, offset, age = [
+            GaugeMetricFamily(f"prbandit_clock_{name}", text, labels=["cell", "host"])
+            for name, text in (
+                ("usable", "1 while hop delays may be told from the host's clock"),
+                ("offset_seconds", "Offset of the host's clock as it was told last, seconds"),
+                ("age_seconds", "Time since the host told of its clock, seconds"),
+            )
+        ]
+        for cell, ask in list(self.ask.items()):
+            for clock in ask():
+                labels = [cell, clock.host]
+                usable.add_metric(labels, not clock.fault)
+                offset.add_metric(labels, clock.offset_ns / 1e9 if clock.ptp_state else math.nan)
+                age.add_metric(labels, math.nan if clock.age_s is None else clock.age_s)
+        yield from families
+
+
 class Metrics:
     """Every metric of the controller, in a registry of its own.
 
-    A cell, a slice, a lever and a measure are labels; flows and UEs are not. The label ``hop`` of the metrics
-    that have it is a lever's name, or a measure's. Any thread may call.
+    A cell, a slice, a lever, a measure and a clock's host are labels; flows and UEs are not. The label
+    ``hop`` of the metrics that have it is a lever's name, or a measure's. Any thread may call.
     """
 
     def __init__(self, counters: Counters | None = None) -> None:
@@ -87,6 +112,8 @@ class Metrics:
         self._slices: dict[str, frozenset[str]] = {}
         if counters is not None:
             registry.register(CounterCollector(counters))
+        self._clocks = ClockCollector()
+        registry.register(self._clocks)
 
         def gauge(name: str, text: str, *labels: str) -> Gauge:
             return Gauge(f"prbandit_{name}", text, labels, registry=registry)
@@ -323,8 +350,12 @@ class Metrics:
         *,
         report_age: Callable[[], float | None] | None = None,
         lease_remaining: Callable[[], float | None] | None = None,
+        clocks: Callable[[], Sequence[KnownClock]] | None = None,
     ) -> None:
-        """Ask for a cell's seconds at each scrape; NaN where the callable returns None or fails."""
+        """Ask for a cell's seconds at each scrape, NaN where the callable returns None or fails, and for the
+        clocks of its hosts."""
+        if clocks is not None:
+            self._clocks.ask[cell] = clocks
         for gauge, ask in ((self.report_age, report_age), (self.lease_remaining, lease_remaining)):
             if ask is not None:
                 gauge.labels(cell).set_function(_guarded(ask, cell))

@@ -8,8 +8,7 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent import futures
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import metadata
 from typing import Any, NoReturn, Protocol
@@ -17,8 +16,11 @@ from typing import Any, NoReturn, Protocol
 import grpc
 from google.protobuf.message import Message
 
-from controller.links.counters import Complaints, Counters
+from controller.core.clocks import KnownClock
+from controller.links.counters import Complaints, Counters, guard_counters, guard_refusals
 from wire import PROTOCOL_VERSION, operator_pb2, operator_pb2_grpc, security
+from wire.roles import CONTROLLER
+from wire.serving import Guard
 
 log = logging.getLogger(__name__)
 
@@ -27,10 +29,9 @@ SUBSCRIBER_QUEUE = 64
 MAX_NAME_BYTES = 64
 MAX_OPTIONS_BYTES = 4096
 """The YAML of a SetOptions."""
-COMMANDERS = frozenset({"operator", "controller"})
-"""Roles whose certificate may change something; the others of the testbed may look."""
 
 COUNTERS: dict[str, str] = {
+    **guard_counters("operator"),
     "operator_version_mismatch_total": "Clients refused: other protocol version",
     "operator_refused_total": "Commands refused: unknown cell, slice, mode or option, impossible value",
     "operator_errors_total": "Calls that failed inside the controller",
@@ -38,8 +39,6 @@ COUNTERS: dict[str, str] = {
     "operator_decisions_dropped_total": "Decisions that a slow subscriber lost, oldest first",
 }
 """Help text of every counter of this link; each has the label ``cell``, empty where it is not known."""
-
-_CALLS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +56,7 @@ class CellStatus:
     edge_connected: bool = False
     sm_mhz: int = 0
     active_flows: int = 0
+    clocks: Sequence[KnownClock] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +247,7 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
                     edge_connected=c.edge_connected,
                     sm_mhz=c.sm_mhz,
                     active_flows=c.active_flows,
+                    clocks=[operator_pb2.ClockState(**asdict(clock)) for clock in c.clocks],
                 )
                 for c in state.cells
             ],
@@ -346,11 +347,6 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
         command: Callable[[], str],
     ) -> operator_pb2.CommandResult:
         name = type(request).__name__.removesuffix("Request")
-        shown = context.auth_context().get("x509_common_name", ())
-        if shown and shown[0].decode() not in COMMANDERS:
-            text = f"{name}: the certificate of {shown[0].decode()!r} may look and not command"
-            self._complain("operator_refused_total", f"{context.peer()}: {text}")
-            _abort(context, grpc.StatusCode.PERMISSION_DENIED, text)
         try:
             for field, value in request.ListFields():
                 bound = MAX_OPTIONS_BYTES if field.name == "yaml" else MAX_NAME_BYTES
@@ -381,7 +377,7 @@ class OperatorServer:
 
     Counts into the broadcaster's counters. Raises what :func:`wire.security.grpc_server_add` raises:
     InsecureAddress beyond loopback without ``tls``, KeyFileError, OSError. ``port`` is the one that it
-    listens on.
+    listens on; ``guard_options`` are those of :class:`wire.serving.Guard`.
     """
 
     def __init__(
@@ -393,17 +389,17 @@ class OperatorServer:
         *,
         setting: str = "links.operator.address",
         missing: str = "security.keys",
+        **guard_options: Any,
     ) -> None:
         self._broadcaster = broadcaster
-        service = OperatorService(target, broadcaster)
-        threads = broadcaster.max_subscribers + _CALLS
-        self._server = grpc.server(
-            futures.ThreadPoolExecutor(threads, thread_name_prefix="operator"),
-            # One watcher too many has to find a free thread, to be told so.
-            maximum_concurrent_rpcs=threads,
-            options=security.SERVER_OPTIONS,
+        guard = Guard(
+            guard_refusals("operator", Complaints(broadcaster.counters, log)),
+            streams=broadcaster.max_subscribers,
+            **guard_options,
         )
-        operator_pb2_grpc.add_OperatorServicer_to_server(service, self._server)
+        self._server = guard.server("operator")
+        service = operator_pb2.DESCRIPTOR.services_by_name["Operator"]
+        guard.add(self._server, service, OperatorService(target, broadcaster))
         self.port = security.grpc_server_add(self._server, address, tls, setting=setting, missing=missing)
 
     def start(self) -> None:
@@ -474,7 +470,9 @@ class OperatorClient:
         self._client = client
         self._timeout_s = timeout_s
         self._tls, self._missing = tls, missing
-        self._channel = security.grpc_channel(address, tls, setting=setting, missing=missing)
+        self._channel = security.grpc_channel(
+            address, tls, server_role=CONTROLLER, setting=setting, missing=missing
+        )
         self._stub = operator_pb2_grpc.OperatorStub(self._channel)
         self.controller_version = ""
 
@@ -509,6 +507,13 @@ class OperatorClient:
         cells = []
         for cell in state.cells:
             status = {f.name: getattr(cell, f.name) for f in cell.DESCRIPTOR.fields}
+            status["clocks"] = [
+                {
+                    f.name: getattr(clock, f.name) if not f.has_presence or clock.HasField(f.name) else None
+                    for f in clock.DESCRIPTOR.fields
+                }
+                for clock in cell.clocks
+            ]
             status["last"] = json.loads(cell.last.json) if cell.HasField("last") else None
             cells.append(status)
         return {**{f.name: getattr(state, f.name) for f in state.DESCRIPTOR.fields}, "cells": cells}

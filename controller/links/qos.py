@@ -30,27 +30,26 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Generic, NoReturn, TypeVar
 
 import grpc
-from google.protobuf.message import DecodeError
 
-from controller.core.clocks import ClockBoard, ClockFault, Moment
+from controller.core.clocks import ClockBoard, ClockFault, KnownClock, Moment
 from controller.core.collector import MAX_AHEAD_NS, MAX_BEHIND_NS
 from controller.core.observation import Flow
 from controller.links import codec
 from controller.links.codec import BadMessage, ClockReport, FlowEnd, FrameBatch, SampleBatch, SettingsApplied
-from controller.links.counters import Complaints, Counters
+from controller.links.counters import Complaints, Counters, guard_counters, guard_refusals
 from wire import PROTOCOL_VERSION, qos_pb2
 from wire.definitions.bounds import (
+    MAX_CELL_FLOWS,
     MAX_CELL_ID,
     MAX_FLOW_NAME,
     MAX_SETTINGS_FLOWS,
     MAX_SETTINGS_LEASE_MS,
     check_settings,
 )
+from wire.roles import CLOCK_STREAM, PTP_AGENT, TELLS_EDGE_CLOCK, Identity, clock_host
+from wire.serving import Guard, caller
 
 log = logging.getLogger(__name__)
-
-MAX_FLOWS = 4096
-"""Flows that are remembered; the ones that stopped longest ago are forgotten first."""
 
 MAX_SEQUENCES = 1024
 """SetSettings of a stream whose answers are known; later answers to older ones are refused."""
@@ -58,6 +57,7 @@ MAX_RECENT = 4096
 """Samples messages of a flow that are remembered, to know one that comes twice."""
 
 COUNTERS: dict[str, str] = {
+    **guard_counters("qos"),
     "qos_streams_total": "Streams of hosts that were accepted",
     "qos_version_mismatch_total": "Streams refused: other protocol version",
     "qos_stream_refused_total": "Streams refused: no Hello, unknown cell or too many",
@@ -73,6 +73,7 @@ COUNTERS: dict[str, str] = {
     "qos_settings_resent_total": "Settings sent once more because they were not answered; messages",
     "qos_settings_applied_total": "Answers to settings that were taken",
     "qos_settings_refused_total": "Answers to settings that an application refused",
+    "qos_denied_total": "Calls and messages refused: not for the certificate's role, or of another host",
     "qos_clock_out_of_bound_total": "Clock reports with an offset beyond the bound",
     "qos_clock_unusable_total": "Clock reports of a clock that cannot be used, whatever the reason",
     "qos_clock_reports_dropped_total": "Clock reports dropped because a later one of that host came",
@@ -197,12 +198,15 @@ class QosQueue:
         return self._frames.rows
 
 
-def parse(data: bytes) -> qos_pb2.QosMessage | None:
-    """A QosMessage, or None for bytes that are none: the servicer refuses it and the stream goes on."""
-    try:
-        return qos_pb2.QosMessage.FromString(data)
-    except DecodeError:
-        return None
+def _not_its_own(host: str, shown: Identity | None) -> str:
+    """Why a stream with this certificate does not speak for a host, or nothing."""
+    if shown is None:
+        return ""
+    if shown.host and shown.host != clock_host(host):
+        return f"the certificate is of host {shown.host!r}"
+    if host.startswith(CLOCK_STREAM) and shown.role not in TELLS_EDGE_CLOCK:
+        return f"{CLOCK_STREAM} is not for the role {shown.role!r}"
+    return ""
 
 
 def read_clocks() -> Moment:
@@ -217,11 +221,18 @@ class _Stream:
     hello: qos_pb2.QosHello
     number: int
     peer: str = ""
-    ended: bool = False
+    identity: Identity | None = None
+    """Of its certificate; None without TLS."""
+    ended_ns: int | None = None
+    """When it ended, monotonic ns."""
     settings: dict[str, _Settings] = field(default_factory=dict)
     """Flow -> settings that are for this stream."""
     sent: OrderedDict[int, tuple[str, ...]] = field(default_factory=OrderedDict)
     """Sequence -> flows, of the SetSettings that went out."""
+
+    @property
+    def ended(self) -> bool:
+        return self.ended_ns is not None
 
     @property
     def reporter(self) -> tuple[str, int]:
@@ -280,6 +291,11 @@ class _Reported:
         """Whether the flow goes on, and its stream too."""
         return not (self.stopped or self.stream.ended)
 
+    def over(self, since_ns: int) -> bool:
+        """Whether the flow has stopped, or its stream ended before ``since_ns`` (monotonic)."""
+        ended_ns = self.stream.ended_ns
+        return self.stopped or (ended_ns is not None and ended_ns <= since_ns)
+
 
 class _SequenceAllocator:
     """Sequences for settings that are set together: one for at most MAX_SETTINGS_FLOWS flows of a stream."""
@@ -310,13 +326,15 @@ class QosIngest:
         tables: takes ``(cell id, flow)`` and returns the tables of samples that the flow's service declares,
             name -> number of columns; raises ValueError where there is none. Asked at every Samples message.
             None: no flow has samples.
-        max_streams: hosts at a time; each takes a thread of the server's pool.
+        max_streams: hosts' streams at a time; each takes a thread of the server's pool.
         clock_bound_ns: frames behind which a clock's offset is beyond it count for the round trip alone.
         clock_stale_s: and those behind which a host has told of its clock, but not for so long.
         clock_hosts: the edge's host, and others that every frame passes: their clocks must be told of and be
             good for any frame to be synchronised. Empty: see :class:`ClockBoard`.
+        away_s: flows of a stream that ended count among MAX_CELL_FLOWS for so long: the host may come back.
         resend_s: settings that are not answered for so long are sent once more.
         clock: reads both clocks.
+        guard_options: those of :class:`wire.serving.Guard`.
     """
 
     def __init__(
@@ -330,14 +348,17 @@ class QosIngest:
         clock_bound_ns: float = 1e6,
         clock_stale_s: float = 5.0,
         clock_hosts: Collection[str] = (),
+        away_s: float = 0.0,
         resend_s: float = 0.5,
         counters: Counters | None = None,
         clock: Callable[[], Moment] = read_clocks,
+        **guard_options: Any,
     ) -> None:
         self._sink = sink
         self._expected = None if expected_cells is None else frozenset(expected_cells)
         self._check_flow = check_flow
         self._tables = tables
+        self._away_ns = round(away_s * 1e9)
         self._resend_ns = round(resend_s * 1e9)
         self._max_streams = max_streams
         self._new_board = lambda: ClockBoard(
@@ -346,6 +367,8 @@ class QosIngest:
         self._boards: dict[str, ClockBoard] = {}
         self.counters = counters or Counters()
         self._complain = Complaints(self.counters, log)
+        refused = guard_refusals("qos", self._complain)
+        self._guard = Guard(refused, streams=max_streams, **guard_options)
         self._clock = clock
         self._lock = threading.Lock()
         self._streams = 0
@@ -355,20 +378,17 @@ class QosIngest:
         self._settings: dict[str, dict[str, _Settings]] = {}
 
     def add_to(self, server: grpc.Server) -> None:
-        """Registers the service; unlike the generated helper, bytes that cannot be parsed do not end a
-        stream."""
-        handler = grpc.stream_stream_rpc_method_handler(
-            self.Publish,
-            request_deserializer=lambda data: (parse(data),),
-            response_serializer=qos_pb2.QosNotice.SerializeToString,
-        )
-        service = qos_pb2.DESCRIPTOR.services_by_name["QosIngest"].full_name
-        server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler(service, {"Publish": handler}),)
-        )
+        """Registers the service, behind a guard of its own."""
+        self._guard.add(server, qos_pb2.DESCRIPTOR.services_by_name["QosIngest"], self)
+
+    def server(self) -> grpc.Server:
+        """A server for the service alone."""
+        server = self._guard.server("qos")
+        self.add_to(server)
+        return server
 
     def Publish(
-        self, requests: Iterator[tuple[qos_pb2.QosMessage | None]], context: grpc.ServicerContext
+        self, requests: Iterator[qos_pb2.QosMessage | None], context: grpc.ServicerContext
     ) -> Iterator[qos_pb2.QosNotice]:
         """One host's stream."""
         with self._lock:
@@ -388,16 +408,15 @@ class QosIngest:
                 self._streams -= 1
 
     def _serve(
-        self, requests: Iterator[tuple[qos_pb2.QosMessage | None]], context: grpc.ServicerContext
+        self, requests: Iterator[qos_pb2.QosMessage | None], context: grpc.ServicerContext
     ) -> Iterator[qos_pb2.QosNotice]:
-        first = next(requests, (None,))[0]
-        hello = self._hello(first, context)
+        hello = self._hello(next(requests, None), context)
         cell_id = hello.cell_id
-        stream = _Stream(hello, next(self._numbers), context.peer())
+        stream = _Stream(hello, next(self._numbers), context.peer(), caller(context))
         self.counters.inc("qos_streams_total", cell_id)
         try:
             yield qos_pb2.QosNotice(kind=qos_pb2.ACCEPTED, protocol_version=PROTOCOL_VERSION)
-            for (message,) in requests:
+            for message in requests:
                 reason = self._take(stream, message)
                 if reason:
                     yield qos_pb2.QosNotice(
@@ -413,7 +432,7 @@ class QosIngest:
     def _ended(self, stream: _Stream) -> None:
         cell_id, host = stream.hello.cell_id, stream.hello.host
         with self._lock:
-            stream.ended = True
+            stream.ended_ns = self._clock().mono_ns
             self._board(cell_id).stream_ended(stream.number)
         try:
             self._sink(cell_id, HostLost(host, self._clock().real_ns, stream.number))
@@ -440,6 +459,13 @@ class QosIngest:
                 grpc.StatusCode.INVALID_ARGUMENT,
                 "qos_stream_refused_total",
                 f"QosHello: host {hello.host[:32]!r} is empty or longer than {MAX_FLOW_NAME} bytes",
+            )
+        if why := _not_its_own(hello.host, caller(context)):
+            self._abort(
+                context,
+                grpc.StatusCode.PERMISSION_DENIED,
+                "qos_denied_total",
+                f"QosHello: host {hello.host!r}: {why}",
             )
         known = hello.cell_id and len(hello.cell_id.encode()) <= MAX_CELL_ID
         if not known or (self._expected is not None and hello.cell_id not in self._expected):
@@ -468,6 +494,9 @@ class QosIngest:
                 raise BadMessage(
                     "not a QosMessage" if message is None else "a QosMessage without a body known here"
                 )
+            if body != "clock" and stream.identity is not None and stream.identity.role == PTP_AGENT:
+                counter = "qos_denied_total"
+                raise BadMessage(f"{body}: the role {PTP_AGENT!r} tells of clocks alone")
             if body == "frames":
                 now = self._clock()
                 fault = self._clock_fault(hello, now)
@@ -511,9 +540,16 @@ class QosIngest:
                     self._board(cell_id).flow_ended(end.flow)
             elif body == "clock":
                 clock = codec.open_clock_status(message.clock)
+                if clock.host != clock_host(hello.host):
+                    counter = "qos_denied_total"
+                    raise BadMessage(
+                        f"ClockStatus of host {clock.host!r}: this is a stream of {hello.host!r},"
+                        " which tells of its own clock alone"
+                    )
+                own = stream.identity is not None and stream.identity.role not in TELLS_EDGE_CLOCK
                 with self._lock:
                     board = self._board(cell_id)
-                    clock = board.take(clock, self._clock())
+                    clock = board.take(clock, self._clock(), own=own)
                 if board.beyond_bound(clock):
                     self.counters.inc("qos_clock_out_of_bound_total", cell_id)
                 if clock.fault:
@@ -733,6 +769,11 @@ class QosIngest:
         else:
             self.counters.inc("qos_settings_applied_total", cell_id)
 
+    def clocks(self, cell_id: str) -> tuple[KnownClock, ...]:
+        """What is known of the clocks of a cell's hosts now; any thread may ask."""
+        with self._lock:
+            return self._board(cell_id).known(self._clock())
+
     def _board(self, cell_id: str) -> ClockBoard:
         """The clocks of a cell. Holds the lock."""
         return self._boards.setdefault(cell_id, self._new_board())
@@ -755,16 +796,22 @@ class QosIngest:
 
     def _claim(self, stream: _Stream, flow: str) -> None:
         """Raises for a flow that is another's; makes room where there are too many. Holds the lock."""
-        key = stream.hello.cell_id, flow
-        if reported := self._flows.get(key):
+        cell_id = stream.hello.cell_id
+        if reported := self._flows.get((cell_id, flow)):
             if reported.active and reported.stream.reporter != stream.reporter:
                 raise BadMessage(f"FlowStart of flow {flow!r}: {self._owned(reported)}")
-        elif len(self._flows) >= MAX_FLOWS:
-            stopped = next((k for k, reported in self._flows.items() if not reported.active), None)
-            if stopped is None:
-                raise BadMessage(f"FlowStart of flow {flow!r}: more than {MAX_FLOWS} flows are active")
-            self._forget_settings(*stopped)
-            del self._flows[stopped]
+            return
+        its = [key for key in self._flows if key[0] == cell_id]
+        if len(its) < MAX_CELL_FLOWS:
+            return
+        over_ns = self._clock().mono_ns - self._away_ns
+        over = next((key for key in its if self._flows[key].over(over_ns)), None)
+        if over is None:
+            raise BadMessage(
+                f"FlowStart of flow {flow!r}: more than {MAX_CELL_FLOWS} flows are active in cell {cell_id!r}"
+            )
+        self._forget_settings(*over)
+        del self._flows[over]
 
     def _owned(self, reported: _Reported) -> str:
         its = reported.stream

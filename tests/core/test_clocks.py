@@ -244,6 +244,62 @@ def test_hosts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     take(b, told("b", 1))
 
 
+def test_a_required_host_finds_a_place_among_any_number_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clocks, "MAX_HOSTS", 2)
+    b = board("edge")
+    take(b, told("a"))
+    take(b, told("b"))
+    take(b, told("edge"))
+    with pytest.raises(ValueError, match="host 'c': more than 2 hosts"):
+        take(b, told("c"))
+
+
+def test_a_silent_host_is_forgotten_and_its_place_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clocks, "MAX_HOSTS", 1)
+    b = board("edge")
+    take(b, told("edge"))
+    take(b, told("stranger"))
+    long = STALE_S * clocks.FORGET
+    with pytest.raises(ValueError, match="more than 1 hosts"):
+        take(b, told("ue-1", long))
+    take(b, told("ue-1", long + 1))
+    # A host that has to tell of its clock is not forgotten.
+    assert [c.host for c in b.known(at(T0 + (long + 1) * S))] == ["edge", "ue-1"]
+    assert reason(b, "ue-1", long + 1) == "edge: no news of its clock"
+
+
+def test_a_host_that_is_not_heard_again_is_no_edge_for_ever() -> None:
+    b = board()
+    take(b, told("stranger", ptp_state="NONE"))
+    long = STALE_S * clocks.FORGET
+    assert reason(b, "ue-1", long) == "stranger: no news of its clock"
+    assert reason(b, "ue-1", long + 1) == ""
+
+
+def test_the_word_of_a_host_on_its_own_clock_counts_for_its_own_frames_alone() -> None:
+    b = board()
+    b.take(told("ue-2", ptp_state="NONE"), at(T0), own=True)
+    assert (reason(b, "ue-1"), reason(b, "ue-2")) == ("", "ue-2: PTP state NONE")
+
+
+def test_no_host_tells_in_the_place_of_a_ptp_agent() -> None:
+    b, required = board(), board("edge")
+    take(b, told("ue-2"))
+    for asked, host in ((b, "ue-2"), (required, "edge")):
+        with pytest.raises(ValueError, match=f"ClockStatus of host '{host}': its PTP agent tells"):
+            asked.take(told(host, ptp_state="NONE"), at(T0), own=True)
+    assert reason(b, "ue-2") == ""
+
+
+def test_what_is_known_says_state_offset_age_and_fault() -> None:
+    b = board("edge")
+    take(b, told("ue-1", ptp_state="LISTENING", offset_ns=-7.0))
+    assert b.known(at(T0 + S)) == (
+        clocks.KnownClock("edge", "", 0.0, None, "edge: no news of its clock"),
+        clocks.KnownClock("ue-1", "LISTENING", -7.0, 1.0, "ue-1: PTP state LISTENING"),
+    )
+
+
 def test_nothing_is_kept_of_flows_that_ended() -> None:
     b = board()
     for i in range(9):

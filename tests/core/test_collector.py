@@ -103,12 +103,30 @@ def test_a_full_collector_drops_the_oldest_and_counts(monkeypatch: pytest.Monkey
 
 
 def test_too_many_flows_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collector_module, "MAX_FLOWS", 1)
+    monkeypatch.setattr(collector_module, "MAX_CELL_FLOWS", 1)
     c = SlotCollector(["ar"])
     c.flow_start(flow("a"))
     c.flow_start(flow("a"))
     with pytest.raises(ValueError, match="more than 1 flows"):
         c.flow_start(flow("b"))
+
+
+def test_for_want_of_room_the_flow_that_stopped_first_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collector_module, "MAX_CELL_FLOWS", 3)
+    c = SlotCollector(["ar"])
+    for name in ("a", "b", "c"):
+        c.flow_start(flow(name))
+        c.frames(name, rows((1, T0 + 1, 0, 0, 0)), True, T0 + 2 * MS)
+        c.samples(name, "pose", np.array([T0 + 1]), np.zeros((1, 1), np.float32))
+    c.flow_stop("b", T0 + 2 * MS)
+    c.flow_stop("a", T0 + 3 * MS)
+    c.flow_start(flow("d"))
+    seen = close(c, T0, T0 + S)
+    assert [f.flow for f in seen.flows] == ["a", "c", "d"]
+    assert [seen.flows[i].flow for i in seen.frames.flow] == ["a", "c"]
+    assert [seen.flows[i].flow for i in seen.samples["ar"]["pose"].flow] == ["a", "c"]
+    with pytest.raises(ValueError, match="never started"):
+        c.frames("b", rows((2, T0 + 1, 0, 0, 0)), True)
 
 
 def test_a_frame_is_not_late_before_its_host_could_tell() -> None:

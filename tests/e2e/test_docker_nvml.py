@@ -43,18 +43,18 @@ class EdgeStack(Stack):
 
     def copy_keys(self) -> None:
         self.keys.mkdir(exist_ok=True)
-        for name in ("ca.crt", "operator.crt", "operator.key"):
+        for name in ("ca.crt", "controller.crt", "controller.key"):
             (self.keys / name).write_text(self.run("edge-agent", "cat", f"/keys/{name}"))
 
     def edge(self, call: str, request: Any) -> Any:
         options = [("grpc.ssl_target_name_override", "edge-agent"), ("grpc.enable_http_proxy", 0)]
-        credentials = channel_credentials(self.keys, "operator")
+        credentials = channel_credentials(self.keys, "controller")
         with grpc.secure_channel(f"{self.address('edge-agent')}:50061", credentials, options) as channel:
             answer = getattr(edge_pb2_grpc.EdgeStub(channel), call)(request, timeout=10)
             return next(answer) if call == "WatchGpu" else answer
 
     def lock(self, mhz: int) -> edge_pb2.ClockLock:
-        request = edge_pb2.LockClocksRequest(holder="test", mhz=mhz, lease_ms=600_000)
+        request = edge_pb2.LockClocksRequest(holder="test", mhz=mhz, lease_ms=60_000)
         return self.edge("LockClocks", request)
 
     def healthy(self) -> None:

@@ -180,6 +180,7 @@ def test_metrics_are_served_over_tls(host: Host) -> None:
     fetch = (
         "import ssl, urllib.request as u\n"
         f"tls = ssl.create_default_context(cafile='{KEYS}/ca.crt')\n"
+        f"tls.load_cert_chain('{KEYS}/operator.crt', '{KEYS}/operator.key')\n"
         "for port in (9464, 9465, 9091):\n"
         "    print(u.urlopen(f'https://localhost:{port}/metrics', timeout=10, context=tls).read().decode())\n"
     )

@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 import pytest
 
+from agents.gpu.service import serve
 from controller.core.observation import GpuReading
 from controller.links import edge
 from controller.links.edge import ClockHistory, EdgeLink
@@ -245,6 +246,24 @@ def test_states_come_and_a_lock_is_made_confirmed_and_read_back(agent: Agent, co
     assert (lock.gpu, lock.holder, lock.mhz, lock.lease_ms) == ("GPU-0", "cell-1", 800, 60_000)
     agent.mhz = 700
     until(lambda: link.reading(time.monotonic() - 0.1).reason == "clock not reached")
+
+
+def test_an_agent_that_allows_shorter_leases_gets_them() -> None:
+    agent = serve("127.0.0.1:0", max_lease_s=0.6)
+    agent.start()
+    link = EdgeLink(
+        f"127.0.0.1:{agent.port}", holder="cell-1", lease_s=60.0, watch_period_ms=20, settle_s=0.05
+    )
+    try:
+        link.start()
+        link.lock(800, 30)
+        until(lambda: agent.counters.get("locks", 0) >= 3)
+        assert agent.counters.get("lapsed_leases", 0) == 0
+        until(lambda: link.reading(time.monotonic() - 0.1).reason is None)
+        assert count(link, "edge_lock_failed_total") == 0
+    finally:
+        link.close()
+        agent.close()
 
 
 def test_the_lease_is_renewed_until_the_decision_is_too_old(agent: Agent, connect: Connect) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from controller.core.clocks import KnownClock
 from controller.core.observation import Mode
 from controller.core.rescue import RescueSpec
 from controller.links import metrics as metrics_module
@@ -77,6 +78,20 @@ def test_everything_on_the_page_has_help_type_and_our_prefix(
     assert told["prbandit_step_duration_seconds_count", (("cell", "cell-1"),)] == 1
     assert "# HELP prbandit_ran_malformed_total Messages that cannot be parsed" in text
     assert "# TYPE prbandit_ran_malformed_total counter" in text
+
+
+def test_what_is_known_of_clocks_is_asked_for_at_each_scrape() -> None:
+    metrics, known = Metrics(), [KnownClock("edge", "SLAVE", -120.0, 0.5, "")]
+    metrics.watch_cell("cell-1", clocks=lambda: known)
+    edge = {"cell": "cell-1", "host": "edge"}
+    assert exported(metrics, "clock_usable", **edge) == 1
+    assert exported(metrics, "clock_offset_seconds", **edge) == -120e-9
+    assert exported(metrics, "clock_age_seconds", **edge) == 0.5
+    known[:] = [KnownClock("edge", "", 0.0, None, "edge: no news of its clock")]
+    assert exported(metrics, "clock_usable", **edge) == 0
+    assert math.isnan(exported(metrics, "clock_age_seconds", **edge) or 0.0)
+    known.clear()
+    assert exported(metrics, "clock_usable", **edge) is None
 
 
 def test_a_decision_shows_as_it_was_recorded(served: tuple[Metrics, Counters, MetricsServer]) -> None:

@@ -259,14 +259,17 @@ def test_the_controllers_clock_being_set_makes_no_news_old(monkeypatch: pytest.M
 
 
 def test_hosts_that_follow_different_grandmasters_do_not_agree(bench: Bench) -> None:
-    host = bench.host()
+    host, agent = bench.host(), bench.host()
     host.greet()
+    agent.greet(host="ptp@edge")
     host.send(flow_start=flow_start())
     reasons = []
     for edge in ("aa", "bb", "aa"):
-        for name, grandmaster in (("h", "aa"), ("edge", edge)):
+        for stream, name, grandmaster in ((host, "h", "aa"), (agent, "edge", edge)):
             told = {"host": name, "ptp_state": "SLAVE", "time_ns": T0, "grandmaster": grandmaster}
-            host.send(clock=qos_pb2.ClockStatus(**told))
+            stream.send(clock=qos_pb2.ClockStatus(**told))
+            while not isinstance(bench.item()[1], ClockReport):
+                pass
         host.send(frames=frames())
         while not isinstance(item := bench.item()[1], FrameBatch):
             pass
@@ -338,11 +341,58 @@ def test_where_the_edge_is_named_an_idle_hosts_clock_holds_up_nobody(make: Calla
     host.send(flow_start=flow_start())
     bench.item()
     for name, state in (("edge", "SLAVE"), ("h", "SLAVE"), ("ue-2", "LISTENING")):
-        host.send(clock=qos_pb2.ClockStatus(host=name, ptp_state=state, time_ns=T0))
+        agent = bench.host()
+        agent.greet(host=f"ptp@{name}")
+        agent.send(clock=qos_pb2.ClockStatus(host=name, ptp_state=state, time_ns=T0))
         bench.item()
     host.send(frames=frames())
     batch = bench.item()[1]
     assert isinstance(batch, FrameBatch) and batch.fault is None
+
+
+def test_a_stream_tells_of_the_clock_of_its_own_host_alone(bench: Bench) -> None:
+    host, agent = bench.host(), bench.host()
+    host.greet()
+    agent.greet(host="ptp@ue-2")
+    host.send(flow_start=flow_start())
+    bench.item()
+    for stream, other in ((host, "edge"), (agent, "edge"), (agent, "ptp@ue-2")):
+        stream.send(clock=qos_pb2.ClockStatus(host=other, ptp_state="NONE", time_ns=T0))
+        assert f"ClockStatus of host {other!r}: this is a stream of" in stream.refused()
+    assert bench.count("qos_denied_total", "cell-1") == 3
+    assert bench.ingest.clocks("cell-1") == ()
+    host.send(frames=frames())
+    batch = bench.item()[1]
+    assert isinstance(batch, FrameBatch) and batch.fault is None
+
+
+def test_a_host_that_told_of_its_clock_once_does_not_hold_up_the_others_for_ever(
+    make: Callable[..., Bench],
+) -> None:
+    now = [NOW]
+    bench = make(clock_stale_s=2.0, clock=lambda: Moment(now[0], now[0]))
+    host, stranger = bench.host(), bench.host()
+    host.greet()
+    host.send(flow_start=flow_start())
+    bench.item()
+    stranger.greet(host="stranger")
+    stranger.send(clock=qos_pb2.ClockStatus(host="stranger", ptp_state="SLAVE", time_ns=T0))
+    bench.item()
+    stranger.out.put(None)
+    bench.item()
+
+    def reason() -> str:
+        host.send(frames=frames())
+        batch = bench.item()[1]
+        assert isinstance(batch, FrameBatch)
+        return batch.fault.reason if batch.fault else ""
+
+    now[0] = NOW + 10_000_000_000
+    assert reason() == "stranger: no news of its clock"
+    (known,) = bench.ingest.clocks("cell-1")
+    assert (known.host, known.age_s, known.fault) == ("stranger", 10.0, "stranger: no news of its clock")
+    now[0] = NOW + 30_000_000_000
+    assert reason() == "" and bench.ingest.clocks("cell-1") == ()
 
 
 def test_flows_frames_and_clocks_come_through_as_core_types(bench: Bench) -> None:
@@ -596,7 +646,7 @@ def test_one_host_too_many_is_refused_and_a_place_becomes_free(make: Callable[..
 
 
 def test_flows_are_bounded_and_stopped_ones_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(qos, "MAX_FLOWS", 2)
+    monkeypatch.setattr(qos, "MAX_CELL_FLOWS", 2)
     ingest = QosIngest(lambda cell, item: None, counters=Counters())
     hello = qos_pb2.QosHello(host="h", cell_id="c")
 
@@ -612,7 +662,7 @@ def test_flows_are_bounded_and_stopped_ones_make_room(monkeypatch: pytest.Monkey
 
 
 def test_flows_of_streams_that_have_ended_make_room_the_oldest_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(qos, "MAX_FLOWS", 2)
+    monkeypatch.setattr(qos, "MAX_CELL_FLOWS", 2)
     ingest = QosIngest(lambda cell, item: None, counters=Counters())
     stream = _Stream(qos_pb2.QosHello(host="h", cell_id="c"), 1)
 
@@ -625,3 +675,21 @@ def test_flows_of_streams_that_have_ended_make_room_the_oldest_first(monkeypatch
     other = _Stream(qos_pb2.QosHello(host="g", cell_id="c"), 2)
     assert start("c", other) == ""
     assert sorted(flow for _, flow in ingest._flows) == ["a", "c"]
+
+
+def test_flows_whose_host_may_come_back_keep_their_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(qos, "MAX_CELL_FLOWS", 1)
+    now = [NOW]
+    ingest = QosIngest(lambda cell, item: None, away_s=2.0, clock=lambda: Moment(now[0], now[0]))
+
+    def start(name: str, cell: str = "c") -> str:
+        stream = _Stream(qos_pb2.QosHello(host="h", cell_id=cell), 1)
+        answer = ingest._take(stream, qos_pb2.QosMessage(flow_start=flow_start(flow=name)))
+        ingest._ended(stream)
+        return answer
+
+    assert start("a") == ""
+    assert start("b") == "FlowStart of flow 'b': more than 1 flows are active in cell 'c'"
+    assert start("b", "another cell") == ""
+    now[0] += 2_000_000_000
+    assert start("b") == ""

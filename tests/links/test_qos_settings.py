@@ -56,6 +56,7 @@ class Stream:
         hello = qos_pb2.QosHello(
             host=host, cell_id="cell-1", instance=instance, clocks_synchronised=synchronised
         )
+        self.host = host
         self._ingest = bench.ingest
         self._stream = _Stream(hello, next(self._ingest._numbers))
 
@@ -69,7 +70,8 @@ class Stream:
     def settings(self, **body: Any) -> list[tuple[int, int, dict[str, dict[str, tuple[float, ...]]]]]:
         """(sequence, lease, settings) of each SetSettings that a message brings."""
         opened = []
-        for notice in self.send(**body or {"clock": CLOCK}):
+        own = {"clock": qos_pb2.ClockStatus(host=self.host, ptp_state="SLAVE", time_ns=T0)}
+        for notice in self.send(**body or own):
             assert notice.kind == qos_pb2.SETTINGS, notice
             message = notice.settings
             values = {f.flow: {s.name: tuple(s.values) for s in f.settings} for f in message.flows}
@@ -390,7 +392,7 @@ def test_an_answer_that_the_queue_cannot_hold_is_refused_and_comes_again() -> No
 def test_a_flow_that_is_forgotten_for_room_takes_its_settings_with_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("controller.links.qos.MAX_FLOWS", 1)
+    monkeypatch.setattr("controller.links.qos.MAX_CELL_FLOWS", 1)
     bench = Ingest()
     Stream(bench, instance=1).start("f").end()
     bench.set({"f": FPS30})

@@ -336,7 +336,7 @@ def test_the_locked_clock_of_the_edge_agent_is_the_clock_of_the_emulated_gpu(
         assert clocks() == [1600, 1600]
         stub = edge_pb2_grpc.EdgeStub(channel)
         lock = stub.LockClocks(
-            edge_pb2.LockClocksRequest(holder="test", mhz=500, lease_ms=120_000), timeout=30
+            edge_pb2.LockClocksRequest(holder="test", mhz=500, lease_ms=60_000), timeout=30
         )
         assert lock.sm_mhz == 500
         until(lambda: clocks() == [500, 500], "the server at the locked clock")

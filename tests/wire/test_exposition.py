@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import socket
 import ssl
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -10,10 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from prometheus_client import CollectorRegistry, Gauge
 
 from wire import exposition, keys
-from wire.exposition import MetricsServer
+from wire.exposition import REFUSED, MetricsServer
+from wire.roles import METRICS_READERS, PROMETHEUS, ROLES
 from wire.security import InsecureAddress, KeyFileError, Tls
 
 
@@ -49,8 +53,17 @@ def tls(tmp_path: Path) -> Tls:
     return Tls(tmp_path, "edge-agent")
 
 
-def trusted(tls: Tls) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=str(tls.folder / "ca.crt"))
+def trusted(tls: Tls, role: str = PROMETHEUS) -> ssl.SSLContext:
+    """What a scraper with a certificate of ``role`` needs; "" for one without."""
+    context = ssl.create_default_context(cafile=str(tls.folder / "ca.crt"))
+    if role:
+        shown = Tls(tls.folder, role)
+        context.load_cert_chain(shown.certificate_file, shown.key_file)
+    return context
+
+
+def refused(why: str) -> float:
+    return REFUSED.labels(why)._value.get()
 
 
 def test_the_registry_is_served(server: MetricsServer) -> None:
@@ -70,9 +83,11 @@ def test_a_connection_that_says_nothing_holds_up_no_scrape(
 
 
 def test_silent_connections_are_bounded_and_end(
-    server: MetricsServer, monkeypatch: pytest.MonkeyPatch
+    registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exposition, "_REQUEST_S", 0.2)
+    monkeypatch.setattr(exposition, "REQUEST_S", 0.2)
+    server = MetricsServer(registry, "127.0.0.1:0", None)
+    before = refused("late"), refused("crowded")
     silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(40)]
     end = time.monotonic() + 30
     while True:
@@ -86,6 +101,79 @@ def test_silent_connections_are_bounded_and_end(
         connection.settimeout(10)
         with connection, contextlib.suppress(ConnectionResetError):
             assert connection.recv(1) == b""
+    late, crowded = refused("late") - before[0], refused("crowded") - before[1]
+    assert late > 0 and crowded > 0 and late + crowded >= 40
+    server.close()
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_requests_that_come_byte_by_byte_end_and_shut_nobody_out(
+    registry: CollectorRegistry, tls: Tls, monkeypatch: pytest.MonkeyPatch, secure: bool
+) -> None:
+    monkeypatch.setattr(exposition, "REQUEST_S", 0.5)
+    server = MetricsServer(registry, "127.0.0.1:0", tls if secure else None)
+    slow = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(exposition.MAX_REQUESTS)]
+    stop = threading.Event()
+
+    def drip() -> None:
+        # Of a request, or of what may still become a ClientHello.
+        data = itertools.cycle(b"\x16\x03\x01\x40\x00" if secure else b"GET /" + b"a" * 1000)
+        open_ = set(slow)
+        while open_ and not stop.wait(0.02):
+            byte = bytes([next(data)])
+            for connection in list(open_):
+                try:
+                    connection.sendall(byte)
+                except OSError:
+                    open_.discard(connection)
+        ended.extend(set(slow) - open_)
+
+    ended: list[socket.socket] = []
+    dripping = threading.Thread(target=drip)
+    dripping.start()
+    try:
+        assert "answer 42.0" in page(server, trusted(tls) if secure else None)
+        dripping.join(20.0)
+        assert len(ended) == len(slow)
+    finally:
+        stop.set()
+        dripping.join()
+        for connection in slow:
+            connection.close()
+        server.close()
+
+
+@pytest.mark.parametrize("role", ["", *ROLES])
+def test_with_keys_the_page_is_for_its_readers_alone(
+    registry: CollectorRegistry, tls: Tls, role: str
+) -> None:
+    server = MetricsServer(registry, "127.0.0.1:0", tls)
+    why = "denied" if role else "no TLS handshake"
+    before = refused(why)
+    try:
+        if role in METRICS_READERS:
+            assert "answer 42.0" in page(server, trusted(tls, role))
+            assert refused(why) == before
+        else:
+            with pytest.raises(OSError, match="403" if role else "certificate required|EOF|reset|closed"):
+                page(server, trusted(tls, role))
+            assert refused(why) == before + 1
+    finally:
+        server.close()
+
+
+def test_a_stranger_certificate_gets_no_page(registry: CollectorRegistry, tls: Tls, tmp_path: Path) -> None:
+    keys.create(tmp_path / "stranger", cells=[])
+    context = trusted(tls, "")
+    its = Tls(tmp_path / "stranger", PROMETHEUS)
+    context.load_cert_chain(its.certificate_file, its.key_file)
+    server = MetricsServer(registry, "127.0.0.1:0", tls)
+    try:
+        with pytest.raises(OSError):
+            page(server, context)
+        assert "answer 42.0" in page(server, trusted(tls))
+    finally:
+        server.close()
 
 
 def test_beyond_loopback_metrics_need_tls(registry: CollectorRegistry) -> None:
@@ -140,3 +228,25 @@ def test_close_ends_the_server_and_may_be_repeated(server: MetricsServer) -> Non
     server.close()
     with pytest.raises(OSError):
         page(server)
+
+
+def test_the_configuration_of_prometheus_opens_the_page(registry: CollectorRegistry, tls: Tls) -> None:
+    """What deploy/prometheus says of TLS, done by hand."""
+    path = Path(__file__).parents[2] / "deploy/prometheus/prometheus.yml"
+    for job in yaml.safe_load(path.read_text())["scrape_configs"]:
+        settings = job["tls_config"]
+        ca, certificate, key = (
+            tls.folder / Path(settings[name]).name for name in ("ca_file", "cert_file", "key_file")
+        )
+        context = ssl.create_default_context(cafile=str(ca))
+        context.load_cert_chain(certificate, key)
+        server = MetricsServer(registry, "127.0.0.1:0", Tls(tls.folder, settings["server_name"]))
+        try:
+            with (
+                socket.create_connection(("127.0.0.1", server.port)) as plain,
+                context.wrap_socket(plain, server_hostname=settings["server_name"]) as secure,
+            ):
+                secure.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+                assert b" 200 " in secure.recv(64), job["job_name"]
+        finally:
+            server.close()

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from wire import keys
-from wire.security import ROLES, KeyFileError
+from wire.roles import ROLES
+from wire.security import KeyFileError
 
 x509 = pytest.importorskip("cryptography.x509", reason="cryptography is not installed")
 
@@ -66,6 +67,30 @@ def test_certificates_name_their_hosts_and_role(tmp_path: Path) -> None:
         assert ips == {"127.0.0.1", "::1", "10.0.0.7"}
         lifetime = certificate.not_valid_after_utc - certificate.not_valid_before_utc
         assert lifetime.days == 3
+
+
+def test_an_agent_of_one_host_has_its_roles_name_and_no_other_roles(tmp_path: Path) -> None:
+    written = keys.create(tmp_path, cells=[], agents=["ptp-agent@edge-1"], days=3)
+    assert tmp_path / "ptp-agent@edge-1.crt" in written
+    certificate = x509.load_pem_x509_certificate((tmp_path / "ptp-agent@edge-1.crt").read_bytes())
+    (common_name,) = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+    assert common_name.value == "ptp-agent@edge-1"
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert set(names.get_values_for_type(x509.DNSName)) == {"ptp-agent", "localhost"}
+
+
+@pytest.mark.parametrize("host", ROLES)
+def test_a_host_with_a_roles_name_would_make_every_certificate_that_roles(tmp_path: Path, host: str) -> None:
+    with pytest.raises(ValueError, match=f"hosts: {host} is the name of a role"):
+        keys.create(tmp_path / "keys", cells=[], hosts=[host], days=3)
+    assert not (tmp_path / "keys").exists()
+
+
+@pytest.mark.parametrize("agent", ["ptp-agent", "ptp-agent@", "nobody@edge", "ptp-agent@../x", "@edge"])
+def test_an_agent_that_is_not_a_role_on_a_host_is_refused(tmp_path: Path, agent: str) -> None:
+    with pytest.raises(ValueError, match=r"agents: .* is not ROLE@HOST"):
+        keys.create(tmp_path / "keys", cells=[], agents=[agent], days=3)
+    assert not (tmp_path / "keys").exists()
 
 
 def test_half_a_pair_is_an_error_that_names_the_missing_half(tmp_path: Path) -> None:

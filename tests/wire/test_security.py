@@ -140,7 +140,9 @@ def _hello(channel: grpc.Channel) -> edge_pb2.EdgeWelcome:
 
 
 def test_mutual_tls_works_with_the_keys_that_were_written(folder: Path, tls_port: int) -> None:
-    welcome = _hello(grpc_channel(f"localhost:{tls_port}", Tls(folder, "controller")))
+    welcome = _hello(
+        grpc_channel(f"localhost:{tls_port}", Tls(folder, "controller"), server_role="edge-agent")
+    )
     assert welcome.protocol_version == PROTOCOL_VERSION
 
 
@@ -167,7 +169,8 @@ def test_a_handshake_over_a_slow_radio_takes_one_attempt(folder: Path, tls_port:
     threading.Thread(target=accept, daemon=True).start()
     try:
         tls = Tls(folder, "controller")
-        welcome = _hello(grpc_channel(f"localhost:{listener.getsockname()[1]}", tls))
+        address = f"localhost:{listener.getsockname()[1]}"
+        welcome = _hello(grpc_channel(address, tls, server_role="edge-agent"))
     finally:
         listener.close()
         for end in (end for pair in attempts for end in pair):
@@ -191,7 +194,7 @@ def test_a_client_without_a_certificate_is_refused(folder: Path, tls_port: int) 
 def test_a_client_of_another_authority_is_refused(tls_port: int, tmp_path: Path) -> None:
     keys.create(tmp_path, cells=[], days=2)
     with pytest.raises(grpc.RpcError) as caught:
-        _hello(grpc_channel(f"localhost:{tls_port}", Tls(tmp_path, "controller")))
+        _hello(grpc_channel(f"localhost:{tls_port}", Tls(tmp_path, "controller"), server_role="edge-agent"))
     assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
 
 

@@ -13,6 +13,8 @@ MAX_NAME = 31
 MAX_CELL_ID = 63
 MAX_FLOW_NAME = 128
 """A flow or a host."""
+MAX_CELL_FLOWS = 1024
+"""Flows of a cell that are active, or whose host is away for a while; further ones are refused."""
 MAX_FRAMES = 1024
 """Frames of a FrameBatch."""
 MAX_SAMPLES = 1024

@@ -115,8 +115,11 @@ def _full_clock(address: str, tls: Any, wait_s: float = 15.0) -> int:
     import grpc
 
     from wire import PROTOCOL_VERSION, edge_pb2, edge_pb2_grpc, security
+    from wire.roles import EDGE_AGENT
 
-    with security.grpc_channel(address, tls, setting="--edge-agent", missing="--keys") as channel:
+    with security.grpc_channel(
+        address, tls, server_role=EDGE_AGENT, setting="--edge-agent", missing="--keys"
+    ) as channel:
         hello = edge_pb2.EdgeHello(protocol_version=PROTOCOL_VERSION, holder="openrtist")
         try:
             welcome = edge_pb2_grpc.EdgeStub(channel).Hello(hello, timeout=wait_s, wait_for_ready=True)

@@ -77,7 +77,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def agent(gpu: EmulatedGpu, clock: Clock) -> Iterator[EdgeAgent]:
-    agent = serve("127.0.0.1:0", backend=[gpu], max_watchers=2, clock=clock)
+    agent = serve("127.0.0.1:0", backend=[gpu], max_watchers=2, max_lease_s=3600.0, clock=clock)
     agent.start()
     yield agent
     agent.close()
@@ -150,6 +150,28 @@ def test_the_highest_clock_of_two_holders_wins_until_it_is_released(edge: edge_p
     assert (held.wanted_mhz, held.locked_mhz, held.reached) == (0, 0, True)
 
 
+def test_a_lease_is_no_longer_than_the_agent_allows():
+    agent = serve("127.0.0.1:0", max_lease_s=5.0)
+    agent.start()
+    try:
+        with security.grpc_channel(f"127.0.0.1:{agent.port}", None) as channel:
+            edge = edge_pb2_grpc.EdgeStub(channel)
+            hello = edge_pb2.EdgeHello(protocol_version=PROTOCOL_VERSION)
+            assert edge.Hello(hello, timeout=DEADLINE_S).max_lease_ms == 5000
+            error = refused(lambda: lock(edge, 700, lease_ms=5001))
+            assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert "lease_ms: 5001 is not in 1..5000" in error.details()
+            assert lock(edge, 700, lease_ms=5000).locked_mhz
+    finally:
+        agent.close()
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, 3601.0])
+def test_an_impossible_longest_lease_is_refused(seconds: float):
+    with pytest.raises(ValueError, match="--max-lease"):
+        serve("127.0.0.1:0", max_lease_s=seconds)
+
+
 def test_a_release_without_a_lease_changes_nothing(edge: edge_pb2_grpc.EdgeStub):
     lock(edge, 700)
     assert release(edge, "somebody").locked_mhz == 700
@@ -197,6 +219,9 @@ class Context:
 
     def peer(self) -> str:
         return "test"
+
+    def auth_context(self) -> dict[str, list[bytes]]:
+        return {}
 
     def abort(self, code: grpc.StatusCode, details: str) -> None:
         raise RuntimeError(code, details)

@@ -286,6 +286,7 @@ def test_over_tls_to_the_controller_and_to_prometheus(
         agent.poll()
         wait_for("a report over TLS", controller.clocks)
         context = ssl.create_default_context(cafile=str(folder / "ca.crt"))
+        context.load_cert_chain(folder / "prometheus.crt", folder / "prometheus.key")
         assert samples(f"https://127.0.0.1:{port}/metrics", context)["prbandit_ptp_up", ""] == 1
     finally:
         controller.close()

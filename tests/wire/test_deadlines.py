@@ -1,0 +1,73 @@
+"""Requests that take too long, or are too many, end; the others do not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from wire.deadlines import CROWDED, LATE, Deadlines
+
+PATIENCE_S = 30.0
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end, "did not happen"
+        time.sleep(0.005)
+
+
+class Ended:
+    """Who was ended, and why."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str]] = []
+
+    def by(self, name: str) -> Callable[[str], None]:
+        return lambda why: self.told.append((name, why))
+
+
+def test_what_takes_too_long_ends_and_what_is_over_does_not() -> None:
+    ended, deadlines = Ended(), Deadlines(0.05)
+    over = deadlines.begin("a", ended.by("over"))
+    deadlines.begin("a", ended.by("late"))
+    deadlines.done(over)
+    until(lambda: ended.told == [("late", LATE)])
+    assert len(deadlines) == 0
+    # It goes on after a time without any.
+    until(lambda: not deadlines._running)
+    deadlines.begin("a", ended.by("later"))
+    until(lambda: ended.told[-1] == ("later", LATE))
+
+
+def test_for_one_too_many_the_oldest_of_the_peer_with_the_most_ends() -> None:
+    ended, deadlines = Ended(), Deadlines(60.0, room=4)
+    for name in ("honest", "a", "a2", "a3", "a4", "other"):
+        deadlines.begin(name[0], ended.by(name))
+    assert ended.told == [("a", CROWDED), ("a2", CROWDED)]
+    assert len(deadlines) == 4
+
+
+def test_a_request_is_ended_once_and_may_be_over_twice() -> None:
+    ended, deadlines = Ended(), Deadlines(0.05, room=1)
+    first = deadlines.begin("a", ended.by("first"))
+    second = deadlines.begin("b", ended.by("second"))
+    for _ in range(2):
+        deadlines.done(first)
+        deadlines.done(second)
+    time.sleep(0.1)
+    assert ended.told == [("first", CROWDED)]
+
+
+def test_an_end_that_fails_holds_up_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    ended, deadlines = Ended(), Deadlines(0.05)
+
+    def fail(why: str) -> None:
+        raise RuntimeError(why)
+
+    deadlines.begin("a", fail)
+    deadlines.begin("a", ended.by("second"))
+    until(lambda: ended.told == [("second", LATE)])
+    assert "a request of a could not be ended" in caplog.text
