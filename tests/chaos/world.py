@@ -343,9 +343,13 @@ class World(Testbed):
 
 
 def rss_mib(pid: int) -> float:
-    """Resident memory of a process, 0 where it has ended."""
+    """Resident memory of a process and of its children, 0 where it has ended."""
     with suppress(OSError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) / 1024
+        status = Path(f"/proc/{pid}/status").read_text().splitlines()
+        own = next((int(line.split()[1]) / 1024 for line in status if line.startswith("VmRSS:")), 0.0)
+        return own + sum(rss_mib(int(child)) for child in children(pid))
     return 0.0
+
+
+def children(pid: int) -> list[str]:
+    return [c for path in Path(f"/proc/{pid}/task").glob("*/children") for c in path.read_text().split()]
