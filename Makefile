@@ -3,9 +3,11 @@ PYTHON ?= python3.11
 VENV   := .venv
 BIN    := $(VENV)/bin
 DURATION ?= 60
+SEED ?= 1
+MINUTES ?= 8
 TRACE  := $(firstword $(wildcard ../shared/data/channel-traces/amazon-prime_static_2020.01.06*.csv.gz))
 
-.PHONY: install demo test lint stubs check-stubs bench clean
+.PHONY: install demo test lint stubs check-stubs bench chaos clean
 
 install: $(VENV)/.installed
 
@@ -40,6 +42,10 @@ check-stubs: install
 bench: install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	$(BIN)/python -m tests.bench
+
+# About eight minutes. More of it: make chaos MINUTES=60 SEED=2
+chaos: install
+	$(BIN)/python -m tests.chaos --seed $(SEED) --minutes $(MINUTES)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -13,6 +13,9 @@ import numpy as np
 from controller.core.decision import RECORD_VERSION, STATE_VERSION
 from controller.core.observation import FRAME_COLUMNS, OBSERVATION_VERSION, pack
 
+NOT_A_RECORD = (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError)
+"""What the JSON text of a record raises that is damaged, here and where it is parsed."""
+
 _HOPS = {"ul": "PRB", "edge": "MHz", "dl": "PRB"}
 _LEGS = ("round_trip", *_HOPS)
 _CUT = "max-min fair share"
@@ -22,7 +25,7 @@ _COUNTS = ("late_frames", "unsynchronised_frames", "negative_delays")
 def upgrade(record: Mapping[str, Any]) -> Mapping[str, Any]:
     """A decision record (``Decision.to_record``) of any version as one of the present.
 
-    ValueError for a version to come; KeyError, TypeError for what is no record.
+    ValueError for a version to come; one of :data:`NOT_A_RECORD` for what is no record.
     """
     version = record.get("version", 1)
     if version == RECORD_VERSION:

@@ -498,7 +498,7 @@ class RunStore:
             try:
                 data = json.loads(zlib.decompress(blob))
                 observation = Observation.from_dict(record.upgrade_observation(data))
-            except (zlib.error, ValueError, KeyError, TypeError, AttributeError) as error:
+            except (zlib.error, *record.NOT_A_RECORD) as error:
                 raise StoreError(f"{self.path}: {where}: observation cannot be read: {error!r}") from error
             decision = self._decoded(where, text, record.upgrade)
             yield Slot(start_id, cell, number, time_ns, mode, observation, decision)
@@ -527,7 +527,7 @@ class RunStore:
     def _decoded(self, where: str, text: str, upgrade: Upgrade | None = None) -> dict[str, Any]:
         try:
             value = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise StoreError(f"{self.path}: {where}: not JSON: {error}") from error
         if not isinstance(value, dict):
             raise StoreError(f"{self.path}: {where}: not a JSON object")
@@ -535,7 +535,7 @@ class RunStore:
             return value
         try:
             return dict(upgrade(value))
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        except record.NOT_A_RECORD as error:
             raise StoreError(f"{self.path}: {where}: cannot be read: {error}") from error
 
 

@@ -17,6 +17,7 @@ import pytest
 
 from controller.cli.ports import free_port
 from controller.links.operator import OperatorClient
+from wire.security import Tls
 
 START_S = 60.0
 
@@ -51,12 +52,17 @@ def missing(why: str, required_by: str) -> NoReturn:
 
 
 class Testbed:
-    """Controller, emulated gNB and edge agent as processes, with their files in ``folder``."""
+    """Controller, emulated gNB and edge agent as processes, with their files in ``folder``.
+
+    ``keys`` is a key folder: CURVE and TLS on every link.
+    """
 
     __test__ = False
 
-    def __init__(self, folder: Path, config: str) -> None:
+    def __init__(self, folder: Path, config: str, keys: Path | None = None) -> None:
         self.folder = folder
+        self.keys = keys
+        self.environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
         self.run_dir = folder / "run"
         ports = {n: free_port() for n in ("ran", "edge", "qos", "operator", "metrics")}
         self.edge_address = f"127.0.0.1:{ports['edge']}"
@@ -72,11 +78,13 @@ class Testbed:
             f"  qos: {{address: '{self.qos_address}'}}\n"
             f"  operator: {{address: '{self.operator_address}'}}\n"
             f"  metrics: {{address: '127.0.0.1:{ports['metrics']}'}}\n"
+            + (f"security: {{keys: '{keys}'}}\n" if keys else "")
         )
         self.gnb_health = folder / "gnb.json"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(self, name: str, *more: str) -> subprocess.Popen[bytes]:
+    def command(self, name: str) -> list[str]:
+        """The arguments of ``prbandit`` for one of the processes."""
         arguments = {
             "controller": ["controller", str(self.config), "--run", str(self.run_dir)],
             "edge-agent": ["edge-agent", "--address", self.edge_address],
@@ -85,13 +93,16 @@ class Testbed:
                 *("--edge", self.edge_address, "--heartbeat", str(self.gnb_health)),
             ],
         }[name]
+        return [*arguments, "--keys", str(self.keys)] if self.keys and name != "controller" else arguments
+
+    def start(self, name: str, *more: str) -> subprocess.Popen[bytes]:
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
-                [sys.executable, "-m", "controller.cli", *arguments, *more],
+                [sys.executable, "-m", "controller.cli", *self.command(name), *more],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                env=self.environment,
             )
         return self.processes[name]
 
@@ -117,7 +128,7 @@ class Testbed:
         return json.loads(self.gnb_health.read_text())
 
     def operator(self) -> OperatorClient:
-        return OperatorClient(self.operator_address, None)
+        return OperatorClient(self.operator_address, Tls(self.keys, "operator") if self.keys else None)
 
     def cell(self) -> dict[str, Any]:
         with self.operator() as client:

@@ -9,12 +9,13 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from controller.core.observation import Flow, Observation
+from controller.core.observation import FRAME_COLUMNS, Flow, Observation
 from controller.core.spec import LoopSpec
 from controller.loop import ControlLoop
 from controller.store.run import SCHEMA_VERSION, Retention, RunStore, StoreError
@@ -196,11 +197,19 @@ def test_what_is_no_run_record_is_refused_by_name(tmp_path: Path) -> None:
             RunStore.open(tmp_path, write=write)
 
 
-def test_a_damaged_row_is_named(tmp_path: Path) -> None:
+HUGE_NUMBER = b'{"reports": [], "commands": [], "frames": {"%s": [%d]}}' % (
+    FRAME_COLUMNS[0].encode(),
+    1 << 64,
+)
+DEEP = b'{"reports": ' + b"[" * 100_000
+
+
+@pytest.mark.parametrize("damaged", [b"\0\xff", zlib.compress(HUGE_NUMBER), zlib.compress(DEEP)])
+def test_a_damaged_row_is_named(tmp_path: Path, damaged: bytes) -> None:
     with RunStore.create(tmp_path, config="") as store:
         start = record(store, new_loop(), 3)
     with sqlite3.connect(tmp_path / "run.sqlite") as db:
-        db.execute("UPDATE control_slots SET observation = x'00ff' WHERE control_slot = 2")
+        db.execute("UPDATE control_slots SET observation = ? WHERE control_slot = 2", (damaged,))
     with RunStore.open(tmp_path) as store:
         with pytest.raises(StoreError, match=r"row 2 \(cell cell-1, control slot 2\): observation"):
             list(store.slots(start))
