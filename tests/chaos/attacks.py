@@ -27,6 +27,7 @@ RAN_REFUSED = frozenset(
     for name in (
         *("malformed", "no_session", "bad_hello", "version_mismatch", "unknown_cell", "wrong_key"),
         *("sequence_backwards", "sequence_jump", "time_backwards", "bad_applied", "stale_applied"),
+        *("repeated_applied", "cell_in_use", "early_hellos"),
     )
 )
 QOS_REFUSED = frozenset(

@@ -12,34 +12,11 @@ from pathlib import Path
 import grpc
 import zmq
 
-from controller.links.operator import COMMANDERS
 from tests.chaos.attacks import Gnb, hello, qos_hello
 from tests.chaos.report import Outcome
 from tests.chaos.world import CELL, World
-from wire.security import ROLES, Tls, grpc_channel
-
-_OPERATOR, _EDGE, _LOAD = (
-    "/prbandit.operator.Operator/",
-    "/prbandit.edge.Edge/",
-    "/prbandit.edge.EmulatedGpu/",
-)
-_QOS = "/prbandit.qos.QosIngest/"
-
-_EVERYBODY = frozenset(ROLES)
-
-
-def expected_roles() -> Mapping[str, frozenset[str]]:
-    """Method -> roles whose certificate may call it."""
-    commands = ("SetMode", "SwitchPolicy", "SetBudgets", "SetOptions", "Reload", "Checkpoint")
-    return {
-        **{_OPERATOR + name: _EVERYBODY for name in ("Hello", "GetState", "WatchDecisions")},
-        **{_OPERATOR + name: COMMANDERS for name in commands},
-        **{_EDGE + name: _EVERYBODY for name in ("Hello", "WatchGpu")},
-        **{_EDGE + name: frozenset({"controller"}) for name in ("LockClocks", "ReleaseClocks")},
-        _LOAD + "SetLoad": frozenset({"gnb-mock"}),
-        _QOS + "Publish": _EVERYBODY,
-    }
-
+from wire.roles import METHODS, METRICS_READERS, ROLES
+from wire.security import Tls, grpc_channel
 
 _REFUSED = (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED)
 
@@ -64,16 +41,17 @@ def roles(world: World, rng: random.Random, seconds: float) -> Outcome:
     assert world.keys is not None
     out = Outcome()
     strangers = [("a stranger", _stranger(world)), ("nobody", None)]
-    for method, allowed in expected_roles().items():
+    for method, allowed in METHODS.items():
         for name, tls in [*((r, Tls(world.keys, r)) for r in ROLES), *strangers]:
             out.sent += 1
             if may(world, method, tls) != (name in allowed):
                 out.broken.append(f"{name} {'may not' if name in allowed else 'may'} call {method[1:]}")
-    for name, tls in strangers:
+    for name, tls in [*((r, Tls(world.keys, r)) for r in ROLES), *strangers]:
         out.sent += 1
         with suppress(OSError):
             world.page(tls)
-            out.broken.append(f"{name} may read the metrics page")
+            if name not in METRICS_READERS:
+                out.broken.append(f"{name} may read the metrics page")
     with zmq.Context() as context:
         gnb = Gnb(world, context, b"stranger", world.folder / "other-keys")
         out.sent += 1
