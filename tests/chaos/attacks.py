@@ -18,7 +18,7 @@ import zmq
 
 from tests.chaos.inputs import BANNERS, hostile
 from tests.chaos.report import Outcome
-from tests.chaos.world import ATTACKER, CELL, PRB, World
+from tests.chaos.world import ATTACKER, CELL, PRB, SERVERS, World
 from wire import PROTOCOL_VERSION, edge_pb2, operator_pb2, qos_pb2, ran_pb2
 from wire.security import curve_client, grpc_channel
 
@@ -211,7 +211,9 @@ def edge_calls() -> list[Call]:
 @contextmanager
 def channel(world: World, socket_: str, role: str) -> Iterator[grpc.Channel]:
     """A connection of its own; bytes go through as they are."""
-    with grpc_channel(f"127.0.0.1:{world.ports[socket_]}", world.tls(role)) as made:
+    with grpc_channel(
+        f"127.0.0.1:{world.ports[socket_]}", world.tls(role), server_role=SERVERS[socket_]
+    ) as made:
         yield made
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import shutil
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import zmq
 
 from tests.chaos.attacks import Gnb, hello, qos_hello
 from tests.chaos.report import Outcome
-from tests.chaos.world import CELL, World
+from tests.chaos.world import CELL, SERVERS, World
 from wire.roles import METHODS, METRICS_READERS, ROLES
 from wire.security import Tls, grpc_channel
 
@@ -25,7 +24,8 @@ def may(world: World, method: str, tls: Tls | None) -> bool:
     """Whether a caller with the certificate of ``tls`` gets past the question who it is."""
     socket_ = method.split(".")[1]
     request = qos_hello(host="roles") if socket_ == "qos" else b""
-    with grpc_channel(f"127.0.0.1:{world.ports[socket_]}", tls) as channel:
+    address, server = f"127.0.0.1:{world.ports[socket_]}", SERVERS[socket_]
+    with grpc_channel(address, tls, server_role=server) as channel:
         call = channel.stream_stream(method)(iter([request]), timeout=5)
         try:
             next(iter(call), None)

@@ -24,8 +24,8 @@ from controller.links.operator import OperatorClient, OperatorError
 from controller.store.run import RunStore, StoreError
 from tests.chaos.link import Links
 from tests.e2e.harness import Testbed
-from wire import edge_pb2, edge_pb2_grpc
-from wire.security import ROLES, Tls, grpc_channel
+from wire import edge_pb2, edge_pb2_grpc, roles
+from wire.security import Tls, grpc_channel
 
 CELL, ATTACKER = "cell-1", "cell-2"
 """The cell that must live, and the one whose key a broken peer has."""
@@ -51,7 +51,8 @@ cells:
 emulation: {{duration_s: 36000.0, flows: 2, schedule: always}}
 """
 PROCESSES = ("edge-agent", "controller", "gnb-mock")
-SCRAPER = "prometheus" if "prometheus" in ROLES else "operator"
+SERVERS = {"edge": roles.EDGE_AGENT, "operator": roles.CONTROLLER, "qos": roles.CONTROLLER}
+"""Whose certificate a gRPC server shows, by the name of its port."""
 """Who reads the metrics page."""
 
 
@@ -114,7 +115,9 @@ class World(Testbed):
         self.crashes: list[str] = []
         self.peaks: dict[str, float] = {}
         self.stalled_s = 0.0
-        self.edge_channel = grpc_channel(self.edge_address, self.tls("controller"))
+        self.edge_channel = grpc_channel(
+            self.edge_address, self.tls("controller"), server_role=roles.EDGE_AGENT
+        )
         self.mounted = self._mount()
         self._closed = threading.Event()
         self._sampler = threading.Thread(target=self._sample, daemon=True)
@@ -250,7 +253,7 @@ class World(Testbed):
     def counters(self) -> dict[tuple[str, str], float]:
         """(name, cell) -> value of the controller's counters, without ``prbandit_``."""
         out: dict[tuple[str, str], float] = {}
-        for line in self.page(self.tls(SCRAPER)).splitlines():
+        for line in self.page(self.tls(roles.PROMETHEUS)).splitlines():
             if line.startswith("prbandit_") and "_total" in line:
                 name, _, rest = line.removeprefix("prbandit_").partition("{")
                 cell = rest.partition('cell="')[2].partition('"')[0]

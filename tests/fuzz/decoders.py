@@ -12,11 +12,11 @@ from google.protobuf.message import DecodeError
 from agents.ptp import messages as ptp
 from controller.core.observation import Observation
 from controller.links import codec, ran_protocol
-from controller.links.qos import parse
 from controller.store import record
 from openrtist import payload
-from wire import edge_pb2, ran_pb2
+from wire import edge_pb2, qos_pb2, ran_pb2
 from wire.definitions.nr import TDD_PATTERNS
+from wire.serving import parse
 
 CELL = codec.CellFacts("cell-1", 106, 30, TDD_PATTERNS["DSUUU"])
 NOW_NS = 1_700_000_000_000_000_000
@@ -60,7 +60,7 @@ def _ran(data: bytes) -> None:
 
 
 def _qos(data: bytes) -> None:
-    message = parse(data)
+    message = parse(qos_pb2.QosMessage, data)
     if message is None:
         return
     match message.WhichOneof("body"):
