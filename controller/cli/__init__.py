@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -77,6 +78,8 @@ def emit(result: Any, as_json: bool, text: str) -> None:
 
 def main() -> None:
     """Entry point: an error that a person can mend is one line, not a traceback."""
+    # gRPC's core logs every handshake that fails, and strangers can make as many as they like.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
         cli(standalone_mode=False)
     except click.exceptions.Abort:
@@ -87,8 +90,8 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        ours = type(error).__module__.partition(".")[0] in ("controller", "wire", "agents")
-        if not ours and not isinstance(error, (ValueError, OSError)):
+        own = type(error).__module__.partition(".")[0] in ("controller", "wire", "agents")
+        if not own and not isinstance(error, (ValueError, OSError)):
             raise
         click.echo(f"prbandit: {error}", err=True)
         sys.exit(1)

@@ -16,6 +16,7 @@ from pathlib import Path
 import grpc
 import zmq
 
+from controller.links.counters import guard_counters
 from tests.chaos.inputs import BANNERS, hostile
 from tests.chaos.report import Outcome
 from tests.chaos.world import ATTACKER, CELL, PRB, SERVERS, World
@@ -31,10 +32,13 @@ RAN_REFUSED = frozenset(
     )
 )
 QOS_REFUSED = frozenset(
-    f"qos_{name}_total" for name in ("refused", "malformed", "stream_refused", "version_mismatch")
+    {"qos_refused_total", "qos_stream_refused_total", "qos_version_mismatch_total", *guard_counters("qos")}
 )
 OPERATOR_REFUSED = frozenset(
-    f"operator_{name}_total" for name in ("refused", "malformed", "version_mismatch", "errors")
+    {
+        *("operator_refused_total", "operator_version_mismatch_total", "operator_errors_total"),
+        *guard_counters("operator"),
+    }
 )
 MAX_ENDLESS_BYTES = 64 << 20
 BATCH = 40

@@ -20,6 +20,7 @@ from typing import Any
 import grpc
 
 from controller.cli.ports import free_port
+from controller.links import ran_front
 from controller.links.operator import OperatorClient, OperatorError
 from controller.store.run import RunStore, StoreError
 from tests.chaos.link import Links
@@ -51,6 +52,7 @@ cells:
 emulation: {{duration_s: 36000.0, flows: 2, schedule: always}}
 """
 PROCESSES = ("edge-agent", "controller", "gnb-mock")
+FRONT = "RAN front"
 SERVERS = {"edge": roles.EDGE_AGENT, "operator": roles.CONTROLLER, "qos": roles.CONTROLLER}
 """Whose certificate a gRPC server shows, by the name of its port."""
 """Who reads the metrics page."""
@@ -218,7 +220,7 @@ class World(Testbed):
 
     def gives_or_learns(self) -> bool:
         """Whether the last closed control slot taught something, or the cell is at full resources."""
-        if not self.gnb()["quotas"]:
+        if all(quota == [PRB, PRB] for quota in self.gnb()["quotas"].values()):
             return True
         last = self.cell()["last"]["slices"]["ar"]
         closed = last["closed"]
@@ -295,11 +297,12 @@ class World(Testbed):
             edge = json.loads(self.edge_health.read_text())["counters"]
         with suppress(StoreError):
             slots = self.slots()
+        pids = self.pids()
         return Snapshot(
             counters,
             edge,
-            {name: p.pid for name, p in self.processes.items()},
-            {name: rss_mib(p.pid) for name, p in self.processes.items()},
+            pids,
+            {name: rss_mib(pid) for name, pid in pids.items()},
             {name: (self.folder / f"{name}.log").stat().st_size for name in PROCESSES},
             slots,
         )
@@ -309,8 +312,15 @@ class World(Testbed):
         while not self._closed.wait(0.1):
             now = time.monotonic()
             self.stalled_s, last = max(self.stalled_s, now - last), now
-            for name, process in tuple(self.processes.items()):
-                self.peaks[name] = max(self.peaks.get(name, 0.0), rss_mib(process.pid))
+            for name, pid in self.pids().items():
+                self.peaks[name] = max(self.peaks.get(name, 0.0), rss_mib(pid))
+
+    def pids(self) -> dict[str, int]:
+        """The processes, and :data:`FRONT`, to which gNBs connect."""
+        pids = {name: process.pid for name, process in tuple(self.processes.items())}
+        if front := next((c for c in children(pids.get("controller", 0)) if _is_front(c)), None):
+            pids[FRONT] = front
+        return pids
 
     @contextmanager
     def probe(self, *honest: Callable[[], Any]) -> Iterator[list[str]]:
@@ -346,13 +356,24 @@ class World(Testbed):
 
 
 def rss_mib(pid: int) -> float:
-    """Resident memory of a process and of its children, 0 where it has ended."""
+    """Resident memory of a process and of its children but the front, 0 where it has ended."""
     with suppress(OSError):
         status = Path(f"/proc/{pid}/status").read_text().splitlines()
         own = next((int(line.split()[1]) / 1024 for line in status if line.startswith("VmRSS:")), 0.0)
-        return own + sum(rss_mib(int(child)) for child in children(pid))
+        return own + sum(rss_mib(child) for child in children(pid) if not _is_front(child))
     return 0.0
 
 
-def children(pid: int) -> list[str]:
-    return [c for path in Path(f"/proc/{pid}/task").glob("*/children") for c in path.read_text().split()]
+def children(pid: int) -> list[int]:
+    """Those of a process, none where it has ended."""
+    found: list[int] = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            found += map(int, path.read_text().split())
+    return found
+
+
+def _is_front(pid: int) -> bool:
+    with suppress(OSError):
+        return ran_front.__name__.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
