@@ -24,6 +24,7 @@ from controller.core.observation import (
     Enforcement,
     GpuReading,
     MacReport,
+    Mode,
     Observation,
 )
 from controller.journal import Event, Journal
@@ -142,6 +143,7 @@ class ControlledCell:
         self._used: dict[str, list[int | None]] = {}
         self._learned: Mapping[str, Any] | None = learned
         self._models = models
+        self._rescued: dict[str, frozenset[str]] = {}
         self._resume: Mapping[str, Any] | None = None
 
     # ---- sessions and configurations ----------------------------------------------------------------------
@@ -272,16 +274,17 @@ class ControlledCell:
         self._reasons.clear()
         self._used.clear()
 
-    def clock_stepped(self, step_ns: int) -> None:
-        """CLOCK_REALTIME was set by ``step_ns``; all that is known of the control slot so far moves along."""
-        self._decided_ns += step_ns
-        self._acknowledged_ns = self._acknowledged_ns and self._acknowledged_ns + step_ns
+    def clock_stepped(self, step_ns: int, now_ns: int) -> None:
+        """CLOCK_REALTIME was set by ``step_ns`` and is ``now_ns``; all that is known of the control slot so
+        far moves along, and what came since no further than now."""
+        self._decided_ns = min(self._decided_ns + step_ns, now_ns)
+        self._acknowledged_ns = self._acknowledged_ns and min(self._acknowledged_ns + step_ns, now_ns)
         reports, self._reports = self._reports, {}
         for received_ns, message in reports.values():
-            moved = received_ns + step_ns
+            moved = min(received_ns + step_ns, now_ns)
             self._reports[(moved - 1) // self._subinterval_ns] = moved, message
         self._applied = {f: replace(a, time_ns=a.time_ns + step_ns) for f, a in self._applied.items()}
-        self._collector.shift(step_ns)
+        self._collector.shift(step_ns, now_ns)
         text = f"CLOCK_REALTIME was set by {step_ns / 1e9:+.3f} s; flows, frames and reports move along"
         self.journal.count("clock_steps_total", self.cell_id)
         self.journal.repeated(self.cell_id, Event.CLOCK_STEPPED, text)
@@ -476,8 +479,8 @@ class ControlledCell:
             for what, why in part.failed.items():
                 text = f"slice {part.slice}: {what}: {why}"
                 self.journal.repeated(self.cell_id, Event.ALLOCATOR_FAILED, text, "allocator_failed_total")
-        before, self.record = self.record, decision.to_record()
-        self._note_rescue(before, self.record)
+        self.record = decision.to_record()
+        self._note_rescue(self.record)
         self._resume = loop.to_state()
         for name, why in loop.state_failures.items():
             text = f"slice {name}: state: {why}"
@@ -485,16 +488,16 @@ class ControlledCell:
         self.journal.slot(observation, self.record, self._resume)
         return observation, decision
 
-    def _note_rescue(self, before: Mapping[str, Any] | None, record: Mapping[str, Any]) -> None:
-        """Events of slices that begin to get more than they ask for, for another reason than before, or do
-        not any more."""
-        known = before["slices"] if before else {}
+    def _note_rescue(self, record: Mapping[str, Any]) -> None:
+        """Events of slices that begin to get more of a resource than they ask for, or get no more of any."""
+        if record["mode"] != Mode.ACTIVE:
+            return
         for name, s in record["slices"].items():
-            was, now = known.get(name, {}).get("rescue", {}), s.get("rescue", {})
-            reasons = {why for _, why in now.values()}
-            if reasons - {why for _, why in was.values()}:
+            before, now = self._rescued.get(name, frozenset()), s.get("rescue", {})
+            self._rescued[name] = frozenset(now)
+            if now.keys() - before:
                 self.journal.event(self.cell_id, Event.RESCUED, f"slice {name}: {rescue.text(now)}")
-            elif was and not now:
+            elif before and not now:
                 self.journal.event(self.cell_id, Event.RESCUE_ENDED, f"slice {name}: gets what it asks for")
 
     def _settings_in_force(self) -> dict[str, AppliedSettings]:

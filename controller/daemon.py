@@ -44,10 +44,11 @@ _IDLE_POLL_S = 0.05
 _FIRST_DECISION_S = 1.0
 _RELEASE_WAIT_S = 1.0
 _ASK_USE_S = 0.2
+"""So long before the end of a control slot the gNB is asked what was used in it."""
 _STEP_NS = 100_000_000
 """CLOCK_REALTIME that moved so much against the monotonic clock within a turn was set, not disciplined."""
 _READ_NS = 10_000_000
-"""So long before the end of a control slot the gNB is asked what was used in it."""
+"""Two clocks that were read further apart than this say nothing of each other."""
 
 
 class LiveFace:
@@ -315,7 +316,7 @@ class Daemon:
         step_ns, self._real_from_mono = real - after - self._real_from_mono, real - after
         if abs(step_ns) > _STEP_NS:
             for live in self._cells.values():
-                live.cell.clock_stepped(step_ns)
+                live.cell.clock_stepped(step_ns, real)
 
     def _close(self) -> None:
         # In reverse order, and each of them whatever the one before raised: what is left open keeps the

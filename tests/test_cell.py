@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -268,8 +269,8 @@ def test_a_clock_that_is_set_loses_neither_flows_nor_frames(
     memory.events.clear()
     cell.take(sent(1, T0 + S + 100 * MS), 1.1)
     cell.report(mac_report(), T0 + S + 200 * MS)
-    cell.clock_stepped(step_s * S)
     now = T0 + step_s * S
+    cell.clock_stepped(step_s * S, now + S + 500 * MS)
     cell.take(sent(2, now + S + 600 * MS), 1.6)
     closed = now + 2 * S
     observation, decision = cell.close(closed, GpuReading(1600), closed / 1e9)
@@ -277,3 +278,32 @@ def test_a_clock_that_is_set_loses_neither_flows_nor_frames(
     assert observation.opened_ns == now + S and len(observation.reports) == 1
     assert [f.flow for f in observation.flows] == ["f"] and len(observation.frames) == 2
     assert decision.slices[0].outcome.busy and decision.slices[0].outcome.met == 1
+
+
+def test_what_came_between_the_step_of_a_clock_and_its_notice_is_not_put_into_the_future(
+    cell: ControlledCell,
+) -> None:
+    cell.joined(1, CARRIER, T0)
+    cell.take(FlowBegin("host", flow("gone", "ar"), 1), 0.0)
+    close(cell, 1)
+    now = T0 + 3_600 * S + S + 500 * MS
+    cell.take(FlowBegin("host", replace(flow("new", "ar"), start_ns=now - 20 * MS), 1), 1.5)
+    cell.take(codec.FlowEnd("gone", now - 10 * MS), 1.5)
+    cell.clock_stepped(3_600 * S, now)
+    observation, _ = cell.close(now + 500 * MS, GpuReading(1600), 2.0)
+    assert {f.flow: (f.start_ns <= now, f.stop_ns <= now) for f in observation.flows} == {
+        "gone": (True, True),
+        "new": (True, True),
+    }
+    assert observation.opened_ns <= now
+
+
+def test_a_rescue_whose_reason_alternates_is_one_event(cell: ControlledCell, memory: Memory) -> None:
+    cell.joined(1, CARRIER, T0)
+    memory.events.clear()
+    for slot in range(1, 14):
+        if slot > 6 and slot % 2:
+            applied(cell, slot, first=True)
+            cell.report(mac_report(), T0 + slot * S - MS)
+        cell.close(T0 + slot * S, GpuReading(1600), float(slot))
+    assert memory.events == [Event.RESCUED]

@@ -203,6 +203,23 @@ def test_a_hop_that_keeps_its_budget_is_not_given_more() -> None:
     assert set(the(decision).rescue) == {Lever.UL}
 
 
+def test_where_every_hop_keeps_its_budget_and_the_promise_is_missed_all_are_given_more() -> None:
+    """Percentiles do not add up: a twelfth of the frames is slow on each hop, never the same ones."""
+    loop = new_loop(ul_prb=(10,), dl_prb=(10,), gpu_mhz=(500,), metric="p90")
+    for _ in range(SPEC.missed_slots + 1):
+        whole = observation(loop.control_slot)
+        columns = [whole.frames.edge_received, whole.frames.edge_sent, whole.frames.ue_received]
+        late = np.zeros(len(whole.frames), np.int64)
+        for hop in range(3):
+            late[4 * hop :: 12] += 400_000_000
+            columns[hop] = np.where(columns[hop] > 0, columns[hop] + late, 0)
+        moved = replace(whole.frames, edge_received=columns[0], edge_sent=columns[1], ue_received=columns[2])
+        decision = loop.step(replace(whole, frames=moved, gpu=GpuReading(loop.clock)))
+    outcome = the(decision).outcome
+    assert outcome.met == 0 and [m.met for m in outcome.measures[1:]] == [1, 1, 1]
+    assert set(the(decision).rescue) == set(RESOURCES)
+
+
 # ---- one setting --------------------------------------------------------------------------------------
 
 
@@ -329,3 +346,12 @@ def test_settings_that_are_not_in_force_make_every_resource_unknown() -> None:
     rescue = Rescue(RescueSpec(1, 4))
     rescue.close(outcome(1, settings=Reason.SETTINGS_NOT_APPLIED), ())
     assert {lever: floor.steps for lever, floor in rescue.floors.items()} == dict.fromkeys(RESOURCES, FULL)
+
+
+def test_a_slot_in_which_nobody_was_seen_does_not_count_as_kept() -> None:
+    rescue = Rescue(RescueSpec(100, 2))
+    idle = Outcome(1, False)
+    for _ in range(2):
+        rescue.close(outcome(0), ())
+        rescue.close(idle, (), "traffic of no known flow")
+    assert rescue.floors

@@ -234,21 +234,26 @@ class SlotCollector:
         """What was gathered before ``time_ns`` is of no use any more: the cell was away."""
         self._forget(time_ns)
 
-    def shift(self, step_ns: int) -> None:
-        """The controller's clock was set by ``step_ns``: all times move along, so that what began before goes
-        on after it. How far unsynchronised clocks are off is found anew."""
+    def shift(self, step_ns: int, now_ns: int) -> None:
+        """The controller's clock was set by ``step_ns`` and is ``now_ns``: all times move along, so that what
+        began before goes on after it. What came between the step and its notice moves no further than now.
+        How far unsynchronised clocks are off is found anew."""
+
+        def moved(time_ns: int) -> int:
+            return time_ns and min(time_ns + step_ns, now_ns)
+
         self._flows = {
-            name: replace(f, start_ns=f.start_ns + step_ns, stop_ns=f.stop_ns and f.stop_ns + step_ns)
+            name: replace(f, start_ns=moved(f.start_ns), stop_ns=moved(f.stop_ns))
             for name, f in self._flows.items()
         }
         for i, b in enumerate(self._batches):
             columns = b.columns.copy()
             times = columns[:, 1:]
             times[times > 0] += step_ns
-            self._batches[i] = replace(b, columns=columns, known_ns=b.known_ns and b.known_ns + step_ns)
+            self._batches[i] = replace(b, columns=columns, known_ns=moved(b.known_ns))
         self._samples = [replace(rows, time_ns=rows.time_ns + step_ns) for rows in self._samples]
-        self._known = {flow: known_ns + step_ns for flow, known_ns in self._known.items()}
-        self._floor_ns += step_ns
+        self._known = {flow: moved(known_ns) for flow, known_ns in self._known.items()}
+        self._floor_ns = moved(self._floor_ns)
         self._offset.clear()
 
     def close(

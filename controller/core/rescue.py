@@ -90,11 +90,13 @@ class Rescue:
                 self._floors[lever] = Floor(FULL, f"nothing learned: {why}")
             elif not why and outcome.met:
                 self._lower(lever)
-        if outcome.met is not None:
+        if outcome.met is not None and not unseen:
             self._missed = 0 if outcome.met else self._missed + 1
         if self._missed >= self._spec.missed_slots:
-            for lever in RESOURCES:
-                self._raise(lever, outcome)
+            kept = {measure.name for measure in outcome.measures if measure.met}
+            # Where every lever kept its own measure (percentiles do not add up), all of them are too little.
+            for lever in [lever for lever in RESOURCES if lever.value not in kept] or RESOURCES:
+                self._raise(lever)
 
     @staticmethod
     def _blind_because(lever: Lever, outcome: Outcome, more: Collection[Lever]) -> str:
@@ -109,9 +111,7 @@ class Rescue:
             return "" if outcome.met is not None else "promise not known"
         return reason.value
 
-    def _raise(self, lever: Lever, outcome: Outcome) -> None:
-        if any(m.name == lever.value and m.met for m in outcome.measures):
-            return
+    def _raise(self, lever: Lever) -> None:
         before = self._floors.get(lever)
         if before is None or before.steps < FULL:
             steps = min(FULL, RISE + (before.steps if before else 0))

@@ -46,12 +46,11 @@ class Aimd(Policy):
         return self.actions[self._at]
 
     def update(self, action: int, qos: int) -> None:
-        self._index_of(action, qos)
-        before = self._at
-        if qos:
+        played, before = self._index_of(action, qos), self._at
+        if not qos:
+            self._at = self._at_or_above(2 * self.actions[max(played, before)])
+        elif played <= before:  # what was met with more says nothing about less
             self._at = max(0, before - 1)
-        else:
-            self._at = self._at_or_above(2 * self.actions[before])
         self._moved = "hold" if self._at == before else "increase" if self._at > before else "decrease"
 
     def explain(self) -> Explanation:

@@ -57,3 +57,12 @@ def test_a_state_of_other_actions_is_refused() -> None:
     state = make("aimd", (10, 30, 50)).to_state()
     with pytest.raises(ValueError, match="present 31"):
         restore({**state, "present": 31})
+
+
+def test_what_was_met_with_more_does_not_lower_it_and_what_was_missed_with_more_raises_it() -> None:
+    policy = make("aimd", [10, 30, 50, 70, 90])
+    assert policy.pull() == 50
+    policy.update(90, 1)
+    assert policy.pull() == 50
+    policy.update(70, 0)
+    assert policy.pull() == 90
