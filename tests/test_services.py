@@ -285,7 +285,7 @@ def test_a_call_without_a_first_message_ends_in_time(make: Callable[..., Servers
         until(call.done)
         assert call.code() is grpc.StatusCode.CANCELLED
         assert servers.refused(method, grpc.StatusCode.DEADLINE_EXCEEDED, "late") == 1
-        assert served(channel, method) is grpc.StatusCode.OK
+        until(lambda: served(channel, method) is grpc.StatusCode.OK)  # on a busy machine it may be late too
 
 
 def test_a_call_that_does_not_come_to_its_end_is_ended(

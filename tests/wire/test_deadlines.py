@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -30,11 +31,29 @@ class Ended:
         return lambda why: self.reasons.append((name, why))
 
 
+@contextmanager
+def busy(deadlines: Deadlines) -> Iterator[None]:
+    """The thread that ends late requests is busy with another one meanwhile."""
+    began, finish = threading.Event(), threading.Event()
+
+    def end(why: str) -> None:
+        began.set()
+        finish.wait(PATIENCE_S)
+
+    deadlines.begin("busy", end)
+    assert began.wait(PATIENCE_S)
+    try:
+        yield
+    finally:
+        finish.set()
+
+
 def test_what_takes_too_long_ends_and_what_is_over_does_not() -> None:
     ended, deadlines = Ended(), Deadlines(0.05)
-    over = deadlines.begin("a", ended.by("over"))
-    deadlines.begin("a", ended.by("late"))
-    deadlines.done(over)
+    with busy(deadlines):
+        over = deadlines.begin("a", ended.by("over"))
+        deadlines.begin("a", ended.by("late"))
+        deadlines.done(over)
     until(lambda: ended.reasons == [("late", LATE)])
     assert len(deadlines) == 0
     # It goes on after a time without any.
@@ -53,13 +72,16 @@ def test_for_one_too_many_the_oldest_of_the_peer_with_the_most_ends() -> None:
 
 def test_a_request_is_ended_once_and_may_be_over_twice() -> None:
     ended, deadlines = Ended(), Deadlines(0.05, room=1)
-    first = deadlines.begin("a", ended.by("first"))
-    second = deadlines.begin("b", ended.by("second"))
-    for _ in range(2):
-        deadlines.done(first)
+    with busy(deadlines):
+        first = deadlines.begin("a", ended.by("first"))
+        second = deadlines.begin("b", ended.by("second"))
         deadlines.done(second)
-    time.sleep(0.1)
-    assert ended.reasons == [("first", CROWDED)]
+        deadlines.done(second)
+        deadlines.begin("c", ended.by("last"))
+    # Requests end in the order in which they began.
+    until(lambda: len(deadlines) == 0 and len(ended.reasons) > 1)
+    deadlines.done(first)
+    assert ended.reasons == [("first", CROWDED), ("last", LATE)]
 
 
 def test_after_a_thread_that_cannot_start_later_requests_still_end(monkeypatch: pytest.MonkeyPatch) -> None:
