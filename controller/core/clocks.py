@@ -104,7 +104,7 @@ class ClockBoard:
 
     def stream_ended(self, stream: int) -> None:
         """A stream is lost; of its flows those count on that have started on another since."""
-        for flow in [flow for flow, (_, its) in self._flows.items() if its == stream]:
+        for flow in [flow for flow, (_, started_on) in self._flows.items() if started_on == stream]:
             self.flow_ended(flow)
 
     def take(self, report: ClockReport, now: Moment, *, own: bool = False) -> ClockReport:
