@@ -216,7 +216,8 @@ class QosModel(_Strict):
     ``clock_hosts`` names the edge's host, and no UE's: its clock must be told of and be good for any frame.
     Empty: any host that tells of its clock and has no active flow may be the edge, so all of these must be
     good. A UE's host that never tells of its clock is believed. Each of at most ``max_hosts`` hosts takes a
-    thread.
+    thread; those that share one certificate and address are at most :func:`wire.serving.share` of them, 24 of
+    32.
     """
 
     address: str | None = "127.0.0.1:50062"

@@ -19,6 +19,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from agents.gpu.service import EdgeAgent, serve
 from agents.links.edge import EdgeFollower
 from agents.links.qos import QosPublisher
+from controller.core import clocks
 from controller.links import qos
 from controller.links.counters import Counters
 from controller.links.edge import EdgeLink
@@ -284,7 +285,7 @@ def test_a_call_without_a_first_message_ends_in_time(make: Callable[..., Servers
         until(call.done)
         assert call.code() is grpc.StatusCode.CANCELLED
         assert servers.refused(method, grpc.StatusCode.DEADLINE_EXCEEDED, "late") == 1
-        assert served(channel, method) is grpc.StatusCode.OK
+        until(lambda: served(channel, method) is grpc.StatusCode.OK)  # on a busy machine it may be late too
 
 
 def test_a_call_that_does_not_come_to_its_end_is_ended(
@@ -473,6 +474,19 @@ def test_a_certificate_of_one_host_speaks_for_that_host_alone(secure: Servers, f
             host,
             answers,
         )
+
+
+def test_streams_of_a_mock_under_many_names_lock_no_ptp_agent_out(
+    make: Callable[..., Servers], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clocks, "MAX_HOSTS", 4)
+    servers = make(folder)
+    with channel_to(servers, "qos", channel_credentials(folder, GNB_MOCK)) as channel:
+        for i in range(clocks.MAX_HOSTS):
+            assert publish(channel, f"x{i}", clock(f"x{i}")) == [""]
+        assert "more than 4 hosts" in publish(channel, "ue-1", clock("ue-1"))[-1]
+    with channel_to(servers, "qos", channel_credentials(folder, PTP_AGENT)) as channel:
+        assert publish(channel, "ptp@edge", clock("edge")) == [""]
 
 
 def test_who_may_tell_of_a_clock_is_a_matter_of_role(secure: Servers, folder: Path) -> None:

@@ -45,19 +45,20 @@ class Deadlines:
     def begin(self, peer: str, end: Callable[[str], None]) -> Request:
         """A request of ``peer`` begins.
 
-        ``end`` is called with the reason, on any thread, unless :meth:`done` comes before.
+        ``end`` is called with the reason, on any thread, unless :meth:`done` comes before. RuntimeError where
+        no thread can be started that would end it: the request has not begun then.
         """
         request = Request(peer, time.monotonic() + self._seconds, end)
         victim = None
         with self._changed:
+            if not self._running:
+                threading.Thread(target=self._watch, name="deadlines", daemon=True).start()
+                self._running = True
             self._open[request] = None
             if self._room is not None and len(self._open) > self._room:
                 most, _ = Counter(r.peer for r in self._open).most_common(1)[0]
                 victim = next(r for r in self._open if r.peer == most)
                 del self._open[victim]
-            if not self._running:
-                self._running = True
-                threading.Thread(target=self._watch, name="deadlines", daemon=True).start()
         if victim is not None:
             self._end(victim, CROWDED)
         return request

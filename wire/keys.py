@@ -48,7 +48,7 @@ def create(
     for host in hosts:
         if not host.strip():
             raise ValueError("hosts: an empty host name")
-        if host in ROLES:
+        if host.strip().rstrip(".").lower() in ROLES:  # as TLS compares names
             raise ValueError(
                 f"hosts: {host} is the name of a role, which that role's certificate has already"
             )

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+MAX_LEASE_S = 60.0
+"""Longest lease of a lock where nothing else is configured (s)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Lease:

@@ -21,8 +21,7 @@ WATCH_PERIOD_MS = 100
 _CALL_S = 5.0
 _REACH_S = 2.0
 _SPARE_S = 10.0
-MAX_S = MAX_LEASE_MS / 1e3 - _SPARE_S
-"""A clock is locked once for settling and measuring: the most that the two may take together (s)."""
+"""Of a clock's lease, beside the time for settling and measuring (s)."""
 _LOADED = 0.1
 """Below this mean utilisation (0..1) it was an idle GPU that was measured."""
 
@@ -124,13 +123,20 @@ def measure(
     """Sweep the GPU's clocks up and down under its present load, measure its power, fit eq. (4).
 
     ``gpu``: UUID, empty for the only one. ``clocks`` are spread from ``low`` to ``high`` MHz and visited
-    twice; at each the GPU settles for ``settle_s`` and is measured for ``measure_s``, together at most
-    ``MAX_S``. The lock is given back whatever happens. Raises :class:`FitError`, and ``grpc.RpcError`` where
-    the agent refuses (PERMISSION_DENIED: it may not change clocks).
+    twice; at each the GPU settles for ``settle_s`` and is measured for ``measure_s``, together within the
+    longest lease of the agent. The lock is given back whatever happens. Raises :class:`FitError`, and
+    ``grpc.RpcError`` where the agent refuses (PERMISSION_DENIED: it may not change clocks).
     """
     welcome = stub.Hello(
         edge_pb2.EdgeHello(protocol_version=PROTOCOL_VERSION, holder=holder), timeout=_CALL_S
     )
+    lease_s = settle_s + measure_s + _SPARE_S
+    longest_s = (welcome.max_lease_ms or MAX_LEASE_MS) / 1e3
+    if lease_s > longest_s:
+        raise FitError(
+            f"to settle for {settle_s:g} s and measure for {measure_s:g} s takes a lease of {lease_s:g} s;"
+            f" the edge agent grants {longest_s:g} s at most (its --max-lease)"
+        )
     known = {info.uuid: info for info in welcome.gpus}
     info = known.get(gpu) if gpu else next(iter(known.values())) if len(known) == 1 else None
     if info is None:
@@ -148,7 +154,7 @@ def measure(
     try:
         for index, mhz in enumerate(visits):
             progress(index, len(visits), mhz)
-            why = sweep.lock(mhz, settle_s + measure_s + _SPARE_S)
+            why = sweep.lock(mhz, lease_s)
             if not why:
                 time.sleep(settle_s)
                 states = sweep.watch(measure_s)

@@ -29,17 +29,15 @@ from agents.gpu.device import (
 )
 from agents.gpu.emulated import EmulatedGpu
 from agents.gpu.keeper import ClockKeeper, Held, TooLate
-from agents.gpu.leases import TooManyHolders
+from agents.gpu.leases import MAX_LEASE_S, TooManyHolders
 from agents.stopping import on_stop_signal
 from wire import PROTOCOL_VERSION, edge_pb2, edge_pb2_grpc, security
 from wire.serving import Guard, caller
 
 log = logging.getLogger(__name__)
 
-MAX_LEASE_S = 60.0
-"""Longest lease of a lock where nothing else is configured (s)."""
 MAX_LEASE_MS = 3_600_000
-"""Longest that may be configured."""
+"""Longest lease that may be configured (ms)."""
 MAX_NAME_BYTES = 64
 WATCH_PERIOD_MS = (10, 10_000)
 

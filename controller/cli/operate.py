@@ -62,8 +62,8 @@ def status(operator: str, keys: str | None, as_json: bool) -> None:
 def _clock_line(clock: dict[str, Any]) -> str:
     """A host's clock as one line."""
     state = clock["ptp_state"]
-    told = f"{state}, offset {clock['offset_ns'] / 1e3:.1f} us, {clock['age_s']:.1f} s ago" if state else ""
-    return f"  clock of {clock['host']}: {', '.join(filter(None, (told, clock['fault'] or 'usable')))}"
+    known = f"{state}, offset {clock['offset_ns'] / 1e3:.1f} us, {clock['age_s']:.1f} s ago" if state else ""
+    return f"  clock of {clock['host']}: {', '.join(filter(None, (known, clock['fault'] or 'usable')))}"
 
 
 @click.command("watch")

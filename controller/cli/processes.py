@@ -13,6 +13,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from agents.gpu.leases import MAX_LEASE_S
 from agents.stopping import on_stop_signal
 from controller.cli import gpu
 from controller.cli.options import SECONDS
@@ -199,7 +200,11 @@ def gnb_mock(
 )
 @gpu.gpus_option
 @click.option(
-    "--max-lease", type=SECONDS, default=60.0, show_default=True, help="Longest lease of a clock lock, s."
+    "--max-lease",
+    type=SECONDS,
+    default=MAX_LEASE_S,
+    show_default=True,
+    help="Longest lease of a clock lock, s.",
 )
 @click.option("--metrics", help="Serve Prometheus metrics on this host:port.")
 @_keys_option

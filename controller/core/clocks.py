@@ -10,7 +10,7 @@ from typing import NamedTuple
 from controller.core.observation import ClockReport
 
 MAX_HOSTS = 64
-"""Hosts that may tell of a clock in one cell."""
+"""Hosts in one cell whose clocks count for any frames; as many more may report for their own alone."""
 
 FORGET = 12
 """A host that has been silent for so many times what makes its clock stale is forgotten."""
@@ -104,22 +104,28 @@ class ClockBoard:
 
     def stream_ended(self, stream: int) -> None:
         """A stream is lost; of its flows those count on that have started on another since."""
-        for flow in [flow for flow, (_, its) in self._flows.items() if its == stream]:
+        for flow in [flow for flow, (_, started_on) in self._flows.items() if started_on == stream]:
             self.flow_ended(flow)
 
     def take(self, report: ClockReport, now: Moment, *, own: bool = False) -> ClockReport:
         """Remember a report that came ``now``; returns it with its ``fault``.
 
-        With ``own`` it is of one whose word counts for its host's own frames alone. ValueError for one host
-        too many, and with ``own`` for a host that is required or of whose clock another one's word counts.
+        With ``own`` it is of one whose word counts for its host's own frames alone; these hosts take up no
+        place of the others. ValueError for one host too many, and with ``own`` for a host that is required or
+        of whose clock another one's word counts.
         """
         self._forget(now)
         before = self._hosts.get(report.host)
         if own and (report.host in self._required or (before is not None and not before.own)):
             raise ValueError(f"ClockStatus of host {report.host!r}: its PTP agent tells of that clock")
-        others = len(self._hosts.keys() - self._required)
-        if before is None and report.host not in self._required and others >= MAX_HOSTS:
-            raise ValueError(f"ClockStatus of host {report.host!r}: more than {MAX_HOSTS} hosts in one cell")
+        if report.host not in self._required and (before is None or before.own != own):
+            present = sum(
+                entry.own == own for host, entry in self._hosts.items() if host not in self._required
+            )
+            if present >= MAX_HOSTS:
+                raise ValueError(
+                    f"ClockStatus of host {report.host!r}: more than {MAX_HOSTS} hosts in one cell"
+                )
         entry = _Host(report, now, own)
         if before is not None:
             moved = before.report.grandmaster != report.grandmaster

@@ -801,11 +801,11 @@ class QosIngest:
             if reported.active and reported.stream.reporter != stream.reporter:
                 raise BadMessage(f"FlowStart of flow {flow!r}: {self._owned(reported)}")
             return
-        its = [key for key in self._flows if key[0] == cell_id]
-        if len(its) < MAX_CELL_FLOWS:
+        flows = [key for key in self._flows if key[0] == cell_id]
+        if len(flows) < MAX_CELL_FLOWS:
             return
         over_ns = self._clock().mono_ns - self._away_ns
-        over = next((key for key in its if self._flows[key].over(over_ns)), None)
+        over = next((key for key in flows if self._flows[key].over(over_ns)), None)
         if over is None:
             raise BadMessage(
                 f"FlowStart of flow {flow!r}: more than {MAX_CELL_FLOWS} flows are active in cell {cell_id!r}"
@@ -814,8 +814,8 @@ class QosIngest:
         del self._flows[over]
 
     def _owned(self, reported: _Reported) -> str:
-        its = reported.stream
+        owner = reported.stream
         return (
-            f"another process of host {its.hello.host!r} at {its.peer} reports a flow of that name;"
+            f"another process of host {owner.hello.host!r} at {owner.peer} reports a flow of that name;"
             " give one of them another name"
         )

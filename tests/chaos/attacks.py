@@ -438,7 +438,7 @@ def grpc_endless(world: World, rng: random.Random, seconds: float) -> Outcome:
     stop = time.monotonic() + seconds
     huge = rng.randbytes(2 << 20)
 
-    def one(socket_: str) -> int:
+    def flood(socket_: str) -> int:
         sent = 0
         with channel(world, socket_, "gnb-mock") as to:
             while time.monotonic() < stop:
@@ -457,4 +457,4 @@ def grpc_endless(world: World, rng: random.Random, seconds: float) -> Outcome:
         return sent
 
     with ThreadPoolExecutor(3) as pool:
-        return Outcome(sent=sum(pool.map(one, SILENT_CALLS)))
+        return Outcome(sent=sum(pool.map(flood, SILENT_CALLS)))

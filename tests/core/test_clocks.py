@@ -254,6 +254,24 @@ def test_a_required_host_finds_a_place_among_any_number_of_others(monkeypatch: p
         take(b, told("c"))
 
 
+def test_hosts_that_report_for_themselves_take_no_place_of_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(clocks, "MAX_HOSTS", 2)
+    b = board()
+    for host in "ab":
+        b.take(told(host), at(T0), own=True)
+    with pytest.raises(ValueError, match="host 'c': more than 2 hosts"):
+        b.take(told("c"), at(T0), own=True)
+    # A PTP agent may take over what a host reported itself, within the same bound.
+    for host in ("edge", "a"):
+        take(b, told(host))
+    with pytest.raises(ValueError, match="host 'b': more than 2 hosts"):
+        take(b, told("b"))
+    b.take(told("c"), at(T0), own=True)
+    assert [c.host for c in b.known(at(T0))] == ["a", "b", "c", "edge"]
+
+
 def test_a_silent_host_is_forgotten_and_its_place_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clocks, "MAX_HOSTS", 1)
     b = board("edge")

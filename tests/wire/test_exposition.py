@@ -165,8 +165,8 @@ def test_with_keys_the_page_is_for_its_readers_alone(
 def test_a_stranger_certificate_gets_no_page(registry: CollectorRegistry, tls: Tls, tmp_path: Path) -> None:
     keys.create(tmp_path / "stranger", cells=[])
     context = trusted(tls, "")
-    its = Tls(tmp_path / "stranger", PROMETHEUS)
-    context.load_cert_chain(its.certificate_file, its.key_file)
+    strange = Tls(tmp_path / "stranger", PROMETHEUS)
+    context.load_cert_chain(strange.certificate_file, strange.key_file)
     server = MetricsServer(registry, "127.0.0.1:0", tls)
     try:
         with pytest.raises(OSError):

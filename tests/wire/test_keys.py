@@ -79,7 +79,7 @@ def test_an_agent_of_one_host_has_its_roles_name_and_no_other_roles(tmp_path: Pa
     assert set(names.get_values_for_type(x509.DNSName)) == {"ptp-agent", "localhost"}
 
 
-@pytest.mark.parametrize("host", ROLES)
+@pytest.mark.parametrize("host", [*ROLES, "Edge-Agent", "CONTROLLER", "controller.", " Gnb-Mock. "])
 def test_a_host_with_a_roles_name_would_make_every_certificate_that_roles(tmp_path: Path, host: str) -> None:
     with pytest.raises(ValueError, match=f"hosts: {host} is the name of a role"):
         keys.create(tmp_path / "keys", cells=[], hosts=[host], days=3)

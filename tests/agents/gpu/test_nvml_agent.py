@@ -590,7 +590,7 @@ def test_options_of_the_agent_before_a_subcommand_are_refused_not_ignored(name: 
 
 
 @pytest.mark.parametrize("option", ["--settle", "--measure"])
-@pytest.mark.parametrize("value", ["inf", "nan", "0", "4000"])
+@pytest.mark.parametrize("value", ["inf", "nan", "0"])
 def test_a_time_that_cannot_be_measured_is_refused_by_its_option(option: str, value: str) -> None:
     result = CliRunner().invoke(cli, ["edge-agent", "fit-power", option, value])
     assert result.exit_code == 2 and f"Invalid value for {option}:" in result.output.replace("'", "")

@@ -211,6 +211,27 @@ def test_without_permission_the_agent_s_answer_is_the_error() -> None:
         agent.close()
 
 
+@pytest.mark.parametrize(("settle_s", "measure_s"), [(1.0, 55.0), (1e9, 1e9)])
+def test_more_time_than_a_lease_of_the_agent_is_refused_before_a_clock_is_locked(
+    edge: edge_pb2_grpc.EdgeStub, settle_s: float, measure_s: float
+) -> None:
+    with pytest.raises(FitError, match=r"grants 60 s at most \(its --max-lease\)"):
+        powerfit.measure(edge, settle_s=settle_s, measure_s=measure_s)
+    assert locked(edge) == 0
+
+
+def test_an_agent_with_shorter_leases_says_how_long_they_are(gpu: EmulatedGpu) -> None:
+    agent = serve("127.0.0.1:0", backend=[gpu], max_lease_s=10.5)
+    agent.start()
+    try:
+        with security.grpc_channel(f"127.0.0.1:{agent.port}", None) as channel:
+            edge = edge_pb2_grpc.EdgeStub(channel)
+            with pytest.raises(FitError, match=r"grants 10\.5 s at most"):
+                powerfit.measure(edge, **{**FAST, "settle_s": 0.4})
+    finally:
+        agent.close()
+
+
 def test_an_unknown_gpu_is_named(edge: edge_pb2_grpc.EdgeStub) -> None:
     with pytest.raises(FitError, match=r"GPU-x: the edge agent has GPU-emulated-0"):
         powerfit.measure(edge, gpu="GPU-x")
