@@ -26,11 +26,14 @@ import zmq
 from zmq.utils import z85
 
 from wire import MAX_RAN_MESSAGE_BYTES
+from wire.limits import limit_data, raise_open_files
 
 MAX_PACKET = MAX_RAN_MESSAGE_BYTES + 1024
 MEMORY_BYTES = 512 << 20
 RCVHWM = 100
 """Messages of one connection that wait while the controller takes none: a second of the fastest reports."""
+HANDSHAKE_S = 3.0
+"""A connection that has not shaken hands by then is closed, so that silent ones do not take every place."""
 _BATCH = 100
 _ZAP = "inproc://zeromq.zap.01"
 
@@ -77,6 +80,7 @@ class Front:
         router = self._router
         router.setsockopt(zmq.USE_FD, listener)
         router.setsockopt(zmq.LINGER, 0)
+        router.setsockopt(zmq.HANDSHAKE_IVL, round(HANDSHAKE_S * 1e3))
         router.setsockopt(zmq.ROUTER_MANDATORY, 1)
         router.setsockopt(zmq.ROUTER_HANDOVER, 1)
         router.setsockopt(zmq.RCVHWM, RCVHWM)
@@ -194,7 +198,8 @@ def main() -> None:
     # A stop signal goes to the whole group: the controller has gNBs to release first.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
+    limit_data(MEMORY_BYTES)
+    raise_open_files()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # libzmq numbers connections from rand() on and does not seed it: a peer could choose the next number.
     ctypes.CDLL(None).srand(secrets.randbits(32))
