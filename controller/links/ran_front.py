@@ -36,8 +36,9 @@ HANDSHAKE_S = 3.0
 """A connection that has not shaken hands by then is closed, so that silent ones do not take every place."""
 _BATCH = 100
 _ZAP = "inproc://zeromq.zap.01"
+_PR_SET_PDEATHSIG = 1
 
-MESSAGE, MALFORMED, SEND_FAILED, KEY_REFUSED, HANDSHAKE_FAILED = range(5)
+MESSAGE, MALFORMED, SEND_FAILED, KEY_REFUSED, HANDSHAKE_FAILED, PONG = range(6)
 """What a packet to the controller is; the body of all but MESSAGE is text."""
 
 
@@ -55,6 +56,10 @@ def from_front(packet: bytes) -> tuple[int, bytes, str, bytes]:
 def to_peer(peer: bytes, data: bytes) -> bytes:
     """A packet to the front: a message for one connection."""
     return bytes((len(peer),)) + peer + data
+
+
+PING = to_peer(b"", b"")
+"""A packet to the front that it answers with a PONG."""
 
 
 class Front:
@@ -132,6 +137,9 @@ class Front:
                 return
             if not packet:
                 raise EOFError
+            if packet == PING:
+                self._say(PONG, b"", "")
+                continue
             peer = packet[1 : 1 + packet[0]]
             try:
                 self._router.send_multipart([peer, packet[1 + packet[0] :]], zmq.NOBLOCK)
@@ -201,8 +209,11 @@ def main() -> None:
     limit_data(MEMORY_BYTES)
     raise_open_files()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    libc = ctypes.CDLL(None)
+    # One that hangs does not see that the controller has gone, and would keep the port.
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     # libzmq numbers connections from rand() on and does not seed it: a peer could choose the next number.
-    ctypes.CDLL(None).srand(secrets.randbits(32))
+    libc.srand(secrets.randbits(32))
     curve = json.load(sys.stdin)
     with socket.socket(fileno=int(sys.argv[2])) as link:
         link.setblocking(False)

@@ -326,11 +326,23 @@ def test_a_killed_front_is_started_anew_and_sessions_go_on(stack: ExitStack, cur
     assert counters["ran_front_restarts_total"] == 3 and counters["ran_reconnects_total"] == 3
 
 
-def test_a_killed_controller_leaves_no_front(stack: ExitStack) -> None:
+def test_a_front_that_hangs_is_replaced(stack: ExitStack, folder: Path) -> None:
+    controller, honest = begin(stack, folder)
+    front = controller.front()
+    os.kill(front, signal.SIGSTOP)
+    eventually(lambda: controller.front() not in (0, front), "another front")
+    honest.is_controlled()
+    assert controller.end()["ran_front_restarts_total"] == 1
+
+
+@pytest.mark.parametrize("hangs", [False, True], ids=["runs", "hangs"])
+def test_a_killed_controller_leaves_no_front(stack: ExitStack, hangs: bool) -> None:
     controller, _ = begin(stack, None)
     front = controller.front()
     os.kill(front, signal.SIGTERM)
     os.kill(front, signal.SIGINT)
+    if hangs:
+        os.kill(front, signal.SIGSTOP)
     controller.process.kill()
     controller.process.wait()
 
