@@ -39,8 +39,8 @@ class Stranger:
         self.address = self._router.getsockopt_string(zmq.LAST_ENDPOINT)
         self._monitor = self._router.get_monitor_socket(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL)
 
-    def meet_one(self) -> None:
-        """Until one connection has seen what this is."""
+    def fail_handshake(self) -> None:
+        """Until the handshake of one connection has failed here."""
         if self._greeting is None:
             assert self._monitor.poll(int(PATIENCE_S * 1e3)), "no handshake came"
             return

@@ -242,6 +242,7 @@ def test_a_unit_runs_a_command_that_the_cli_takes_without_root(path: Path) -> No
     assert settings["NoNewPrivileges"] == "yes" and settings["ProtectSystem"] == "strict"
     assert settings["Restart"] == "always"
     assert int(settings["MemoryMax"].removesuffix("G")) << 30 >= 2 * MEMORY_BYTES
+    assert int(settings["LimitNOFILE"]) > 4096
     # What the process says every second of itself is waited for at the start and missed later.
     assert settings["Type"] == "notify" and settings["WatchdogSec"] == "20"
 

@@ -8,4 +8,7 @@ PROTOCOL_VERSION = 1
 """Sent in the first message of every link; a peer with another version is refused."""
 
 MAX_RAN_MESSAGE_BYTES = 32 * 1024
-"""Of the RAN link: a full MacReport of 64 UEs is below 16 KiB."""
+"""Of the RAN link, from a gNB: a full MacReport of 64 UEs is below 16 KiB."""
+
+MAX_GNB_MESSAGE_BYTES = 64 * 1024
+"""Of the RAN link, to a gNB; ``MAX_MESSAGE_SIZE`` of the C agent."""

@@ -28,13 +28,12 @@ from types import MappingProxyType
 
 from google.protobuf.message import DecodeError
 
-from wire import PROTOCOL_VERSION, ran_pb2
+from wire import MAX_GNB_MESSAGE_BYTES, PROTOCOL_VERSION, ran_pb2
 
 log = logging.getLogger(__name__)
 
 MAX_LEASE_MS = 3_600_000
 REPORT_PERIOD_MS = (10, 200)
-MAX_MESSAGE_BYTES = 65_536
 # Bounds of wire/ran.options; a string's max_size there counts a terminating zero.
 MAX_SLICES = 16
 MAX_BINDINGS = 64
@@ -286,7 +285,7 @@ class RanAgent:
         """One message of the controller. One that cannot be used is counted and changes nothing."""
         message = ran_pb2.ControllerMessage()
         try:
-            if len(data) > MAX_MESSAGE_BYTES:
+            if len(data) > MAX_GNB_MESSAGE_BYTES:
                 raise DecodeError("too long")
             message.ParseFromString(data)
         except DecodeError as error:

@@ -37,7 +37,7 @@ from agents.links.edge import EdgeFollower
 from agents.links.qos import QosPublisher
 from agents.links.settings import Settings
 from agents.stopping import on_stop_signal
-from wire import qos_pb2, ran_pb2, security
+from wire import MAX_GNB_MESSAGE_BYTES, qos_pb2, ran_pb2, security
 from wire.definitions import nr
 from wire.definitions.bounds import MAX_FRAMES
 
@@ -277,7 +277,7 @@ class GnbMock:
         socket.setsockopt(zmq.TCP_MAXRT, 5000)
         socket.setsockopt(zmq.RECONNECT_IVL, 100)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
-        socket.setsockopt(zmq.MAXMSGSIZE, 65_536)
+        socket.setsockopt(zmq.MAXMSGSIZE, MAX_GNB_MESSAGE_BYTES)
         if "[" in self._ran_address:
             socket.setsockopt(zmq.IPV6, 1)
         if self._curve is not None:

@@ -19,6 +19,7 @@ from controller.cli import gpu
 from controller.cli.options import SECONDS
 from controller.cli.supervisor import tell_alive
 from controller.config import Config
+from wire.limits import raise_open_files
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +101,7 @@ def controller(
 
     log_to_stderr(verbose)
     check_address_space()
+    raise_open_files()
     overrides = parse_settings(settings)
     config = load_config(config_file, overrides)
     learned = checkpoint_module.load(checkpoint).states if checkpoint else None
@@ -246,6 +248,7 @@ def edge_agent(
 
     log_to_stderr(verbose)
     check_address_space()
+    raise_open_files()
     tls = Tls(Path(keys), "edge-agent") if keys else None
     agent = serve(address, tls=tls, backend=backend, gpus=gpus, max_lease_s=max_lease)
     agent.stop_on_signals()

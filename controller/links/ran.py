@@ -20,7 +20,7 @@ from pathlib import Path
 from controller.links import ran_front
 from controller.links.codec import CellFacts
 from controller.links.counters import Complaints, Counters
-from controller.links.ran_front import MAX_PACKET, from_front, to_peer
+from controller.links.ran_front import MAX_PACKET, PING, from_front, to_peer
 from controller.links.ran_protocol import Event, Quotas, RanProtocol
 from wire.security import CurveServer, parse_address, require_secure
 
@@ -28,6 +28,11 @@ log = logging.getLogger(__name__)
 
 RESTART_S = 0.5
 """From one start of the front to the next, at least."""
+PING_S = 0.25
+MAX_UNANSWERED = 5
+"""A front that has sent nothing since so many pings hangs: replaced before its cells count as silent."""
+START_PINGS = 40
+"""As many more for a front that has just been started."""
 
 
 def _listen(address: str) -> socket.socket:
@@ -93,6 +98,8 @@ class _Front:
 class RanLink:
     """A ZMQ ROUTER that serves many cells. All methods are to be called by one thread.
 
+    The front ends with the thread that started it.
+
     Args:
         address: ZMQ endpoint to bind, ``tcp://127.0.0.1:5555`` (port 0: any; see :attr:`address`).
         curve: the controller's keys and the cells'; None: loopback only.
@@ -132,6 +139,8 @@ class RanLink:
         self._front: _Front | None = None
         self._start_at = 0.0
         self._starts = b""
+        self._ping_at = 0.0
+        self._unanswered = 0
         try:
             self._listener = _listen(address)
         except OSError as error:
@@ -156,15 +165,30 @@ class RanLink:
         # A front numbers its connections anew.
         self._starts = (int.from_bytes(self._starts, "big") + 1).to_bytes(4, "big")
         self._poller.register(self._front.socket, select.POLLIN)
+        self._ping_at, self._unanswered = now + PING_S, -START_PINGS
 
-    def _ended(self) -> None:
+    def _ping(self) -> None:
+        """Ends a front that hangs. Pings are counted, not time: a stop of this process counts as one."""
+        now = time.monotonic()
+        if self._front is None or now < self._ping_at:
+            return
+        if self._unanswered >= MAX_UNANSWERED:
+            self._front.process.kill()
+            self._ended("hangs and is killed")
+            return
+        self._ping_at = now + PING_S
+        self._unanswered += 1
+        with suppress(BlockingIOError, ConnectionError):
+            self._front.socket.send(PING)
+
+    def _ended(self, what: str = "has ended") -> None:
         assert self._front is not None
         self._poller.unregister(self._front.socket)
         status = self._front.end()
         self._front = None
         self._complain(
             "ran_front_restarts_total",
-            f"the RAN front has ended (status {status}), a peer may have made it: it is started anew",
+            f"the RAN front {what} (status {status}), a peer may have made it: it is started anew",
         )
         self._start()
 
@@ -175,13 +199,14 @@ class RanLink:
         deadline = time.monotonic() + timeout_s
         while True:
             self._receive()
+            self._ping()
             now = time.monotonic()
             protocol.tick(now)
             self._flush()
             events = protocol.take_events()
             if events or now >= deadline:
                 return events
-            due = min(deadline, protocol.next_due, math.inf if self._front else self._start_at)
+            due = min(deadline, protocol.next_due, self._ping_at if self._front else self._start_at)
             wait_s = max(0.0, due - now)
             self._poller.poll(math.ceil(wait_s * 1e3))
 
@@ -244,11 +269,12 @@ class RanLink:
             if not packet:
                 self._ended()
                 return
+            self._unanswered = 0
             kind, number, owner, body = from_front(packet)
             peer = self._starts + number
             if kind == ran_front.MESSAGE:
                 protocol.receive(peer, body, now(), owner if self._curve else None)
-            else:
+            elif kind != ran_front.PONG:
                 self._note(kind, peer, body.decode(errors="replace"))
 
     def _note(self, kind: int, peer: bytes, text: str) -> None:

@@ -26,15 +26,19 @@ import zmq
 from zmq.utils import z85
 
 from wire import MAX_RAN_MESSAGE_BYTES
+from wire.limits import limit_data, raise_open_files
 
 MAX_PACKET = MAX_RAN_MESSAGE_BYTES + 1024
 MEMORY_BYTES = 512 << 20
 RCVHWM = 100
 """Messages of one connection that wait while the controller takes none: a second of the fastest reports."""
+HANDSHAKE_S = 3.0
+"""A connection that has not shaken hands by then is closed, so that silent ones do not take every place."""
 _BATCH = 100
 _ZAP = "inproc://zeromq.zap.01"
+_PR_SET_PDEATHSIG = 1
 
-MESSAGE, MALFORMED, SEND_FAILED, KEY_REFUSED, HANDSHAKE_FAILED = range(5)
+MESSAGE, MALFORMED, SEND_FAILED, KEY_REFUSED, HANDSHAKE_FAILED, PONG = range(6)
 """What a packet to the controller is; the body of all but MESSAGE is text."""
 
 
@@ -52,6 +56,10 @@ def from_front(packet: bytes) -> tuple[int, bytes, str, bytes]:
 def to_peer(peer: bytes, data: bytes) -> bytes:
     """A packet to the front: a message for one connection."""
     return bytes((len(peer),)) + peer + data
+
+
+PING = to_peer(b"", b"")
+"""A packet to the front that it answers with a PONG."""
 
 
 class Front:
@@ -77,6 +85,7 @@ class Front:
         router = self._router
         router.setsockopt(zmq.USE_FD, listener)
         router.setsockopt(zmq.LINGER, 0)
+        router.setsockopt(zmq.HANDSHAKE_IVL, round(HANDSHAKE_S * 1e3))
         router.setsockopt(zmq.ROUTER_MANDATORY, 1)
         router.setsockopt(zmq.ROUTER_HANDOVER, 1)
         router.setsockopt(zmq.RCVHWM, RCVHWM)
@@ -128,6 +137,9 @@ class Front:
                 return
             if not packet:
                 raise EOFError
+            if packet == PING:
+                self._say(PONG, b"", "")
+                continue
             peer = packet[1 : 1 + packet[0]]
             try:
                 self._router.send_multipart([peer, packet[1 + packet[0] :]], zmq.NOBLOCK)
@@ -194,10 +206,14 @@ def main() -> None:
     # A stop signal goes to the whole group: the controller has gNBs to release first.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
+    limit_data(MEMORY_BYTES)
+    raise_open_files()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    libc = ctypes.CDLL(None)
+    # One that hangs does not see that the controller has gone, and would keep the port.
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     # libzmq numbers connections from rand() on and does not seed it: a peer could choose the next number.
-    ctypes.CDLL(None).srand(secrets.randbits(32))
+    libc.srand(secrets.randbits(32))
     curve = json.load(sys.stdin)
     with socket.socket(fileno=int(sys.argv[2])) as link:
         link.setblocking(False)

@@ -382,14 +382,14 @@ class RanProtocol:
             return
         cell = self._cells.get(cell_id)
         # A Hello that was repeated before the Welcome came gets the same session.
-        again = (
+        repeated = (
             cell is not None
             and cell.peer == peer
             and cell.facts == facts
             and cell.report_sequence is None
             and not cell.applied
         )
-        if cell is None or not again:
+        if cell is None or not repeated:
             if cell is not None and cell.peer != peer and not self._yields(cell, peer, agent_version, now):
                 return
             if not self._may_have_session(cell_id, now):
@@ -436,7 +436,8 @@ class RanProtocol:
         """Whether another connection may have the cell of a live session.
 
         Its first Hello has no answer: a gNB that was restarted repeats it, and nothing more has come from the
-        connection that it had before. Where something has, there are two of one name, and the first stays.
+        connection that it had before. Where something has, there are two of one name: the first stays, and
+        every later Hello of the other has a Reject.
         """
         first = cell.challengers.get(peer)
         if first is None or now - first < CHALLENGE_S:
@@ -452,7 +453,7 @@ class RanProtocol:
                 cell.facts.cell_id,
             )
             return True
-        del cell.challengers[peer]
+        cell.challengers[peer] = now
         self._reject(
             peer,
             agent_version,

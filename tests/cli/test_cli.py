@@ -5,6 +5,7 @@ import re
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -195,6 +196,24 @@ def test_a_cell_that_the_scenario_does_not_have_is_named(tmp_path: Path) -> None
     result = run("gnb-mock", str(file), "--cell", "middle")
     assert result.exit_code != 0
     assert "unknown cell 'middle'; cells: near, far" in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    "command", [["controller", "demo", "--no-record"], ["edge-agent", "--address", "127.0.0.1:0"]]
+)
+def test_a_server_may_open_as_many_files_as_the_system_lets_it(command: list[str]) -> None:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, 1000))
+
+    arguments = [sys.executable, "-m", "controller.cli", *command]
+    with subprocess.Popen(arguments, preexec_fn=limit, stderr=subprocess.DEVNULL) as process:
+        try:
+            end = time.monotonic() + 30.0
+            while (limits := resource.prlimit(process.pid, resource.RLIMIT_NOFILE)) != (1000, 1000):
+                assert process.poll() is None and time.monotonic() < end, limits
+                time.sleep(0.01)
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("command", [["controller", "demo", "--no-record"], ["edge-agent"]])

@@ -436,7 +436,7 @@ def test_after_another_program_in_the_controllers_place_the_agent_joins(tmp_path
             gnbs[name].start(stranger.address, key_folder)
             stack.callback(gnbs[name].close)
         for stranger in strangers.values():
-            stranger.meet_one()
+            stranger.fail_handshake()
             stranger.close()
         for name, stranger in strangers.items():
             right = ScriptedController(stranger.address, curve_server(key_folder))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 import struct
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import pytest
 import zmq
 
 from agents.gnb_mock.agent import Cell, CellTime, RanAgent
-from controller.links.ran_front import MEMORY_BYTES
+from controller.links.ran_front import HANDSHAKE_S, MEMORY_BYTES
 from tests.links.ran_controller import PERIOD_MS
 from wire import keys, ran_pb2
 from wire.security import CurveClient, curve_client
@@ -42,11 +43,17 @@ def rss_bytes(pid: int) -> int:
 
 
 class Controller:
-    """:mod:`tests.links.ran_controller` as a process."""
+    """:mod:`tests.links.ran_controller` as a process, under ``limits``: resource -> (soft, hard)."""
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, limits: Mapping[int, tuple[int, int]] | None = None) -> None:
+        def limit() -> None:
+            for what, values in (limits or {}).items():
+                resource.setrlimit(what, values)
+
         command = [sys.executable, "-m", "tests.links.ran_controller", *([str(folder)] if folder else [])]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            command, preexec_fn=limit, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         assert self.process.stdin and self.process.stdout
         self.stdin, self.stdout = self.process.stdin, self.process.stdout
         self.address = self.stdout.readline().strip()
@@ -144,8 +151,10 @@ def stack() -> Iterator[ExitStack]:
         yield stack
 
 
-def begin(stack: ExitStack, folder: Path | None) -> tuple[Controller, Honest]:
-    controller = Controller(folder)
+def begin(
+    stack: ExitStack, folder: Path | None, limits: Mapping[int, tuple[int, int]] | None = None
+) -> tuple[Controller, Honest]:
+    controller = Controller(folder, limits)
     stack.callback(controller.close)
     honest = Honest(controller.address, curve_client(folder, "cell-1") if folder else None)
     stack.callback(honest.close)
@@ -280,6 +289,31 @@ def test_a_message_without_an_end_costs_the_controller_nothing(stack: ExitStack,
     assert controller.end().get("ran_front_restarts_total", 0) <= 1
 
 
+def test_silent_connections_beyond_the_soft_limit_shut_no_gnb_out_and_are_closed(
+    stack: ExitStack, folder: Path
+) -> None:
+    controller, honest = begin(stack, folder, {resource.RLIMIT_NOFILE: (64, 1024)})
+    host, _, port = controller.address.removeprefix("tcp://").rpartition(":")
+    silent = [stack.enter_context(socket.create_connection((host, int(port)))) for _ in range(200)]
+    files = Path(f"/proc/{controller.front()}/fd")
+    eventually(lambda: len(list(files.iterdir())) > len(silent), "a place for every connection")
+    second = Honest(controller.address, curve_client(folder, "cell-2"), "cell-2")
+    stack.callback(second.close)
+    second.is_controlled()
+    honest.is_controlled()
+    for connection in silent:
+        connection.settimeout(5 * HANDSHAKE_S)
+        while connection.recv(4096):
+            pass
+
+
+def test_a_front_starts_under_a_lower_limit_of_memory_than_its_own(stack: ExitStack) -> None:
+    limit = MEMORY_BYTES - (64 << 20)
+    controller, honest = begin(stack, None, {resource.RLIMIT_DATA: (limit, limit)})
+    assert resource.prlimit(controller.front(), resource.RLIMIT_DATA) == (limit, limit)
+    honest.is_controlled()
+
+
 def test_a_killed_front_is_started_anew_and_sessions_go_on(stack: ExitStack, curve: Path | None) -> None:
     controller, honest = begin(stack, curve)
     for _ in range(3):
@@ -292,11 +326,23 @@ def test_a_killed_front_is_started_anew_and_sessions_go_on(stack: ExitStack, cur
     assert counters["ran_front_restarts_total"] == 3 and counters["ran_reconnects_total"] == 3
 
 
-def test_a_killed_controller_leaves_no_front(stack: ExitStack) -> None:
+def test_a_front_that_hangs_is_replaced(stack: ExitStack, folder: Path) -> None:
+    controller, honest = begin(stack, folder)
+    front = controller.front()
+    os.kill(front, signal.SIGSTOP)
+    eventually(lambda: controller.front() not in (0, front), "another front")
+    honest.is_controlled()
+    assert controller.end()["ran_front_restarts_total"] == 1
+
+
+@pytest.mark.parametrize("hangs", [False, True], ids=["runs", "hangs"])
+def test_a_killed_controller_leaves_no_front(stack: ExitStack, hangs: bool) -> None:
     controller, _ = begin(stack, None)
     front = controller.front()
     os.kill(front, signal.SIGTERM)
     os.kill(front, signal.SIGINT)
+    if hangs:
+        os.kill(front, signal.SIGSTOP)
     controller.process.kill()
     controller.process.wait()
 

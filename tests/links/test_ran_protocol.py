@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from agents.gnb_mock.agent import Cell, RanAgent
 from controller.links import ran_protocol
 from controller.links.ran_protocol import (
     CellJoined,
@@ -218,13 +219,36 @@ def test_of_two_gnbs_with_one_cell_id_the_first_stays_and_the_second_is_told_why
             if message.HasField("reject"):
                 reasons.append(message.reject.reason)
     assert len(bench.events(RawReport)) == 6000
-    assert len(reasons) == 30 and all("cell 'cell-1' is in use" in reason for reason in reasons)
-    assert bench.count("ran_cell_in_use_total", "cell-1") == 30
+    assert len(reasons) == 59 and all("cell 'cell-1' is in use" in reason for reason in reasons)
+    assert bench.count("ran_cell_in_use_total", "cell-1") == 59
     assert bench.count("ran_sessions_total") == 1 and bench.count("ran_takeovers_total") == 0
     # The first one ends: the second has the cell once that is seen.
     bench.run(2.0)
     bench.send(b"b", hello=hello())
     assert bench.replies()[-1].HasField("welcome")
+
+
+def test_a_second_gnb_of_one_cell_id_waits_on_one_connection_until_the_first_is_silent(bench: Bench) -> None:
+    session = bench.join(peer=b"a")
+    second = RanAgent(Cell("cell-1", 106, 30, hello().tdd, "test"))
+    reports = 0
+    while not second.session and bench.now < 150.0:
+        bench.now += 0.1
+        if bench.now < 100.0:
+            reports += 1
+            bench.report(session, reports)
+        second.tick(bench.now)
+        while (data := second.to_send()) is not None:
+            bench.protocol.receive(b"b", data, bench.now)
+            second.sent(bench.now)
+        for peer, data in bench.protocol.take_outgoing():
+            if peer == b"b":
+                second.receive(data, bench.now)
+        assert not second.reconnect(bench.now)
+        bench.protocol.tick(bench.now)
+    assert second.session
+    assert second.counters["rejects"] == bench.count("ran_cell_in_use_total", "cell-1") > 3
+    assert bench.count("ran_sessions_total") == 2
 
 
 def test_a_session_goes_on_over_another_connection(bench: Bench) -> None:

@@ -14,7 +14,7 @@ from agents.gnb_mock.agent import CellTime
 from controller.links import codec, ran_protocol
 from tests.oai_patches.build import CLink
 from tests.oai_patches.model import CELL_LINE, PyLink, decoded
-from wire import PROTOCOL_VERSION, ran_pb2
+from wire import MAX_GNB_MESSAGE_BYTES, PROTOCOL_VERSION, ran_pb2
 
 FOLDER = Path(__file__).parents[2] / "wire" / "vectors"
 SECOND = 1_000_000_000
@@ -120,7 +120,7 @@ def test_c_agent_and_python_model_agree_on_what_a_controller_says(vector: Vector
 def test_c_decodes_to_the_values_that_python_decodes(vector: Vector, c_link: CLink) -> None:
     data = data_of(vector)
     in_c = c_link.json("decode", data.hex() or "-")
-    if len(data) > 65_536 or parsed(data, ran_pb2.ControllerMessage) is None:
+    if len(data) > MAX_GNB_MESSAGE_BYTES or parsed(data, ran_pb2.ControllerMessage) is None:
         assert in_c is None
         return
     in_python = decoded(data)

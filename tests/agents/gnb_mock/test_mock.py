@@ -464,7 +464,7 @@ def test_after_another_program_in_the_controllers_place_it_joins(name: str, tmp_
         gnb = GnbMock(SPEC, 3, ran_address=stranger.address, curve=security.curve_client(tmp_path, "cell-1"))
         gnb._agent._reconnect_s = 1.0
         with gnb:
-            stranger.meet_one()
+            stranger.fail_handshake()
             stranger.close()
             controller = Controller(int(stranger.address.rpartition(":")[2]), security.curve_server(tmp_path))
             try:
