@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import select
 import socket
 import subprocess
@@ -15,7 +16,6 @@ import sys
 import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from pathlib import Path
 
 from controller.links import ran_front
 from controller.links.codec import CellFacts
@@ -73,7 +73,8 @@ class _Front:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", ran_front.__name__, *map(str, fds)],
                 stdin=subprocess.PIPE,
-                cwd=Path(__file__).parents[2],
+                # It finds the same packages as this process, however this one was told where they are.
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},
                 pass_fds=fds,
             )
         except BaseException:
