@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -18,6 +19,8 @@ log = logging.getLogger("prbandit.controller")
 
 REPEAT_S = 5.0
 """An event that may come often (:meth:`Journal.repeated`) is written so often at most."""
+BURST = 30
+"""Events of one kind and cell that are written one after the other; of a flood one every REPEAT_S is then."""
 
 
 class Event(StrEnum):
@@ -52,19 +55,15 @@ class Event(StrEnum):
     SET_OPTIONS = "set_options"
 
 
-_EXPECTED = frozenset(
-    {
-        Event.CELL_JOINED,
-        Event.CLOCK_FAULT_ENDED,
-        Event.HOST_LEFT,
-        Event.LEARNING_RESUMED,
-        Event.RESCUE_ENDED,
-        Event.SET_BUDGETS,
-        Event.SET_MODE,
-        Event.SET_OPTIONS,
-        Event.SET_POLICY,
-    }
-)
+_COMMANDS = frozenset({Event.SET_BUDGETS, Event.SET_MODE, Event.SET_OPTIONS, Event.SET_POLICY})
+"""What an operator did: always written."""
+_EXPECTED = _COMMANDS | {
+    Event.CELL_JOINED,
+    Event.CLOCK_FAULT_ENDED,
+    Event.HOST_LEFT,
+    Event.LEARNING_RESUMED,
+    Event.RESCUE_ENDED,
+}
 """What happens in good order: logged as information, all else as a warning."""
 
 
@@ -80,6 +79,15 @@ class Store(Protocol):
     ) -> None: ...
 
     def record_event(self, time_ns: int, cell: str, kind: str, text: str = "") -> None: ...
+
+
+@dataclass(slots=True)
+class _Written:
+    """Of one kind and cell: how many events may be written now, how many were not since the last that was."""
+
+    left: float
+    time_ns: int
+    thinned: int = 0
 
 
 class Journal:
@@ -101,11 +109,20 @@ class Journal:
         self._store = store
         self._decided = decided
         self._time_ns = time_ns
-        self._written: dict[tuple[str, Event], int] = {}
+        self._repeated: dict[tuple[str, Event], int] = {}
+        self._written: dict[tuple[str, Event], _Written] = {}
         self._starts: dict[str, int] = {}
 
     def event(self, cell: str, kind: Event, text: str) -> None:
-        """Something that happened: logged, counted and recorded."""
+        """Something that happened: logged, counted and recorded; of a flood (:data:`BURST`) most is only
+        counted."""
+        if kind not in _COMMANDS:
+            thinned = self._may_write(cell, kind)
+            if thinned is None:
+                self.counters.inc("events_thinned_total", cell)
+                return
+            if thinned:
+                text = f"{text} ({thinned} more of its kind were not written)"
         level = logging.INFO if kind in _EXPECTED else logging.WARNING
         log.log(level, "cell %s: %s: %s", cell, kind.value, text)
         self.counters.inc("events_total", cell)
@@ -117,10 +134,23 @@ class Journal:
         if counter:
             self.counters.inc(counter, cell)
         now = self._time_ns()
-        last = self._written.get((cell, kind))
+        last = self._repeated.get((cell, kind))
         if last is None or not 0 <= now - last < REPEAT_S * 1e9:
-            self._written[cell, kind] = now
+            self._repeated[cell, kind] = now
             self.event(cell, kind, text)
+
+    def _may_write(self, cell: str, kind: Event) -> int | None:
+        """How many events of the kind were not written since the last that was; None: this is not either."""
+        now = self._time_ns()
+        w = self._written.setdefault((cell, kind), _Written(BURST, now))
+        w.left = min(BURST, w.left + max(0, now - w.time_ns) / (REPEAT_S * 1e9))
+        w.time_ns = now
+        if w.left < 1:
+            w.thinned += 1
+            return None
+        w.left -= 1
+        thinned, w.thinned = w.thinned, 0
+        return thinned
 
     def failed(self, cell: str, kind: Event, text: str, counter: str, *, trace: bool = False) -> None:
         """An event of a failure in the controller itself, with the traceback of what is being handled."""

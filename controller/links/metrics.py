@@ -41,6 +41,7 @@ COUNTERS: dict[str, str] = {
     "store_refused_total": "Control slots and events that cannot be recorded",
     "clock_steps_total": "Times that CLOCK_REALTIME was set while a cell was under control",
     "events_total": "Events in the run record",
+    "events_thinned_total": "Events of floods that are neither in the log nor in the run record",
     "step_failed_total": "Control slots in which no decision could be made",
     "allocator_failed_total": "Failures of a slice's allocator; the others are not touched",
     "fit_failed_total": "Fits that gave no result",
