@@ -332,6 +332,8 @@ class ControlledCell:
             case codec.FrameBatch():
                 self._frames(item)
             case FlowBegin():
+                if not self.controlled:  # no control slot closes, where it is done otherwise
+                    self._forget_flows(item.flow.start_ns, now)
                 self._begin(item)
             case codec.SampleBatch():
                 self._samples(item)

@@ -20,6 +20,7 @@ from controller.links.qos import FlowBegin, HostLost
 from controller.links.ran_protocol import LeaseLapsed, QuotaApplied, QuotaNotHonoured
 from controller.loop import ControlLoop
 from wire import ran_pb2
+from wire.definitions.bounds import MAX_CELL_FLOWS
 from wire.definitions.nr import TDD_PATTERNS
 
 T0 = 1_800_000_000_000_000_000
@@ -307,3 +308,14 @@ def test_a_rescue_whose_reason_alternates_is_one_event(cell: ControlledCell, mem
             cell.report(mac_report(), T0 + slot * S - MS)
         cell.close(T0 + slot * S, GpuReading(1600), float(slot))
     assert memory.events == [Event.RESCUED]
+
+
+def test_flows_whose_host_is_gone_make_room_while_the_gnb_is_away(cell: ControlledCell) -> None:
+    for i in range(MAX_CELL_FLOWS):
+        cell.take(FlowBegin("gone", flow(f"f{i}", "ar"), 1), 0.0)
+    with pytest.raises(ValueError, match="more than 1024 flows"):
+        cell.take(FlowBegin("host", flow("new", "ar"), 2), 1.0)
+    cell.take(HostLost("gone", T0 + S, 1), 1.0)
+    later = replace(flow("new", "ar"), start_ns=T0 + 100 * S)
+    cell.take(FlowBegin("host", later, 2), 100.0)
+    assert cell.reported_flows == ("new",)
