@@ -517,18 +517,18 @@ def _raised(want: Want, prb: int) -> Want:
     return Want(prb, want.floor, gain)
 
 
-def _unseen(view: SliceView, outcome: Outcome) -> str:
-    """Why an outcome without users is not that of the slice's UEs; "" where it is.
+def _unseen(view: SliceView, outcome: Outcome) -> Reason | None:
+    """Why an outcome without users is not that of the slice's UEs; None where it is.
 
     That nobody told of a flow does not mean that there is none: where the UEs have bytes waiting in half of
     the reports or more, or where there is no report, nothing is known.
     """
     if outcome.busy:
-        return ""
+        return None
     if not view.reports:
-        return "no flow and no MAC report"
+        return Reason.NO_MAC_REPORT
     waiting = sum(any(r.ul.queued_bytes) or any(r.dl.queued_bytes) for r in view.reports)
-    return "traffic of no known flow" if 2 * waiting >= len(view.reports) else ""
+    return Reason.UNKNOWN_TRAFFIC if 2 * waiting >= len(view.reports) else None
 
 
 def _present(gpu: GpuReading | None) -> bool:

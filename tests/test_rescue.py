@@ -353,5 +353,5 @@ def test_a_slot_in_which_nobody_was_seen_does_not_count_as_kept() -> None:
     idle = Outcome(1, False)
     for _ in range(2):
         rescue.close(outcome(0), ())
-        rescue.close(idle, (), "traffic of no known flow")
+        rescue.close(idle, (), Reason.UNKNOWN_TRAFFIC)
     assert rescue.floors

@@ -47,6 +47,9 @@ class Reason(StrEnum):
     NOT_KNOWN = "not known"
     HOP_DELAY_NOT_KNOWN = "hop delay not known"
     NO_WINDOW = "quota in force too late to be judged"
+    PROMISE_NOT_KNOWN = "promise not known"
+    NO_MAC_REPORT = "no flow and no MAC report"
+    UNKNOWN_TRAFFIC = "traffic of no known flow"
 
     @property
     def short(self) -> bool:

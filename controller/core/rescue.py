@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from controller.core.measure import RESOURCES, Lever, Outcome
+from controller.core.measure import RESOURCES, Lever, Outcome, Reason
 
 STEPS = 8
 """A floor rises and falls in eighths of the carrier and of the GPU's highest clock."""
@@ -73,11 +73,11 @@ class Rescue:
         """The levers that have a floor."""
         return self._floors
 
-    def close(self, outcome: Outcome, more: Collection[Lever], unseen: str = "") -> None:
+    def close(self, outcome: Outcome, more: Collection[Lever], unseen: Reason | None = None) -> None:
         """Take the outcome of a control slot in which decisions were in force.
 
         ``more`` are the levers that had more than the slice asked for, and for no other reason would not be
-        learned about. ``unseen`` says why the outcome is not that of the slice's users; "" where it is.
+        learned about. ``unseen`` says why the outcome is not that of the slice's users; None where it is.
         """
         if not outcome.busy and not unseen:
             for lever in RESOURCES:
@@ -85,11 +85,14 @@ class Rescue:
             return
         for lever in RESOURCES:
             why = unseen or self._blind_because(lever, outcome, more)
-            self._blind[lever] = min(self._blind[lever] + 1, self._spec.blind_slots) if why else 0
-            if self._blind[lever] >= self._spec.blind_slots:
-                self._floors[lever] = Floor(FULL, f"nothing learned: {why}")
-            elif not why and outcome.met:
-                self._lower(lever)
+            if why is None:
+                self._blind[lever] = 0
+                if outcome.met:
+                    self._lower(lever)
+                continue
+            self._blind[lever] = min(self._blind[lever] + 1, self._spec.blind_slots)
+            if self._blind[lever] == self._spec.blind_slots:
+                self._floors[lever] = Floor(FULL, f"nothing learned: {why.value}")
         if outcome.met is not None and not unseen:
             self._missed = 0 if outcome.met else self._missed + 1
         if self._missed >= self._spec.missed_slots:
@@ -99,17 +102,15 @@ class Rescue:
                 self._raise(lever)
 
     @staticmethod
-    def _blind_because(lever: Lever, outcome: Outcome, more: Collection[Lever]) -> str:
-        """Why nothing was learned about a lever; "" where something was, or would have been at what it wants.
+    def _blind_because(lever: Lever, outcome: Outcome, more: Collection[Lever]) -> Reason | None:
+        """Why nothing was learned about a lever; None where something was, or would be at what it wants.
 
         Where nothing is known of the settings, what its users do with the resources is not known either.
         """
         reason = outcome.unattributed.get(Lever.SETTINGS) or outcome.unattributed.get(lever)
-        if reason is None:
-            return ""
-        if lever in more and reason.more:
-            return "" if outcome.met is not None else "promise not known"
-        return reason.value
+        if reason is not None and reason.more and lever in more:
+            return None if outcome.met is not None else Reason.PROMISE_NOT_KNOWN
+        return reason
 
     def _raise(self, lever: Lever) -> None:
         before = self._floors.get(lever)
