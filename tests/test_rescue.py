@@ -312,7 +312,7 @@ def test_a_round_trip_that_was_missed_credits_no_hop() -> None:
     after = loop.to_state()["slices"]["ar"]["allocator"]["hops"]
     for hop in RESOURCES:
         missed = policies.restore(before[hop.value][0][1])
-        missed.update(played[hop], 0)
+        missed.update(played[hop], policies.Feedback(0))
         assert missed.to_state()["means"] == after[hop.value][0][1]["means"]
 
 

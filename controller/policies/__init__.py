@@ -10,12 +10,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from controller.policies.aimd import Aimd
-from controller.policies.base import Explanation, Policy
+from controller.policies.base import UNKNOWN, Context, Explanation, Feedback, Policy
 from controller.policies.mucb1 import Mucb1
 from controller.policies.static import Static
 from controller.policies.ucb1 import Ucb1
 
-__all__ = ["Explanation", "Policy", "is_per_state", "make", "names", "restore"]
+__all__ = [
+    "UNKNOWN",
+    "Context",
+    "Explanation",
+    "Feedback",
+    "Policy",
+    "is_per_state",
+    "make",
+    "names",
+    "restore",
+]
 
 _POLICIES: dict[str, type[Policy]] = {p.name: p for p in (Static, Aimd, Ucb1, Mucb1)}
 

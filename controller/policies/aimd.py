@@ -6,9 +6,7 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import numpy as np
-
-from controller.policies.base import NOT_PULLED, Explanation, Policy
+from controller.policies.base import NOT_PULLED, UNKNOWN, Context, Explanation, Feedback, Policy
 
 
 class Aimd(Policy):
@@ -21,10 +19,10 @@ class Aimd(Policy):
     >>> policy = Aimd([10, 30, 50, 70, 90])
     >>> policy.pull()
     50
-    >>> policy.update(50, 1)
+    >>> policy.update(50, Feedback(1))
     >>> policy.pull()
     30
-    >>> policy.update(30, 0)
+    >>> policy.update(30, Feedback(0))
     >>> policy.pull()
     70
     """
@@ -41,13 +39,13 @@ class Aimd(Policy):
     def _at_or_above(self, value: float) -> int:
         return min(bisect_left(self.actions, value), len(self.actions) - 1)
 
-    def pull(self, rng: np.random.Generator | None = None) -> int:
+    def pull(self, context: Context = UNKNOWN) -> int:
         self._explanation = Explanation(None, self._moved)
         return self.actions[self._at]
 
-    def update(self, action: int, qos: int) -> None:
-        played, before = self._index_of(action, qos), self._at
-        if not qos:
+    def update(self, action: int, feedback: Feedback) -> None:
+        played, before = self._index_of(action, feedback), self._at
+        if not feedback.met:
             self._at = self._at_or_above(2 * self.actions[max(played, before)])
         elif played <= before:  # what was met with more says nothing about less
             self._at = max(0, before - 1)

@@ -30,14 +30,55 @@ class Explanation:
 NOT_PULLED = Explanation(None, "not pulled")
 
 
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What is known of a hop when its next action is chosen.
+
+    ``demand`` is what its traffic needs, in the unit of the actions at a radio hop (PRB, without the queue),
+    in active flows at the edge; None where nobody knows. ``backlog`` is what drains the queue that waits now
+    within a state sub-interval, in PRB (0 at the edge). ``budget_ms`` is the delay that the hop may take.
+    ``missed`` tells that the control slot before missed the promise of the round trip. ``had`` is what was in
+    force in it. ``rng`` is for a policy that ``draws``, None for the others.
+    """
+
+    demand: float | None = None
+    backlog: float = 0.0
+    budget_ms: float | None = None
+    missed: bool = False
+    had: int | None = None
+    rng: np.random.Generator | None = None
+
+
+UNKNOWN = Context()
+"""Nothing is known: enough for the policies that learn from QoS bits alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """What came of an action.
+
+    ``met`` is the hop's QoS bit. ``delay_ms`` is the delay metric of the hop's worst flow, None where it is
+    not known, ``budget_ms`` what it was held against. ``demand`` is the highest that the hop's traffic needed
+    in the control slot, in the unit of the context's. ``clouded`` says why the delay does not speak for the
+    action (a backlog inherited, a burst handed on by the hop before, a load that rose in the slot); "" where
+    it does.
+    """
+
+    met: int
+    delay_ms: float | None = None
+    budget_ms: float | None = None
+    demand: float | None = None
+    clouded: str = ""
+
+
 class Policy(ABC):
-    """Chooses among a fixed set of actions and learns from one QoS bit for each.
+    """Chooses among a fixed set of actions and learns from what came of each.
 
     A policy stands for one hop, or for one (hop, state) where ``per_state`` is set. ``actions`` are PRBs or
     MHz, strictly ascending. :meth:`pull` may be called again without an update in between.
 
-    A policy that ``draws`` takes all its randomness from the generator that :meth:`pull` is given, which is
-    made anew for each control slot so that a replay draws the same. Raises ValueError for actions that are
+    A policy that ``draws`` takes all its randomness from the generator of the context of :meth:`pull`, which
+    is made anew for each control slot so that a replay draws the same. Raises ValueError for actions that are
     none, not whole, negative, not ascending or not unique.
     """
 
@@ -62,14 +103,14 @@ class Policy(ABC):
         self._position = {a: i for i, a in enumerate(whole)}
 
     @abstractmethod
-    def pull(self, rng: np.random.Generator | None = None) -> int:
-        """The action to play now, one of ``actions``; ``rng`` is needed by a policy that ``draws``."""
+    def pull(self, context: Context = UNKNOWN) -> int:
+        """The action to play now, one of ``actions``."""
 
     @abstractmethod
-    def update(self, action: int, qos: int) -> None:
-        """Learn that ``action`` met (1) or violated (0) the QoS.
+    def update(self, action: int, feedback: Feedback) -> None:
+        """Learn what came of ``action``.
 
-        ValueError for an action outside ``actions`` and for another QoS; nothing is learned then.
+        ValueError for an action outside ``actions`` and for a QoS bit that is none; nothing is learned then.
         """
 
     @abstractmethod
@@ -111,10 +152,10 @@ class Policy(ABC):
     def _load(self, state: Mapping[str, Any]) -> None:
         """Take up what :meth:`_learned` gave."""
 
-    def _index_of(self, action: int, qos: int) -> int:
+    def _index_of(self, action: int, feedback: Feedback) -> int:
         """Position of an action in ``actions``, both arguments checked."""
-        if qos not in (0, 1):
-            raise ValueError(f"policy {self.name}: QoS {qos!r} is neither 0 nor 1")
+        if feedback.met not in (0, 1):
+            raise ValueError(f"policy {self.name}: QoS {feedback.met!r} is neither 0 nor 1")
         try:
             return self._position[action]
         except KeyError:

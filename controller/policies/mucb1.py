@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from controller.policies.base import Feedback
 from controller.policies.ucb1 import Ucb1
 
 
@@ -17,17 +18,17 @@ class Mucb1(Ucb1):
     >>> policy = Mucb1([10, 30, 50, 70])
     >>> policy.pull()
     50
-    >>> policy.update(50, 1)
+    >>> policy.update(50, Feedback(1))
     >>> policy.to_state()["counts"]
     [0, 0, 1, 1]
     """
 
     name: ClassVar[str] = "mucb1"
 
-    def update(self, action: int, qos: int) -> None:
-        i = self._index_of(action, qos)
+    def update(self, action: int, feedback: Feedback) -> None:
+        i = self._index_of(action, feedback)
         self._t += 1
-        if qos:
+        if feedback.met:
             self._credit(i, len(self.actions), 1)
         else:
             self._credit(0, i + 1, 0)

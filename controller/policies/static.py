@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import numpy as np
-
-from controller.policies.base import NOT_PULLED, Explanation, Policy
+from controller.policies.base import NOT_PULLED, UNKNOWN, Context, Explanation, Feedback, Policy
 
 
 class Static(Policy):
@@ -31,12 +29,12 @@ class Static(Policy):
         self._action = self.actions[-1] if self._option is None else self._option
         self._pulled = False
 
-    def pull(self, rng: np.random.Generator | None = None) -> int:
+    def pull(self, context: Context = UNKNOWN) -> int:
         self._pulled = True
         return self._action
 
-    def update(self, action: int, qos: int) -> None:
-        self._index_of(action, qos)
+    def update(self, action: int, feedback: Feedback) -> None:
+        self._index_of(action, feedback)
 
     def explain(self) -> Explanation:
         return Explanation(None, "fixed") if self._pulled else NOT_PULLED

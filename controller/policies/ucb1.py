@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from controller.policies.base import NOT_PULLED, Explanation, Policy
+from controller.policies.base import NOT_PULLED, UNKNOWN, Context, Explanation, Feedback, Policy
 
 
 class Ucb1(Policy):
@@ -25,7 +25,7 @@ class Ucb1(Policy):
     >>> policy = Ucb1([10, 30, 50])
     >>> policy.pull()
     30
-    >>> policy.update(30, 1)
+    >>> policy.update(30, Feedback(1))
     >>> policy.pull()
     10
     >>> policy.explain().reason
@@ -63,7 +63,7 @@ class Ucb1(Policy):
         self._indexed = False
         self._reason = NOT_PULLED.reason
 
-    def pull(self, rng: np.random.Generator | None = None) -> int:
+    def pull(self, context: Context = UNKNOWN) -> int:
         self._indexed = False
         if self._first:
             self._first = False
@@ -85,10 +85,10 @@ class Ucb1(Policy):
         self._reason = "exploit" if mean[chosen] >= mean[mean.argmax()] else "explore"
         return self.actions[chosen]
 
-    def update(self, action: int, qos: int) -> None:
-        i = self._index_of(action, qos)
+    def update(self, action: int, feedback: Feedback) -> None:
+        i = self._index_of(action, feedback)
         self._t += 1
-        self._credit(i, i + 1, qos)
+        self._credit(i, i + 1, feedback.met)
 
     def _credit(self, start: int, stop: int, qos: int) -> None:
         """One more observation of QoS ``qos`` for the actions at positions start..stop-1.

@@ -85,10 +85,10 @@ def _ours(actions: list[int]) -> Callable[[], None]:
 
     def step() -> None:
         action = policy.pull()
-        policy.update(action, bit(action))
+        policy.update(action, policies.Feedback(bit(action)))
 
     for action in actions:
-        policy.update(action, bit(action))
+        policy.update(action, policies.Feedback(bit(action)))
     policy.pull()
     return step
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from controller.policies import make, restore
+from controller.policies import Feedback, make, restore
 
 
 def moves(actions: tuple[int, ...], bits: str) -> list[int]:
     policy = make("aimd", actions)
     played = [policy.pull()]
     for q in bits:
-        policy.update(played[-1], int(q))
+        policy.update(played[-1], Feedback(int(q)))
         played.append(policy.pull())
     return played
 
@@ -37,9 +37,9 @@ def test_violation_doubles_and_stops_at_the_largest() -> None:
 def test_it_moves_from_its_present_value() -> None:
     policy = make("aimd", (10, 30, 50, 70, 90))
     assert policy.pull() == 50
-    policy.update(10, 1)
+    policy.update(10, Feedback(1))
     assert policy.pull() == 30
-    policy.update(10, 0)
+    policy.update(10, Feedback(0))
     assert policy.pull() == 70
 
 
@@ -49,7 +49,7 @@ def test_it_says_how_it_moved() -> None:
     for q in (1, 1, 0, 0, 0):
         action = policy.pull()
         said.append(policy.explain().reason)
-        policy.update(action, q)
+        policy.update(action, Feedback(q))
     assert said == ["first visit", "decrease", "hold", "increase", "increase"]
 
 
@@ -62,7 +62,7 @@ def test_a_state_of_other_actions_is_refused() -> None:
 def test_what_was_met_with_more_does_not_lower_it_and_what_was_missed_with_more_raises_it() -> None:
     policy = make("aimd", [10, 30, 50, 70, 90])
     assert policy.pull() == 50
-    policy.update(90, 1)
+    policy.update(90, Feedback(1))
     assert policy.pull() == 50
-    policy.update(70, 0)
+    policy.update(70, Feedback(0))
     assert policy.pull() == 90

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from controller import policies
-from controller.policies import Policy, is_per_state, make, names, restore
+from controller.policies import Feedback, Policy, is_per_state, make, names, restore
 
 ACTION_SETS = [(40,), (10, 20), (10, 30, 50, 70, 90), tuple(range(10, 106, 5)), tuple(range(500, 1700, 100))]
 every_policy = pytest.mark.parametrize("name", names())
@@ -33,7 +33,7 @@ def play(policy: Policy, slots: int, environment: Environment, seed: int) -> lis
     for _ in range(slots):
         action = policy.pull()
         q = environment(action, rng)
-        policy.update(action, q)
+        policy.update(action, Feedback(q))
         played.append((action, q))
     return played
 
@@ -127,7 +127,7 @@ def test_an_unknown_action_is_refused_and_teaches_nothing(name: str, action: Any
     policy = build(name, (10, 20))
     before = policy.to_state()
     with pytest.raises(ValueError, match=f"{name}.*{action!r}"):
-        policy.update(action, 1)
+        policy.update(action, Feedback(1))
     assert policy.to_state() == before
 
 
@@ -137,7 +137,7 @@ def test_a_qos_that_is_no_bit_is_refused_and_teaches_nothing(name: str, q: Any) 
     policy = build(name, (10, 20))
     before = policy.to_state()
     with pytest.raises(ValueError, match=f"{name}.*{q!r}"):
-        policy.update(10, q)
+        policy.update(10, Feedback(q))
     assert policy.to_state() == before
 
 
@@ -208,4 +208,4 @@ def test_every_pull_is_explained(name: str, actions: tuple[int, ...]) -> None:
             assert why.indices.shape == (len(actions),)
             assert np.isfinite(why.indices).all()
             assert action == actions[int(np.argmax(why.indices))]
-        policy.update(action, int(rng.random() < 0.7))
+        policy.update(action, Feedback(int(rng.random() < 0.7)))

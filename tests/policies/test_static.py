@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from controller.policies import make
+from controller.policies import Feedback, make
 
 
 def test_it_plays_the_largest_action_whatever_comes_back() -> None:
     policy = make("static", (10, 50, 106))
     for q in (0, 1, 0):
         assert policy.pull() == 106
-        policy.update(106, q)
+        policy.update(106, Feedback(q))
     assert policy.explain().reason == "fixed"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from controller.policies import make, restore
+from controller.policies import Feedback, make, restore
 
 ACTION_SETS = {
     "scenarios 4, 5": tuple(range(10, 106, 10)),
@@ -92,7 +92,7 @@ def test_choices_are_those_of_the_definition(name: str, actions: tuple[int, ...]
                 assert indices is not None
                 assert indices.tolist() == [reference.index[a] for a in actions]
             q = qos(action, actions)
-            policy.update(action, q)
+            policy.update(action, Feedback(q))
             reference.update(action, q)
         state = policy.to_state()
         assert state["counts"] == [reference.n[a] for a in actions]
@@ -103,7 +103,7 @@ def test_choices_are_those_of_the_definition(name: str, actions: tuple[int, ...]
 @pytest.mark.parametrize("name", ["ucb1", "mucb1"])
 def test_the_tradeoff_defaults_to_twice_the_largest_action(name: str) -> None:
     policy = make(name, (10, 50))
-    policy.update(10, 0)
+    policy.update(10, Feedback(0))
     # lambda = 100: c(10, 0) = 110 of 10..150.
     assert policy.to_state()["means"][0] == 40 / 140
     assert policy.to_state()["options"] == {"tradeoff": 2.0}
@@ -118,7 +118,7 @@ def test_impossible_tradeoffs_are_refused(tradeoff: Any) -> None:
 @pytest.mark.parametrize("name", ["ucb1", "mucb1"])
 def test_the_first_pull_is_the_middle_and_is_used_up_by_pulling(name: str) -> None:
     policy = make(name, (10, 20, 30, 40))
-    policy.update(40, 1)
+    policy.update(40, Feedback(1))
     assert (policy.pull(), policy.explain().reason) == (30, "first visit")
     assert (policy.pull(), policy.explain().reason) == (10, "explore")
     assert restore(policy.to_state()).pull() == 10
@@ -138,19 +138,19 @@ def test_explore_and_exploit_tell_whether_the_best_mean_was_chosen(name: str) ->
             best = means[policy.actions.index(action)] == max(means)
             assert why.reason == ("exploit" if best else "explore"), step
             reasons.add(why.reason)
-        policy.update(action, int(rng.random() < (0.9 if action >= 50 else 0.3)))
+        policy.update(action, Feedback(int(rng.random() < (0.9 if action >= 50 else 0.3))))
     assert reasons == {"explore", "exploit"}
 
 
 def test_indices_are_those_of_the_pull_even_after_an_update() -> None:
     policy = make("mucb1", (10, 20))
     for _ in range(5):
-        policy.update(policy.pull(), 1)
+        policy.update(policy.pull(), Feedback(1))
     action = policy.pull()
     before = policy.explain().indices
     assert before is not None
     copy = before.copy()
-    policy.update(action, 0)
+    policy.update(action, Feedback(0))
     after = policy.explain().indices
     assert after is not None
     assert (after == copy).all()
@@ -161,19 +161,19 @@ def test_indices_are_those_of_the_pull_even_after_an_update() -> None:
 
 def test_ucb1_learns_about_the_played_action_alone() -> None:
     policy = make("ucb1", (10, 20, 30))
-    policy.update(20, 1)
-    policy.update(20, 0)
+    policy.update(20, Feedback(1))
+    policy.update(20, Feedback(0))
     assert policy.to_state()["counts"] == [0, 2, 0]
 
 
 def test_mucb1_credits_upwards_on_success_and_debits_downwards_on_violation() -> None:
     policy = make("mucb1", (10, 20, 30, 40))
-    policy.update(20, 1)
+    policy.update(20, Feedback(1))
     # lambda = 80: rewards on success (120 - a) / 110, on violation (40 - a) / 110.
     success = [(120 - a) / 110 for a in (10, 20, 30, 40)]
     assert policy.to_state()["counts"] == [0, 1, 1, 1]
     assert policy.to_state()["means"] == [0.0, *success[1:]]
-    policy.update(30, 0)
+    policy.update(30, Feedback(0))
     state = policy.to_state()
     assert state["counts"] == [1, 2, 2, 1]
     assert state["means"][3] == success[3]
@@ -192,7 +192,7 @@ def test_mucb1_needs_far_fewer_slots_below_the_threshold_than_ucb1() -> None:
         violations[name] = 0
         for _ in range(400):
             action = policy.pull()
-            policy.update(action, int(action >= threshold))
+            policy.update(action, Feedback(int(action >= threshold)))
             violations[name] += action < threshold
     assert violations["mucb1"] < violations["ucb1"] / 3
 
@@ -205,7 +205,7 @@ def test_the_smallest_sufficient_action_is_learned(name: str, threshold: int) ->
     played = []
     for _ in range(4000):
         action = policy.pull()
-        policy.update(action, int(action >= threshold))
+        policy.update(action, Feedback(int(action >= threshold)))
         played.append(action)
     tail = played[-1000:]
     assert max(actions, key=tail.count) == threshold
@@ -232,7 +232,7 @@ def test_the_smallest_sufficient_action_is_learned(name: str, threshold: int) ->
 def test_a_broken_state_is_refused_by_name(broken: dict[str, Any], named: str) -> None:
     policy = make("mucb1", (10, 20, 30))
     for _ in range(6):
-        policy.update(policy.pull(), 1)
+        policy.update(policy.pull(), Feedback(1))
     with pytest.raises(ValueError, match=named):
         restore({**policy.to_state(), **broken})
 
@@ -243,5 +243,5 @@ def test_a_thousand_actions() -> None:
     for _ in range(120):
         action = policy.pull()
         assert action == reference.pull()
-        policy.update(action, int(action >= 700))
+        policy.update(action, Feedback(int(action >= 700)))
         reference.update(action, int(action >= 700))

@@ -14,7 +14,7 @@ from controller.core import hops
 from controller.core.decision import Choice, SliceDemand, Want
 from controller.core.measure import Lever, Outcome, Reason
 from controller.core.spec import LoopSpec
-from controller.policies.base import Policy
+from controller.policies import UNKNOWN, Context, Feedback, Policy
 
 _PATIENCE = 3
 _MODEST = 12
@@ -97,7 +97,7 @@ class ArAllocator(Allocator):
                 policy = self._policies[hop][state]
                 spoken_for = action if why is None else _spoken_for(policy.actions, had[hop], met)
                 if spoken_for is not None:
-                    policy.update(spoken_for, met)
+                    policy.update(spoken_for, Feedback(met))
                     reasons.pop(hop, None)
         return outcome
 
@@ -138,7 +138,7 @@ class ArAllocator(Allocator):
         policy = self._policies[hop].get(state)
         if policy is None:
             policy = self._policies[hop][state] = self._new(hop)
-        action = policy.pull(view.rng) if policy.draws else policy.pull()
+        action = policy.pull(Context(rng=view.rng) if policy.draws else UNKNOWN)
         why = policy.explain()
         if hop in self._ceiling:
             ceiling, left = self._ceiling.pop(hop)
