@@ -134,6 +134,8 @@ class ControlledCell:
         self._background: dict[str, Stream] = {}
         self._clock_faults: dict[str, str] = {}
         self._reports: dict[int, tuple[int, ran_pb2.MacReport]] = {}
+        self._looked_at: dict[int, tuple[int, MacReport | None]] = {}
+        self._asked = 0
         self._decided_ns = 0
         self._acknowledged_ns = 0
         self._acted = Acted()
@@ -441,10 +443,34 @@ class ControlledCell:
             raise ValueError(f"cell {self.cell_id} is not under control: its gNB is not connected")
         self.state.loop.check(command, self.commands)
 
-    def close(self, closed_ns: int, gpu: GpuReading | None, now: float) -> tuple[Observation, Decision]:
+    def early(self, now_ns: int) -> str:
+        """Why the control slot in progress should end now and not at its time; "" where it should go on.
+
+        Asked once a state sub-interval, and not before the slot is as long as ``control.events`` wants it.
+        """
+        if not isinstance(self.state, Controlled) or self.decision is None:
+            return ""
+        loop, opened_ns = self.state.loop, self._acknowledged_ns or self._decided_ns
+        events, last = loop.spec.events, max(self._reports, default=0)
+        if events is None or last == self._asked or now_ns - opened_ns < events.min_slot_s * 1e9:
+            return ""
+        self._asked = last
+        first = opened_ns // self._subinterval_ns
+        reports = [r for i in sorted(self._reports) if i >= first and (r := self._opened(i)) is not None]
+        try:
+            return loop.early(self._collector.so_far(loop.control_slot, opened_ns, now_ns, reports))
+        except Exception as error:
+            text = f"early: {error!r}"
+            self.journal.repeated(self.cell_id, Event.ALLOCATOR_FAILED, text, "allocator_failed_total")
+            return ""
+
+    def close(
+        self, closed_ns: int, gpu: GpuReading | None, now: float, ended: str = ""
+    ) -> tuple[Observation, Decision]:
         """Close the control slot, decide the next one, put it in force and record it.
 
-        ``closed_ns`` is CLOCK_REALTIME (or the virtual clock), ``now`` monotonic seconds. Whatever fails
+        ``closed_ns`` is CLOCK_REALTIME (or the virtual clock), ``now`` monotonic seconds, ``ended`` why it
+        ends before its time. Whatever fails
         before it is in force is raised with everything as it was after the control slot before: commands are
         kept, and what a half-done step had learned is forgotten. Nothing is renewed past the last good
         decision then, so the network returns to full resources.
@@ -465,6 +491,7 @@ class ControlledCell:
                 commands=commands,
                 settings=self._settings_in_force(),
                 fits=self._fits,
+                ended=ended,
             )
             decision = self._decide(loop, observation)
             self._acted = self.face.act(decision, self.bindings)
@@ -474,6 +501,8 @@ class ControlledCell:
             self._restore()
             raise
         self.decision, self._decided_ns, self._acknowledged_ns = decision, closed_ns, 0
+        if ended:
+            self.journal.count("early_ends_total", self.cell_id)
         self._reasons.clear()
         self._used.clear()
         self._fits = []
@@ -528,9 +557,16 @@ class ControlledCell:
     def _take_reports(self, opened_ns: int) -> list[MacReport]:
         """The reports since ``opened_ns``, opened; one that cannot be is counted and left out."""
         first = opened_ns // self._subinterval_ns
-        kept, self._reports = self._reports, {}
-        opened = (self._open(*kept[index]) for index in sorted(kept) if index >= first)
+        opened = [self._opened(index) for index in sorted(self._reports) if index >= first]
+        self._reports, self._looked_at = {}, {}
         return [report for report in opened if report is not None]
+
+    def _opened(self, index: int) -> MacReport | None:
+        """The report of a state sub-interval, opened once; None where that cannot be."""
+        received_ns, message = self._reports[index]
+        if self._looked_at.get(index, (0, None))[0] != received_ns:
+            self._looked_at[index] = received_ns, self._open(received_ns, message)
+        return self._looked_at[index][1]
 
     def _open(self, received_ns: int, message: ran_pb2.MacReport) -> MacReport | None:
         assert isinstance(self.state, Controlled)

@@ -173,7 +173,7 @@ class Commands:
             fixed.append("cells")
         control = type(new.control).model_fields
         changes = {k for k in control if getattr(new.control, k) != getattr(old.control, k)}
-        fixed += [f"control.{k}" for k in sorted(changes - {"mode", "rescue"})]
+        fixed += [f"control.{k}" for k in sorted(changes - {"mode", "rescue", "events"})]
         if fixed:
             raise ValueError(
                 f"the configuration stays as it was: {', '.join(fixed)} can change at a restart alone"

@@ -17,6 +17,7 @@ from pydantic import (
     SerializationInfo,
     SkipValidation,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_serializer,
     model_validator,
@@ -29,7 +30,7 @@ from controller.allocators.base import Options, mistake
 from controller.core.hops import Carrier
 from controller.core.observation import Flow, Mode
 from controller.core.rescue import RescueSpec
-from controller.core.spec import LoopSpec, Share, SliceSpec
+from controller.core.spec import EventsSpec, LoopSpec, Share, SliceSpec
 from wire.definitions.nr import MAX_PRB, TDD_PATTERNS, TddPattern
 
 
@@ -54,8 +55,16 @@ class RescueModel(_Strict):
     missed_slots: Annotated[int, Field(ge=1, le=1000)] = 4
 
 
+class EventsModel(_Strict):
+    """A control slot may end before its time (a flow starts, a queue grows or has drained, the MCS falls),
+    but not in its first ``min_slot_s`` seconds. Policies that learn from QoS bits alone do not ask for it."""
+
+    min_slot_s: Annotated[float, Field(gt=0, le=600, allow_inf_nan=False)] = 1.0
+
+
 class Control(_Strict):
-    """How often is decided, and from what. ``rescue: off`` leaves every slice with what it asks for."""
+    """How often is decided, and from what. ``rescue: off`` leaves every slice with what it asks for,
+    ``events: off`` lets every control slot last its time."""
 
     control_slot_s: Annotated[float, Field(ge=0.2, le=600, allow_inf_nan=False)] = 5.0
     subinterval_ms: Annotated[int, Field(ge=10, le=10_000)] = 200
@@ -64,11 +73,15 @@ class Control(_Strict):
     seed: int = 0
     rescue: RescueModel | None = RescueModel()
 
-    @field_validator("rescue", mode="before")
+    events: EventsModel | None = EventsModel()
+
+    @field_validator("rescue", "events", mode="before")
     @classmethod
-    def _off(cls, value: Any) -> Any:
+    def _off(cls, value: Any, info: ValidationInfo) -> Any:
         """YAML's ``off`` is False, and ``on`` True."""
-        return {False: None, True: RescueModel()}[value] if isinstance(value, bool) else value
+        if not isinstance(value, bool):
+            return value
+        return None if not value else RescueModel() if info.field_name == "rescue" else EventsModel()
 
     @model_validator(mode="after")
     def _guard_fits(self) -> Control:
@@ -409,7 +422,7 @@ class Config(_Strict):
         cell = next((c for c in self.cells if c.id == cell_id), None)
         if cell is None:
             raise ValueError(f"unknown cell {cell_id!r}; cells: {', '.join(c.id for c in self.cells)}")
-        rescue = self.control.rescue
+        rescue, events = self.control.rescue, self.control.events
         return LoopSpec(
             cell=cell_id,
             n_prb=n_prb,
@@ -428,6 +441,8 @@ class Config(_Strict):
             seed=self.control.seed,
             arbiter=cell.arbiter,
             rescue=None if rescue is None else RescueSpec(rescue.blind_slots, rescue.missed_slots),
+            events=None if events is None else EventsSpec(events.min_slot_s),
+            control_slot_s=self.control.control_slot_s,
         )
 
 

@@ -298,6 +298,8 @@ class Daemon:
                 continue
             if now >= live.next_step:
                 self._step(live)
+            elif ended := live.cell.early(time.time_ns()):
+                self._step(live, ended)
             elif now >= live.ask_use_at:
                 live.ask_use_at = math.inf
                 self._ran.renew(live.cell.cell_id)
@@ -389,17 +391,20 @@ class Daemon:
 
     # ---- one control slot ---------------------------------------------------------------------------------
 
-    def _step(self, live: _Live) -> None:
-        """Close the control slot and begin the next one; whatever fails here, the daemon goes on."""
+    def _step(self, live: _Live, ended: str = "") -> None:
+        """Close the control slot, ``ended`` says why where it is before its time, and begin the next one;
+        whatever fails here, the daemon goes on."""
         started = time.perf_counter()
         now, wall = time.monotonic(), time.time_ns()
         slot_s = self.config.control.control_slot_s
-        live.next_step = max(live.next_step + slot_s, now) if now - live.next_step < slot_s else now + slot_s
+        on_time = not ended and now - live.next_step < slot_s
+        live.next_step = max(live.next_step + slot_s, now) if on_time else now + slot_s
         live.ask_use_at = live.next_step - min(_ASK_USE_S, slot_s / 4)
         cell = live.cell
         cell.fitted(self._fits.take(cell.cell_id))
         try:
-            _, decision = cell.close(wall, live.edge.reading(live.decided) if live.edge else None, now)
+            reading = live.edge.reading(live.decided) if live.edge else None
+            _, decision = cell.close(wall, reading, now, ended)
         except Exception as error:
             self.journal.failed(
                 cell.cell_id, JournalEvent.STEP_FAILED, repr(error), "step_failed_total", trace=True

@@ -255,6 +255,17 @@ class ControlLoop:
     def _full(self) -> SliceDemand:
         return SliceDemand(Want(self.spec.n_prb), Want(self.spec.n_prb), self.spec.max_mhz)
 
+    def early(self, observation: Observation) -> str:
+        """Why the control slot in progress should end now, by what is known of it so far; "" where it should
+        go on. Changes nothing. Raises what an allocator raises."""
+        if self.mode is not Mode.ACTIVE or self._last is None:
+            return ""
+        for part in self._last.slices:
+            view = SliceView.of(observation, part.slice, guard_ms=self.spec.guard_ms, granted=part.grant)
+            if why := self._slices[part.slice].allocator.early(view):
+                return f"{part.slice}: {why}"
+        return ""
+
     # ---- what an allocator sees ---------------------------------------------------------------------------
 
     def _view(self, s: _Slice, observation: Observation, mode_changed: bool) -> SliceView:

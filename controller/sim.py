@@ -99,16 +99,20 @@ def run(
     edge = VirtualEdge(max(c.max_mhz for c in config.cells))
     cells = [VirtualCell(bed, config, journal, edge, models, plan) for bed in beds.values()]
     started = time.perf_counter()
-    for slot in range(n_slots + 1):
-        until = int(slot * slot_s * 1e9 / SLOT_NS)
+    end = int(n_slots * slot_s * 1e9 / SLOT_NS)
+    until = 0
+    while until <= end:
         for cell in cells:
             cell.advance(until)
-        for cell in cells:
-            observation, decision = cell.close()
+        closing = {cell: why for cell in cells if (why := cell.ends(last=until == end)) is not None}
+        for cell, why in closing.items():
+            observation, decision = cell.close(why)
             if on_slot:
                 on_slot(observation, decision, cell.loop)
-        for cell in cells:
-            cell.set_clock()
+        if closing:
+            for cell in cells:
+                cell.set_clock()
+        until = max(until + 1, min(end, *(cell.next_look for cell in cells))) if until < end else end + 1
     wall_s = time.perf_counter() - started
     assert config.emulation is not None  # has control slots
     channel = tuple(
@@ -164,6 +168,9 @@ class VirtualCell:
         self._step = (
             round(config.control.subinterval_ms * 1e6 / SLOT_NS) if plan is None else FRAMES_KEPT_NR_SLOTS
         )
+        self._slot_s = config.control.control_slot_s
+        self._base, self._slots = 0, 0
+        self._events = plan is None and config.control.events is not None
         self._max_mhz = spec.edge.max_mhz
         facts = codec.CellFacts(cell_id, spec.cell.n_prb, SCS_KHZ, spec.cell.tdd)
         self._cell.joined(_SESSION, facts, bed.time_ns())
@@ -192,12 +199,32 @@ class VirtualCell:
                 taken = bed.nr_slot
         self._flows_and_frames()
 
-    def close(self) -> tuple[Observation, Decision]:
+    @property
+    def _due(self) -> int:
+        """The NR slot at which the control slot has lasted its time."""
+        return self._base + int(self._slots * self._slot_s * 1e9 / SLOT_NS)
+
+    @property
+    def next_look(self) -> int:
+        """The next NR slot at which the control slot may end."""
+        return min(self._due, self._bed.nr_slot + self._step) if self._events else self._due
+
+    def ends(self, *, last: bool) -> str | None:
+        """Why the control slot ends here before its time, "" where its time (or the ``last``) has come; None
+        where it goes on."""
+        if last or self._bed.nr_slot >= self._due:
+            return ""
+        return (self._cell.early(self._bed.time_ns()) or None) if self._events else None
+
+    def close(self, ended: str = "") -> tuple[Observation, Decision]:
         """Close the control slot here and put the next decision's quotas in force."""
+        if ended:
+            self._base, self._slots = self._bed.nr_slot, 0
+        self._slots += 1
         now = self._bed.time_ns()
         self._enforcement(now)
         self._cell.fitted(self._fits)
-        observation, decision = self._cell.close(now, self._gpu(), now / 1e9)
+        observation, decision = self._cell.close(now, self._gpu(), now / 1e9, ended)
         self._applied(now, (), first=True)
         if self._answer is not None:
             self._cell.take(self._answer, now / 1e9)

@@ -251,6 +251,14 @@ class Allocator(ABC):
     def demand(self, view: SliceView) -> SliceDemand:
         """What the slice wants in the control slot that begins."""
 
+    def early(self, view: SliceView) -> str:
+        """Why the control slot in progress should end now; "" where it should go on.
+
+        Asked each state sub-interval, and what it says changes nothing: ``view`` has the users, the reports
+        so far and what was granted, no frames and no samples.
+        """
+        return ""
+
     def settle(self, view: SliceView, grant: Grant) -> Settings:
         """What each user is to do with what was granted. Must fit the grant, not the wish."""
         return {}

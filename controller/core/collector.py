@@ -225,6 +225,18 @@ class SlotCollector:
             shifted[:, column] = np.where(ue_rows[:, column] > 0, ue_rows[:, column] + known, 0)
         return shifted
 
+    def so_far(
+        self, control_slot: int, opened_ns: int, now_ns: int, reports: Sequence[MacReport]
+    ) -> Observation:
+        """What is known of the control slot in progress: its flows, frames and reports."""
+        seen = {b.flow for b in self._batches}
+        flows = [f for name, f in self._flows.items() if name in seen or self._lived(f, opened_ns)]
+        frames = self._merge({f.flow: i for i, f in enumerate(flows)}, now_ns)
+        known_ns = self._known_until(now_ns)
+        return Observation(
+            control_slot, opened_ns, now_ns, tuple(reports), tuple(flows), frames, known_ns=known_ns
+        )
+
     @property
     def active_flows(self) -> int:
         """Flows that have not stopped; any thread may ask."""
@@ -268,6 +280,7 @@ class SlotCollector:
         commands: Sequence[Command] = (),
         settings: Mapping[str, AppliedSettings] | None = None,
         fits: Sequence[Fit] = (),
+        ended: str = "",
     ) -> Observation:
         """End the control slot; ``reports`` are those of its state sub-intervals, oldest first."""
         self._samples = [rows for rows in self._samples if rows.flow in self._flows]
@@ -290,6 +303,7 @@ class SlotCollector:
             settings=dict(settings or {}),
             fits=tuple(fits),
             clock_faults={f: why for f, why in self._faults.items() if f in seen},
+            ended=ended,
         )
         self._clocks.clear()
         self._faults.clear()

@@ -133,6 +133,15 @@ def demand_prb(
     return total / len(reports)
 
 
+def offered_prb(
+    reports: Sequence[MacReport], flows: Sequence[Flow], slice_id: str, hop: Lever, carrier: Carrier
+) -> list[float]:
+    """PRBs that a slice's offered rates need over a hop at each of the reports: :func:`demand_prb` without
+    the queue, before the mean."""
+    demands = (demand_prb((r,), flows, slice_id, hop, carrier, queue=False) for r in reports)
+    return [d for d in demands if d is not None]
+
+
 def state_grid(n_prb: int = 106, step: int = 5) -> tuple[int, ...]:
     """The hop states of a carrier in PRB: 0, step, 2 step, ... up to ``n_prb``.
 

@@ -279,7 +279,8 @@ class Observation:
     reports of the hosts' clocks in the order of their arrival; ``clock_faults`` says of flows with frames
     that are not synchronised why (flow -> reason). ``samples`` are those of the flows' tables (slice -> table
     -> rows), ``settings`` has an entry for every flow that was to have some, ``fits`` are the results of jobs
-    that have come since the control slot before.
+    that have come since the control slot before. ``ended`` says why the slot ended before its
+    time, "" where it did not.
     """
 
     control_slot: int
@@ -297,6 +298,7 @@ class Observation:
     samples: Mapping[str, Mapping[str, Samples]] = field(default_factory=dict)
     settings: Mapping[str, AppliedSettings] = field(default_factory=dict)
     fits: tuple[Fit, ...] = ()
+    ended: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values (version :data:`OBSERVATION_VERSION`); :meth:`from_dict` is the inverse.
@@ -328,6 +330,7 @@ class Observation:
             },
             "settings": {flow: [a.since_ns, a.reason or ""] for flow, a in self.settings.items()},
             "fits": [[f.slice, f.key, f.digest, f.error] for f in self.fits],
+            **({"ended": self.ended} if self.ended else {}),
         }
 
     @classmethod
@@ -358,6 +361,7 @@ class Observation:
                 flow: AppliedSettings(since, _reason(why)) for flow, (since, why) in data["settings"].items()
             },
             fits=tuple(Fit(*f) for f in data["fits"]),
+            ended=data.get("ended", ""),
         )
 
 

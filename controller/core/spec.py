@@ -48,13 +48,28 @@ class SliceSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class EventsSpec:
+    """When a control slot may end before its time: not in its first ``min_slot_s`` seconds.
+
+    ValueError for what is no time.
+    """
+
+    min_slot_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min_slot_s < float("inf"):
+            raise ValueError(f"events: min_slot_s {self.min_slot_s!r} is not a positive number")
+
+
+@dataclass(frozen=True, slots=True)
 class LoopSpec:
     """All that a :class:`ControlLoop` is made from.
 
     ``n_prb`` is the carrier's bandwidth, ``max_mhz`` the GPU's highest clock, ``guard_ms`` the start of a
     control slot whose frames do not count (the queue of the last action drains), ``arbiter`` the name of who
     divides the PRBs. ``seed`` is that of all randomness of the allocators. ``rescue`` says when a slice gets
-    more than it asks for; None: never.
+    more than it asks for, ``events`` when a control slot may end before its time; None: never.
+    ``control_slot_s`` is how long it lasts otherwise.
     """
 
     cell: str
@@ -67,6 +82,8 @@ class LoopSpec:
     seed: int = 0
     arbiter: str = "maxmin"
     rescue: RescueSpec | None = None
+    events: EventsSpec | None = None
+    control_slot_s: float = 5.0
 
     def __post_init__(self) -> None:
         names = [s.slice for s in self.slices]
@@ -107,13 +124,16 @@ class LoopSpec:
             "seed": self.seed,
             "arbiter": self.arbiter,
             "rescue": None if self.rescue is None else asdict(self.rescue),
+            "events": None if self.events is None else asdict(self.events),
+            "control_slot_s": self.control_slot_s,
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> LoopSpec:
         """From :meth:`to_dict`; KeyError, TypeError, ValueError for what is none."""
         carrier = data["carrier"]
-        rescue = data.get("rescue")  # not in the records from before there was one
+        # Neither is in the records from before there was one.
+        rescue, events = data.get("rescue"), data.get("events")
         slices = tuple(
             SliceSpec(**{**s, "ues": tuple(s["ues"]), "share": Share(**s["share"])}) for s in data["slices"]
         )
@@ -124,5 +144,6 @@ class LoopSpec:
                 "slices": slices,
                 "mode": Mode(data["mode"]),
                 "rescue": None if rescue is None else RescueSpec(**rescue),
+                "events": None if events is None else EventsSpec(**events),
             }
         )

@@ -39,6 +39,7 @@ COUNTERS: dict[str, str] = {
     "store_errors_total": "Attempts to write the run record that failed",
     "store_lost_total": "Control slots and events that are not in the run record: its queue was full",
     "store_refused_total": "Control slots and events that cannot be recorded",
+    "early_ends_total": "Control slots that ended before their time (control.events)",
     "clock_steps_total": "Times that CLOCK_REALTIME was set while a cell was under control",
     "events_total": "Events in the run record",
     "events_thinned_total": "Events of floods that are neither in the log nor in the run record",

@@ -11,6 +11,7 @@ from typing import Any
 
 from controller.policies.aimd import Aimd
 from controller.policies.base import UNKNOWN, Context, Explanation, Feedback, Policy
+from controller.policies.headroom import Headroom
 from controller.policies.mucb1 import Mucb1
 from controller.policies.static import Static
 from controller.policies.ucb1 import Ucb1
@@ -27,14 +28,14 @@ __all__ = [
     "restore",
 ]
 
-_POLICIES: dict[str, type[Policy]] = {p.name: p for p in (Static, Aimd, Ucb1, Mucb1)}
+_POLICIES: dict[str, type[Policy]] = {p.name: p for p in (Static, Aimd, Ucb1, Mucb1, Headroom)}
 
 
 def names() -> tuple[str, ...]:
     """The names that :func:`make` knows.
 
     >>> names()
-    ('static', 'aimd', 'ucb1', 'mucb1')
+    ('static', 'aimd', 'ucb1', 'mucb1', 'headroom')
     """
     return tuple(_POLICIES)
 
@@ -45,6 +46,11 @@ def is_per_state(name: str) -> bool:
     ValueError for an unknown name.
     """
     return _class(name).per_state
+
+
+def looks(name: str) -> bool:
+    """Whether a policy looks at more than QoS bits. ValueError for an unknown name."""
+    return _class(name).looks
 
 
 def make(name: str, actions: Sequence[int], /, **options: Any) -> Policy:

@@ -27,6 +27,14 @@ class Explanation:
     reason: str
 
 
+TOO_LONG = 2.0
+"""Budgets of a hop."""
+
+LOAD_CHANGED = "load changed"
+BACKLOG = "backlog inherited"
+BURST = "burst handed on"
+"""Why the delay of a control slot does not speak for the action."""
+
 NOT_PULLED = Explanation(None, "not pulled")
 
 
@@ -34,19 +42,22 @@ NOT_PULLED = Explanation(None, "not pulled")
 class Context:
     """What is known of a hop when its next action is chosen.
 
-    ``demand`` is what its traffic needs, in the unit of the actions at a radio hop (PRB, without the queue),
-    in active flows at the edge; None where nobody knows. ``backlog`` is what drains the queue that waits now
-    within a state sub-interval, in PRB (0 at the edge). ``budget_ms`` is the delay that the hop may take.
-    ``missed`` tells that the control slot before missed the promise of the round trip. ``had`` is what was in
-    force in it. ``rng`` is for a policy that ``draws``, None for the others.
+    ``demand`` is what its offered traffic needs: PRB at a radio hop (without the queue), active flows at the
+    edge; None where nobody knows. ``waiting_ms`` is how long what is in the hop now has waited. ``budget_ms``
+    is the delay that it may take; what waits longer than :data:`TOO_LONG` of it is a backlog. ``events``
+    tells that the control slot may end early. ``rng`` is for a policy that ``draws``, None for the others.
     """
 
     demand: float | None = None
-    backlog: float = 0.0
+    waiting_ms: float = 0.0
     budget_ms: float | None = None
-    missed: bool = False
-    had: int | None = None
+    events: bool = False
     rng: np.random.Generator | None = None
+
+    @property
+    def backlogged(self) -> bool:
+        """Whether what is in the hop must be drained first."""
+        return self.budget_ms is not None and self.waiting_ms > TOO_LONG * self.budget_ms
 
 
 UNKNOWN = Context()
@@ -59,9 +70,9 @@ class Feedback:
 
     ``met`` is the hop's QoS bit. ``delay_ms`` is the delay metric of the hop's worst flow, None where it is
     not known, ``budget_ms`` what it was held against. ``demand`` is the highest that the hop's traffic needed
-    in the control slot, in the unit of the context's. ``clouded`` says why the delay does not speak for the
-    action (a backlog inherited, a burst handed on by the hop before, a load that rose in the slot); "" where
-    it does.
+    in the control slot, in the unit of the context's, and ``slots`` how long that lasted, in control slots of
+    full length. ``clouded`` says why the delay does not speak for the action (:data:`LOAD_CHANGED`,
+    :data:`BACKLOG`, :data:`BURST`); "" where it does.
     """
 
     met: int
@@ -69,6 +80,7 @@ class Feedback:
     budget_ms: float | None = None
     demand: float | None = None
     clouded: str = ""
+    slots: float = 1.0
 
 
 class Policy(ABC):
@@ -77,6 +89,7 @@ class Policy(ABC):
     A policy stands for one hop, or for one (hop, state) where ``per_state`` is set. ``actions`` are PRBs or
     MHz, strictly ascending. :meth:`pull` may be called again without an update in between.
 
+    One that ``looks`` is given all of a context and a feedback; the others may be given the QoS bit alone.
     A policy that ``draws`` takes all its randomness from the generator of the context of :meth:`pull`, which
     is made anew for each control slot so that a replay draws the same. Raises ValueError for actions that are
     none, not whole, negative, not ascending or not unique.
@@ -86,6 +99,7 @@ class Policy(ABC):
     per_state: ClassVar[bool]
     option_names: ClassVar[tuple[str, ...]] = ()
     draws: ClassVar[bool] = False
+    looks: ClassVar[bool] = False
 
     def __init__(self, actions: Sequence[int]) -> None:
         try:
@@ -143,6 +157,11 @@ class Policy(ABC):
         except TypeError as e:
             raise ValueError(f"state of policy {cls.name}: {e}") from None
         return policy
+
+    def take_over(self, state: Mapping[str, Any]) -> None:
+        """Go on from what another instance learned (its :meth:`to_state`): of another cell, of another hop of
+        the same kind, with other actions. ValueError where that teaches this policy nothing."""
+        raise ValueError(f"policy {self.name} learns its own actions alone: it cannot take over a state")
 
     @abstractmethod
     def _learned(self) -> dict[str, Any]:

@@ -3,6 +3,9 @@
 The outcome in decision record n is that of control slot n - 1, which ran under the allocation of record n -
 1. So a control slot counts once the record after its own has come; the allocation of the last record of all
 does not count, nor does the outcome of a slot for which there was no decision (the first of a control loop).
+
+Control slots may end early (``control.events``), so delivery ratios and averages weigh each by how long it
+lasted; where all last the same they are shares and means of control slots.
 """
 
 from __future__ import annotations
@@ -47,6 +50,11 @@ class ClosedSlot:
     choices: Mapping[str, Sequence[Mapping[str, Any]]]
     outcomes: Mapping[str, Mapping[str, Any]]
     settings: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]
+
+    @property
+    def length_ns(self) -> int:
+        """How long it lasted."""
+        return self.end_ns - self.begin_ns
 
     @property
     def total(self) -> Allocation:
@@ -105,20 +113,21 @@ def _unknown(closed: Mapping[str, Any]) -> bool:
 
 @dataclass(slots=True)
 class _Met:
-    """How often something was met, of the control slots in which that can be told, and of the busy ones."""
+    """For how long something was met (ns), of the control slots in which that can be told, and of the busy
+    ones."""
 
     judged: int = 0
     met: int = 0
     judged_busy: int = 0
     met_busy: int = 0
 
-    def add(self, met: int | None, busy: bool) -> None:
+    def add(self, met: int | None, busy: bool, length_ns: int) -> None:
         if met is not None:
-            self.judged += 1
-            self.met += met
+            self.judged += length_ns
+            self.met += met * length_ns
             if busy:
-                self.judged_busy += 1
-                self.met_busy += met
+                self.judged_busy += length_ns
+                self.met_busy += met * length_ns
 
     @property
     def ratio(self) -> float | None:
@@ -140,8 +149,8 @@ class _Measure:
     total: float = 0.0
     samples: int = 0
 
-    def add(self, measure: Mapping[str, Any], busy: bool) -> None:
-        self.met.add(measure["met"], busy)
+    def add(self, measure: Mapping[str, Any], busy: bool, length_ns: int) -> None:
+        self.met.add(measure["met"], busy, length_ns)
         self.samples += measure["samples"]
         worst = worst_value(measure)
         if worst is not None:
@@ -161,9 +170,10 @@ class _Measure:
 
 @dataclass(slots=True)
 class _Sums:
-    """Sums over control slots of one slice, or of a cell."""
+    """Sums over control slots of one slice, or of a cell; resources and savings times ns."""
 
     slots: int = 0
+    length_ns: int = 0
     busy: int = 0
     promise: _Met = field(default_factory=lambda: _Met())
     parts: dict[str, _Met] = field(default_factory=dict)
@@ -174,20 +184,22 @@ class _Sums:
     bs_power_saving: float = 0.0
     ue_power_saving: float = 0.0
 
-    def allocate(self, a: Allocation, prb: int) -> None:
+    def allocate(self, a: Allocation, prb: int, length_ns: int) -> None:
         self.slots += 1
-        self.ul_prb += a.ul_prb
-        self.dl_prb += a.dl_prb
-        self.gpu_mhz += a.gpu_mhz
-        self.bs_power_saving += bs_power_saving(a.dl_prb, n_prb=prb)
-        self.ue_power_saving += ue_power_saving(a.ul_prb, n_prb=prb, carrier_mhz=CARRIER_MHZ * prb / 106)
+        self.length_ns += length_ns
+        self.ul_prb += a.ul_prb * length_ns
+        self.dl_prb += a.dl_prb * length_ns
+        self.gpu_mhz += a.gpu_mhz * length_ns
+        carrier_mhz = CARRIER_MHZ * prb / 106
+        self.bs_power_saving += bs_power_saving(a.dl_prb, n_prb=prb) * length_ns
+        self.ue_power_saving += ue_power_saving(a.ul_prb, n_prb=prb, carrier_mhz=carrier_mhz) * length_ns
 
-    def judge(self, closed: Mapping[str, Any]) -> None:
+    def judge(self, closed: Mapping[str, Any], length_ns: int) -> None:
         busy = bool(closed["busy"])
         self.busy += busy
-        self.promise.add(closed["met"], busy)
+        self.promise.add(closed["met"], busy, length_ns)
         for name, measure in list(closed["measures"].items())[1:]:
-            self.parts.setdefault(name, _Met()).add(measure["met"], busy)
+            self.parts.setdefault(name, _Met()).add(measure["met"], busy, length_ns)
 
     def qos(self) -> dict[str, Any]:
         return {
@@ -199,11 +211,11 @@ class _Sums:
 
     def means(self) -> dict[str, Any]:
         return {
-            "avg_ul_prb": _ratio(self.ul_prb, self.slots),
-            "avg_dl_prb": _ratio(self.dl_prb, self.slots),
-            "avg_gpu_mhz": _ratio(self.gpu_mhz, self.slots),
-            "bs_power_saving": _ratio(self.bs_power_saving, self.slots),
-            "ue_power_saving": _ratio(self.ue_power_saving, self.slots),
+            "avg_ul_prb": _ratio(self.ul_prb, self.length_ns),
+            "avg_dl_prb": _ratio(self.dl_prb, self.length_ns),
+            "avg_gpu_mhz": _ratio(self.gpu_mhz, self.length_ns),
+            "bs_power_saving": _ratio(self.bs_power_saving, self.length_ns),
+            "ue_power_saving": _ratio(self.ue_power_saving, self.length_ns),
         }
 
 
@@ -292,29 +304,29 @@ class Summary:
             cell.begin_ns = slot.begin_ns
         cell.end_ns = slot.end_ns
         cell.modes[slot.mode] += 1
-        cell.sums.allocate(slot.total, slot.prb)
-        self._all.allocate(slot.total, slot.prb)
+        cell.sums.allocate(slot.total, slot.prb, slot.length_ns)
+        self._all.allocate(slot.total, slot.prb, slot.length_ns)
         for name, allocation in slot.allocations.items():
             closed = slot.outcomes.get(name)
             if closed is not None:
                 entry = cell.slices.setdefault(name, _Slice())
                 self._add_slice(entry, slot, name, allocation, closed)
-                cell.sums.judge(closed)
-                self._all.judge(closed)
+                cell.sums.judge(closed, slot.length_ns)
+                self._all.judge(closed, slot.length_ns)
         return slot
 
     @staticmethod
     def _add_slice(
         entry: _Slice, slot: ClosedSlot, name: str, allocation: Allocation, closed: Mapping[str, Any]
     ) -> None:
-        entry.sums.allocate(allocation, slot.prb)
-        entry.sums.judge(closed)
+        entry.sums.allocate(allocation, slot.prb, slot.length_ns)
+        entry.sums.judge(closed, slot.length_ns)
         entry.counts.update(closed["counts"])
         entry.faults.update(closed.get("faults", {}))
         for measure, stored in closed["measures"].items():
             if measure not in entry.measures:
                 entry.measures[measure] = _Measure(stored["unit"], stored["better"])
-            entry.measures[measure].add(stored, bool(closed["busy"]))
+            entry.measures[measure].add(stored, bool(closed["busy"]), slot.length_ns)
         for settings in slot.settings[name].values():
             for setting, values in settings.items():
                 n, total = entry.settings.get(setting, (0, 0.0))

@@ -7,15 +7,27 @@ from dataclasses import replace
 from typing import Any
 
 from controller import policies
+from controller.allocators.ar import traffic
+from controller.allocators.ar.adaptive import AdaptiveBudgets
 from controller.allocators.ar.delays import HOPS, Metric, judge
 from controller.allocators.ar.options import ArOptions
 from controller.allocators.base import Allocator, Options, SliceView
 from controller.core import hops
 from controller.core.decision import Choice, SliceDemand, Want
-from controller.core.measure import Lever, Outcome, Reason
+from controller.core.measure import Lever, Measure, Outcome, Reason
+from controller.core.observation import MacReport
 from controller.core.spec import LoopSpec
 from controller.policies import UNKNOWN, Context, Feedback, Policy
+from controller.policies.base import BACKLOG, BURST, LOAD_CHANGED
 
+LOOKS = 2
+"""Reports running that must say so before a control slot ends early."""
+LATE = 0.8
+"""Of the round-trip budget: the hop falls behind where a frame waits longer in it."""
+RISEN = 1.5
+"""Times the demand that was planned for: the radio has become so much worse."""
+DRAINED = 0.25
+"""Of the hop's budget: a queue that is younger holds nobody up."""
 _PATIENCE = 3
 _MODEST = 12
 _UNITS = {Lever.UL: "PRB", Lever.EDGE: "MHz", Lever.DL: "PRB"}
@@ -25,8 +37,9 @@ class ArAllocator(Allocator):
     """One policy for each (hop, state), created when the state is first seen.
 
     The hop state is the demand in PRB rounded up to a grid (section VIII-A); the edge uses the uplink's.
-    Policies without a state (static, aimd) get one instance a hop. ``static`` plays all there is, which
-    need not be in the action set of the others (section IX-B).
+    Policies without a state (static, aimd, headroom) get one instance a hop. ``static`` plays all there is,
+    which need not be in the action set of the others (section IX-B); a policy that looks at delays has it
+    among its actions, and budgets that adapt (:class:`AdaptiveBudgets`).
 
     A policy that is not told how its action went asks for the same again. So where a hop had less than it
     asked for in three control slots running, it stays within what it had for the next twelve and learns from
@@ -50,12 +63,19 @@ class ArAllocator(Allocator):
         actions = {Lever.UL: of.ul_prb, Lever.EDGE: of.gpu_mhz, Lever.DL: of.dl_prb}
         if options.policy == "static" and "action" not in options.policy_options:
             actions = {hop: (maximum[hop],) for hop in HOPS}
+        self._looks = policies.looks(options.policy)
+        if self._looks:
+            actions = {hop: tuple(sorted({*actions[hop], maximum[hop]})) for hop in HOPS}
         self._actions = actions
         self._policies: dict[Lever, dict[int | None, Policy]] = {hop: {} for hop in HOPS}
         self._demand: dict[Lever, float] = {Lever.UL: 0.0, Lever.DL: 0.0}
         self._played: dict[Lever, tuple[int | None, int]] = {}
         self._short: dict[Lever, int] = dict.fromkeys(HOPS, 0)
         self._ceiling: dict[Lever, tuple[int, int]] = {}
+        self._adaptive = self._adapted(options)
+        self._active: frozenset[str] = frozenset()
+        self._backlogged: set[Lever] = set()
+        self._planned: dict[Lever, float | None] = {}
         for hop in HOPS:  # a bad policy name or option is found here, not at the first control slot
             self._new(hop)
 
@@ -64,8 +84,14 @@ class ArAllocator(Allocator):
 
     def set(self, options: Options) -> None:
         assert isinstance(options, ArOptions)
-        self._options = options
-        self._budgets, self._metric = options.budgets.to_budgets(), Metric.parse(options.metric)
+        before = self._options
+        if (options.budgets, options.adaptive_budgets) != (before.budgets, before.adaptive_budgets):
+            self._budgets = options.budgets.to_budgets()
+            self._adaptive = self._adapted(options)
+        self._options, self._metric = options, Metric.parse(options.metric)
+
+    def _adapted(self, options: ArOptions) -> AdaptiveBudgets | None:
+        return AdaptiveBudgets(self._budgets) if self._looks and options.adaptive_budgets else None
 
     def learn(self, view: SliceView) -> Outcome:
         reasons = dict(view.unattributed)
@@ -97,9 +123,42 @@ class ArAllocator(Allocator):
                 policy = self._policies[hop][state]
                 spoken_for = action if why is None else _spoken_for(policy.actions, had[hop], met)
                 if spoken_for is not None:
-                    policy.update(spoken_for, Feedback(met))
+                    policy.update(spoken_for, self._feedback(hop, met, outcome, view, blind))
                     reasons.pop(hop, None)
+        if self._adaptive and not all(hop in reasons for hop in HOPS):
+            worst = [w for measure in measures if (w := _worst(measure)) is not None]
+            if len(worst) == len(HOPS):
+                spends = {hop: had[hop] > self._actions[hop][0] for hop in HOPS}
+                self._adaptive.observe(dict(zip(HOPS, worst, strict=True)), spends)
+                self._budgets = self._adaptive.budgets
         return outcome
+
+    def _feedback(self, hop: Lever, met: int, outcome: Outcome, view: SliceView, blind: bool) -> Feedback:
+        """What a policy that looks at more than the QoS bit learns from."""
+        if not self._looks:
+            return Feedback(met)
+        round_trip, *measures = outcome.measures
+        i = HOPS.index(hop)
+        budget = self._budgets.of(hop)
+        delay = _worst(round_trip if blind else measures[i])
+        if delay is not None and blind:  # its part of the round trip's
+            delay *= budget / self._budgets.round_trip_ms
+        clouded = ""
+        if frozenset(f.flow for f in view.users) != self._active:
+            clouded = LOAD_CHANGED
+        elif hop in self._backlogged:
+            clouded = BACKLOG
+        elif i and not blind and not met and measures[i - 1].met == 0:
+            clouded = BURST
+        demand = traffic.highest(self._offered(hop, view.reports, view))
+        slots = (view.closed_ns - view.opened_ns) / (self._loop.control_slot_s * 1e9)
+        return Feedback(met, delay, budget, demand, clouded, slots)
+
+    def _offered(self, hop: Lever, reports: Sequence[MacReport], view: SliceView) -> list[float]:
+        """Demand of the view's users at each of the reports in PRB; at the edge their number."""
+        if hop is Lever.EDGE:
+            return [float(len(view.users))]
+        return hops.offered_prb(reports, view.users, view.slice, hop, self._loop.carrier)
 
     def _fell_short(self, hop: Lever, available: int) -> None:
         self._short[hop] += 1
@@ -109,6 +168,7 @@ class ArAllocator(Allocator):
 
     def demand(self, view: SliceView) -> SliceDemand:
         self._measure(view)
+        self._active = frozenset(f.flow for f in view.users if not f.stop_ns or f.stop_ns > view.closed_ns)
         choices = {hop: self._choose(hop, view) for hop in HOPS}
         action = {hop: int(choice.action) for hop, choice in choices.items()}
         return SliceDemand(
@@ -117,6 +177,58 @@ class ArAllocator(Allocator):
             gpu_mhz=action[Lever.EDGE],
             choices=tuple(choices.values()),
         )
+
+    def _context(self, hop: Lever, view: SliceView, policy: Policy) -> Context:
+        rng = view.rng if policy.draws else None
+        if not self._looks:
+            return UNKNOWN if rng is None else Context(rng=rng)
+        # As though they had been active all along: what they will need at the MCS that was.
+        active = tuple(replace(f, start_ns=0, stop_ns=0) for f in view.users if f.flow in self._active)
+        offered = self._offered(hop, view.reports, replace(view, users=active))
+        waiting = traffic.waiting_ms(view.frames, hop, view.end_ns)
+        if hop is not Lever.EDGE:
+            waiting = max([waiting, *traffic.queue_ms(view.reports[-1:], active, view.slice, hop)])
+        demand = (sum(offered) / len(offered) if offered else None) if active else 0.0
+        self._planned[hop] = demand
+        context = Context(demand, waiting, self._budgets.of(hop), self._loop.events is not None, rng)
+        (self._backlogged.add if context.backlogged else self._backlogged.discard)(hop)
+        return context
+
+    def early(self, view: SliceView) -> str:
+        """A flow started; a hop that does not have all there is falls behind; or what was drained at full
+        resources is gone. For policies that look at delays; the others' control slots last their time."""
+        if not self._looks or view.granted is None:
+            return ""
+        granted = view.granted
+        if any(f.flow not in self._active and not f.stop_ns for f in view.users):
+            return "a flow started"
+        has = dict(zip(HOPS, (granted.ul_prb, granted.gpu_mhz, granted.dl_prb), strict=True))
+        for hop in HOPS:
+            less = hop not in self._backlogged and has[hop] < self._actions[hop][-1]
+            if less and (why := self._falls_behind(hop, view)):
+                return f"{hop}: {why}"
+        drained = {hop for hop in self._backlogged if hop is not Lever.EDGE}
+        if drained and all(max(self._queue_ms(h, view)) < DRAINED * self._budgets.of(h) for h in drained):
+            return "the queue has drained"
+        return ""
+
+    def _falls_behind(self, hop: Lever, view: SliceView) -> str:
+        """What says that a hop has too little in the control slot in progress."""
+        if traffic.waiting_ms(view.frames, hop, view.end_ns) > LATE * self._budgets.round_trip_ms:
+            return "frames wait"
+        if hop is Lever.EDGE:
+            return ""
+        if min(self._queue_ms(hop, view)) > self._budgets.of(hop):
+            return "the queue grows"
+        planned = self._planned.get(hop)
+        offered = self._offered(hop, view.reports[-LOOKS:], view)
+        risen = planned and len(offered) == LOOKS and min(offered) > RISEN * planned
+        return "the MCS falls" if risen else ""
+
+    def _queue_ms(self, hop: Lever, view: SliceView) -> list[float]:
+        """How old the queue of a radio hop was in the last reports; not known is none that matters."""
+        ages = traffic.queue_ms(view.reports, view.users, view.slice, hop)[-LOOKS:]
+        return ages if len(ages) == LOOKS else [0.0, float("inf")]
 
     def _measure(self, view: SliceView) -> None:
         """Demand of both radio hops; without a report the last one stays."""
@@ -138,7 +250,7 @@ class ArAllocator(Allocator):
         policy = self._policies[hop].get(state)
         if policy is None:
             policy = self._policies[hop][state] = self._new(hop)
-        action = policy.pull(Context(rng=view.rng) if policy.draws else UNKNOWN)
+        action = policy.pull(self._context(hop, view, policy))
         why = policy.explain()
         if hop in self._ceiling:
             ceiling, left = self._ceiling.pop(hop)
@@ -165,6 +277,7 @@ class ArAllocator(Allocator):
             "short": {hop.value: n for hop, n in self._short.items() if n},
             "ceiling": {hop.value: list(c) for hop, c in self._ceiling.items()},
             "demand": {hop.value: d for hop, d in self._demand.items()},
+            **({"budgets": self._adaptive.to_state()} if self._adaptive else {}),
             "hops": {
                 hop.value: [[state, policy.to_state()] for state, policy in by_state.items()]
                 for hop, by_state in self._policies.items()
@@ -183,6 +296,9 @@ class ArAllocator(Allocator):
                         f"{list(policy.actions)}, configured are {list(self._actions[hop])}"
                     )
                 restored[hop][hop_state] = policy
+        if self._adaptive and "budgets" in state:
+            self._adaptive.load_state(state["budgets"])
+            self._budgets = self._adaptive.budgets
         self._policies = restored
         self._demand = {Lever(h): float(d) for h, d in state["demand"].items()}
         self._short = {hop: int(state["short"].get(hop.value, 0)) for hop in HOPS}
@@ -196,3 +312,8 @@ def _spoken_for(actions: Sequence[int], had: int, met: int) -> int | None:
     if met:
         return next((a for a in actions if a >= had), None)
     return next((a for a in reversed(actions) if a <= had), None)
+
+
+def _worst(measure: Measure) -> float | None:
+    """The delay of the worst flow; None where none is known."""
+    return max((v for v in measure.values if v is not None), default=None)
