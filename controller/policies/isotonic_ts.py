@@ -16,17 +16,18 @@ from controller.policies.tally import Tally
 class IsotonicTs(Tally):
     """Draws a chance of QoS for each action, makes the draws monotone, plays the action that they favour.
 
-    Thompson sampling (Thompson, 1933; as Chapelle and Li, 2011, play it) with a Beta(1, 1) prior for the chance
-    of each action. What is known of their order enters as Dunson and Neelon (2003) bring it into a posterior:
-    draws without it are projected on the non-decreasing sequences, by isotonic regression. They weigh by
-    posterior precision; here a draw weighs the size of its Beta distribution (the updates of its action and the
-    two of the prior), which is the precision but for the factor p (1 - p): that would trust an action most
-    where all its few bits agree. So an action seldom played takes its value from those around it, and what was
-    seen at one action moves the others, both ways, without a count that it did not earn.
+    Thompson sampling (Thompson, 1933; as Chapelle and Li, 2011, play it) with a Beta(1, 1) prior for the
+    chance of each action. What is known of their order enters as Dunson and Neelon (2003) bring it into a
+    posterior: draws without it are projected on the non-decreasing sequences, by isotonic regression. They
+    weigh by posterior precision; here a draw weighs the size of its Beta distribution (the updates of its
+    action and the two of the prior), which is the precision but for the factor p (1 - p): that would trust
+    an action most where all its few bits agree. So an action seldom played takes its value from those
+    around it, and what was seen at one action moves the others, both ways, without a count that it did not
+    earn.
 
-    The index is the reward of :func:`controller.policies.cost.rewards` under the projected draw, so the greatest
-    is the least drawn cost; ties go to the smaller action. The first pull needs no rule of its own: it is a
-    draw from the prior.
+    The index is the reward of :func:`controller.policies.cost.rewards` under the projected draw, so the
+    greatest is the least drawn cost; ties go to the smaller action. The first pull needs no rule of its
+    own: it is a draw from the prior.
 
     ``pull`` takes one Beta draw an action from the generator of its context. ValueError where there is none.
 

@@ -20,15 +20,16 @@ class KlUcb(Tally):
     """Plays the action with the greatest reward under an upper confidence bound of its chance.
 
     What is uncertain of an action is the chance p that its QoS is met, a Bernoulli mean; what it takes is
-    known. So the bound is put on p: the largest u with n kl(mean of the bits, u) <= f(t), n the updates of the
-    action, t those of the instance. The index is the reward of
-    :func:`controller.policies.cost.rewards` where the QoS is met with chance u. Ties go to the smaller action.
+    known. So the bound is put on p: the largest u with n kl(mean of the bits, u) <= f(t), n the updates of
+    the action, t those of the instance. The index is the reward of :func:`controller.policies.cost.rewards`
+    where the QoS is met with chance u. Ties go to the smaller action.
 
     f(t) = log t + c log log t with c = 0, which Garivier and Cappé recommend in practice; their theorem has
-    c = 3. Every action is played once before any bound decides. The literature leaves the order open; here the
-    largest goes first, so that a state seen seldom is served well. Nothing is known of monotonicity: an action
-    speaks for itself alone.
+    c = 3. Every action is played once before any bound decides. The literature leaves the order open; here
+    the largest goes first, so that a state seen seldom is served well. Nothing is known of monotonicity: an
+    action speaks for itself alone.
 
+    >>> from controller.policies import Feedback
     >>> policy = KlUcb([10, 30, 50])
     >>> policy.pull()
     50
@@ -71,9 +72,9 @@ def upper_bounds(p: NDArray[np.float64], divergence: NDArray[np.float64]) -> NDA
     """The largest u of p..1 with kl(p, u) <= ``divergence``, Bernoulli, float64 [n], to 1e-9.
 
     ``p`` are shares of successes, of n tries each, and ``divergence`` = f / n. kl(p, .) is convex and grows
-    from p on, so Newton's method from above stays above and comes down. It starts at the smaller of two bounds
-    from above: Pinsker's, and where -(1 - p) log(1 - u) alone is the divergence. Eight steps are enough up to
-    n of ten millions.
+    from p on, so Newton's method from above stays above and comes down. It starts at the smaller of two
+    bounds from above: Pinsker's, and where -(1 - p) log(1 - u) alone is the divergence. Eight steps are
+    enough up to n of ten millions.
     """
     moves = (p < 1) & (divergence > 0)  # else the bound is p itself, and Newton's slope may be 0
     share, divergence = np.where(moves, p, 0.5), np.where(moves, divergence, 1.0)

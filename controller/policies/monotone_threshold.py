@@ -15,24 +15,26 @@ class MonotoneThreshold(Tally):
     """Plays the smallest action that meets the QoS in ``threshold`` of the control slots, as far as known.
 
     The problem is that of Varude, Chaudhary, Kaushik and Chaporkar (2025, arXiv:2509.02119): of arms with
-    non-decreasing means, play the first whose mean is above a threshold. They show that its regret depends on
-    the arms beside the threshold alone. The rule is not taken from that paper. It is put together from
+    non-decreasing means, play the first whose mean is above a threshold. Their lower bound of its regret depends on
+    the arms beside the threshold alone, says their abstract; their algorithms are not what is here. The rule is
+    put together from
 
     - isotonic regression of the shares of bits that were met, the maximum of the likelihood under the order;
     - its likelihood ratio against log t, as in KL-UCB (Garivier and Cappé, 2011): an action is too small
       beyond doubt where the sum, over it and the actions above it, of n kl(isotonic share, threshold), of the
       shares below the threshold, is above log t (t the updates of the instance);
-    - a leader, and exploration next to it, after OSUB (Combes and Proutière, 2014): the leader is the smallest
-      action that was played and whose isotonic share is at least the threshold; the largest where there is
-      none. Costs here need not be unimodal, so it is not OSUB itself;
-    - bisection: of the actions below the leader that are not too small beyond doubt, the middle one is played,
-      the larger of two; where there is none, the leader. So a thousand actions take ten steps and not a
-      thousand, and in the end the one below the leader is all that is tried, ever more seldom.
+    - a leader, and exploration next to it, after OSUB (Combes and Proutière, 2014): the leader is the
+      smallest action that was played and whose isotonic share is at least the threshold; the largest where
+      there is none. Costs here need not be unimodal, so it is not OSUB itself;
+    - bisection: of the actions below the leader that are not too small beyond doubt, the middle one is
+      played, the larger of two; where there is none, the leader. So a thousand actions take ten steps and
+      not a thousand, and in the end the one below the leader is all that is tried, ever more seldom.
 
-    The first pull is the largest action. There is no cost and no tradeoff: the threshold says what is enough.
-    Where no action reaches it, it ends at the largest; so the default, 0.9, is below what all resources give a
-    hop of the paper's scenarios.
+    The first pull is the largest action. There is no cost and no tradeoff: the threshold says what is
+    enough. Where no action reaches it, it ends at the largest; so the default, 0.9, is below what all
+    resources give a hop of the paper's scenarios.
 
+    >>> from controller.policies import Feedback
     >>> policy = MonotoneThreshold([10, 20, 30, 40])
     >>> for bit in (1, 1, 0):
     ...     policy.update(policy.pull(), Feedback(bit))
