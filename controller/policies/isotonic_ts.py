@@ -32,7 +32,7 @@ class IsotonicTs(Tally):
     ``pull`` takes one Beta draw an action from the generator of its context. ValueError where there is none.
 
     >>> policy = IsotonicTs([10, 30, 50])
-    >>> policy.pull(Context(rng=np.random.default_rng(1))) in policy.actions
+    >>> policy.pull(Context(rng=np.random.Generator(np.random.PCG64(1)))) in policy.actions
     True
     """
 

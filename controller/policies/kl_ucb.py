@@ -74,7 +74,7 @@ def upper_bounds(p: NDArray[np.float64], divergence: NDArray[np.float64]) -> NDA
     ``p`` are shares of successes, of n tries each, and ``divergence`` = f / n. kl(p, .) is convex and grows
     from p on, so Newton's method from above stays above and comes down. It starts at the smaller of two
     bounds from above: Pinsker's, and where -(1 - p) log(1 - u) alone is the divergence. Eight steps are
-    enough up to n of ten millions.
+    enough for counts up to ten millions.
     """
     moves = (p < 1) & (divergence > 0)  # else the bound is p itself, and Newton's slope may be 0
     share, divergence = np.where(moves, p, 0.5), np.where(moves, divergence, 1.0)

@@ -15,9 +15,9 @@ class MonotoneThreshold(Tally):
     """Plays the smallest action that meets the QoS in ``threshold`` of the control slots, as far as known.
 
     The problem is that of Varude, Chaudhary, Kaushik and Chaporkar (2025, arXiv:2509.02119): of arms with
-    non-decreasing means, play the first whose mean is above a threshold. Their lower bound of its regret depends on
-    the arms beside the threshold alone, says their abstract; their algorithms are not what is here. The rule is
-    put together from
+    non-decreasing means, play the first whose mean is above a threshold. Their lower bound of its regret
+    depends on the arms beside the threshold alone, says their abstract; their algorithms are not what is
+    here. The rule is put together from
 
     - isotonic regression of the shares of bits that were met, the maximum of the likelihood under the order;
     - its likelihood ratio against log t, as in KL-UCB (Garivier and Cappé, 2011): an action is too small
