@@ -14,6 +14,7 @@ from controller.policies.cost import rewards, tradeoff_of
 from controller.policies.tally import Tally
 
 _NEWTON = 8
+_LAST = 1e-7  # converges quadratically: after such a step less than 1e-9 is left
 
 
 class KlUcb(Tally):
@@ -74,7 +75,7 @@ def upper_bounds(p: NDArray[np.float64], divergence: NDArray[np.float64]) -> NDA
     ``p`` are shares of successes, of n tries each, and ``divergence`` = f / n. kl(p, .) is convex and grows
     from p on, so Newton's method from above stays above and comes down. It starts at the smaller of two
     bounds from above: Pinsker's, and where -(1 - p) log(1 - u) alone is the divergence. Eight steps are
-    enough for counts up to ten millions.
+    enough for counts up to ten millions, four do as a rule.
     """
     moves = (p < 1) & (divergence > 0)  # else the bound is p itself, and Newton's slope may be 0
     share, divergence = np.where(moves, p, 0.5), np.where(moves, divergence, 1.0)
@@ -83,6 +84,8 @@ def upper_bounds(p: NDArray[np.float64], divergence: NDArray[np.float64]) -> NDA
     rest = p_log_p + q * np.log(q) - divergence
     u = np.minimum(share + np.sqrt(divergence / 2), 1.0 - q * np.exp((p_log_p - divergence) / q))
     for _ in range(_NEWTON):
-        excess = rest - share * np.log(u) - q * np.log1p(-u)
-        u = u - excess * u * (1.0 - u) / (u - share)
+        step = (rest - share * np.log(u) - q * np.log1p(-u)) * u * (1.0 - u) / (u - share)
+        u = u - step
+        if step.max() < _LAST:
+            break
     return np.where(moves, u, p)
