@@ -31,8 +31,8 @@ class MonotoneThreshold(Tally):
       not a thousand, and in the end the one below the leader is all that is tried, ever more seldom.
 
     The first pull is the largest action. There is no cost and no tradeoff: the threshold says what is
-    enough. Where no action reaches it, it ends at the largest; so the default, 0.9, is below what all
-    resources give a hop of the paper's scenarios.
+    enough. Where no action reaches it, it ends at the largest. The default, 0.9, is just below what all
+    resources give the uplink of the paper's scenario 1.
 
     >>> from controller.policies import Feedback
     >>> policy = MonotoneThreshold([10, 20, 30, 40])
