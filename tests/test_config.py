@@ -73,7 +73,7 @@ def test_the_paper_s_scenarios_have_its_action_sets() -> None:
         ("control_slot_s: 2.0", "control_slott_s: 2.0", "f.yaml:2: control.control_slott_s", "unknown key"),
         ("control_slot_s: 2.0", "control_slot_s: fast", "f.yaml:2: control.control_slot_s", "number"),
         ("control_slot_s: 2.0", "control_slot_s: .nan", "f.yaml:2: control.control_slot_s", "finite"),
-        ("policy: ucb1", "policy: ucb7", "f.yaml:6: cells.0.slices.0", "unknown policy 'ucb7'"),
+        ("policy: ucb1", "policy: ucb7", "f.yaml:7: cells.0.slices.0.policy", "unknown policy 'ucb7'"),
         ("policy: ucb1", "service: tv", "f.yaml:7: cells.0.slices.0.service", "unknown service 'tv'"),
         ("[10, 50]", "[50, 10]", "f.yaml:10: cells.0.slices.0.actions.dl_prb", "ascending"),
         ("[10, 50]", "[10, 5.5]", "f.yaml:10: cells.0.slices.0.actions.dl_prb.1", "integer"),

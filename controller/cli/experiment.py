@@ -41,7 +41,7 @@ _trace_option = click.option(
 
 @experiment.command("scenario")
 @click.argument("scenario")
-@click.option("--policy", help="Play this policy in every slice (static, aimd, ucb1, mucb1).")
+@click.option("--policy", help="Play this policy in every slice; an unknown name lists them.")
 @click.option("--seed", default=4, show_default=True, help="Seed of channel, traffic and schedule.")
 @click.option(
     "--schedule", type=click.Choice(["described", "published", "always"]), help="When flows are on."

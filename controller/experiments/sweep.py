@@ -60,10 +60,7 @@ class SweepSpec(BaseModel):
     @field_validator("policies")
     @classmethod
     def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for name in value:
-            if name not in policies.names():
-                raise ValueError(f"unknown policy {name!r}; policies: {', '.join(policies.names())}")
-        return value
+        return tuple(map(policies.resolved, value))
 
 
 def _unique(value: Any, where: str = "") -> Any:

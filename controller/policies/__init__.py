@@ -12,32 +12,50 @@ from typing import Any
 from controller.policies.aimd import Aimd
 from controller.policies.base import UNKNOWN, Context, Explanation, Feedback, Policy
 from controller.policies.headroom import Headroom
+from controller.policies.isotonic_ts import IsotonicTs
+from controller.policies.kl_ucb import KlUcb
+from controller.policies.monotone_threshold import MonotoneThreshold
 from controller.policies.mucb1 import Mucb1
 from controller.policies.static import Static
 from controller.policies.ucb1 import Ucb1
 
 __all__ = [
+    "DEFAULT",
     "UNKNOWN",
     "Context",
     "Explanation",
     "Feedback",
     "Policy",
     "is_per_state",
+    "looks",
     "make",
     "names",
+    "resolved",
     "restore",
 ]
 
-_POLICIES: dict[str, type[Policy]] = {p.name: p for p in (Static, Aimd, Ucb1, Mucb1, Headroom)}
+_POLICIES: dict[str, type[Policy]] = {
+    p.name: p for p in (Static, Aimd, Ucb1, Mucb1, Headroom, KlUcb, IsotonicTs, MonotoneThreshold)
+}
+DEFAULT = Headroom.name
+"""The policy that ``default`` names."""
 
 
 def names() -> tuple[str, ...]:
     """The names that :func:`make` knows.
 
-    >>> names()
+    >>> names()[:5]
     ('static', 'aimd', 'ucb1', 'mucb1', 'headroom')
     """
     return tuple(_POLICIES)
+
+
+def resolved(name: str) -> str:
+    """The policy that a name means: ``default`` is :data:`DEFAULT`, every other name its own.
+
+    ValueError for an unknown name.
+    """
+    return _class(name).name
 
 
 def is_per_state(name: str) -> bool:
@@ -76,6 +94,6 @@ def restore(state: Mapping[str, Any]) -> Policy:
 
 def _class(name: str) -> type[Policy]:
     try:
-        return _POLICIES[name]
+        return _POLICIES[DEFAULT if name == "default" else name]
     except (KeyError, TypeError):
         raise ValueError(f"unknown policy {name!r}; policies: {', '.join(_POLICIES)}") from None

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from controller import policies
-from controller.policies import Feedback, Policy, is_per_state, make, names, restore
+from controller.policies import Context, Feedback, Policy, is_per_state, make, names, restore
 
 ACTION_SETS = [(40,), (10, 20), (10, 30, 50, 70, 90), tuple(range(10, 106, 5)), tuple(range(500, 1700, 100))]
 every_policy = pytest.mark.parametrize("name", names())
@@ -27,11 +27,16 @@ def threshold(at: int, noise: float = 0.1) -> Environment:
     return lambda action, rng: int((action >= at) != (rng.random() < noise))
 
 
+def pull(policy: Policy, slot: int = 0) -> int:
+    """What a policy plays in a control slot, whose generator is the same each time."""
+    return policy.pull(Context(rng=np.random.default_rng((9, slot)) if policy.draws else None))
+
+
 def play(policy: Policy, slots: int, environment: Environment, seed: int) -> list[tuple[int, int]]:
     rng = np.random.default_rng(seed)
     played = []
-    for _ in range(slots):
-        action = policy.pull()
+    for slot in range(slots):
+        action = pull(policy, slot)
         q = environment(action, rng)
         policy.update(action, Feedback(q))
         played.append((action, q))
@@ -50,6 +55,11 @@ def test_the_four_policies_are_there() -> None:
         "ucb1": True,
         "mucb1": True,
     }
+
+
+@pytest.mark.parametrize("name", ["kl_ucb", "isotonic_ts", "monotone_threshold"])
+def test_the_policies_of_the_literature_are_there(name: str) -> None:
+    assert name in names() and is_per_state(name)
 
 
 @every_policy
@@ -110,7 +120,7 @@ def test_pulling_again_without_an_update_changes_no_estimate(name: str) -> None:
     once, often = build(name, actions), build(name, actions)
     play(once, 60, threshold(50), seed=6)
     play(often, 60, threshold(50), seed=6)
-    assert {often.pull() for _ in range(5)} == {once.pull()}
+    assert {pull(often) for _ in range(5)} == {pull(once)}
     assert often.to_state() == once.to_state()
     assert play(often, 50, threshold(50), seed=7) == play(once, 50, threshold(50), seed=7)
 
@@ -118,7 +128,7 @@ def test_pulling_again_without_an_update_changes_no_estimate(name: str) -> None:
 @every_policy
 def test_pulls_before_any_update_are_valid(name: str) -> None:
     policy = build(name, (10, 30, 50))
-    assert {policy.pull() for _ in range(4)} <= {10, 30, 50}
+    assert {pull(policy, slot) for slot in range(4)} <= {10, 30, 50}
 
 
 @every_policy
@@ -184,6 +194,21 @@ def test_randomness_comes_from_a_generator(name: str) -> None:
 
 
 @every_policy
+@every_set
+def test_only_the_generator_of_the_context_is_drawn_from(name: str, actions: tuple[int, ...]) -> None:
+    policy = build(name, actions)
+    play(policy, 20, threshold(actions[-1] // 2), seed=3)
+    rng = np.random.default_rng(1)
+    before = rng.bit_generator.state
+    policy.pull(Context(rng=rng))
+    assert (rng.bit_generator.state != before) == policy.draws
+    if policy.draws:
+        with pytest.raises(ValueError, match=f"{name}.*generator"):
+            policy.pull()
+        assert policy.explain().reason not in ("", "not pulled")
+
+
+@every_policy
 def test_a_state_with_a_hole_is_refused_by_name(name: str) -> None:
     whole = build(name, (10, 20)).to_state()
     for key in whole:
@@ -200,8 +225,8 @@ def test_every_pull_is_explained(name: str, actions: tuple[int, ...]) -> None:
     policy = build(name, actions)
     assert policy.explain().reason == "not pulled"
     rng = np.random.default_rng(8)
-    for _ in range(100):
-        action = policy.pull()
+    for slot in range(100):
+        action = pull(policy, slot)
         why = policy.explain()
         assert why.reason not in ("", "not pulled")
         if why.indices is not None:

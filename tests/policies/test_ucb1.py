@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from controller.policies import Feedback, make, restore
+from controller.policies import Feedback, make, restore, ucb1
 
 ACTION_SETS = {
     "scenarios 4, 5": tuple(range(10, 106, 10)),
@@ -245,3 +245,49 @@ def test_a_thousand_actions() -> None:
         assert action == reference.pull()
         policy.update(action, Feedback(int(action >= 700)))
         reference.update(action, int(action >= 700))
+
+
+@pytest.mark.parametrize("name", ["ucb1", "mucb1"])
+@pytest.mark.parametrize("n", [ucb1.FEW, ucb1.FEW + 1])
+def test_small_and_large_sets_are_one_definition(name: str, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    actions = tuple(int(a) for a in np.cumsum(np.random.default_rng(n).integers(1, 9, n)))
+    policy, reference = make(name, actions), Reference(actions, monotonic=name == "mucb1")
+    monkeypatch.setattr(ucb1, "FEW", n - 1 if n == ucb1.FEW else n)
+    other = make(name, actions)
+    assert type(policy._arms) is not type(other._arms)
+    qos = bits("threshold", 5)
+    for step in range(1500):
+        action = policy.pull()
+        assert action == other.pull() == reference.pull(), step
+        assert policy.explain().reason == other.explain().reason
+        indices = [why.indices for why in (policy.explain(), other.explain())]
+        for given in indices:
+            assert (None if given is None else given.tolist()) == (
+                None if reference.index is None else list(reference.index.values())
+            )
+            assert given is None or given.dtype == np.float64
+        q = qos(action, actions)
+        for learner in (policy, other):
+            learner.update(action, Feedback(q))
+        reference.update(action, q)
+    assert policy.to_state() == other.to_state()
+    assert policy.to_state()["means"] == list(reference.mean.values())
+    assert restore(policy.to_state()).to_state() == policy.to_state()
+
+
+@pytest.mark.parametrize("n", [5, ucb1.FEW + 1])
+def test_a_pull_is_explained_as_it_was_after_any_update(n: int) -> None:
+    policy = make("mucb1", tuple(range(1, n + 1)))
+    for action in policy.actions:
+        policy.update(action, Feedback(action % 2))
+    policy.pull()
+    action = policy.pull()
+    twin = restore(policy.to_state())
+    assert twin.pull() == action
+    before = twin.explain()
+    for q in (0, 1):
+        policy.update(action, Feedback(q))
+        policy.update(1, Feedback(q))
+    after = policy.explain()
+    assert before.indices is not None and after.indices is not None
+    assert (after.reason, after.indices.tolist()) == (before.reason, before.indices.tolist())

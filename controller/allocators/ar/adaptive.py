@@ -83,5 +83,6 @@ class AdaptiveBudgets:
         budgets = [float(b) for b in state["budgets"]]
         if abs(sum(budgets) - sum(self._configured.of(hop) for hop in HOPS)) < 1e-6:
             self.budgets = self._of(budgets)
-        self._delays.extend(tuple(map(float, d)) for d in state["delays"])  # type: ignore[misc]
+        delays = [(float(ul), float(edge), float(dl)) for ul, edge, dl in state["delays"]]
+        self._delays = deque(delays, maxlen=WINDOW)
         self._since = int(state["since"])

@@ -67,7 +67,7 @@ class ArOptions(Options):
     anew: ClassVar[frozenset[str]] = frozenset({"policy", "policy_options", "actions"})
     together: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"policy", "policy_options"}),)
 
-    policy: str = "mucb1"
+    policy: str = policies.DEFAULT
     policy_options: dict[str, Any] = Field(default_factory=dict)
     budgets: BudgetsModel = BudgetsModel()
     metric: str = "mean"
@@ -80,6 +80,11 @@ class ArOptions(Options):
     def _metric(cls, value: str) -> str:
         Metric.parse(value)
         return value
+
+    @field_validator("policy")
+    @classmethod
+    def _named(cls, value: str) -> str:
+        return policies.resolved(value)
 
     @model_validator(mode="after")
     def _policy(self) -> ArOptions:
