@@ -22,11 +22,12 @@ from controller.cli import emit, json_option
 @json_option
 def misses(run_dir: Path, chart: Path | None, truth: bool, as_json: bool) -> None:
     """Split every missed control slot of RUN by its cause."""
+    from controller.misses import read
     from controller.store import misses as store_misses
     from controller.store.run import RunStore
 
     with RunStore.open(run_dir) as store:
-        found = store_misses.read(store)
+        found = read(store)
     result = {"run": run_dir.resolve().name, **found.result(slots=True)}
     text = store_misses.text(found)
     if truth:
@@ -34,7 +35,7 @@ def misses(run_dir: Path, chart: Path | None, truth: bool, as_json: bool) -> Non
 
         slices = [s for of in found.cells.values() for s in of.values()]
         if len(slices) != 1 or found.left_out:
-            raise click.ClickException(f"{run_dir}: --truth is for a run with one slice, of the service ar")
+            raise click.ClickException(f"{run_dir}: --truth is for a run with one slice")
         result["truth"] = at_full.compare(slices[0], at_full.missed(run_dir))
         text += "\n" + at_full.text(result["truth"])
     if chart is not None:

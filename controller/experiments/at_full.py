@@ -9,7 +9,6 @@ from typing import Any
 
 from controller import config as config_module
 from controller import sim
-from controller.allocators.ar.causes import Cause
 from controller.store.misses import SliceMisses
 from controller.store.oracle import LIVE, can_be_played_again
 from controller.store.run import RunStore
@@ -52,15 +51,15 @@ def compare(misses: SliceMisses, missed_at_full: Collection[int]) -> dict[str, A
     """The causes against that truth, as plain JSON values.
 
     ``causes``: of each the control slots ``missed_at_full`` and not (``kept_at_full``). ``agree`` is the part
-    of the missed control slots of which :attr:`Cause.unavoidable` says the same, None where there are none.
+    of the missed control slots of which :attr:`Miss.unavoidable` says the same, None where there are none.
     """
-    table: Counter[tuple[Cause, bool]] = Counter(
+    table: Counter[tuple[str, bool]] = Counter(
         (slot.miss.cause, slot.control_slot in missed_at_full) for slot in misses.missed
     )
-    right = sum(n for (cause, missed_too), n in table.items() if cause.unavoidable == missed_too)
+    right = sum(slot.miss.unavoidable == (slot.control_slot in missed_at_full) for slot in misses.missed)
     return {
         "causes": {
-            cause.value: {"missed_at_full": table[cause, True], "kept_at_full": table[cause, False]}
+            str(cause): {"missed_at_full": table[cause, True], "kept_at_full": table[cause, False]}
             for cause in misses.by_cause()
         },
         "agree": right / table.total() if table else None,
@@ -77,5 +76,5 @@ def text(truth: Mapping[str, Any]) -> str:
     ]
     agree = truth["agree"]
     if agree is not None:
-        lines.append(f"  hiccup and capacity agree with that in {agree:.1%} of the missed control slots")
+        lines.append(f"  unavoidable or not agrees with that in {agree:.1%} of the missed control slots")
     return "\n".join(lines)

@@ -148,11 +148,18 @@ class _ClockSeries:
     offset_ns: list[float] = field(default_factory=list)
 
 
-def build(run_folder: Path | str, *, out: Path | str | None = None) -> tuple[Path, dict[str, Any]]:
+def build(
+    run_folder: Path | str,
+    *,
+    out: Path | str | None = None,
+    read_misses: Callable[[RunStore], Misses] | None = None,
+) -> tuple[Path, dict[str, Any]]:
     """Write ``report.html`` and ``summary.json`` into the run folder (or ``out``).
 
+    ``read_misses`` is :func:`controller.misses.read`; without it nothing is said of why slots were missed.
+
     Returns the page's path and the summary: :meth:`Summary.result`, ``run`` (name, versions, seed, host),
-    ``misses`` (:meth:`controller.store.misses.Misses.result`) and ``oracle``: what
+    ``misses`` (:meth:`controller.store.misses.Misses.result`, where they are read) and ``oracle``: what
     :meth:`controller.store.oracle.Reference.judge` says of the run's one slice with its ``cell`` and
     ``slice``, or ``missing``, why there is none. The run may still be recorded meanwhile.
 
@@ -166,7 +173,7 @@ def build(run_folder: Path | str, *, out: Path | str | None = None) -> tuple[Pat
         about = store.about()
         config = store.config()
         summary, cells = _read(store)
-        missed = misses.read(store)
+        missed = Misses() if read_misses is None else read_misses(store)
         events: deque[Event] = deque(maxlen=LAST_EVENTS)
         for event in store.events():
             summary.add_event(event.cell, event.kind)
@@ -174,12 +181,15 @@ def build(run_folder: Path | str, *, out: Path | str | None = None) -> tuple[Pat
     run = {"name": folder.resolve().name, **about}
     result = summary.result()
     oracle, regret = _oracle(folder, about, result, cells)
-    result |= {"run": run, "misses": missed.result(), "oracle": oracle}
+    result |= {"run": run, "oracle": oracle}
+    if read_misses is not None:
+        result["misses"] = missed.result()
     page = template.render(
         run=run,
         summary=result,
         config=config,
         oracle=oracle,
+        misses=missed.result()["cells"],
         resources=dict(zip(RESOURCES, ("UL PRB", "DL PRB", "GPU MHz"), strict=True)),
         plots={cell: _plots(cell, series, regret, missed) for cell, series in cells.items()},
         decisions={cell: [_decision_row(r) for r in reversed(s.last)] for cell, s in cells.items()},
@@ -321,7 +331,7 @@ def _plots(
     def plot_misses(axes: Sequence[Any], series: _CellSeries) -> None:
         last = max(slice_series.time[-1] for slice_series in series.slices.values())
         for axis, (name, s) in zip(axes, with_misses.items(), strict=True):
-            misses.draw(axis, s.missed, missed.seconds(s) / scale, last)
+            misses.draw(axis, s, missed.seconds(s) / scale, last)
             if len(series.slices) > 1:
                 axis.set_title(name)
 

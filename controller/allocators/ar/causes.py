@@ -39,16 +39,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from controller.allocators.ar.budgets import Budgets
-from controller.allocators.ar.delays import HOPS, LATE, MEAN, ROUND_TRIP, Metric
-from controller.allocators.base import SliceView
+from controller.allocators.ar.delays import HOPS, LATE, MEAN, MEASURES, ROUND_TRIP, Metric
+from controller.allocators.ar.options import ArOptions
+from controller.allocators.base import ClosedSlice, SliceView
 from controller.core import hops
 from controller.core.decision import Grant
-from controller.core.measure import Lever, Outcome, Reason
+from controller.core.measure import Lever, Measure, Outcome, Reason
+from controller.core.misses import HopCause, Miss
 from controller.core.observation import BoolArray, Flow, IntArray, MacReport
 from wire.definitions import nr
 
@@ -73,11 +76,9 @@ class Cause(StrEnum):
     HOP_DELAYS_NOT_KNOWN = "hop delays not known"
     NOT_KNOWN = "not known"
 
-    @property
-    def unavoidable(self) -> bool:
-        """Whether the control slot would have been missed at full resources too."""
-        return self in (Cause.HICCUP, Cause.CAPACITY)
 
+UNAVOIDABLE = frozenset({Cause.HICCUP, Cause.CAPACITY})
+"""Causes of control slots that would have been missed at full resources too."""
 
 EXPLORING = frozenset({"first visit", "explore", "decrease"})
 """A policy's words (:attr:`controller.core.decision.Choice.why`) for an action whose outcome it does not know
@@ -116,31 +117,6 @@ FEW = 10
 _MODES = frozenset({Reason.SHADOW, Reason.FROZEN, Reason.RELEASED, Reason.MODE_CHANGED})
 
 
-@dataclass(frozen=True, slots=True)
-class HopCause:
-    """Why a hop was late; ``text`` has the numbers that say so. ``stall_ms`` is its longest stall."""
-
-    hop: Lever
-    cause: Cause
-    text: str = ""
-    stall_ms: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Miss:
-    """Why a control slot missed. ``hop`` is where, None where that is not known; ``hops`` are the late ones.
-
-    ``at_full_ms`` is the round trip's delay metric of the worst flow as it would have been with all
-    resources, None where that cannot be told.
-    """
-
-    cause: Cause
-    hop: Lever | None = None
-    text: str = ""
-    hops: Mapping[Lever, HopCause] = field(default_factory=dict)
-    at_full_ms: float | None = None
-
-
 def find(
     view: SliceView,
     outcome: Outcome,
@@ -161,6 +137,68 @@ def find(
     if outcome.met != 0:
         return None
     return _Slot(view, outcome, budgets, carrier, full, metric, before, why or {}).miss()
+
+
+def of_record(closed: ClosedSlice) -> Miss | None:
+    """:func:`find`, from what the record holds of a control slot."""
+    options = closed.options
+    assert isinstance(options, ArOptions)
+    budgets = _budgets(closed.outcome, options.budgets.to_budgets())
+    outcome = _outcome(closed.outcome, budgets)
+    if outcome is None:
+        return Miss(Cause.NOT_KNOWN, text="its measures are not in the record")
+    return find(
+        closed.view,
+        outcome,
+        budgets=budgets,
+        carrier=closed.loop.carrier,
+        full=closed.full,
+        metric=Metric.parse(options.metric),
+        before=None if closed.before is None else _outcome(closed.before, budgets),
+        why=closed.why,
+    )
+
+
+def _budgets(closed: Mapping[str, Any], configured: Budgets) -> Budgets:
+    """What the control slot was held against; as configured where its record does not say."""
+    targets = {
+        name: float(target)
+        for name, measure in closed["measures"].items()
+        for _, target in measure["users"].values()
+        if target is not None
+    }
+    ul, edge, dl = (targets.get(hop.value, configured.of(hop)) for hop in HOPS)
+    return Budgets(ul, edge, dl, targets.get(ROUND_TRIP, ul + edge + dl))
+
+
+def _outcome(closed: Mapping[str, Any], budgets: Budgets) -> Outcome | None:
+    """The outcome as it was, but for the users of whom nothing could be told; None without its measures."""
+    stored = closed["measures"]
+    if not stored.keys() >= set(MEASURES):
+        return None
+    users = tuple(dict.fromkeys(user for name in MEASURES for user in stored[name]["users"]))
+    limits = {ROUND_TRIP: budgets.round_trip_ms, **{hop.value: budgets.of(hop) for hop in HOPS}}
+    values = {name: {user: value for user, (value, _) in stored[name]["users"].items()} for name in MEASURES}
+    return Outcome(
+        closed["met"],
+        bool(closed["busy"]),
+        users,
+        tuple(
+            Measure(
+                name,
+                "ms",
+                "lower",
+                tuple(values[name].get(user) for user in users),
+                (limits[name],) * len(users),
+                stored[name]["met"],
+                stored[name]["samples"],
+            )
+            for name in MEASURES
+        ),
+        {Lever(lever): Reason(why) for lever, why in closed["unattributed"].items()},
+        closed["counts"],
+        closed.get("faults", {}),
+    )
 
 
 _Service = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -297,6 +335,7 @@ class _Slot:
         self.full = _by_hop(full)
         self.granted = _by_hop(view.granted)
         self.usable: dict[Lever, float] = {}
+        self.guard_ms = (view.begin_ns - view.opened_ns) / _MS
         self.worst = self._worst_flow()
         self.demand = {hop: self._demand(hop) for hop in (Lever.UL, Lever.DL)}
 
@@ -321,11 +360,12 @@ class _Slot:
         late = [hop for hop in HOPS if measures[hop].met == 0] or [self._nearest()]
         causes = {hop: self._hop_cause(hop) for hop in late}
         main = self._main(causes)
-        return Miss(main.cause, main.hop, main.text, causes, at_full)
+        unavoidable = main.cause in UNAVOIDABLE
+        return Miss(main.cause, main.hop, main.text, causes, unavoidable, at_full)
 
     def _main(self, causes: dict[Lever, HopCause]) -> HopCause:
         if self.lost:
-            unavoidable = [c for c in causes.values() if c.cause.unavoidable]
+            unavoidable = [c for c in causes.values() if c.cause in UNAVOIDABLE]
             if unavoidable:
                 return max(unavoidable, key=lambda c: c.stall_ms)
             hop = max(HOPS, key=lambda hop: self.passage[hop].stalled_ms)
@@ -358,7 +398,8 @@ class _Slot:
         at_full = self._metric(np.minimum(drained, view.end_ns) - passage.entered, passage.entered)
         if at_full is None or at_full <= self.budgets.round_trip_ms:
             return None
-        return Miss(Cause.HICCUP, text=f"no frame back for {passage.stalled_ms:.0f} ms", at_full_ms=at_full)
+        text = f"no frame back for {passage.stalled_ms:.0f} ms"
+        return Miss(Cause.HICCUP, text=text, unavoidable=True, at_full_ms=at_full)
 
     # ---- the frames ---------------------------------------------------------------------------------------
 
@@ -426,7 +467,7 @@ class _Slot:
         if not len(used):
             # What the first frame waited is what was before it, and a stall only where nothing was.
             kept = passage.stalls
-            if self._late_before() and len(passage.entered):
+            if (self._late_before() or self._queued_at_open(hop)) and len(passage.entered):
                 kept = tuple(s for s in kept if s[0] > passage.entered[0])
             return replace(passage, stalls=kept)
         most = float(used.max())
@@ -627,16 +668,20 @@ class _Slot:
         return HopCause(hop, cause, reason.value)
 
     def _backlog(self, hop: Lever) -> HopCause | None:
-        passage, guard_ms = self.passage[hop], (self.view.begin_ns - self.view.opened_ns) / _MS
-        queued_ms = self._queue_at_open_ms(hop)
-        waited = passage.wait_at_open_ms
-        if not (queued_ms > guard_ms or (self._late_before() and waited > guard_ms)):
+        waited = self.passage[hop].wait_at_open_ms
+        if not (self._queued_at_open(hop) or (self._late_before() and waited > self.guard_ms)):
             return None
         if not self._keeps(hop, self._hop_metric(hop, self.entered[hop], self.granted[hop])):
             return None
         return HopCause(
-            hop, Cause.BACKLOG, f"the queue at its beginning took {max(queued_ms, waited):.0f} ms"
+            hop,
+            Cause.BACKLOG,
+            f"the queue at its beginning took {max(self._queue_at_open_ms(hop), waited):.0f} ms",
         )
+
+    def _queued_at_open(self, hop: Lever) -> bool:
+        """Whether the queue of the first report needs more than the guard."""
+        return self._queue_at_open_ms(hop) > self.guard_ms
 
     def _queue_at_open_ms(self, hop: Lever) -> float:
         """How long the grant takes for the queue of the first report, ms; 0 at the edge."""
@@ -696,11 +741,13 @@ class _Slot:
         lag = entered - sent
         usual = float(np.median(lag))
         regular = self._hop_metric(hop, sent + usual, self.granted[hop])
-        behind = HOPS[HOPS.index(hop) - 1]
         burst = self._hop_metric(hop, entered, self.granted[hop])
         if not self._keeps(hop, regular) or burst is None or self._keeps(hop, burst):
             return None
-        return HopCause(hop, Cause.BURST, f"{behind} held frames up to {lag.max() / _MS:.0f} ms")
+        earlier = HOPS[: HOPS.index(hop)]
+        longest = {h: float((self.passage[h].left - self.passage[h].entered).max()) / _MS for h in earlier}
+        holder = max(earlier, key=longest.__getitem__)
+        return HopCause(hop, Cause.BURST, f"{holder} held frames up to {longest[holder]:.0f} ms")
 
     def _short(self, hop: Lever) -> HopCause | None:
         """Too little granted for the demand, whatever the delays."""
