@@ -164,6 +164,8 @@ def draw(axis: Any, of: SliceMisses, times: Array, last: float) -> None:
             below += counts
     axis.set_ylabel("missed control slots")
     axis.set_ylim(bottom=0)
+    axis.yaxis.get_major_locator().set_params(integer=True)
+    axis.set_axisbelow(True)
     if of.missed:
         figures.legend(axis)
 

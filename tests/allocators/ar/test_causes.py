@@ -362,3 +362,37 @@ def test_the_worst_flow_s_ue_is_looked_at() -> None:
 def test_every_cause_has_another_name() -> None:
     assert len({cause.value for cause in Cause}) == len(Cause)
     assert all(a != b for a, b in pairwise(Cause))
+
+
+def test_what_is_usable_of_a_grant_is_the_most_that_the_ue_used() -> None:
+    # A demand of 5 PRB, then 15, with 20 granted; but the UE never uses more than half of them.
+    world = World(
+        ul=Hop(service=lambda t: 20.0 if t < 2000 else 60.0),
+        ul_mcs=lambda t: 18 if t < 2000 else 6,
+        grant=Grant(20, 50, 1600),
+        ul_used=lambda _: 0.5,
+    )
+    assert where(world.miss()) == (Cause.RADIO, Lever.UL)
+    assert where(replace(world, ul_used=None).miss()) == (Cause.TOO_LITTLE, Lever.UL)
+
+
+@pytest.mark.parametrize("hop", ["ul", "edge", "dl"])
+@pytest.mark.parametrize("stall_ms", [1200.0, 1600.0, 2000.0])
+def test_the_round_trip_at_full_resources_is_what_they_would_have_given(hop: str, stall_ms: float) -> None:
+    stalls = [(1000.0, 1000.0 + stall_ms)]
+    halves = {"ul": Hop(12.0, stalls=()), "edge": Hop(6.0, latency=8.0), "dl": Hop(12.0)}
+    halves[hop] = replace(halves[hop], stalls=stalls)
+    full = {name: replace(of, service=of.service / 2) for name, of in halves.items()}
+    # Demands that take the service times above: at full, frames of 6, 3 and 6 ms every 33 ms.
+    offered = {"ul_bps": 3e6 * 106 * 0.9 * 6 / FRAME_MS / 5.0, "dl_bps": 1e6 * 106 * 0.9 * 6 / FRAME_MS / 2.2}
+
+    def world(of: dict[str, Hop], grant: Grant) -> World:
+        return World(ul=of["ul"], edge=of["edge"], dl=of["dl"], grant=grant, **offered)
+
+    miss = world(halves, Grant(53, 53, 800)).miss()
+    view = SliceView.of(world(full, FULL).observation(), "ar", guard_ms=GUARD_MS)
+    (expected,) = delays.judge(view, BUDGETS).measure(delays.ROUND_TRIP).values
+    assert expected is not None
+    # Never less; a little more, as it does not count on a queue that recovers faster than resources grow.
+    assert miss.at_full_ms is not None and 0.98 < miss.at_full_ms / expected < 1.15
+    assert miss.unavoidable == (expected > BUDGETS.round_trip_ms)
