@@ -229,6 +229,10 @@ class _Passage:
         """What the first frame waited beyond the floor: what was before it in the queue."""
         return float(self.left[0] - self.entered[0] - self.floor) / _MS if len(self.left) else 0.0
 
+    def without_first_wait(self) -> _Passage:
+        """Without a stall that the first frame met: where others were before it, it waited for those."""
+        return replace(self, stalls=tuple(s for s in self.stalls if s[0] > self.entered[0]))
+
     def recovery(
         self, entered: IntArray, left: IntArray, ease: float
     ) -> Iterator[tuple[tuple[float, float], BoolArray, NDArray[np.floating]]]:
@@ -378,7 +382,8 @@ class _Slot:
         for hop in (Lever.UL, Lever.DL):
             for cause in (self._not_its_own(hop), self._changed(hop), self._short(hop)):
                 if cause is not None:
-                    return Miss(cause.cause, hop, cause.text, {hop: cause})
+                    found = {hop: cause}
+                    return Miss(cause.cause, hop, cause.text, found, cause.cause in UNAVOIDABLE)
         text = ", ".join(f"{reason}: {n} frames" for reason, n in self.outcome.faults.items())
         return Miss(Cause.HOP_DELAYS_NOT_KNOWN, text=text)
 
@@ -388,6 +393,8 @@ class _Slot:
         sent = frames.ue_sent[mine]
         back = np.where(frames.ue_received[mine] != 0, frames.ue_received[mine], view.end_ns)
         passage = _passage(sent, np.maximum(back, sent), view.opened_ns, self.budgets.round_trip_ms)
+        if self._late_before():
+            passage = passage.without_first_wait()
         if not passage.stalls:
             return None
         at_once = np.zeros(1), np.zeros(1)
@@ -462,11 +469,8 @@ class _Slot:
         """
         since, until, used = self._use(hop) if hop is not Lever.EDGE else _UNUSED
         if not len(used):
-            # What the first frame waited is what was before it, and a stall only where nothing was.
-            kept = passage.stalls
-            if (self._late_before() or self._queued_at_open(hop)) and len(passage.entered):
-                kept = tuple(s for s in kept if s[0] > passage.entered[0])
-            return replace(passage, stalls=kept)
+            carried = self._late_before() or self._queued_at_open(hop)
+            return passage.without_first_wait() if carried else passage
         most = float(used.max())
         if most >= FILLED:
             self.usable[hop] = min(most, 1.0)
@@ -748,8 +752,10 @@ class _Slot:
     def _short(self, hop: Lever) -> HopCause | None:
         """Too little granted for the demand, whatever the delays."""
         granted, demand = self.granted.get(hop), self.demand[hop].worst
-        if granted is None or granted >= self.full[hop] or demand <= self._room(hop, granted):
+        if granted is None or demand <= self._room(hop, granted):
             return None
+        if granted >= self.full[hop]:
+            return HopCause(hop, Cause.CAPACITY, f"demand of {demand:.0f} PRB, there are {granted}")
         return self._granted_too_little(hop, f"demand of {demand:.0f} PRB, {granted} granted")
 
     def _too_little(self, hop: Lever) -> HopCause | None:

@@ -287,6 +287,10 @@ def test_without_synchronised_clocks_the_hops_are_not_known_but_some_causes_are(
     assert "no frame back" in stalled.miss().text
     short = replace(blind, grant=Grant(4, 50, 1600))
     assert where(short.miss(why={Lever.UL: "explore"})) == (Cause.EXPLORED, Lever.UL)
+    crowded = replace(blind, grant=FULL, ul_mcs=0, ul_bps=8e6)
+    assert where(crowded.miss()) == (Cause.CAPACITY, Lever.UL) and crowded.miss().unavoidable
+    carried = replace(blind, ul=Hop(service=25.0, ahead=1200.0))
+    assert where(carried.miss(before=MISSED_BEFORE)) == (Cause.HOP_DELAYS_NOT_KNOWN, None)
     cut = replace(blind, unattributed={Lever.UL: Reason.ARBITER_CUT})
     assert where(cut.miss()) == (Cause.NOT_AS_ASKED, Lever.UL)
 
