@@ -6,7 +6,8 @@ Two questions, in this order.
 first-in-first-out queue a hop with full resources, no backlog, and the stalls that each hop really had: time
 in which it gave nothing out though frames waited, which no resource shortens. How a hop recovers from a stall
 is the transport protocol's doing too, so what a frame waited beyond a stall shrinks no faster than resources
-grow. What misses the round trip's budget there would have been missed whatever the policy: by a **hiccup**
+grow. The offered load that is above all that there is waits too, also where an application held its frames
+back meanwhile. What misses the round trip's budget there would have been missed whatever the policy: by a **hiccup**
 where a hop with stalls would be in time without them, for want of **capacity** where a demand is above all
 that there is. These come first: whose decision it was does not matter then.
 
@@ -357,6 +358,9 @@ class _Slot:
             return self._blind()
         self._follow(mine)
         at_full = self._metric_at_full()
+        if at_full is not None:
+            # Frames that an application held back while its socket was full are in no record.
+            at_full = max(at_full, *(self._overload_ms(hop) for hop in self.demand))
         self.lost = at_full is not None and at_full > self.budgets.round_trip_ms
         late = [hop for hop in HOPS if measures[hop].met == 0] or [self._nearest()]
         causes = {hop: self._hop_cause(hop) for hop in late}
@@ -590,6 +594,14 @@ class _Slot:
         worst = np.array([f.flow == self.worst for f in self.view.users], np.bool_)[self.flow]
         take = counted & worst
         return self._metric(np.minimum(out, end)[take] - self.sent[take], self.sent[take])
+
+    def _overload_ms(self, hop: Lever) -> float:
+        """Mean delay of the offered load, second by second, that is above what all resources carry, ms."""
+        room, waiting, total = self._room(hop, self.full[hop]), 0.0, 0.0
+        for prb in self.demand[hop].prb.tolist():
+            before, waiting = waiting, max(0.0, waiting + prb - room)
+            total += (before + waiting) / 2
+        return 1e3 * total / max(room, 1e-9) / len(self.demand[hop].prb)
 
     def _hop_metric(
         self, hop: Lever, entered: NDArray[np.floating] | IntArray, resources: int, *, stalls: bool = True

@@ -400,3 +400,17 @@ def test_the_round_trip_at_full_resources_is_what_they_would_have_given(hop: str
     # Never less; a little more, as it does not count on a queue that recovers faster than resources grow.
     assert miss.at_full_ms is not None and 0.98 < miss.at_full_ms / expected < 1.15
     assert miss.unavoidable == (expected > BUDGETS.round_trip_ms)
+
+
+def test_a_fade_that_no_resource_carries_is_for_want_of_capacity_though_few_frames_were_sent() -> None:
+    # The application's socket was full until the radio was back.
+    world = World(
+        ul=Hop(ahead=4600.0),
+        sends_from_ms=4200.0,
+        ul_mcs=lambda t: 0 if t < 4000 else 18,
+        ul_bps=8e6,
+        grant=Grant(90, 50, 1600),
+    )
+    miss = world.miss(before=MISSED_BEFORE)
+    assert where(miss) == (Cause.CAPACITY, Lever.UL) and miss.unavoidable
+    assert where(replace(world, ul_mcs=18).miss(before=MISSED_BEFORE)) == (Cause.BACKLOG, Lever.UL)
