@@ -7,9 +7,9 @@ first-in-first-out queue a hop with full resources, no backlog, and the stalls t
 in which it gave nothing out though frames waited, which no resource shortens. How a hop recovers from a stall
 is the transport protocol's doing too, so what a frame waited beyond a stall shrinks no faster than resources
 grow. The offered load that is above all that there is waits too, also where an application held its frames
-back meanwhile. What misses the round trip's budget there would have been missed whatever the policy: by a **hiccup**
-where a hop with stalls would be in time without them, for want of **capacity** where a demand is above all
-that there is. These come first: whose decision it was does not matter then.
+back meanwhile. What misses the round trip's budget there would have been missed whatever the policy: by a
+**hiccup** where a hop with stalls would be in time without them, for want of **capacity** where a demand is
+above all that there is. These come first: whose decision it was does not matter then.
 
 **Else, why was what was granted not enough?** For each late hop the first of these that holds; each is more
 of the policy's doing than the one before it:
@@ -31,7 +31,8 @@ Where no hop's delay is known, a gap in what came back, the demand and the queue
 
 What is not told apart: a recovery that TCP prolongs (timer, slow start) from a grant that drains it slowly,
 so that a stall of which all resources would have made the round trip just too long or just short enough falls
-on either side; whether a hop whose least delay is above half its budget is slow by itself; other slices'
+on either side; frames at full resources after a fade in which the application held most of them back;
+whether a hop whose least delay is above half its budget is slow by itself; other slices'
 frames at the edge from too low a clock; UEs of a slice from each other's load.
 """
 
