@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, field_validator
 from controller.core.decision import Grant, Settings, SliceDemand
 from controller.core.fits import Fit, Job
 from controller.core.measure import MAX_NAMES, Lever, Outcome, Reason
+from controller.core.misses import Miss
 from controller.core.observation import Flow, Frames, MacReport, Observation, Samples
 from controller.core.spec import LoopSpec
 from wire.definitions import bounds
@@ -75,8 +76,9 @@ class Service:
     ValueError where wire/qos.proto has no room for one of the settings.
     ``allocator`` makes the mind of a slice from its name, its options and the loop's specification;
     ValueError for options that do not fit. ``solve`` answers `prbandit solve NAME INSTANCE`: plain JSON in
-    and out. ``unit_test_options`` are the cases of the contract test of allocators: small ones, whose fits
-    take no longer than a second.
+    and out. ``miss`` says why a control slot missed the slice's promise, None where it did not: one of the
+    ``causes``, which are in their order of precedence. ``unit_test_options`` are the cases of the contract
+    test of allocators: small ones, whose fits take no longer than a second.
     """
 
     name: str
@@ -86,6 +88,8 @@ class Service:
     settings: Mapping[str, Column] = field(default_factory=dict)
     solve: Callable[[Mapping[str, Any], Options], dict[str, Any]] | None = None
     unit_test_options: Sequence[Mapping[str, Any]] = ({},)
+    causes: Sequence[str] = ()
+    miss: Callable[[ClosedSlice], Miss | None] | None = None
 
     def __post_init__(self) -> None:
         if len(self.settings) > MAX_NAMES:
@@ -215,6 +219,24 @@ class SliceView:
             seed=(seed, crc32(cell.encode()), crc32(slice_id.encode()), observation.control_slot),
             **more,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedSlice:
+    """A slice's control slot that is over, as the record has it.
+
+    ``outcome`` is what came of it (:meth:`Outcome.to_record`), with what was unattributed, ``before`` that of
+    the control slot before, None where it is not known. ``why`` are the words on each lever's choice
+    (:attr:`Choice.why`), ``full`` is all that there is.
+    """
+
+    view: SliceView
+    outcome: Mapping[str, Any]
+    before: Mapping[str, Any] | None
+    why: Mapping[Lever, str]
+    full: Grant
+    options: Options
+    loop: LoopSpec
 
 
 def _of_slice(report: MacReport, slice_id: str) -> MacReport:

@@ -25,6 +25,7 @@ _COMMANDS = {
     "openrtist": "openrtist",
     "oai": "oai",
     "report": "records",
+    "misses": "misses",
     "check-config": "configuration",
     "keys": "configuration",
     "status": "operate",

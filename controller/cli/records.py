@@ -24,6 +24,7 @@ from controller.cli import emit, json_option
 @json_option
 def report(run_dir: Path, oracle: bool, out: Path | None, as_json: bool) -> None:
     """Write report.html and summary.json of the run in the folder RUN."""
+    from controller import misses
     from controller.store.report import build
 
     if oracle:
@@ -32,7 +33,7 @@ def report(run_dir: Path, oracle: bool, out: Path | None, as_json: bool) -> None
 
         with progress("oracle", None) as advance:
             recorded.search(run_dir, lambda runs: advance(f"{runs} runs searched"))
-    page, summary = build(run_dir, out=out)
+    page, summary = build(run_dir, out=out, read_misses=misses.read)
     about = summary["oracle"]
     text = f"{page}\n{about['missing']}" if "missing" in about else str(page)
     emit({"report": str(page), "summary": summary}, as_json, text)

@@ -79,6 +79,7 @@ def up(
     flows send a video to a server that stylises it, all the time, whatever CONFIG's schedule, and the
     controller decides on the frames' own times.
     """
+    from controller import misses
     from controller.cli.processes import load_config
     from controller.cli.user_plane import summary_text
     from controller.store.report import build
@@ -151,7 +152,7 @@ def up(
     summary: dict[str, Any] = {"cells": {}}
     try:
         if (run_dir / DATABASE_FILE).exists():
-            page, summary = build(run_dir)
+            page, summary = build(run_dir, read_misses=misses.read)
     except Exception as error:
         if failed is None:
             raise

@@ -45,18 +45,25 @@ RC: dict[Any, Any] = {
 Array = NDArray[np.float64]
 
 
-def template(path: Path) -> Any:
-    """The Jinja2 template of a page; the shared style is included as ``style.html``.
-
-    ImportError, naming the extra, where matplotlib or Jinja2 is not installed.
-    """
+def require() -> None:
+    """ImportError, naming the extra, where matplotlib or Jinja2 is not installed."""
     try:
-        import jinja2
+        import jinja2  # noqa: F401
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise ImportError(
             f"the report needs the package {error.name}: pip install 'prbandit[report]'", name=error.name
         ) from error
+
+
+def template(path: Path) -> Any:
+    """The Jinja2 template of a page; the shared style is included as ``style.html``.
+
+    ImportError as :func:`require`.
+    """
+    require()
+    import jinja2
+
     loader = jinja2.FileSystemLoader([path.parent, Path(__file__).parent])
     environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -110,6 +117,13 @@ def thin(x: Sequence[float] | Array, y: Sequence[float] | Array) -> tuple[Array,
 def some(x: Array) -> Array:
     """At most about :data:`MAX_POINTS` of the points, evenly chosen."""
     return x[:: max(1, -(-len(x) // MAX_POINTS))]
+
+
+def standalone_svg(figure: Any) -> str:
+    """The figure as the text of an SVG file, dark ink on white."""
+    text = io.StringIO()
+    figure.savefig(text, format="svg", facecolor="white", metadata={"Date": None, "Creator": None})
+    return text.getvalue().replace(INK, "#1d2733").replace(GRID, "#d8dee5")
 
 
 def svg(figure: Any, key: str, label: str) -> Any:

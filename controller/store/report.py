@@ -14,9 +14,10 @@ import numpy as np
 
 from controller.core.measure import RESOURCES as LEVERS
 from controller.core.measure import Lever, worst_value
-from controller.store import figures
+from controller.store import figures, misses
 from controller.store.figures import Array
 from controller.store.files import write_atomic
+from controller.store.misses import Misses
 from controller.store.oracle import LIVE, RESOURCES, can_be_played_again, read
 from controller.store.run import Event, RunStore, StoreError
 from controller.store.summary import Allocation, ClosedSlot, Summary
@@ -34,6 +35,7 @@ _MET, _VIOLATED = "#2a9563", "#d64545"
 _DASHES = ("-", "--", ":", "-.")
 
 CLOCKS = "Clock offsets, the worst of each control slot, and frames that count for the round trip alone"
+MISSES = "Missed control slots by cause"
 REGRET = "Regret against the best fixed actions in hindsight"
 
 
@@ -146,12 +148,20 @@ class _ClockSeries:
     offset_ns: list[float] = field(default_factory=list)
 
 
-def build(run_folder: Path | str, *, out: Path | str | None = None) -> tuple[Path, dict[str, Any]]:
+def build(
+    run_folder: Path | str,
+    *,
+    out: Path | str | None = None,
+    read_misses: Callable[[RunStore], Misses] | None = None,
+) -> tuple[Path, dict[str, Any]]:
     """Write ``report.html`` and ``summary.json`` into the run folder (or ``out``).
 
-    Returns the page's path and the summary: :meth:`Summary.result`, ``run`` (name, versions, seed, host) and
-    ``oracle``: what :meth:`controller.store.oracle.Reference.judge` says of the run's one slice with its
-    ``cell`` and ``slice``, or ``missing``, why there is none. The run may still be recorded meanwhile.
+    ``read_misses`` is :func:`controller.misses.read`; without it nothing is said of why slots were missed.
+
+    Returns the page's path and the summary: :meth:`Summary.result`, ``run`` (name, versions, seed, host),
+    ``misses`` (:meth:`controller.store.misses.Misses.result`, where they are read) and ``oracle``: what
+    :meth:`controller.store.oracle.Reference.judge` says of the run's one slice with its ``cell`` and
+    ``slice``, or ``missing``, why there is none. The run may still be recorded meanwhile.
 
     Raises:
         StoreError: the run cannot be read, or the folder not written; names the path.
@@ -163,6 +173,7 @@ def build(run_folder: Path | str, *, out: Path | str | None = None) -> tuple[Pat
         about = store.about()
         config = store.config()
         summary, cells = _read(store)
+        missed = Misses() if read_misses is None else read_misses(store)
         events: deque[Event] = deque(maxlen=LAST_EVENTS)
         for event in store.events():
             summary.add_event(event.cell, event.kind)
@@ -171,13 +182,16 @@ def build(run_folder: Path | str, *, out: Path | str | None = None) -> tuple[Pat
     result = summary.result()
     oracle, regret = _oracle(folder, about, result, cells)
     result |= {"run": run, "oracle": oracle}
+    if read_misses is not None:
+        result["misses"] = missed.result()
     page = template.render(
         run=run,
         summary=result,
         config=config,
         oracle=oracle,
+        misses=missed.result()["cells"],
         resources=dict(zip(RESOURCES, ("UL PRB", "DL PRB", "GPU MHz"), strict=True)),
-        plots={cell: _plots(cell, series, regret) for cell, series in cells.items()},
+        plots={cell: _plots(cell, series, regret, missed) for cell, series in cells.items()},
         decisions={cell: [_decision_row(r) for r in reversed(s.last)] for cell, s in cells.items()},
         events=[_event_row(e) for e in reversed(events)],
         hops=[lever.value for lever in LEVERS],
@@ -296,7 +310,9 @@ def _event_row(event: Event) -> dict[str, Any]:
 # ---- plots -----------------------------------------------------------------------------------------------
 
 
-def _plots(cell: str, series: _CellSeries, regret: Mapping[str, Array]) -> list[dict[str, str]]:
+def _plots(
+    cell: str, series: _CellSeries, regret: Mapping[str, Array], missed: Misses
+) -> list[dict[str, str]]:
     """Figures of one cell as inline SVG; none where no control slot is over."""
     if not series.slices:
         return []
@@ -309,18 +325,28 @@ def _plots(cell: str, series: _CellSeries, regret: Mapping[str, Array]) -> list[
         for name, m in series.slices[slice_series].measures.items()
     ]
     settings = sorted({name for slice_series in series.slices.values() for name in slice_series.settings})
+    unit, scale = figures.unit(max(slice_series.time[-1] for slice_series in series.slices.values()))
+    with_misses = {name: s for name, s in missed.cells.get(cell, {}).items() if s.missed}
+
+    def plot_misses(axes: Sequence[Any], series: _CellSeries) -> None:
+        last = max(slice_series.time[-1] for slice_series in series.slices.values())
+        for axis, (name, s) in zip(axes, with_misses.items(), strict=True):
+            misses.draw(axis, s, missed.seconds(s) / scale, last)
+            if len(series.slices) > 1:
+                axis.set_title(name)
+
     panels: tuple[tuple[str, int, float, Callable[[Any, _CellSeries], None], bool], ...] = (
         ("Active flows", 1, 1.5, _plot_flows, True),
         ("Quotas and GPU clock", 3, 1.4, _plot_allocation, True),
         ("Settings, the mean of each slice's users", len(settings), 1.4, _plot_settings, True),
         ("QoS", 1, 2.0, _plot_qos, True),
+        (MISSES, len(with_misses), 2.2, plot_misses, True),
         ("Measures, the worst user of each control slot", len(measures), 1.25, _plot_measures, True),
         ("Hop states", 2, 1.4, _plot_states, True),
         (REGRET, 1, 2.4, lambda axes, cell: _plot_regret(axes, cell, regret), True),
         (CLOCKS, 2, 1.5, _plot_clocks, True),
         ("Actions by hop state", 3, 3.2, _plot_actions, False),
     )
-    unit, scale = figures.unit(max(slice_series.time[-1] for slice_series in series.slices.values()))
     for slice_series in series.slices.values():
         slice_series.time = [t / scale for t in slice_series.time]
     for clock in series.clocks.values():

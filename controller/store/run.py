@@ -495,13 +495,24 @@ class RunStore:
             (start_id,),
         ):
             where = f"control_slots row {id_} (cell {cell}, control slot {number})"
-            try:
-                data = json.loads(zlib.decompress(blob))
-                observation = Observation.from_dict(record.upgrade_observation(data))
-            except (zlib.error, *record.NOT_A_RECORD) as error:
-                raise StoreError(f"{self.path}: {where}: observation cannot be read: {error!r}") from error
+            observation = self._observation(where, blob)
             decision = self._decoded(where, text, record.upgrade)
             yield Slot(start_id, cell, number, time_ns, mode, observation, decision)
+
+    def observation(self, start_id: int, control_slot: int) -> Observation | None:
+        """The observation from which one start's ``control_slot`` was decided; None where it is not kept."""
+        for id_, blob in self._rows(
+            "SELECT id, observation FROM control_slots WHERE start_id = ? AND control_slot = ?",
+            (start_id, control_slot),
+        ):
+            return self._observation(f"control_slots row {id_} (control slot {control_slot})", blob)
+        return None
+
+    def _observation(self, where: str, blob: bytes) -> Observation:
+        try:
+            return Observation.from_dict(record.upgrade_observation(json.loads(zlib.decompress(blob))))
+        except (zlib.error, *record.NOT_A_RECORD) as error:
+            raise StoreError(f"{self.path}: {where}: observation cannot be read: {error!r}") from error
 
     def decisions(self, cell: str | None = None, *, start_id: int | None = None) -> Iterator[dict[str, Any]]:
         """Decision records of a cell (None: of all) or of one start, in the order of recording."""

@@ -135,7 +135,7 @@ def test_with_frames_it_tells_what_the_user_plane_has_told(
     (folder / run.DATABASE_FILE).touch()
     (folder / "logs" / "user-plane.log").write_text(f"begin\n{json.dumps(SUMMARY)}\nover\n")
     summary = {"cells": {"cell-1": {"slices": {}}}}
-    monkeypatch.setattr(report, "build", lambda at: (Path(at) / "report.html", summary))
+    monkeypatch.setattr(report, "build", lambda at, **_: (Path(at) / "report.html", summary))
     watch(monkeypatch, KeyboardInterrupt())
     for name in ("video", "style"):
         (tmp_path / name).touch()
