@@ -19,7 +19,7 @@ _COMMANDS = {
     "edge-agent": "processes",
     "ptp-agent": "ptp_agent",
     "experiment": "experiment",
-    "replay": "experiment",
+    "replay": "replay",
     "sweep": "sweep",
     "calibrate": "calibrate",
     "openrtist": "openrtist",
