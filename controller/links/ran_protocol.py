@@ -409,6 +409,7 @@ class RanProtocol:
         cell.last_message = now
         self._schedule(cell)
         self._stranger(peer, now)
+        self.counters.inc("ran_welcomes_total", cell_id)
         self._reply(
             peer,
             welcome=ran_pb2.Welcome(
@@ -565,6 +566,7 @@ class RanProtocol:
         if sequence == cell.applied and not (message.lapsed and cell.in_force_known):
             self.counters.inc("ran_repeated_applied_total", cell_id)
             return
+        self.counters.inc("ran_applied_total", cell_id)
         if message.lapsed:
             cell.in_force_known = False
             cell.applied = sequence
@@ -719,33 +721,46 @@ def _id(cell: _Cell | None) -> str:
     return "" if cell is None else cell.facts.cell_id
 
 
-COUNTERS: dict[str, str] = {
+TAKEN: dict[str, str] = {
     "ran_reports_total": "MacReports taken",
-    "ran_unknown_slice_total": "MacReports that name a slice that is not configured",
-    "ran_bad_report_total": "MacReports that could not be opened: impossible values",
-    "ran_reports_lost_total": "MacReports missing from the sequence",
-    "ran_sequence_backwards_total": "MacReports dropped: sequence repeated or going backwards",
-    "ran_sequence_jump_total": "MacReports dropped: sequence too far ahead",
-    "ran_time_backwards_total": "MacReports dropped: time going backwards",
-    "ran_no_session_total": "Messages without a live session",
-    "ran_malformed_total": "Messages that cannot be parsed, are too large or have no known body",
+    "ran_applied_total": "Acknowledgements taken",
+    "ran_welcomes_total": "Hellos answered with a Welcome",
+}
+HELLOS_REFUSED: dict[str, str] = {
     "ran_bad_hello_total": "Hellos refused: impossible cell",
     "ran_version_mismatch_total": "Hellos refused: other protocol version",
     "ran_unknown_cell_total": "Hellos refused: cell not configured",
+    "ran_challenges_total": "Hellos of a cell that has a live session over another connection: no answer yet",
+    "ran_cell_in_use_total": "Hellos refused: the cell has a session, and its gNB is heard",
+    "ran_early_hellos_total": "Hellos without an answer: the cell had too many sessions of late",
+}
+"""The label ``cell``, where it is not empty, is the cell that the Hello names, whoever sent it."""
+REFUSED: dict[str, str] = {
+    **HELLOS_REFUSED,
+    "ran_malformed_total": "Messages that cannot be parsed, are too large or have no known body",
+    "ran_no_session_total": "Messages without a live session",
     "ran_wrong_key_total": "Messages refused: the connection's key belongs to another cell",
+    "ran_sequence_backwards_total": "MacReports dropped: sequence repeated or going backwards",
+    "ran_sequence_jump_total": "MacReports dropped: sequence too far ahead",
+    "ran_time_backwards_total": "MacReports dropped: time going backwards",
+    "ran_bad_applied_total": "Acknowledgements with impossible values",
+    "ran_repeated_applied_total": "Acknowledgements that say what was acknowledged before",
+    "ran_stale_applied_total": "Acknowledgements of superseded quotas after a later one",
+}
+"""Every message that :meth:`RanProtocol.receive` gets counts once, among these or :data:`TAKEN`."""
+COUNTERS: dict[str, str] = {
+    **TAKEN,
+    **REFUSED,
+    "ran_unknown_slice_total": "MacReports that name a slice that is not configured",
+    "ran_bad_report_total": "MacReports that could not be opened: impossible values",
+    "ran_reports_lost_total": "MacReports missing from the sequence",
     "ran_key_refused_total": "Connections refused: CURVE key not known",
     "ran_handshake_failed_total": "Connections that ended in their handshake: not ZMTP, or not with our key",
     "ran_front_restarts_total": "Restarts of the process to which gNBs connect",
     "ran_sessions_total": "Sessions opened",
     "ran_takeovers_total": "Sessions taken over by another connection",
-    "ran_challenges_total": "Hellos of a cell that has a live session over another connection",
-    "ran_cell_in_use_total": "Hellos refused: the cell has a session, and its gNB is heard",
-    "ran_early_hellos_total": "Hellos without an answer: the cell had too many sessions of late",
     "ran_reconnects_total": "Sessions that went on over another connection",
     "ran_cells_lost_total": "Cells lost by silence",
-    "ran_bad_applied_total": "Acknowledgements with impossible values",
-    "ran_repeated_applied_total": "Acknowledgements that say what was acknowledged before",
-    "ran_stale_applied_total": "Acknowledgements of superseded quotas after a later one",
     "ran_quota_not_honoured_total": "Quotas acknowledged but not kept, by slice and direction",
     "ran_leases_lapsed_total": "Leases that lapsed at the gNB",
     "ran_resends_total": "Quotas and releases sent again",

@@ -16,6 +16,7 @@ from pathlib import Path
 import grpc
 import zmq
 
+from controller.links import ran_protocol
 from controller.links.counters import guard_counters
 from tests.chaos.inputs import BANNERS, hostile
 from tests.chaos.report import Outcome
@@ -23,14 +24,6 @@ from tests.chaos.world import ATTACKER, CELL, PRB, SERVERS, World
 from wire import PROTOCOL_VERSION, edge_pb2, operator_pb2, qos_pb2, ran_pb2
 from wire.security import curve_client, grpc_channel
 
-RAN_REFUSED = frozenset(
-    f"ran_{name}_total"
-    for name in (
-        *("malformed", "no_session", "bad_hello", "version_mismatch", "unknown_cell", "wrong_key"),
-        *("sequence_backwards", "sequence_jump", "time_backwards", "bad_applied", "stale_applied"),
-        *("repeated_applied", "cell_in_use", "early_hellos"),
-    )
-)
 QOS_REFUSED = frozenset(
     {"qos_refused_total", "qos_stream_refused_total", "qos_version_mismatch_total", *guard_counters("qos")}
 )
@@ -75,7 +68,7 @@ class Gnb:
         if keys or world.keys:
             curve_client(keys or world.keys, CELL if keys else ATTACKER).apply(self.socket)
         self.socket.connect(f"tcp://127.0.0.1:{world.ports['ran']}")
-        self.session = self.welcomes = 0
+        self.session = 0
 
     def fence(self, mark: int) -> int:
         """Waits until all that was sent is dealt with: a Hello of version ``mark`` is refused after it.
@@ -88,7 +81,6 @@ class Gnb:
             while self.socket.poll(2000):
                 answer = ran_pb2.ControllerMessage.FromString(self.socket.recv())
                 if answer.HasField("welcome"):
-                    self.welcomes += 1
                     self.session = answer.welcome.session
                 if answer.HasField("reject") and answer.reject.agent_version == mark:
                     return tries
@@ -98,7 +90,7 @@ class Gnb:
 def ran_messages(world: World, rng: random.Random, seconds: float) -> Outcome:
     """Everything that one connection may send, of a cell whose key it has; all of it is accounted for."""
     before = world.counters()
-    out = Outcome(counters=RAN_REFUSED)
+    out = Outcome(counters=frozenset(ran_protocol.REFUSED))
     with zmq.Context() as context:
         gnb = Gnb(world, context, rng.randbytes(5))
         gnb.socket.send(hello(ATTACKER))
@@ -114,15 +106,12 @@ def ran_messages(world: World, rng: random.Random, seconds: float) -> Outcome:
                 gnb.socket.send_multipart(parts)
         out.sent += tries
         gnb.socket.close()
-        reports = _grown(world, before, "ran_reports_total", ATTACKER)
-        out.taken = gnb.welcomes + round(reports)
+        after = world.counters()
+        taken = ((name, ATTACKER) for name in ran_protocol.TAKEN)
+        out.taken = round(sum(after.get(key, 0.0) - before.get(key, 0.0) for key in taken))
     if not tries:
         out.broken.append("no answer within 20 s to a Hello of another version")
     return out
-
-
-def _grown(world: World, before: dict[tuple[str, str], float], name: str, cell: str) -> float:
-    return world.counters().get((name, cell), 0.0) - before.get((name, cell), 0.0)
 
 
 def ran_breaks(world: World, rng: random.Random, seconds: float) -> Outcome:

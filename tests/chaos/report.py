@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from controller.links.ran_front import MEMORY_BYTES
+from controller.links.ran_protocol import HELLOS_REFUSED
 from tests.chaos.world import FRONT, LEASE_S, Snapshot
 
 MAX_LOG_BYTES = 10.0
@@ -27,9 +28,9 @@ class Outcome:
 
     Args:
         sent: messages, calls, connections or faults.
-        taken: messages that were not refused, by their answers; None: not countable.
-        counters: names of the controller's counters of refused messages, without those of ``untouched``
-            cells; empty: not countable.
+        taken: messages that were not refused, by their answers or counters; None: not countable.
+        counters: names of the controller's counters of refused messages; of the ``untouched`` cell only
+            those of Hellos count, which any peer may send in its name. Empty: not countable.
         edge_counters: the same of the edge agent, by prefix.
         all_refused: nothing of it can be taken, and it is not counted.
         to_full: for each fault that took the controller away, seconds until everything was at full
@@ -134,7 +135,9 @@ def _refused(outcome: Outcome, at: Snapshot, untouched: str) -> float:
         n for name, n in at.edge.items() if outcome.edge_counters and name.startswith(outcome.edge_counters)
     )
     return edge + sum(
-        n for (name, cell), n in at.counters.items() if name in outcome.counters and cell != untouched
+        n
+        for (name, cell), n in at.counters.items()
+        if name in outcome.counters and (cell != untouched or name in HELLOS_REFUSED)
     )
 
 

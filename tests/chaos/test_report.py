@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from controller.links import ran_protocol
 from tests.chaos.inputs import hostile
 from tests.chaos.report import Outcome, Row, Snapshot, judge, table
 from tests.chaos.world import CELL, Slots
@@ -58,6 +59,13 @@ def test_what_does_not_hold_is_named(row: Callable[[], Row], promise: str) -> No
     (broken,) = row().broken
     assert promise in broken
     assert f"BROKEN attack: {broken}" in table([row()], {})
+
+
+def test_a_hello_in_the_name_of_the_untouched_cell_is_the_attackers() -> None:
+    counters = AFTER.counters | {("ran_challenges_total", CELL): 1}
+    refused = frozenset(ran_protocol.REFUSED)
+    row = judged(replace(SENT, sent=5002, counters=refused), replace(AFTER, counters=counters))
+    assert (row.broken, row.accounted, row.refused) == ([], True, 5001)
 
 
 def test_a_process_that_was_restarted_has_counters_that_tell_nothing() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from typing import Any, TypeVar
 
 import pytest
@@ -19,6 +20,7 @@ from controller.links.ran_protocol import (
     RanProtocol,
     RawReport,
 )
+from tests.chaos.inputs import hostile
 from tests.links.test_codec import T0, hello, report
 from wire import MAX_RAN_MESSAGE_BYTES, PROTOCOL_VERSION, ran_pb2
 
@@ -102,6 +104,50 @@ class Bench:
 @pytest.fixture
 def bench() -> Bench:
     return Bench()
+
+
+def test_every_message_counts_once_as_taken_or_as_refused() -> None:
+    bench = Bench(expected_cells={"cell-1", "cell-2"})
+    rng = random.Random(1)
+    outcomes = {**ran_protocol.TAKEN, **ran_protocol.REFUSED}
+    unseen = set(outcomes)
+    sessions, asked = {b"a": 0, b"b": 0, b"c": 0}, 0
+
+    def hello_() -> ran_pb2.GnbMessage:
+        cell_id = rng.choice(("cell-1", "cell-1", "cell-2", "cell-x", ""))
+        version = PROTOCOL_VERSION if rng.random() < 0.8 else 9
+        return ran_pb2.GnbMessage(hello=hello(cell_id, version))
+
+    def report_() -> ran_pb2.GnbMessage:
+        number = next(bench.report_sequence)
+        body = ran_pb2.MacReport(session=sessions[peer], time_ns=T0 + rng.randint(0, number))
+        body.sequence = rng.choice((1, number, 1 << 40))
+        return ran_pb2.GnbMessage(mac_report=body)
+
+    def applied_() -> ran_pb2.GnbMessage:
+        sequence = max(0, asked + rng.randint(-1, 1))
+        body = ran_pb2.Applied(session=sessions[peer], sequence=sequence, lapsed=rng.random() < 0.3)
+        return ran_pb2.GnbMessage(applied=body)
+
+    for _ in range(3000):
+        bench.now += 0.3 if rng.random() < 0.1 else 0.0
+        bench.protocol.tick(bench.now)
+        peer, owner = rng.choice(((b"a", None), (b"b", "cell-1"), (b"c", "cell-2")))
+        if rng.random() < 0.1:
+            for cell_id in bench.protocol.cells:
+                asked = bench.protocol.set_quota(cell_id, {}, {}, 1.0, bench.now)
+        data = rng.choice((hello_, report_, applied_))().SerializeToString()
+        if rng.random() < 0.3:
+            data = hostile(rng, [data], 40_000)
+        before = bench.protocol.counters.snapshot()
+        bench.raw(data, peer, owner)
+        for reply in bench.replies():
+            sessions[peer] = reply.welcome.session or sessions[peer]
+        after = bench.protocol.counters.snapshot()
+        counted = [k for k in after for _ in range(after[k] - before.get(k, 0)) if k[0] in outcomes]
+        assert len(counted) == 1, (data, counted)
+        unseen.discard(counted[0][0])
+    assert not unseen
 
 
 # -- hello
