@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import isfinite, log2
+from math import floor, isfinite, log2
 from typing import Any, ClassVar
 
 import numpy as np
@@ -100,11 +100,9 @@ class Headroom(Policy):
             raise ValueError(f"policy {self.name}: option qos_target {qos_target!r} is outside 0.5..1")
         self._target = float(qos_target)
         self._a = np.array(self.actions, np.float64)
-        self._row: NDArray[np.int64]
-        self._delay: NDArray[np.float64]
-        self._slots: NDArray[np.float64]
-        self._at: NDArray[np.float64]
-        self._remember([])
+        self._n = 0
+        self._row = np.zeros(MEMORY, np.int64)
+        self._delay, self._slots, self._at = np.zeros(MEMORY), np.zeros(MEMORY), np.zeros(MEMORY)
         self._clock = 0.0
         self._rises: list[float] = []
         self._planned: float | None = None
@@ -132,33 +130,41 @@ class Headroom(Policy):
     def _cheapest(self, demand: float, rise: float, limit_ms: float) -> int:
         """The smallest action that is expected to do when the demand rises."""
         rows = _rows(self._a / (demand * rise))
-        grid = np.union1d(rows, self._row)
-        weight = self._slots * 0.5 ** ((self._clock - self._at) / HALF_LIFE)
-        own = self._row == grid[:, None]
-        slots, late = own @ weight, own @ (weight * (self._delay > limit_ms))
-        # From an octave above; for an action from as far as the next one. Samples are of the demand that
-        # came, the actions' rows of the one prepared for.
-        octave = REACH + round(ROWS_PER_OCTAVE * log2(rise))
-        reach = grid + octave
-        reach[np.searchsorted(grid, rows[:-1])] = np.maximum(rows[:-1] + octave, rows[1:])
-        above = (self._row > grid[:, None]) & (self._row <= reach[:, None])
-        borrowed = above @ weight
-        inverse = _INVERSE[self._row]
-        slope = _slope(self._row, self._delay, weight, limit_ms)
-        moved = (self._delay - slope * inverse) > (limit_ms - slope * _INVERSE[grid])[:, None]
+        row, delay = self._row[: self._n], self._delay[: self._n]
+        weight = self._slots[: self._n] * 0.5 ** ((self._clock - self._at[: self._n]) / HALF_LIFE)
+        own = np.bincount(row, weight, ROWS)
+        late = np.bincount(row, weight * (delay > limit_ms), ROWS)
+        # Where the row above is known, what it gave is taken as it is: a fifth less, whatever the line says.
+        known = np.append(own[1:] >= ENOUGH, False)
+        borrowed = np.where(known, np.append(own[1:], 0.0), 0.0)
+        borrowed_late = np.where(known, np.append(late[1:], 0.0), 0.0)
+        if self._n:
+            # Else from an octave above, and for an action from as far as the next one. Samples are of the
+            # demand that came, the actions' rows of the one prepared for.
+            octave = REACH + round(ROWS_PER_OCTAVE * log2(rise))
+            reach = np.maximum(rows + octave, np.append(rows[1:], rows[-1]))
+            other = np.flatnonzero(~known[rows] & np.append(rows[1:] != rows[:-1], True))
+            at = rows[other, None]
+            inverse = _INVERSE[row]
+            slope = _slope(inverse, delay, weight, limit_ms)
+            above = (row > at) & (row <= reach[other, None])
+            moved = above & (delay > limit_ms - slope * (_INVERSE[at] - inverse))
+            borrowed[rows[other]], borrowed_late[rows[other]] = above @ weight, moved @ weight
         scale = np.minimum(1.0, BORROWED / np.maximum(borrowed, 1e-9))
-        evidence = slots + scale * borrowed
-        late = late + scale * ((above & moved) @ weight) + PRIOR * PRIOR_SLOTS
-        share = -np.array(isotonic((-late / (evidence + PRIOR_SLOTS)).tolist(), (evidence + 0.01).tolist()))
-        at = np.searchsorted(grid, rows)
-        full = float(share[at[-1]])
+        evidence = own + scale * borrowed
+        share = (late + scale * borrowed_late + PRIOR * PRIOR_SLOTS) / (evidence + PRIOR_SLOTS)
+        seen = own > 0
+        seen[rows] = True
+        share[seen] = isotonic((-share[seen]).tolist(), (evidence[seen] + 0.01).tolist())
+        share = -share[rows]
+        full = float(share[-1])
         bound = full + 2 * (1 - self._target) if full < HOPELESS else -1.0
-        good = np.flatnonzero((evidence[at] >= ENOUGH) & (share[at] <= bound))
+        good = np.flatnonzero((evidence[rows] >= ENOUGH) & (share <= bound))
         chosen = int(good[0]) if len(good) else len(rows) - 1
-        self._expected = float(share[at[chosen]])
+        self._expected = float(share[chosen])
         if not len(good):
             return self._say(-1, "not known to be enough with less")
-        return self._say(chosen, "known" if slots[at[chosen]] >= ENOUGH else "by what more headroom gave")
+        return self._say(chosen, "known" if own[rows[chosen]] >= ENOUGH else "by what more headroom gave")
 
     def _say(self, position: int, why: str) -> int:
         self._explanation = Explanation(None, why)
@@ -178,23 +184,31 @@ class Headroom(Policy):
             delay = budget * (0.5 if feedback.met else 2.0)
         slots = round(min(slots, 1.0), 3)
         self._clock = round(self._clock + slots, 3)
-        row = int(_rows(np.array([action / demand]))[0])
-        self._remember([*self._samples()[1 - MEMORY :], (row, round(min(delay, 1e6), 2), slots, self._clock)])
+        if self._n == MEMORY:
+            for column in self._columns():
+                column[:-1] = column[1:]
+            self._n -= 1
+        values = (_row(action / demand), round(min(delay, 1e6), 2), slots, self._clock)
+        for column, value in zip(self._columns(), values, strict=True):
+            column[self._n] = value
+        self._n += 1
         if self._expected is not None:
             self._alarm = max(0.0, self._alarm + slots * ((delay > MARGIN * budget) - self._expected - DRIFT))
             if self._alarm > ALARM:
                 self._alarm = 0.0
                 self._remember(self._samples()[-KEPT:])
 
+    def _columns(self) -> tuple[NDArray[Any], ...]:
+        return self._row, self._delay, self._slots, self._at
+
     def _samples(self) -> list[tuple[int, float, float, float]]:
         """Row, delay (ms), length and time (control slots) of each sample, the oldest first."""
-        columns = (self._row, self._delay, self._slots, self._at)
-        return list(zip(*(c.tolist() for c in columns), strict=True))
+        return list(zip(*(column[: self._n].tolist() for column in self._columns()), strict=True))
 
     def _remember(self, samples: Sequence[tuple[int, float, float, float]]) -> None:
-        row, *others = zip(*samples, strict=True) if samples else ((), (), (), ())
-        self._row = np.array(row, np.int64)
-        self._delay, self._slots, self._at = (np.array(column, np.float64) for column in others)
+        self._n = len(samples)
+        for column, values in zip(self._columns(), zip(*samples, strict=True), strict=False):
+            column[: self._n] = values
 
     def explain(self) -> Explanation:
         return self._explanation
@@ -248,25 +262,30 @@ _INVERSE = 2.0 ** (-(np.arange(ROWS) + LOWEST + 0.5) / ROWS_PER_OCTAVE)
 
 def _rows(headroom: NDArray[np.float64]) -> NDArray[np.int64]:
     """The row of each headroom."""
-    return np.clip(np.floor(ROWS_PER_OCTAVE * np.log2(headroom)) - LOWEST, 0, ROWS - 1).astype(np.int64)
+    rows = np.floor(ROWS_PER_OCTAVE * np.log2(headroom)).astype(np.int64) - LOWEST
+    return np.minimum(np.maximum(rows, 0), ROWS - 1)
+
+
+def _row(headroom: float) -> int:
+    return min(max(floor(ROWS_PER_OCTAVE * log2(headroom)) - LOWEST, 0), ROWS - 1)
 
 
 def _slope(
-    row: NDArray[np.int64], delay: NDArray[np.float64], weight: NDArray[np.float64], limit_ms: float
+    inverse: NDArray[np.float64], delay: NDArray[np.float64], weight: NDArray[np.float64], limit_ms: float
 ) -> float:
     """ms of delay for 1 / headroom: that of the line through the samples in time, with :data:`SAFETY`.
 
     At most what it would be if all of the least delay were transmission, which is what one row alone allows.
     """
-    fine = delay <= limit_ms
-    if not fine.any():
-        return 0.0
-    x, y, w = _INVERSE[row[fine]], delay[fine], weight[fine]
-    least = int(y.argmin())
-    most = float(y[least] / x[least])
-    if x.max() < 1.8 * x.min():
-        return most
+    w = weight * (delay <= limit_ms)
     total = w.sum()
-    dx = x - (w @ x) / total
-    slope = float((w * dx) @ y / ((w * dx) @ dx))
+    if total <= 0:
+        return 0.0
+    inside = w > 0
+    least = int(np.where(inside, delay, np.inf).argmin())
+    most = float(delay[least] / inverse[least])
+    if inverse.max(initial=0.0, where=inside) < 1.8 * inverse.min(initial=np.inf, where=inside):
+        return most
+    dx = inverse - (w @ inverse) / total
+    slope = float((w * dx) @ delay / ((w * dx) @ dx))
     return min(most, max(SAFETY * slope, 0.05 * most))
