@@ -264,9 +264,9 @@ class ControlledCell:
             except ValueError as error:
                 self.journal.event(self.cell_id, Event.LEARNING_RESTARTED, str(error))
         elif self._prior is not None:
-            anew = loop.take_over(self._prior)
-            why = "; ".join(f"slice {name} begins from nothing: {text}" for name, text in anew.items())
-            self.journal.event(self.cell_id, Event.LEARNING_TAKEN_OVER, why or "by every slice")
+            refused = loop.take_over(self._prior).items()
+            text = "; ".join(f"slice {name} begins from nothing: {why}" for name, why in refused)
+            self.journal.event(self.cell_id, Event.LEARNING_TAKEN_OVER, text or "by every slice")
         match self.state:
             case Away(carrier):
                 self.state = Away(carrier, loop)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from controller import policies
 from controller.cli import cli
-from controller.config import find, load
+from controller.config import Config, find, load
 from controller.loop import ControlLoop
 from controller.policies import Context, Feedback, Policy
 from controller.scenario import SCS_KHZ
@@ -20,8 +22,8 @@ from controller.store.run import RunStore
 from wire.definitions.nr import TDD_PATTERNS
 
 
-def scenario(n: int, policy: str = "headroom", **more: object) -> object:
-    return load(find(f"mucb1-{n}"), {"emulation.schedule": "always", **more}).with_policy(policy)
+def scenario(n: int, policy: str = "headroom") -> Config:
+    return load(find(f"mucb1-{n}"), {"emulation.schedule": "always"}).with_policy(policy)
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +36,14 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def used(config: object, seed: int, state: object = None) -> float:
+def loop_of(config: Config) -> ControlLoop:
+    return ControlLoop(config.loop_spec("cell-1", 106, SCS_KHZ, TDD_PATTERNS["DSUUU"]))
+
+
+def used(config: Config, seed: int, state: Mapping[str, Any] | None = None) -> float:
     """Mean UL PRB of the first minute."""
-    return run(config, seed, duration_s=60.0, prior=state).summary["avg_ul_prb"]
+    prb: float = run(config, seed, duration_s=60.0, prior=state).summary["avg_ul_prb"]
+    return prb
 
 
 def test_what_one_run_learned_begins_another_with_other_actions(learned: Path) -> None:
@@ -46,14 +53,12 @@ def test_what_one_run_learned_begins_another_with_other_actions(learned: Path) -
 
 
 def test_a_policy_of_bits_says_that_it_cannot(learned: Path) -> None:
-    config = scenario(1, "mucb1")
-    loop = ControlLoop(config.loop_spec("cell-1", 106, SCS_KHZ, TDD_PATTERNS["DSUUU"]))
+    loop = loop_of(scenario(1, "mucb1"))
     assert "cannot take over" in loop.take_over(prior.load(str(learned)))["ar"]
 
 
 def test_another_version_and_no_state_are_refused(learned: Path) -> None:
-    config = scenario(1)
-    loop = ControlLoop(config.loop_spec("cell-1", 106, SCS_KHZ, TDD_PATTERNS["DSUUU"]))
+    loop = loop_of(scenario(1))
     state = dict(prior.load(str(learned)))
     with pytest.raises(ValueError, match="version 99"):
         loop.take_over({**state, "version": 99})
