@@ -112,6 +112,7 @@ class ControlledCell:
         face: Face,
         *,
         learned: Mapping[str, Any] | None = None,
+        prior: Mapping[str, Any] | None = None,
         models: Models = no_models,
     ) -> None:
         self.cell_id = cell_id
@@ -144,6 +145,7 @@ class ControlledCell:
         self._reasons: dict[str, Reason] = {}
         self._used: dict[str, list[int | None]] = {}
         self._learned: Mapping[str, Any] | None = learned
+        self._prior = prior
         self._models = models
         self._rescued: dict[str, frozenset[str]] = {}
         self._resume: Mapping[str, Any] | None = None
@@ -261,6 +263,10 @@ class ControlledCell:
                     self.journal.event(self.cell_id, Event.LEARNING_RESTARTED, text)
             except ValueError as error:
                 self.journal.event(self.cell_id, Event.LEARNING_RESTARTED, str(error))
+        elif self._prior is not None:
+            refused = loop.take_over(self._prior).items()
+            text = "; ".join(f"slice {name} begins from nothing: {why}" for name, why in refused)
+            self.journal.event(self.cell_id, Event.LEARNING_TAKEN_OVER, text or "by every slice")
         match self.state:
             case Away(carrier):
                 self.state = Away(carrier, loop)

@@ -150,6 +150,7 @@ class Daemon:
         overrides: Mapping[str, Any] | None = None,
         run_dir: Path | None = None,
         learned: Mapping[str, Any] | None = None,
+        prior: Mapping[str, Any] | None = None,
         beat: Callable[[], None] | None = None,
         step_on_report: bool = False,
     ) -> None:
@@ -188,7 +189,7 @@ class Daemon:
         self._ingest = self._new_ingest()
         self._models = ModelStore(run_dir / "models" if run_dir else None)
         self._fits = FitPool(self._models)
-        self._cells = {c.id: self._new_cell(c, tls, learned.get(c.id)) for c in config.cells}
+        self._cells = {c.id: self._new_cell(c, tls, learned.get(c.id), prior) for c in config.cells}
         self.commands = Commands(
             config,
             {name: live.cell for name, live in self._cells.items()},
@@ -231,7 +232,13 @@ class Daemon:
             counters=self.counters,
         )
 
-    def _new_cell(self, cell: CellModel, tls: Tls | None, learned: Mapping[str, Any] | None) -> _Live:
+    def _new_cell(
+        self,
+        cell: CellModel,
+        tls: Tls | None,
+        learned: Mapping[str, Any] | None,
+        prior: Mapping[str, Any] | None,
+    ) -> _Live:
         edge = None
         if self.config.links.edge.address:
             edge = EdgeLink(
@@ -253,7 +260,7 @@ class Daemon:
             lease_s=max(self.config.lease_s, 2.0 * self.config.control.control_slot_s),
         )
         controlled = ControlledCell(
-            cell.id, self.config, self.journal, face, learned=learned, models=self._models.get
+            cell.id, self.config, self.journal, face, learned=learned, prior=prior, models=self._models.get
         )
         live = _Live(controlled, edge)
         self.metrics.watch_cell(

@@ -31,6 +31,7 @@ class Event(StrEnum):
     NOT_CONTROLLED = "not_controlled"
     LEARNING_RESUMED = "learning_resumed"
     LEARNING_RESTARTED = "learning_restarted"
+    LEARNING_TAKEN_OVER = "learning_taken_over"
     STEP_FAILED = "step_failed"
     ALLOCATOR_FAILED = "allocator_failed"
     RESCUED = "rescued"
@@ -62,6 +63,7 @@ _EXPECTED = _COMMANDS | {
     Event.CLOCK_FAULT_ENDED,
     Event.HOST_LEFT,
     Event.LEARNING_RESUMED,
+    Event.LEARNING_TAKEN_OVER,
     Event.RESCUE_ENDED,
 }
 """What happens in good order: logged as information, all else as a warning."""

@@ -491,6 +491,33 @@ class ControlLoop:
         self._last, self._held = None, held
         return tuple(sorted(new))
 
+    def take_over(self, state: Mapping[str, Any]) -> dict[str, str]:
+        """Begin with what another loop has learned (its :meth:`to_state`), of another run or cell.
+
+        A slice takes over from the one of its name, else from the only one of its service. Returns, for the
+        slices that begin from nothing, why; ValueError for what is no state of this version.
+        """
+        try:
+            if state["version"] != STATE_VERSION:
+                raise ValueError(
+                    f"loop state has version {state['version']}, this controller reads {STATE_VERSION}"
+                )
+            known = dict(state["slices"])
+            anew = {}
+            for name, s in self._slices.items():
+                same = [n for n, saved in known.items() if saved["service"] == s.service.name]
+                source = name if name in same else same[0] if len(same) == 1 else None
+                if source is None:
+                    anew[name] = f"no slice of its name, or only one of service {s.service.name}"
+                    continue
+                try:
+                    s.allocator.take_over(known[source]["allocator"])
+                except ValueError as error:
+                    anew[name] = str(error)
+            return anew
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"loop state is damaged: {error!r}") from error
+
     def _load_slice(self, s: _Slice, saved: Mapping[str, Any]) -> bool:
         """Options and learning of one slice; False where it has to learn anew. Raises what does not fit."""
         options = s.options.model_validate(_kept(s, saved))

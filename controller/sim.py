@@ -63,6 +63,7 @@ def run(
     plan: Sequence[Allocation] | None = None,
     store: Store | None = None,
     models: ModelStore | None = None,
+    prior: Mapping[str, Any] | None = None,
 ) -> Result:
     """Run a scenario on the virtual clock.
 
@@ -72,7 +73,8 @@ def run(
     as no state is needed.
 
     Fits are computed at the end of the control slot that asked for them, and seen at the next one's;
-    ``models`` keeps their results (None: in memory).
+    ``models`` keeps their results (None: in memory). ``prior`` is the state of a control loop that every
+    cell's begins with (:meth:`ControlLoop.take_over`).
 
     The cells share one edge: its clock is the highest that any of them wishes. Each has a GPU queue to
     itself.
@@ -97,7 +99,7 @@ def run(
     first = next(iter(beds.values()))
     journal = Journal(store=store, decided=summary.add, time_ns=first.time_ns)
     edge = VirtualEdge(max(c.max_mhz for c in config.cells))
-    cells = [VirtualCell(bed, config, journal, edge, models, plan) for bed in beds.values()]
+    cells = [VirtualCell(bed, config, journal, edge, models, plan, prior) for bed in beds.values()]
     started = time.perf_counter()
     end = int(n_slots * slot_s * 1e9 / SLOT_NS)
     until = 0
@@ -150,6 +152,7 @@ class VirtualCell:
         edge: VirtualEdge,
         models: ModelStore,
         plan: Sequence[Allocation] | None = None,
+        prior: Mapping[str, Any] | None = None,
     ) -> None:
         spec = bed.spec
         self._bed, self._plan, self._edge = bed, plan, edge
@@ -162,7 +165,7 @@ class VirtualCell:
         self._tables: dict[str, Mapping[str, int]] = {}
         cell_id = spec.cell.cell_id
         if plan is None:
-            self._cell = ControlledCell(cell_id, config, journal, self, models=models.get)
+            self._cell = ControlledCell(cell_id, config, journal, self, prior=prior, models=models.get)
         else:
             self._cell = _PlannedCell(cell_id, config, journal, self, plan)
         self._step = (

@@ -298,6 +298,11 @@ class Allocator(ABC):
     def to_state(self) -> dict[str, Any]:
         """Plain JSON, below 64 KiB for 64 users: it is written every control slot. Weights go by digest."""
 
+    def take_over(self, state: Mapping[str, Any]) -> None:
+        """Begin with what another slice of this service has learned (its :meth:`to_state`), in another cell,
+        with other options. ValueError, and nothing changed, where that teaches this one nothing."""
+        raise ValueError("what another slice has learned cannot be taken over")
+
     @abstractmethod
     def load_state(self, state: Mapping[str, Any], models: Callable[[str], bytes]) -> None:
         """Take over a state of :meth:`to_state`; ``models`` gives the bytes behind a digest.

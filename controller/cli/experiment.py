@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from controller.cli import emit, json_option
-from controller.cli.options import SECONDS
+from controller.cli.options import SECONDS, warm_start_option
 
 
 class _ByDefaultAScenario(click.Group):
@@ -49,6 +49,7 @@ _trace_option = click.option(
 @_trace_option
 @click.option("--duration", type=SECONDS, help="Run only so many emulated seconds.")
 @click.option("--run", "run_dir", type=click.Path(path_type=Path), help="Write a run folder.")
+@warm_start_option
 @click.option(
     "--oracle",
     is_flag=True,
@@ -63,6 +64,7 @@ def one_scenario(
     channel_trace: str | None,
     duration: float | None,
     run_dir: Path | None,
+    warm_start: str | None,
     oracle: bool,
     as_json: bool,
 ) -> None:
@@ -72,6 +74,7 @@ def one_scenario(
     from controller.cli.processes import load_config
     from controller.experiments import runs
     from controller.experiments.mucb1 import oracle as oracle_module
+    from controller.store import prior as prior_module
     from controller.store.models import ModelStore
     from controller.store.summary import ClosedSlot, Summary
 
@@ -92,9 +95,16 @@ def one_scenario(
             closed.append(slot)
 
     models = ModelStore(run_dir / "models" if run_dir else None)
+    prior = prior_module.load(warm_start) if warm_start else None
     with _recorded(run_dir, config, seed) as store:
         result = sim.run(
-            config, seed, on_slot=seen if oracle else None, duration_s=duration, store=store, models=models
+            config,
+            seed,
+            on_slot=seen if oracle else None,
+            duration_s=duration,
+            store=store,
+            models=models,
+            prior=prior,
         )
     about = {
         "scenario": scenario,

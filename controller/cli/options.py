@@ -1,4 +1,4 @@
-"""The kinds of numbers that options take."""
+"""The kinds of numbers that options take, and options of several commands."""
 
 from __future__ import annotations
 
@@ -22,3 +22,9 @@ AMOUNT = Quantity(0, 1e12)
 """Any amount that is not negative."""
 SECONDS = Quantity(0, 1e9, min_open=True)
 """A time: up to thirty years, as timers overflow not far beyond."""
+
+warm_start_option = click.option(
+    "--warm-start",
+    metavar="RUN|CHECKPOINT[:CELL]",
+    help="Begin with what another run or cell has learned; what does not fit begins from nothing.",
+)

@@ -16,7 +16,7 @@ from click.core import ParameterSource
 from agents.gpu.leases import MAX_LEASE_S
 from agents.stopping import on_stop_signal
 from controller.cli import gpu
-from controller.cli.options import SECONDS
+from controller.cli.options import SECONDS, warm_start_option
 from controller.cli.supervisor import tell_alive
 from controller.config import Config
 from wire.limits import raise_open_files
@@ -78,6 +78,7 @@ def load_config(name: str, overrides: dict[str, Any], policy: str | None = None)
 @click.option(
     "--checkpoint", type=click.Path(path_type=Path), help="Begin with what this checkpoint learned."
 )
+@warm_start_option
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Replace a key of the file.")
 @click.option("--no-record", is_flag=True, help="Write no run folder.")
 @_duration_option
@@ -87,6 +88,7 @@ def controller(
     config_file: str,
     run_dir: Path | None,
     checkpoint: Path | None,
+    warm_start: str | None,
     settings: tuple[str, ...],
     no_record: bool,
     duration: float | None,
@@ -97,6 +99,7 @@ def controller(
     from controller import config as config_module
     from controller.daemon import Daemon
     from controller.store import checkpoint as checkpoint_module
+    from controller.store import prior as prior_module
     from controller.store.run import DATABASE_FILE
 
     log_to_stderr(verbose)
@@ -122,6 +125,7 @@ def controller(
         overrides=overrides,
         run_dir=None if no_record else run_dir,
         learned=learned,
+        prior=prior_module.load(warm_start) if warm_start else None,
         beat=beat,
     )
     daemon.run(stop, duration)

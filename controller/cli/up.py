@@ -21,7 +21,7 @@ from rich.text import Text
 
 from controller.cli import children, emit, json_option
 from controller.cli.operate import decision_line
-from controller.cli.options import SECONDS, Quantity
+from controller.cli.options import SECONDS, Quantity, warm_start_option
 from controller.cli.ports import free_ports
 from controller.core.measure import worst_value
 
@@ -58,6 +58,7 @@ _SPARKS = "▁▂▃▄▅▆▇█"
 )
 @click.option("--fps", type=Quantity(1, 120), default=5.0, show_default=True, help="With --frames.")
 @click.option("--size", default="160x80", show_default=True, help="With --frames: of the pictures.")
+@warm_start_option
 @json_option
 def up(
     config_file: str | None,
@@ -71,6 +72,7 @@ def up(
     style: str | None,
     fps: float,
     size: str,
+    warm_start: str | None,
     as_json: bool,
 ) -> None:
     """Start controller, emulated gNB and edge agent, show what they do, and report at the end.
@@ -116,7 +118,10 @@ def up(
     file.write_text(config.to_yaml(), encoding="utf-8")
     commands = {
         "edge-agent": ["edge-agent", "--address", f"127.0.0.1:{ports[1]}"],
-        "controller": ["controller", str(file), "--run", str(run_dir)],
+        "controller": [
+            *("controller", str(file), "--run", str(run_dir)),
+            *(("--warm-start", warm_start) if warm_start else ()),
+        ],
     }
     if frames:
         commands |= _real_applications(config, str(file), seed, ports, str(video), str(style), fps, size)

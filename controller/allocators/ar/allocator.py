@@ -284,6 +284,17 @@ class ArAllocator(Allocator):
             },
         }
 
+    def take_over(self, state: Mapping[str, Any]) -> None:
+        taken: dict[Lever, dict[int | None, Policy]] = {hop: {} for hop in HOPS}
+        try:
+            for hop in HOPS:
+                for hop_state, learned in state["hops"].get(hop.value, []):
+                    policy = taken[hop][hop_state] = self._new(hop)
+                    policy.take_over(learned)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"no state of an ar slice: {error!r}") from None
+        self._policies = taken
+
     def load_state(self, state: Mapping[str, Any], models: Callable[[str], bytes]) -> None:
         restored: dict[Lever, dict[int | None, Policy]] = {hop: {} for hop in HOPS}
         for name, saved in state["hops"].items():
