@@ -94,5 +94,6 @@ def _plane(out: Mapping[str, Any], condition: str, scenario: int) -> Any:
             axis.set_title(out["parts"][part])
             axis.set_xlabel("resources, of full")
         axes[0].set_ylabel("QoS delivery ratio")
-        figures.legend(axes[-1])
+        if axes[-1].get_legend_handles_labels()[0]:
+            figures.legend(axes[-1])
         return figures.svg(figure, f"{condition}-{scenario}", label)

@@ -203,7 +203,7 @@ def _head(title: str, rows: Sequence[Mapping[str, Any]], part: str) -> str:
     searched = rows[0]["parts"][part]["to_clairvoyant"] is not None
     return (
         f"  {title:35}"
-        + "".join(f"{LABELS[f]:>15}" for f in ("qos_windows", *RESOURCES))
+        + "".join(f" {LABELS[f]:>14}" for f in ("qos_windows", *RESOURCES))
         + more
         + (f"{'- clairvoyant':>15}{'x UL':>7}{'x DL':>7}{'x MHz':>7}" if searched else "")
     )
@@ -212,13 +212,13 @@ def _head(title: str, rows: Sequence[Mapping[str, Any]], part: str) -> str:
 def _line(row: Mapping[str, Any], part: str) -> str:
     p = row["parts"][part]
     line = f"    {row['policy']:33}" + "".join(
-        f"{cell(f, p['figures'][f]):>15}" for f in ("qos_windows", *RESOURCES)
+        f" {cell(f, p['figures'][f]):>14}" for f in ("qos_windows", *RESOURCES)
     )
     for name in REFERENCES:
-        line += f"{points(p['to'][name]['qos_windows']) if name in p['to'] else '':>14}"
+        line += f" {points(p['to'][name]['qos_windows']) if name in p['to'] else '':>13}"
     if p["to_clairvoyant"] is not None:
-        line += f"{points(p['to_clairvoyant']['qos_windows']):>15}"
-        line += "".join(f"{ratio(p['to_clairvoyant'][f]):>7}" for f in RESOURCES)
+        line += f" {points(p['to_clairvoyant']['qos_windows']):>14}"
+        line += "".join(f" {ratio(p['to_clairvoyant'][f]):>6}" for f in RESOURCES)
     return line
 
 
