@@ -198,6 +198,19 @@ class VirtualCell:
         assert loop is not None
         return loop
 
+    def _run(self, until_nr_slot: int) -> None:
+        """Let the cell run, and the observer look where its time comes."""
+        while self._observer is not None and (due := self._observer.next_nr_slot) <= until_nr_slot:
+            self._bed.advance(due)
+            self._flows_and_frames()
+            self._observer.look(self._bed.time_ns())
+        self._bed.advance(until_nr_slot)
+
+    def _take(self, item: QosItem, now: float) -> None:
+        if self._observer is not None:
+            self._observer.take(item)
+        self._cell.take(item, now)
+
     def advance(self, until_nr_slot: int) -> None:
         """Let the cell run to an NR slot, and hand on what happens until there."""
         bed = self._bed
@@ -211,19 +224,6 @@ class VirtualCell:
                 self._flows_and_frames()
                 taken = bed.nr_slot
         self._flows_and_frames()
-
-    def _run(self, until_nr_slot: int) -> None:
-        """Let the cell run, and the observer look where its time comes."""
-        while self._observer is not None and (due := self._observer.next_nr_slot) <= until_nr_slot:
-            self._bed.advance(due)
-            self._flows_and_frames()
-            self._observer.look(self._bed.time_ns())
-        self._bed.advance(until_nr_slot)
-
-    def _take(self, item: QosItem, now: float) -> None:
-        if self._observer is not None:
-            self._observer.take(item)
-        self._cell.take(item, now)
 
     def close(self) -> tuple[Observation, Decision]:
         """Close the control slot here and put the next decision's quotas in force."""
