@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +74,14 @@ def _plane(out: Mapping[str, Any], condition: str, scenario: int) -> Any:
     with matplotlib.rc_context(figures.RC):
         figure = Figure(figsize=(11, 3.4), layout="constrained")
         axes = figure.subplots(1, len(DRAWN), sharey=True)
+        means: list[float] = []
         for axis, part in zip(axes, DRAWN, strict=True):
             for row in _rows(out, condition, scenario):
                 of = row["parts"][part]["figures"]
                 x, y = of["resources"], of["qos_windows"]
                 if x["mean"] is None or y["mean"] is None:
                     continue
+                means.append(y["mean"])
                 colour, marker = colours[row["policy"]]
                 axis.errorbar(
                     x["mean"],
@@ -93,7 +95,14 @@ def _plane(out: Mapping[str, Any], condition: str, scenario: int) -> Any:
                 )
             axis.set_title(out["parts"][part])
             axis.set_xlabel("resources, of full")
+            axis.set_xlim(0, 1.05)
         axes[0].set_ylabel("QoS delivery ratio")
+        axes[0].set_ylim(*_range(means))
         if axes[-1].get_legend_handles_labels()[0]:
             figures.legend(axes[-1])
         return figures.svg(figure, f"{condition}-{scenario}", label)
+
+
+def _range(means: Sequence[float]) -> tuple[float, float]:
+    """Of the QoS axis: all means. Intervals of few seeds reach far beyond what a ratio can be."""
+    return (max(0.0, min(means) - 0.08), min(1.02, max(means) + 0.05)) if means else (0.0, 1.02)

@@ -138,14 +138,12 @@ def losses(rows: Sequence[Mapping[str, Any]], judge: str = JUDGE) -> Iterator[di
         static = BELOW_STATIC_MEASURED if row["condition"] == MEASURED else BELOW_STATIC
         for reference, limit in (("mucb1", 0.0), ("static", -static)):
             if judge != reference:
-                claim = f"QoS below {reference}" + (f" by more than {-100 * limit:g} points" if limit else "")
+                claim = f"QoS below {reference}" + (f" by more than {-limit:.0%}" if limit else "")
                 about = {**where, "claim": claim, "figure": "qos_windows", "limit": limit}
                 yield from _below(about, whole["to"].get(reference, {}).get("qos_windows"), reference)
         if whole["to_clairvoyant"] is None:
             continue
-        claim = (
-            f"QoS after five minutes below the clairvoyant by more than {100 * BELOW_CLAIRVOYANT:g} points"
-        )
+        claim = f"QoS after five minutes below the clairvoyant by more than {BELOW_CLAIRVOYANT:.0%}"
         about = {**where, "claim": claim, "figure": "qos_windows", "limit": -BELOW_CLAIRVOYANT}
         yield from _below(about, late["to_clairvoyant"]["qos_windows"], CLAIRVOYANT)
         for name in RESOURCES:

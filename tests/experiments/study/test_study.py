@@ -311,13 +311,13 @@ def test_a_policy_that_keeps_the_qos_at_few_resources_loses_nowhere() -> None:
 
 
 def test_each_loss_is_found_and_said_to_be_sure_or_not() -> None:
-    assert losses(rows([0.935, 0.915])) == [("QoS below static by more than 1 points", -0.015, True)]
-    assert losses(rows([0.955, 0.895])) == [("QoS below static by more than 1 points", -0.015, False)]
+    assert losses(rows([0.935, 0.915])) == [("QoS below static by more than 1%", -0.015, True)]
+    assert losses(rows([0.955, 0.895])) == [("QoS below static by more than 1%", -0.015, False)]
     found = losses(rows([0.89, 0.87], ul=28 * 1.16))
     assert found == [
         ("QoS below mucb1", -0.01, True),
-        ("QoS below static by more than 1 points", -0.06, True),
-        ("QoS after five minutes below the clairvoyant by more than 2 points", -0.05, True),
+        ("QoS below static by more than 1%", -0.06, True),
+        ("QoS after five minutes below the clairvoyant by more than 2%", -0.05, True),
         ("UL PRB above 1.15 times the clairvoyant's", 1.16, True),
     ]
 
@@ -336,8 +336,8 @@ def test_the_page_lists_the_losses() -> None:
 def test_measured_channels_have_a_wider_limit() -> None:
     assert losses(rows([0.925, 0.905], condition="measured"), "measured") == []
     assert losses(rows([0.915, 0.895], condition="measured"), "measured") == [
-        ("QoS below static by more than 3 points", -0.035, True),
-        ("QoS after five minutes below the clairvoyant by more than 2 points", -0.025, True),
+        ("QoS below static by more than 3%", -0.035, True),
+        ("QoS after five minutes below the clairvoyant by more than 2%", -0.025, True),
     ]
 
 
@@ -349,7 +349,7 @@ def test_what_was_not_played_is_not_judged_rather_than_won() -> None:
     told = [(c["condition"], c["claim"]) for c in out["not_judged"]]
     for condition in ("emulated", "floor-1"):
         assert (condition, "QoS below mucb1") in told
-        assert (condition, "QoS below static by more than 1 points") in told
+        assert (condition, "QoS below static by more than 1%") in told
     assert "cannot be told" in page.build(out)
     (nobody,) = result_module.result(plan, own, "headroom")["not_judged"]
     assert nobody["why"] == "no run of headroom"
