@@ -302,6 +302,43 @@ class UserGroup(BaseModel):
         return dict(self.model_extra or {})
 
 
+Factor = Annotated[float, Field(ge=0.1, le=10, allow_inf_nan=False)]
+
+
+class StressModel(_Strict):
+    """What makes the emulated testbed another one than it was calibrated to. By default nothing does.
+
+    The floor, what full resources miss too: ``hiccup_rate_hz`` (the UE is away for 1.5 to 3 s),
+    ``ul_hold_rate_hz`` (its uplink is held for some 7 ms), ``stall_rate_hz`` (the edge stands still for some
+    55 ms), a second and UE or edge; null leaves the calibrated rate.
+
+    A change in the run, from ``at_s`` on (null: half of ``duration_s``): OpenRTiST's frames and results are
+    ``demand`` times as large, while the announced rates stay what they were; the GPU takes ``service_time``
+    times as long at the same clock.
+
+    From the start: flows announce ``announced_rate`` times the rates that they have on average; where the
+    clocks are not ``synchronised``, frames tell the round trip alone; the first UE has packets of 1400 bytes
+    of another application, Poisson with ``cross_ul_bps`` and ``cross_dl_bps``, that nobody announces and that
+    share its queues and quotas.
+    """
+
+    hiccup_rate_hz: Annotated[float, Field(ge=0, le=100)] | None = None
+    ul_hold_rate_hz: Annotated[float, Field(ge=0, le=100)] | None = None
+    stall_rate_hz: Annotated[float, Field(ge=0, le=1)] | None = None
+    at_s: Positive | None = None
+    demand: Annotated[float, Field(ge=0.1, le=4)] = 1.0
+    service_time: Factor = 1.0
+    announced_rate: Factor = 1.0
+    synchronised: bool = True
+    cross_ul_bps: Annotated[float, Field(ge=0, le=1e9)] = 0.0
+    cross_dl_bps: Annotated[float, Field(ge=0, le=1e9)] = 0.0
+
+    @property
+    def changes(self) -> bool:
+        """Whether something is different from ``at_s`` on."""
+        return self.demand != 1 or self.service_time != 1
+
+
 class Emulation(_Strict):
     """The emulated testbed: ``flows`` of OpenRTiST, and ``users`` of other applications.
 
@@ -323,6 +360,7 @@ class Emulation(_Strict):
     on_off: OnOff | None = None
     channel_trace: str | None = None
     users: tuple[UserGroup, ...] = ()
+    stress: StressModel = StressModel()
 
     @field_validator("users", mode="before")
     @classmethod
@@ -344,6 +382,16 @@ class Emulation(_Strict):
         names = [group.application for group in self.users]
         if len(set(names)) != len(names):
             raise ValueError(f"an application has one group of users, not {names}")
+        return self
+
+    @model_validator(mode="after")
+    def _stress_fits(self) -> Emulation:
+        at_s = self.stress.at_s
+        if at_s is not None and at_s >= self.duration_s:
+            raise ValueError(f"stress.at_s {at_s:g} is not within the {self.duration_s:g} s of duration_s")
+        others = [group.application for group in self.users if group.application != "openrtist"]
+        if self.stress.demand != 1 and others:
+            raise ValueError(f"stress.demand is of OpenRTiST's frames alone, not of {', '.join(others)}")
         return self
 
 

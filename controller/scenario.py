@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from agents.emulator import schedule
 from agents.emulator.channel import read_trace
 from agents.emulator.spec import (
+    CBR_DL,
+    CBR_UL,
     ApplicationSpec,
     CellSpec,
+    Change,
     ChannelProcess,
     ChannelTrace,
     EdgeSpec,
     FlowSpec,
     LinkSpec,
+    PathSpec,
     TestbedSpec,
     UeSpec,
     UserSpec,
 )
-from controller.config import CellModel, Config, Emulation, UserGroup
+from controller.config import CellModel, Config, Emulation, StressModel, UserGroup
 from wire.definitions.nr import TDD_PATTERNS
 
 SUFFIXES = (".csv", ".csv.gz")
@@ -32,6 +36,9 @@ SCS_KHZ = 30
 
 OPENRTIST = "openrtist"
 """The application that is a kind of flow of the emulated cell, with sources of its own."""
+
+CROSS_BYTES = 1400
+"""Of a packet of cross traffic, its IP header included."""
 
 CELL_SEEDS = 1_000_003
 """What lies between the seeds of two cells of a scenario."""
@@ -74,12 +81,54 @@ def testbed_spec(config: Config, seed: int, cell_id: str = "") -> TestbedSpec:
         if group.application == OPENRTIST:
             flows += _openrtist(group, ues, e, seed, len(flows))
     applications = [_users(group, ues, e, seed) for group in e.users if group.application != OPENRTIST]
-    return TestbedSpec(
+    spec = TestbedSpec(
         ues=tuple(ues),
         flows=tuple(flows),
         cell=CellSpec(cell_id=cell.id, n_prb=e.prb, tdd=TDD_PATTERNS[e.tdd], k2=e.k2),
         edge=EdgeSpec(max_mhz=cell.max_mhz),
         applications=tuple(applications),
+    )
+    return _stressed(spec, e)
+
+
+def _stressed(spec: TestbedSpec, e: Emulation) -> TestbedSpec:
+    """The testbed under the ``stress`` of its emulation section."""
+    s = e.stress
+    rates = {
+        name: value
+        for name in ("hiccup_rate_hz", "ul_hold_rate_hz")
+        if (value := getattr(s, name)) is not None
+    }
+    edge = spec.edge if s.stall_rate_hz is None else replace(spec.edge, stall_rate_hz=s.stall_rate_hz)
+    at_s = e.duration_s / 2 if s.at_s is None else s.at_s
+    cross = [
+        FlowSpec(
+            f"cross-{direction}",
+            spec.ues[0].ue_id,
+            ((0.0, e.duration_s),),
+            kind=kind,
+            arrivals="poisson",
+            gap_ms=(8e3 * CROSS_BYTES / bps,) * 2,
+            burst_bytes=CROSS_BYTES,
+            announced=False,
+        )
+        for direction, kind, bps in (("ul", CBR_UL, s.cross_ul_bps), ("dl", CBR_DL, s.cross_dl_bps))
+        if bps
+    ]
+    return replace(
+        spec,
+        flows=(*(replace(f, announced_rate=s.announced_rate) for f in spec.flows), *cross),
+        path=replace(PathSpec(), **rates),
+        edge=edge,
+        applications=tuple(replace(a, users=_announcing(a.users, s)) for a in spec.applications),
+        change=Change(at_s, s.demand, s.service_time) if s.changes else None,
+        clocks_synchronised=s.synchronised,
+    )
+
+
+def _announcing(users: Sequence[UserSpec], s: StressModel) -> tuple[UserSpec, ...]:
+    return tuple(
+        replace(u, ul_bps=u.ul_bps * s.announced_rate, dl_bps=u.dl_bps * s.announced_rate) for u in users
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from controller.core.observation import Flow, GpuReading, Observation
 from controller.fits import run_now
 from controller.journal import Journal, Store
 from controller.links import codec
-from controller.links.qos import FlowBegin
+from controller.links.qos import FlowBegin, QosItem
 from controller.links.ran_protocol import QuotaApplied, QuotaNotHonoured
 from controller.loop import ControlLoop
 from controller.scenario import SCS_KHZ, TraceUse, cell_seed, control_slots, testbed_spec, trace_uses
@@ -54,6 +54,20 @@ class Result:
 OnSlot = Callable[[Observation, Decision, ControlLoop], None]
 
 
+class Observer(Protocol):
+    """Sees what a cell hears of its users, and how far the cell is at times of its own choice."""
+
+    @property
+    def next_nr_slot(self) -> int:
+        """When it looks next, in NR slots from the start."""
+
+    def take(self, item: QosItem) -> None:
+        """What the cell is told, just before it is."""
+
+    def look(self, time_ns: int) -> None:
+        """The cell is at ``next_nr_slot`` (``time_ns``), and has been told all that there is until then."""
+
+
 def run(
     config: Config,
     seed: int,
@@ -64,6 +78,7 @@ def run(
     store: Store | None = None,
     models: ModelStore | None = None,
     prior: Mapping[str, Any] | None = None,
+    observe: Callable[[str], Observer] | None = None,
 ) -> Result:
     """Run a scenario on the virtual clock.
 
@@ -74,7 +89,8 @@ def run(
 
     Fits are computed at the end of the control slot that asked for them, and seen at the next one's;
     ``models`` keeps their results (None: in memory). ``prior`` is the state of a control loop that every
-    cell's begins with (:meth:`ControlLoop.take_over`).
+    cell's begins with (:meth:`ControlLoop.take_over`). ``observe`` gives the observer of a cell by its id;
+    the run is the same with it.
 
     The cells share one edge: its clock is the highest that any of them wishes. Each has a GPU queue to
     itself.
@@ -99,7 +115,10 @@ def run(
     first = next(iter(beds.values()))
     journal = Journal(store=store, decided=summary.add, time_ns=first.time_ns)
     edge = VirtualEdge(max(c.max_mhz for c in config.cells))
-    cells = [VirtualCell(bed, config, journal, edge, models, plan, prior) for bed in beds.values()]
+    cells = [
+        VirtualCell(bed, config, journal, edge, models, plan, prior, observe(name) if observe else None)
+        for name, bed in beds.items()
+    ]
     started = time.perf_counter()
     end = int(n_slots * slot_s * 1e9 / SLOT_NS)
     until = 0
@@ -153,9 +172,10 @@ class VirtualCell:
         models: ModelStore,
         plan: Sequence[Allocation] | None = None,
         prior: Mapping[str, Any] | None = None,
+        observer: Observer | None = None,
     ) -> None:
         spec = bed.spec
-        self._bed, self._plan, self._edge = bed, plan, edge
+        self._bed, self._plan, self._edge, self._observer = bed, plan, edge, observer
         self._config, self._models = config, models
         self._settings: dict[str, Mapping[str, tuple[float, ...]]] = {}
         self._sequences: dict[str, int] = {}
@@ -188,12 +208,25 @@ class VirtualCell:
         assert loop is not None
         return loop
 
+    def _run(self, until_nr_slot: int) -> None:
+        """Let the cell run, and the observer look where its time comes."""
+        while self._observer is not None and (due := self._observer.next_nr_slot) <= until_nr_slot:
+            self._bed.advance(due)
+            self._flows_and_frames()
+            self._observer.look(self._bed.time_ns())
+        self._bed.advance(until_nr_slot)
+
+    def _take(self, item: QosItem, now: float) -> None:
+        if self._observer is not None:
+            self._observer.take(item)
+        self._cell.take(item, now)
+
     def advance(self, until_nr_slot: int) -> None:
         """Let the cell run to an NR slot, and hand on what happens until there."""
         bed = self._bed
         taken = bed.nr_slot
         while bed.nr_slot < until_nr_slot:
-            bed.advance(min(bed.nr_slot + self._step, until_nr_slot))
+            self._run(min(bed.nr_slot + self._step, until_nr_slot))
             if self._plan is None:
                 report = bed.mac_report()
                 self._cell.report(report, report.time_ns)
@@ -324,15 +357,17 @@ class VirtualCell:
         now = bed.time_ns() / 1e9
         for event in bed.take_flow_events():
             info = infos[event.flow]
+            if not info.announced:
+                continue
             if event.kind == "start":
                 slice_ = self._cell.bindings.get(info.ue_id, "")
                 flow = Flow(info.flow, info.ue_id, slice_, info.ul_bps, info.dl_bps, event.time_ns)
                 if slice_:
                     self._config.service_of(self._cell.cell_id, flow, info.service)
                     self._tables[info.flow] = self._config.tables_of(self._cell.cell_id, flow)
-                self._cell.take(FlowBegin(_HOST, flow), now)
+                self._take(FlowBegin(_HOST, flow), now)
             else:
-                self._cell.take(codec.FlowEnd(info.flow, event.time_ns), now)
+                self._take(codec.FlowEnd(info.flow, event.time_ns), now)
         updates = bed.take_frames()
         columns = np.stack(
             (
@@ -344,9 +379,13 @@ class VirtualCell:
             ),
             axis=1,
         )
+        synchronised = bed.spec.clocks_synchronised
+        if not synchronised:
+            # The edge's clock is another one than the UE's: what it told means nothing beside theirs.
+            columns[:, 2:4] = 0
         for index in np.unique(updates.flow):
-            batch = codec.FrameBatch(infos[index].flow, columns[updates.flow == index], True, 0)
-            self._cell.take(batch, now)
+            batch = codec.FrameBatch(infos[index].flow, columns[updates.flow == index], synchronised, 0)
+            self._take(batch, now)
         for rows in bed.take_samples():
             name = infos[rows.flow].flow
             tables = self._tables.get(name)
@@ -356,7 +395,7 @@ class VirtualCell:
                     f" its service has {dict(tables)}"
                 )
             values = rows.values.astype(np.float32)
-            self._cell.take(codec.SampleBatch(name, rows.table, rows.time_ns, values, bed.time_ns()), now)
+            self._take(codec.SampleBatch(name, rows.table, rows.time_ns, values, bed.time_ns()), now)
 
 
 class _PlannedCell(ControlledCell):

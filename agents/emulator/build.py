@@ -195,6 +195,7 @@ def _set_cell(cell: NDArray[np.void], spec: TestbedSpec, seed: int) -> None:
         "hiccup_p": spec.path.hiccup_rate_hz * FRAME_MS / 1e3,
         "hiccup_min": _ns(spec.path.hiccup_min_ms) / SLOT_NS,
         "hiccup_max": _ns(spec.path.hiccup_max_ms) / SLOT_NS,
+        "service_time": 1.0,
     }
     for name, value in values.items():
         cell[name] = value

@@ -70,7 +70,7 @@ CELL = _record(
     # bits of the applications of which an exchange has ended that they wait for
     " wake",
     "harq_gain bler_scale bler_lower bler_upper bler_keep pf_keep base_ns clocked_ns max_mhz stall_rate"
-    " hold_p hold_median hold_sigma hiccup_p hiccup_min hiccup_max",
+    " hold_p hold_median hold_sigma hiccup_p hiccup_min hiccup_max service_time",
 )
 UE = _record(
     "slice busy trace_first trace_len trace_hold sr_offset sr_trigger sr_known_slot sr_silent_until sr_flag"

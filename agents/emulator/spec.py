@@ -262,6 +262,10 @@ class FlowSpec:
     burst_bytes: int = 1000
     on_ticks: bool = False
     """Sources without TCP: send in NR slots with downlink by the scheduler's clock, as rfsim's tools do."""
+    announced: bool = True
+    """Whether its host tells the controller of it."""
+    announced_rate: float = 1.0
+    """What its host announces, in mean rates of the source."""
 
     def __post_init__(self) -> None:
         if self.kind not in FLOW_KINDS:
@@ -278,6 +282,8 @@ class FlowSpec:
             raise ValueError(f"flow {self.flow!r}: gaps of {self.gap_ms} ms are not positive or out of order")
         if not 1 <= self.packets <= self.burst_bytes <= 1_000_000:
             raise ValueError(f"flow {self.flow!r}: {self.burst_bytes} bytes in {self.packets} packets")
+        if not 0 < self.announced_rate < math.inf:
+            raise ValueError(f"flow {self.flow!r}: announced_rate {self.announced_rate} is not positive")
         if self.kind == EXTERNAL and self.active:
             raise ValueError(f"flow {self.flow!r}: an external flow has no schedule, active is ()")
         _intervals(self.flow, self.active)
@@ -486,10 +492,31 @@ class PathSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """What is different from a time on, for the rest of the run."""
+
+    at_s: float
+    """Seconds from the start."""
+    demand: float = 1.0
+    """Frames of kind ``openrtist``, camera's and results, are so many times as large."""
+    service_time: float = 1.0
+    """The GPU takes so many times as long at the same clock."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.at_s <= 1e9:
+            raise ValueError(f"change.at_s {self.at_s} is outside 0..1e9 s")
+        for name in ("demand", "service_time"):
+            if not 0 < getattr(self, name) <= 100:
+                raise ValueError(f"change.{name} {getattr(self, name)} is outside 0..100")
+
+
+@dataclass(frozen=True, slots=True)
 class TestbedSpec:
     """A whole testbed: one cell, its UEs, their flows, the edge.
 
     The users of ``applications`` are flows like the others, behind ``flows`` in the order in which they are.
+    ``clocks_synchronised``: whether the clocks of UEs and edge are known to agree; where not, their times
+    say nothing of a single hop.
     """
 
     __test__ = False
@@ -504,6 +531,8 @@ class TestbedSpec:
     path: PathSpec = field(default_factory=PathSpec)
     applications: Sequence[ApplicationSpec] = ()
     udp: UdpSpec = field(default_factory=UdpSpec)
+    change: Change | None = None
+    clocks_synchronised: bool = True
 
     @property
     def users(self) -> tuple[UserSpec, ...]:
@@ -522,8 +551,9 @@ class TestbedSpec:
         for flow in flows:
             if flow.ue_id not in known:
                 raise ValueError(f"flow {flow.flow!r}: UE {flow.ue_id!r} is not in the testbed")
+        demand = max(1.0, self.change.demand if self.change else 1.0)
         for f in self.flows:
-            largest = max(f.ul.max_bps, f.dl.max_bps) / f.fps / 8 * (1 + f.frame_jitter)
+            largest = max(f.ul.max_bps, f.dl.max_bps) / f.fps / 8 * (1 + f.frame_jitter) * demand
             if largest > self.tcp.receive_buffer_bytes / 2:
                 raise ValueError(f"flow {f.flow!r}: frames of {largest:.0f} B exceed half the receive buffer")
         for ue in known:

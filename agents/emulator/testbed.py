@@ -35,7 +35,7 @@ MAX_APPLICATIONS = 32
 
 @dataclass(frozen=True, slots=True)
 class FlowInfo:
-    """A flow of the testbed; rates are the offered ones, bit/s."""
+    """A flow of the testbed; rates are those that its host announces, bit/s."""
 
     flow: str
     ue_id: str
@@ -45,6 +45,8 @@ class FlowInfo:
     dl_bps: float
     service: str
     """The service whose user the flow is; empty for traffic that is no service's."""
+    announced: bool = True
+    """Whether its host tells the controller of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +180,7 @@ class EmulatedTestbed:
         self._busy_taken = 0
         self._busy_slot = 0
         self._events_lost = 0
+        self._change_slot = lay.NEVER if spec.change is None else round(spec.change.at_s * 1e9 / SLOT_NS)
 
     # -- clock ---------------------------------------------------------------------------------------
 
@@ -194,6 +197,12 @@ class EmulatedTestbed:
         """Runs the NR slots up to, not including, ``until_nr_slot``. ValueError for one in the past."""
         if until_nr_slot < self.nr_slot:
             raise ValueError(f"NR slot {until_nr_slot} is before {self.nr_slot}: time does not go back")
+        if self._change_slot < until_nr_slot:
+            self._advance(self._change_slot)
+            self._change()
+        self._advance(until_nr_slot)
+
+    def _advance(self, until_nr_slot: int) -> None:
         if not self._applications:
             kernel.advance(self._state, until_nr_slot)
             return
@@ -492,10 +501,23 @@ class EmulatedTestbed:
         of = {u.ue_id: u.slice for u in self.spec.ues}
         for f in self.spec.flows:
             service = OPENRTIST_SERVICE if f.kind == OPENRTIST else ""
-            yield FlowInfo(f.flow, f.ue_id, of[f.ue_id], f.ul.mean_bps, f.dl.mean_bps, service)
+            rates = (f.ul.mean_bps * f.announced_rate, f.dl.mean_bps * f.announced_rate)
+            yield FlowInfo(f.flow, f.ue_id, of[f.ue_id], *rates, service, f.announced)
         for a in self._applications:
             for u in a.application.users:
                 yield FlowInfo(u.flow, u.ue_id, of[u.ue_id], u.ul_bps, u.dl_bps, a.service)
+
+    def _change(self) -> None:
+        """The rest of the run is as :attr:`TestbedSpec.change` says."""
+        change = self.spec.change
+        assert change is not None
+        self._change_slot = lay.NEVER
+        self._cell["service_time"] = change.service_time
+        rows = self._state.flow[self._state.flow["kind"] == lay.OPENRTIST]
+        for name in ("max", "scale", "floor"):
+            for direction in ("ul", "dl"):
+                rows[f"{direction}_{name}"] *= change.demand
+        self._state.flow[self._state.flow["kind"] == lay.OPENRTIST] = rows
 
     def _call_applications(self) -> int:
         """Calls the applications that are due; the NR slot in which the next one is."""

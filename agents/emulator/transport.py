@@ -502,9 +502,9 @@ def inference_start(s: Any, now: int) -> None:
     c.edge_head += 1
     if s.flow[i].kind == EXCHANGE:
         slowdown = (c.base_ns + c.clocked_ns * c.max_mhz / c.mhz) / (c.base_ns + c.clocked_ns)
-        work = int(s.exchanges[place(s.flow[i], c.serving_frame)].gpu_ns * slowdown)
+        work = int(s.exchanges[place(s.flow[i], c.serving_frame)].gpu_ns * slowdown * c.service_time)
     else:
-        work = int((c.base_ns + c.clocked_ns * c.max_mhz / c.mhz) * s.flow[i].size)
+        work = int((c.base_ns + c.clocked_ns * c.max_mhz / c.mhz) * s.flow[i].size * c.service_time)
     c.busy_ns += work
     at, left = now, work
     k = max(0, now // _SECOND - 1)

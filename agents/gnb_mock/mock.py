@@ -137,6 +137,7 @@ class GnbMock:
                 tls,
                 cell_id=cell_id,
                 host=f"gnb-mock/{cell_id}",
+                clocks_synchronised=spec.clocks_synchronised,
                 setting="--qos",
                 missing="--keys",
                 on_settings=self._order_settings,
@@ -477,7 +478,7 @@ class GnbMock:
             time_ns = self.clock.real_ns(event.time_ns)
             if event.kind == "start":
                 slice_ = self._slice_of[flow.ue_id]
-                if not slice_:
+                if not slice_ or not flow.announced:
                     self._open_flows.discard(event.flow)
                     continue
                 self._open_flows.add(event.flow)

@@ -11,7 +11,8 @@ from typing import Any
 import click
 
 from controller.cli import emit, json_option
-from controller.cli.options import SECONDS, warm_start_option
+from controller.cli.options import SECONDS, SEEDS, warm_start_option
+from controller.cli.study import study
 
 
 class _ByDefaultAScenario(click.Group):
@@ -30,6 +31,8 @@ def experiment() -> None:
     `prbandit experiment NAME` is `prbandit experiment scenario NAME`.
     """
 
+
+experiment.add_command(study)
 
 _trace_option = click.option(
     "--channel-trace",
@@ -146,31 +149,8 @@ def one_scenario(
     emit(out, as_json, experiment_text(about, slices, out.get("oracle")))
 
 
-class _Seeds(click.ParamType):
-    """``3`` is seeds 1, 2, 3; ``4,7`` is those."""
-
-    name = "N|A,B,..."
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, ...]:
-        if isinstance(value, tuple):
-            return value
-        try:
-            numbers = [int(part) for part in str(value).rstrip(",").split(",")]
-        except ValueError:
-            self.fail(f"{value!r} is neither a number of seeds nor seeds with commas", param, ctx)
-        if "," not in str(value):
-            numbers = list(range(1, numbers[0] + 1))
-        if not numbers or min(numbers) < 0:
-            self.fail(f"{value!r}: at least one seed, none negative", param, ctx)
-        if len(set(numbers)) != len(numbers):
-            self.fail(f"{value!r}: a seed is there twice", param, ctx)
-        return tuple(numbers)
-
-
 @experiment.command("table-v")
-@click.option("--seeds", type=_Seeds(), default="1", show_default=True, help="So many, or a list (4,7,).")
+@click.option("--seeds", type=SEEDS, default="1", show_default=True, help="So many, or a list (4,7,).")
 @click.option(
     "--schedule",
     type=click.Choice(["described", "published", "both"]),

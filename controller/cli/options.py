@@ -28,3 +28,49 @@ warm_start_option = click.option(
     metavar="RUN|CHECKPOINT[:CELL]",
     help="Begin with what another run or cell has learned; what does not fit begins from nothing.",
 )
+
+
+class Seeds(click.ParamType):
+    """``3`` is seeds 1, 2, 3; ``4,7`` is those."""
+
+    name = "N|A,B,..."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = [int(part) for part in str(value).rstrip(",").split(",")]
+        except ValueError:
+            self.fail(f"{value!r} is neither a number of seeds nor seeds with commas", param, ctx)
+        if "," not in str(value):
+            numbers = list(range(1, numbers[0] + 1))
+        if not numbers or min(numbers) < 0:
+            self.fail(f"{value!r}: at least one seed, none negative", param, ctx)
+        if len(set(numbers)) != len(numbers):
+            self.fail(f"{value!r}: a seed is there twice", param, ctx)
+        return tuple(numbers)
+
+
+class Listed(click.ParamType):
+    """``a,b``: one or more words, or whole numbers, with commas between."""
+
+    def __init__(self, of: type[str] | type[int]) -> None:
+        self._of = of
+        self.name = "N,..." if of is int else "NAME,..."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[Any, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(self._of(part.strip()) for part in str(value).rstrip(",").split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not a list of whole numbers with commas", param, ctx)
+
+
+SEEDS = Seeds()
+NUMBERS = Listed(int)
+NAMES = Listed(str)

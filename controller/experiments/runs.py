@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from controller import config as config_module
 from controller import sim
 from controller.allocators.ar.delays import HOPS, MEASURES
-from controller.config import Config, ConfigError
+from controller.config import Config, ConfigError, Emulation
 from controller.loop import ControlLoop
 from controller.scenario import SCS_KHZ, TraceUse, control_slots, testbed_spec, trace_uses
 from controller.store.summary import Allocation, ClosedSlot, Summary
@@ -31,6 +31,8 @@ FIGURES = (
     "bs_power_saving",
 )
 """The columns of the paper's Table V, with the QoS over busy control slots beside it."""
+
+TraceDigests = list[tuple[str, str]]
 
 UNKNOWN = -1
 """A q that cannot be told, in a column of :class:`Series`."""
@@ -82,11 +84,14 @@ class RunSpec:
         config = config_module.load(path, replaced)
         check(path, config, seed, duration_s)
         assert config.emulation is not None  # has control slots
-        traces = [(u.ue, _digest(u.trace)) for u in trace_uses(config.emulation, seed)]
-        text = config.to_yaml()
-        what = [_code(), traces, scenario, policy, seed, text, duration_s]
+        spec = cls(scenario, policy, seed, config.to_yaml(), dict(parameters or {}), duration_s)
+        return spec.with_seed(seed, trace_digests(config.emulation, seed))
+
+    def with_seed(self, seed: int, traces: TraceDigests) -> RunSpec:
+        """The same with another seed, under which the cell's UEs have these traces."""
+        what = [_code(), traces, self.scenario, self.policy, seed, self.config, self.duration_s]
         key = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
-        return cls(scenario, policy, seed, text, dict(parameters or {}), duration_s, key)
+        return replace(self, seed=seed, key=key)
 
     def load(self) -> Config:
         return config_module.parse(self.config, self.name)
@@ -109,8 +114,9 @@ def check(path: Path, config: Config, seed: int, duration_s: float | None = None
         raise ConfigError(f"{path}: {error}") from error
 
 
-def _digest(path: str) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+def trace_digests(e: Emulation, seed: int) -> TraceDigests:
+    """Each UE with the digest of its measured channel under a seed; errors as of :func:`trace_uses`."""
+    return [(u.ue, hashlib.sha256(Path(u.trace).read_bytes()).hexdigest()) for u in trace_uses(e, seed)]
 
 
 @functools.cache

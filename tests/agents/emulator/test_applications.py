@@ -16,6 +16,7 @@ from agents.emulator.spec import (
     OPENRTIST_SERVICE,
     ApplicationSpec,
     CellSpec,
+    Change,
     ChannelProcess,
     EdgeSpec,
     FlowSpec,
@@ -515,3 +516,14 @@ def test_the_draws_of_applications_equal_those_of_the_cell():
     assert draws.gaussians(9, draws.APPLICATION, index, counter[:3]) == pytest.approx(
         np.array(expected), abs=1e-12
     )
+
+
+def test_exchanges_feel_an_edge_that_slows_down_in_the_run():
+    def served_ms(**parts):
+        frames = drain(cell("periodic", {"gpu_ms": 5.0, "edge_ms": 0.0}, n=1, **parts), 4 * SECOND)
+        return [(t[2] - t[1]) / 1e6 for (_, k), t in sorted(frames.items()) if t[2]]
+
+    plain, slow = served_ms(), served_ms(change=Change(2.0, service_time=2.0))
+    assert len(plain) == len(slow) > 100 and set(plain) == {5.0}
+    assert slow == sorted(slow) and set(slow) == {5.0, 10.0}
+    assert slow.count(10.0) == pytest.approx(len(slow) / 2, abs=3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -379,6 +380,24 @@ def test_flows_and_frames_reach_the_qos_ingest(controller: Controller):
             < frame.ue_received_ns
         )
     assert gnb.stats()["qos"]["dropped_frames"] == 0
+
+
+def test_unsynchronised_clocks_and_traffic_that_nobody_announces(controller: Controller):
+    ingest = Ingest()
+    server = grpc.server(futures.ThreadPoolExecutor(2), options=security.SERVER_OPTIONS)
+    qos_pb2_grpc.add_QosIngestServicer_to_server(ingest, server)
+    port = security.grpc_server_add(server, "127.0.0.1:0", None)
+    server.start()
+    flows = [dataclasses.replace(f, announced=f.flow != "flow-1", announced_rate=2.0) for f in SPEC.flows]
+    spec = dataclasses.replace(SPEC, flows=flows, clocks_synchronised=False)
+    with GnbMock(spec, 3, ran_address=controller.address, qos_address=f"127.0.0.1:{port}"):
+        eventually(lambda: sum(len(m.frames.frames) for m in ingest.messages) > 30)
+    server.stop(0).wait()
+    assert not ingest.messages[0].hello.clocks_synchronised
+    told = {m.flow_start.flow or m.flow_stop.flow or m.frames.flow for m in ingest.messages[1:]}
+    assert told == {"flow-2"}
+    start = next(m.flow_start for m in ingest.messages if m.HasField("flow_start"))
+    assert start.ul_bps == 2 * flows[1].ul.mean_bps
 
 
 def test_the_emulated_edge_runs_at_the_clock_that_the_edge_agent_reads_back(controller: Controller):

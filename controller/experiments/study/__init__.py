@@ -1,0 +1,1 @@
+"""The study: every policy in every scenario, under the channels and stresses that it may meet."""
