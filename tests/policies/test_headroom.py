@@ -13,7 +13,7 @@ from controller.policies import Context, Feedback, Policy, make, restore
 from controller.policies.base import BACKLOG, BURST, LOAD_CHANGED
 from controller.policies.headroom import KEPT, MEMORY
 
-PRB = tuple(range(10, 107, 10)) + (106,)
+PRB = (*range(10, 107, 10), 106)
 Delay = Callable[[float, np.random.Generator], float]
 
 

@@ -88,7 +88,8 @@ def plan(
     scenario, for one that is there twice, and where nothing is left to do.
     """
     known = policies_module.names()
-    policies = _unique("policies", known if policies is None else policies, known)
+    named = known if policies is None else tuple(map(policies_module.resolved, policies))
+    policies = _unique("policies", named, known)
     chosen = _unique("conditions", tuple(CONDITIONS) if conditions is None else conditions, tuple(CONDITIONS))
     scenarios = _unique("scenarios", scenarios, SCENARIOS)
     stressed = None if stressed is None else _unique("stress scenarios", stressed, SCENARIOS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from controller import policies
 from controller.experiments.results import Row
 from controller.experiments.stats import Estimate, estimate
 from controller.experiments.study.conditions import CONDITIONS, MEASURED
@@ -19,7 +20,7 @@ BELOW_CLAIRVOYANT = 0.02
 """Allowed after five minutes."""
 ABOVE_CLAIRVOYANT = 1.15
 
-JUDGE = "mucb1"
+JUDGE = policies.DEFAULT
 """The policy that the list of losses is about."""
 
 Key = tuple[str, int, str, int]
