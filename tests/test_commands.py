@@ -19,7 +19,7 @@ CONFIG = """
 control: {rescue: off, control_slot_s: 1.0, guard_ms: 0.0}
 cells:
   - id: cell-1
-    slices: [{id: ar, ues: [ue-1]}, {id: video, ues: [ue-2]}]
+    slices: [{id: ar, policy: mucb1, ues: [ue-1]}, {id: video, policy: mucb1, ues: [ue-2]}]
 """
 
 
@@ -123,7 +123,7 @@ def test_commands_of_one_control_slot_have_to_fit_each_other(operated: Operated)
         ("{queue: false, nosuch: 1}", "nosuch: unknown key"),
         ("queue: maybe", r"queue: .*boolean.* \(is 'maybe'\)"),
         ("metric: p9000", r"metric: .*\(is 'p9000'\)"),
-        ("policy: nosuch", "slice ar: unknown policy 'nosuch'"),
+        ("policy: nosuch", "slice ar: policy: unknown policy 'nosuch'"),
         ("budgets: {ul_ms: -1.0}", r"budgets\.ul_ms: .*\(is -1\.0\)"),
         ("actions: {ul_prb: [10, 200]}", "ul_prb 200 is above 106, all that there is"),
         ("policy_options: {tradeoff: many}", "tradeoff"),

@@ -28,7 +28,7 @@ CONFIG = """
 control: {control_slot_s: 0.2, guard_ms: 0.0}
 cells:
   - id: cell-1
-    slices: [{id: ar, ues: [ue-1]}]
+    slices: [{id: ar, policy: mucb1, ues: [ue-1]}]
 """
 
 
@@ -356,7 +356,7 @@ def test_a_bad_reload_changes_nothing_and_a_good_one_keeps_what_was_learned(
     file.write_text(CONFIG.replace("0.2", "0.3"))
     with pytest.raises(ValueError, match=r"control\.control_slot_s can change at a restart alone"):
         daemon.commands.reload()
-    file.write_text(CONFIG.replace("ues:", "policy: static, policy_options: {action: 30}, ues:"))
+    file.write_text(CONFIG.replace("policy: mucb1", "policy: static, policy_options: {action: 30}"))
     with pytest.raises(ValueError, match="action"):
         daemon.commands.reload()
     assert daemon.config is before

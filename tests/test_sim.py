@@ -124,8 +124,8 @@ def test_two_ues_in_two_slices_share_the_cell() -> None:
 cells:
   - id: cell-1
     slices:
-      - {id: a, ues: [ue-1], actions: {ul_prb: [70], dl_prb: [10], gpu_mhz: [1600]}}
-      - {id: b, ues: [ue-2], actions: {ul_prb: [70], dl_prb: [10], gpu_mhz: [1600]}}
+      - {id: a, ues: [ue-1], policy: mucb1, actions: {ul_prb: [70], dl_prb: [10], gpu_mhz: [1600]}}
+      - {id: b, ues: [ue-2], policy: mucb1, actions: {ul_prb: [70], dl_prb: [10], gpu_mhz: [1600]}}
 emulation: {duration_s: 20.0, flows: 2, ues: 2, schedule: always}
 """
     records = decisions(config.parse(text), 1, 20)
@@ -138,9 +138,9 @@ def test_two_cells_share_one_edge_and_are_seen_apart(tmp_path: Path) -> None:
     text = """
 cells:
   - id: near
-    slices: [{id: ar, ues: [ue-1], actions: {ul_prb: [20], dl_prb: [10], gpu_mhz: [700]}}]
+    slices: [{id: ar, ues: [ue-1], policy: mucb1, actions: {ul_prb: [20], dl_prb: [10], gpu_mhz: [700]}}]
   - id: far
-    slices: [{id: ar, ues: [ue-1], actions: {ul_prb: [40], dl_prb: [20], gpu_mhz: [900]}}]
+    slices: [{id: ar, ues: [ue-1], policy: mucb1, actions: {ul_prb: [40], dl_prb: [20], gpu_mhz: [900]}}]
 emulation: {duration_s: 30.0, flows: 1, ues: 1, schedule: always}
 """
     c = config.parse(text)

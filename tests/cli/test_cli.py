@@ -152,7 +152,7 @@ cells:
   - id: cell-1
     slices:
       - {id: a, ues: [ue-1], policy: static}
-      - {id: b, ues: [ue-2], actions: {ul_prb: [20], dl_prb: [10], gpu_mhz: [700]}}
+      - {id: b, ues: [ue-2], policy: mucb1, actions: {ul_prb: [20], dl_prb: [10], gpu_mhz: [700]}}
 emulation: {duration_s: 30.0, flows: 3, ues: 3, schedule: always}
 """
 
@@ -172,7 +172,7 @@ def test_experiment_prints_every_slice(tmp_path: Path) -> None:
 
 TWO_CELLS = """
 cells:
-  - {id: near, slices: [{id: ar, ues: [ue-1]}]}
+  - {id: near, slices: [{id: ar, ues: [ue-1], policy: mucb1}]}
   - {id: far, slices: [{id: ar, ues: [ue-1], policy: static}]}
 emulation: {duration_s: 30.0, flows: 1, schedule: always}
 """

@@ -39,7 +39,7 @@ def at_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict, str]:
     """A run with its oracle: the folder, what the command said as JSON, the scenario."""
     folder = tmp_path_factory.mktemp("recorded")
     scenario = small(folder, SHORT)
-    done = run("experiment", scenario, "--seed", 5, "--run", folder / "run", "--oracle", "--json")
+    done = run("experiment", scenario, "--policy", "mucb1", "--seed", 5, "--run", folder / "run", "--oracle", "--json")
     assert done.exit_code == 0, done.output
     assert run("report", folder / "run").exit_code == 0
     return folder / "run", json.loads(done.stdout), scenario
@@ -70,7 +70,7 @@ def test_the_oracle_found_later_is_the_one_found_at_once(
 ) -> None:
     folder, _, scenario = at_once
     later = tmp_path / "later"
-    done = run("experiment", scenario, "--seed", 5, "--run", later)
+    done = run("experiment", scenario, "--policy", "mucb1", "--seed", 5, "--run", later)
     assert done.exit_code == 0 and "not searched: --oracle does" in done.output
     without = run("report", later)
     assert without.output.count("\n") == 2 and f"`prbandit report {later} --oracle`" in without.output
