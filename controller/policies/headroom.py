@@ -100,6 +100,7 @@ class Headroom(Policy):
             raise ValueError(f"policy {self.name}: option qos_target {qos_target!r} is outside 0.5..1")
         self._target = float(qos_target)
         self._a = np.array(self.actions, np.float64)
+        self._next = np.minimum(np.arange(len(self._a)) + 1, len(self._a) - 1)
         self._n = 0
         self._row = np.zeros(MEMORY, np.int64)
         self._delay, self._slots, self._at = np.zeros(MEMORY), np.zeros(MEMORY), np.zeros(MEMORY)
@@ -132,34 +133,34 @@ class Headroom(Policy):
         rows = _rows(self._a / (demand * rise))
         row, delay = self._row[: self._n], self._delay[: self._n]
         weight = self._slots[: self._n] * 0.5 ** ((self._clock - self._at[: self._n]) / HALF_LIFE)
-        own = np.bincount(row, weight, ROWS)
-        late = np.bincount(row, weight * (delay > limit_ms), ROWS)
+        own = np.bincount(row, weight, ROWS + 1)
+        late = np.bincount(row, weight * (delay > limit_ms), ROWS + 1)
         # Where the row above is known, what it gave is taken as it is: a fifth less, whatever the line says.
-        known = np.append(own[1:] >= ENOUGH, False)
-        borrowed = np.where(known, np.append(own[1:], 0.0), 0.0)
-        borrowed_late = np.where(known, np.append(late[1:], 0.0), 0.0)
-        if self._n:
-            # Else from an octave above, and for an action from as far as the next one. Samples are of the
-            # demand that came, the actions' rows of the one prepared for.
-            octave = REACH + round(ROWS_PER_OCTAVE * log2(rise))
-            reach = np.maximum(rows + octave, np.append(rows[1:], rows[-1]))
-            other = np.flatnonzero(~known[rows] & np.append(rows[1:] != rows[:-1], True))
-            at = rows[other, None]
+        known = own[1:] >= ENOUGH
+        borrowed, borrowed_late = own[1:] * known, late[1:] * known
+        own, late = own[:-1], late[:-1]
+        # Else from an octave above, and for an action from as far as the next one. Samples are of the demand
+        # that came, the actions' rows of the one prepared for.
+        following = rows[self._next]
+        other = (rows != following) & ~known[rows]
+        if self._n and other.any():
+            at, octave = rows[other], REACH + round(ROWS_PER_OCTAVE * log2(rise))
+            gap = row - at[:, None]
+            above = (gap > 0) & (gap <= np.maximum(octave, following[other] - at)[:, None])
             inverse = _INVERSE[row]
             slope = _slope(inverse, delay, weight, limit_ms)
-            above = (row > at) & (row <= reach[other, None])
-            moved = above & (delay > limit_ms - slope * (_INVERSE[at] - inverse))
-            borrowed[rows[other]], borrowed_late[rows[other]] = above @ weight, moved @ weight
+            moved = delay + slope * (_INVERSE[at][:, None] - inverse) > limit_ms
+            borrowed[at], borrowed_late[at] = above @ weight, (above & moved) @ weight
         scale = np.minimum(1.0, BORROWED / np.maximum(borrowed, 1e-9))
         evidence = own + scale * borrowed
         share = (late + scale * borrowed_late + PRIOR * PRIOR_SLOTS) / (evidence + PRIOR_SLOTS)
         seen = own > 0
         seen[rows] = True
         share[seen] = isotonic((-share[seen]).tolist(), (evidence[seen] + 0.01).tolist())
-        share = -share[rows]
+        share, evidence = -share[rows], evidence[rows]
         full = float(share[-1])
         bound = full + 2 * (1 - self._target) if full < HOPELESS else -1.0
-        good = np.flatnonzero((evidence[rows] >= ENOUGH) & (share <= bound))
+        good = ((evidence >= ENOUGH) & (share <= bound)).nonzero()[0]
         chosen = int(good[0]) if len(good) else len(rows) - 1
         self._expected = float(share[chosen])
         if not len(good):

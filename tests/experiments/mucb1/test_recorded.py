@@ -39,7 +39,18 @@ def at_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict, str]:
     """A run with its oracle: the folder, what the command said as JSON, the scenario."""
     folder = tmp_path_factory.mktemp("recorded")
     scenario = small(folder, SHORT)
-    done = run("experiment", scenario, "--policy", "mucb1", "--seed", 5, "--run", folder / "run", "--oracle", "--json")
+    done = run(
+        "experiment",
+        scenario,
+        "--policy",
+        "mucb1",
+        "--seed",
+        5,
+        "--run",
+        folder / "run",
+        "--oracle",
+        "--json",
+    )
     assert done.exit_code == 0, done.output
     assert run("report", folder / "run").exit_code == 0
     return folder / "run", json.loads(done.stdout), scenario
