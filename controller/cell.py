@@ -136,7 +136,7 @@ class ControlledCell:
         self._clock_faults: dict[str, str] = {}
         self._reports: dict[int, tuple[int, ran_pb2.MacReport]] = {}
         self._looked_at: dict[int, tuple[int, MacReport | None]] = {}
-        self._asked = 0
+        self._asked: int | None = None
         self._decided_ns = 0
         self._acknowledged_ns = 0
         self._acted = Acted()
@@ -457,10 +457,10 @@ class ControlledCell:
         if not isinstance(self.state, Controlled) or self.decision is None:
             return ""
         loop, opened_ns = self.state.loop, self._acknowledged_ns or self._decided_ns
-        events, last = loop.spec.events, max(self._reports, default=0)
-        if events is None or last == self._asked or now_ns - opened_ns < events.min_slot_s * 1e9:
+        events, newest = loop.spec.events, max(self._reports, default=None)
+        if events is None or newest in (None, self._asked) or now_ns - opened_ns < events.min_slot_s * 1e9:
             return ""
-        self._asked = last
+        self._asked = newest
         first = opened_ns // self._subinterval_ns
         reports = [r for i in sorted(self._reports) if i >= first and (r := self._opened(i)) is not None]
         try:

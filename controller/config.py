@@ -57,7 +57,8 @@ class RescueModel(_Strict):
 
 class EventsModel(_Strict):
     """A control slot may end before its time (a flow starts, a queue grows or has drained, the MCS falls),
-    but not in its first ``min_slot_s`` seconds. Policies that learn from QoS bits alone do not ask for it."""
+    but not in its first ``min_slot_s`` seconds. Policies that learn from QoS bits alone do not ask for it, and
+    where control slots are no longer than that all of them last their time."""
 
     min_slot_s: Annotated[float, Field(gt=0, le=600, allow_inf_nan=False)] = 1.0
 
@@ -471,6 +472,8 @@ class Config(_Strict):
         if cell is None:
             raise ValueError(f"unknown cell {cell_id!r}; cells: {', '.join(c.id for c in self.cells)}")
         rescue, events = self.control.rescue, self.control.events
+        if events is not None and events.min_slot_s >= self.control.control_slot_s:
+            events = None  # no control slot is long enough
         return LoopSpec(
             cell=cell_id,
             n_prb=n_prb,

@@ -32,7 +32,7 @@ CONFIG = """
 control: {control_slot_s: 1.0, guard_ms: 0.0}
 cells:
   - id: cell-1
-    slices: [{id: ar, ues: [ue-1]}]
+    slices: [{id: ar, policy: mucb1, ues: [ue-1]}]
 """
 
 
@@ -319,3 +319,40 @@ def test_flows_whose_host_is_gone_make_room_while_the_gnb_is_away(cell: Controll
     later = replace(flow("new", "ar"), start_ns=T0 + 100 * S)
     cell.take(FlowBegin("host", later, 2), 100.0)
     assert cell.reported_flows == ("new",)
+
+
+def test_a_control_slot_is_asked_whether_to_end_once_a_sub_interval_and_not_too_soon(memory: Memory) -> None:
+    text = CONFIG.replace("1.0, guard_ms: 0.0", "5.0, guard_ms: 0.0, events: {min_slot_s: 0.5}")
+    cell = ControlledCell("cell-1", config.parse(text), Journal(store=memory, time_ns=lambda: T0), Face())
+    cell.joined(1, CARRIER, T0)
+    assert cell.early(T0 + S) == ""  # no decision yet
+    close(cell, 0)
+    asked: list[Observation] = []
+    assert cell.loop is not None
+    cell.loop.early = lambda o: asked.append(o) or "enough"  # type: ignore[method-assign, assignment, func-returns-value]
+    said = []
+    for ms in range(100, 1100, 100):
+        cell.report(mac_report(), T0 + ms * MS)
+        said.append(cell.early(T0 + ms * MS))
+    assert said == [""] * 4 + ["enough", "", "enough", "", "enough", ""]
+    assert [len(o.reports) for o in asked] == [3, 4, 5]
+    observation, _ = cell.close(T0 + S, GpuReading(1600), 1.0, "enough")
+    assert observation.ended == "enough" and len(observation.reports) == 5
+    assert cell.journal.counters.get("early_ends_total", "cell-1") == 1
+    assert cell.early(T0 + S + 900 * MS) == ""  # nothing has been heard of the new one
+
+
+def test_an_allocator_that_raises_when_asked_ends_nothing_and_is_counted(memory: Memory) -> None:
+    text = CONFIG.replace("1.0, guard_ms: 0.0", "5.0, guard_ms: 0.0")
+    cell = ControlledCell("cell-1", config.parse(text), Journal(store=memory, time_ns=lambda: T0), Face())
+    cell.joined(1, CARRIER, T0)
+    close(cell, 0)
+    assert cell.loop is not None
+
+    def fails(_: Observation) -> str:
+        raise RuntimeError("no")
+
+    cell.loop.early = fails  # type: ignore[method-assign]
+    cell.report(mac_report(), T0 + 2 * S)
+    assert cell.early(T0 + 2 * S) == ""
+    assert cell.journal.counters.get("allocator_failed_total", "cell-1") == 1

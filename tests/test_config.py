@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from controller import config
+from controller import config, policies
 from controller.config import Config, ConfigError
+from controller.core.spec import EventsSpec, LoopSpec
 from controller.loop import ControlLoop
 from wire.definitions.nr import TDD_PATTERNS
 
@@ -153,6 +154,40 @@ def test_one_policy_everywhere_also_without_cells_in_the_file() -> None:
         config.parse(GOOD).with_policy("x")
 
 
+def test_events_are_on_by_default_where_a_control_slot_is_long_enough() -> None:
+    cells = "cells: [{id: cell-1, slices: [{id: ar}]}]\n"
+
+    def events(control: str) -> EventsSpec | None:
+        spec = config.parse(f"{cells}control: {control}").loop_spec("cell-1", 106, 30, TDD_PATTERNS["DSUUU"])
+        assert LoopSpec.from_dict(spec.to_dict()) == spec
+        return spec.events
+
+    assert events("{}") == EventsSpec(1.0)
+    assert events("{events: on}") == EventsSpec(1.0)
+    assert events("{events: {min_slot_s: 0.4}}") == EventsSpec(0.4)
+    assert events("{events: off}") is None
+    assert events("{control_slot_s: 1.0}") is None
+
+
+@pytest.mark.parametrize("events", ["{min_slot_s: 0}", "{min_slot_s: .inf}", "{slots: 3}", "3", "often"])
+def test_events_that_cannot_be_are_refused_by_name(events: str) -> None:
+    with pytest.raises(config.ConfigError, match=r"control\.events"):
+        config.parse(f"cells: [{{id: c, slices: [{{id: ar}}]}}]\ncontrol: {{events: {events}}}")
+
+
+def test_a_slice_has_the_default_policy_and_default_names_it_everywhere() -> None:
+    cells = "cells: [{{id: c, slices: [{{id: ar{}}}]}}]"
+    for text in ("", ", policy: default"):
+        assert config.parse(cells.format(text)).cells[0].slices[0].options.policy == policies.DEFAULT
+    assert config.parse("{}").with_policy("default").cells[0].slices[0].options.policy == policies.DEFAULT
+
+
+@pytest.mark.parametrize("name", [n for n in config.scenarios() if not n.startswith("mucb1-")])
+def test_the_shipped_scenarios_play_the_default(name: str) -> None:
+    for cell in config.load(config.find(name)).cells:
+        assert all(s.options.policy == policies.DEFAULT for s in cell.slices)
+
+
 def test_rescue_is_on_by_default_and_can_be_turned_off() -> None:
     cells = "cells: [{id: c, slices: [{id: ar}]}]\n"
     assert config.parse(cells).control.rescue == config.RescueModel(blind_slots=3, missed_slots=4)
@@ -172,4 +207,5 @@ def test_a_rescue_that_cannot_be_is_refused_by_name(rescue: str) -> None:
 
 @pytest.mark.parametrize("n", range(1, 6))
 def test_the_papers_scenarios_leave_the_policies_alone(n: int) -> None:
-    assert config.load(config.find(f"mucb1-{n}")).control.rescue is None
+    loaded = config.load(config.find(f"mucb1-{n}"))
+    assert loaded.control.rescue is None and loaded.cells[0].slices[0].options.policy == "mucb1"

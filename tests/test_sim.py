@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,45 @@ def test_recorded_observations_replay_to_equal_decisions() -> None:
     for text, record in seen:
         assert loop.step(Observation.from_dict(json.loads(text))).to_record() == record
     assert any(r["slices"]["ar"]["closed"]["busy"] for _, r in seen)
+
+
+def test_control_slots_that_end_early_are_recorded_and_replay_to_equal_decisions() -> None:
+    c = scenario("mucb1-3").with_policy("headroom")
+    seen: list[tuple[str, dict]] = []
+    spec: list[str] = []
+
+    def on_slot(observation, decision, loop) -> None:
+        seen.append((json.dumps(observation.to_dict()), decision.to_record()))
+        spec[:] = [json.dumps(loop.spec.to_dict())]
+
+    sim.run(c, 4, duration_s=600, on_slot=on_slot)
+    observed = [Observation.from_dict(json.loads(text)) for text, _ in seen]
+    lengths = [(o.closed_ns - o.opened_ns) / 1e9 for o in observed[1:]]
+    early = [n for o, n in zip(observed[1:], lengths, strict=True) if o.ended]
+    assert len(early) >= 5 and all(1.0 <= n < 5.0 for n in early)
+    assert all(n == 5.0 for o, n in zip(observed[1:-1], lengths, strict=False) if not o.ended)
+    assert sum(lengths) == pytest.approx(600)
+    assert {o.ended for o in observed} >= {"", "ar: a flow started"}
+    loop = ControlLoop(LoopSpec.from_dict(json.loads(spec[0])))
+    for observation, (_, record) in zip(observed, seen, strict=True):
+        assert loop.step(observation).to_record() == record
+
+
+def test_without_events_every_control_slot_lasts_its_time() -> None:
+    c = scenario("mucb1-3", **{"control.events": False}).with_policy("headroom")
+    times = [r["time_ns"] for r in decisions(c, 4, 120)]
+    assert {b - a for a, b in pairwise(times)} == {5_000_000_000}
+
+
+def test_the_default_keeps_what_full_resources_keep_with_less() -> None:
+    """Ten minutes with the learning in them; the study is over hours and seeds."""
+    c = scenario("mucb1-3")
+    of = {
+        policy: sim.run(c.with_policy(policy), 4, duration_s=600).summary for policy in ("static", "headroom")
+    }
+    full, default = of["static"], of["headroom"]
+    assert default["qos_delivery_ratio"] >= full["qos_delivery_ratio"] - 0.03
+    assert default["avg_ul_prb"] < 60 and default["avg_dl_prb"] < 50 and default["avg_gpu_mhz"] < 1300
 
 
 @pytest.mark.parametrize("policy", ["static", "aimd", "ucb1", "mucb1"])

@@ -273,3 +273,16 @@ def test_clocks_and_the_frames_that_they_cost_are_summed_up() -> None:
     told = cell["slices"]["ar"]
     assert (told["frames"], told["unsynchronised_frames"]) == (450, 80)
     assert told["unsynchronised"] == {"ue-1: x": 60, "ue-1: y": 20}
+
+
+def test_control_slots_weigh_as_long_as_they_lasted() -> None:
+    summary = Summary()
+    for number, (time_ns, prb, q) in enumerate(
+        [(0, 100, 1), (5_000, 20, 1), (6_000, 50, 0), (11_000, 50, 1)]
+    ):
+        record = decision(number, prb, prb, 1000, closed(q))
+        summary.add({**upgrade(record), "time_ns": time_ns})
+    got = summary.result()
+    assert got["control_slots"] == 3
+    assert got["avg_ul_prb"] == pytest.approx((100 * 5 + 20 * 1 + 50 * 5) / 11)
+    assert got["qos_delivery_ratio"] == pytest.approx((5 + 0 * 1 + 5) / 11)
