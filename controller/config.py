@@ -57,7 +57,7 @@ class RescueModel(_Strict):
 
 class EventsModel(_Strict):
     """A control slot may end before its time (a flow starts, a queue grows or has drained, the MCS falls),
-    but not in its first ``min_slot_s`` seconds. Policies that learn from QoS bits alone do not ask for it, and
+    but not in its first ``min_slot_s`` seconds. Policies that learn from QoS bits alone do not ask for it;
     where control slots are no longer than that all of them last their time."""
 
     min_slot_s: Annotated[float, Field(gt=0, le=600, allow_inf_nan=False)] = 1.0
