@@ -184,6 +184,7 @@ class ControlLoop:
             prb=self.spec.n_prb,
             max_mhz=self.spec.max_mhz,
             clocks=observation.clocks,
+            ended=observation.ended,
             jobs={n: jobs for n, s in self._slices.items() if (jobs := self._jobs(s, failed[n]))}
             if decides
             else {},

@@ -83,13 +83,14 @@ def watch(operator: str, keys: str | None, cell: str, count: int | None, as_json
 def decision_line(record: dict[str, Any]) -> str:
     """One decision as one line."""
     parts = [f"{record['cell']} #{record['control_slot']} {record['mode']}"]
+    if "ended" in record:
+        parts.append(f"early: {record['ended']}")
     for name, s in record["slices"].items():
         met = s["closed"]["met"]
         parts.append(f"{name}: last QoS {'-' if met is None else met}")
         for c in s["choices"]:
             if not c.get("user"):
-                state = "" if c["state"] is None and not c["actions"] else f", state {c['state']}"
-                parts.append(f"{c['lever']} {c['action']:g} {c['unit']} ({c['why']}{state})")
+                parts.append(f"{c['lever']} {c['action']:g} {c['unit']} ({c['why']}{_state(c)})")
         if s["settings"]:
             parts.append(f"settings of {len(s['settings'])} users")
         if "rescue" in s:
@@ -97,6 +98,15 @@ def decision_line(record: dict[str, Any]) -> str:
         for what, why in s.get("failed", {}).items():
             parts.append(f"{what} failed: {why}")
     return "  ".join(parts)
+
+
+def _state(choice: dict[str, Any]) -> str:
+    """From what a choice was made: its state, or the demand where there are no states."""
+    if choice["state"] is not None:
+        return f", state {choice['state']}"
+    return (
+        f", demand {choice['demand']:.1f} PRB" if choice["actions"] and choice["demand"] is not None else ""
+    )
 
 
 @click.command("mode")

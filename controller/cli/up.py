@@ -379,7 +379,7 @@ class View:
         return [
             name,
             c["lever"],
-            "-" if c["state"] is None else f"{c['state']} {'PRB' if c['lever'] == 'edge' else c['unit']}",
+            _state(c),
             f"{c['action']:g} {c['unit']}",
             _bar(part) + f" {part:4.0%}",
             c["why"] if least is None else f"at least {least[0]}: {least[1]}",
@@ -387,6 +387,14 @@ class View:
             _met(None if measure is None else measure["met"]),
             "".join(_SPARKS[min(7, int(v * 8))] for v in list(history)[-30:]),
         ]
+
+
+def _state(c: dict[str, Any]) -> str:
+    """The state of a choice in PRB (the edge's is the uplink's), the demand where there are no states."""
+    state = c["demand"] if c["state"] is None and c["actions"] else c["state"]
+    if state is None:
+        return "-"
+    return f"{state:.3g} {'PRB' if c['lever'] == 'edge' else c['unit']}"
 
 
 def _met(met: int | None) -> Text:

@@ -164,7 +164,8 @@ class Decision:
 
     ``quotas`` maps a slice to its (UL, DL) PRBs; it is empty and ``gpu_mhz`` None where the network is to
     be at full resources (modes shadow and released). ``clocks`` is what hosts told of their clocks in the
-    control slot before. ``jobs`` (slice -> jobs) are to run beside the loop.
+    control slot before, ``ended`` why that ended early ("" where it did not). ``jobs`` (slice -> jobs) are to
+    run beside the loop.
     """
 
     cell: str
@@ -178,6 +179,7 @@ class Decision:
     max_mhz: int
     clocks: tuple[ClockReport, ...] = ()
     jobs: Mapping[str, Sequence[Job]] = field(default_factory=dict)
+    ended: str = ""
 
     @property
     def settings(self) -> Settings:
@@ -199,8 +201,9 @@ class Decision:
         carrier), ``max_mhz`` and ``slices``: for each slice ``closed`` (the outcome of the slot before),
         ``choices`` (one a lever), ``demand`` (PRBs wanted and floor of each direction), ``granted`` (PRBs,
         and why they are less), ``settings`` and, where its allocator failed, ``failed``, where it is given
-        more than it asks for, ``rescue`` (of each lever the least that it gets, and why). Where a host told
-        of its clock, ``clocks``: for each host its last report and the ``worst_offset_ns`` of the slot.
+        more than it asks for, ``rescue`` (of each lever the least that it gets, and why). Where the slot
+        before ended early, ``ended`` says why. Where a host told of its clock, ``clocks``: for each host its
+        last report and the ``worst_offset_ns`` of the slot.
         """
         record: dict[str, Any] = {
             "version": RECORD_VERSION,
@@ -214,6 +217,8 @@ class Decision:
             "max_mhz": self.max_mhz,
             "slices": {s.slice: s.to_record() for s in self.slices},
         }
+        if self.ended:
+            record["ended"] = self.ended
         if self.clocks:
             record["clocks"] = _clocks(self.clocks)
         return record

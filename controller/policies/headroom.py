@@ -91,6 +91,7 @@ class Headroom(Policy):
     per_state: ClassVar[bool] = False
     looks: ClassVar[bool] = True
     option_names: ClassVar[tuple[str, ...]] = ("qos_target",)
+    EXPLORES: ClassVar[str] = "by what more headroom gave"
 
     def __init__(self, actions: Any, *, qos_target: float = 0.98) -> None:
         super().__init__(actions)
@@ -165,7 +166,7 @@ class Headroom(Policy):
         self._expected = float(share[chosen])
         if not len(good):
             return self._say(-1, "not known to be enough with less")
-        return self._say(chosen, "known" if own[rows[chosen]] >= ENOUGH else "by what more headroom gave")
+        return self._say(chosen, "known" if own[rows[chosen]] >= ENOUGH else self.EXPLORES)
 
     def _say(self, position: int, why: str) -> int:
         self._explanation = Explanation(None, why)

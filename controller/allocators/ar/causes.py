@@ -55,6 +55,7 @@ from controller.core.decision import Grant
 from controller.core.measure import Lever, Measure, Outcome, Reason
 from controller.core.misses import HopCause, Miss
 from controller.core.observation import BoolArray, Flow, IntArray, MacReport
+from controller.policies.headroom import Headroom
 from wire.definitions import nr
 
 _MS = 1_000_000
@@ -82,7 +83,7 @@ class Cause(StrEnum):
 UNAVOIDABLE = frozenset({Cause.HICCUP, Cause.CAPACITY})
 """Causes of control slots that would have been missed at full resources too."""
 
-EXPLORING = frozenset({"first visit", "explore", "decrease"})
+EXPLORING = frozenset({"first visit", "explore", "decrease", Headroom.EXPLORES})
 """A policy's words (:attr:`controller.core.decision.Choice.why`) for an action whose outcome it does not know
 yet: those of :class:`controller.policies.base.Explanation`, and the step down of ``aimd``."""
 
