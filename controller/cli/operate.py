@@ -88,9 +88,11 @@ def decision_line(record: dict[str, Any]) -> str:
     for name, s in record["slices"].items():
         met = s["closed"]["met"]
         parts.append(f"{name}: last QoS {'-' if met is None else met}")
-        for c in s["choices"]:
-            if not c.get("user"):
-                parts.append(f"{c['lever']} {c['action']:g} {c['unit']} ({c['why']}{_state(c)})")
+        parts += [
+            f"{c['lever']} {c['action']:g} {c['unit']} ({c['why']}{_state(c)})"
+            for c in s["choices"]
+            if not c.get("user")
+        ]
         if s["settings"]:
             parts.append(f"settings of {len(s['settings'])} users")
         if "rescue" in s:
@@ -102,11 +104,10 @@ def decision_line(record: dict[str, Any]) -> str:
 
 def _state(choice: dict[str, Any]) -> str:
     """From what a choice was made: its state, or the demand where there are no states."""
-    if choice["state"] is not None:
-        return f", state {choice['state']}"
-    return (
-        f", demand {choice['demand']:.1f} PRB" if choice["actions"] and choice["demand"] is not None else ""
-    )
+    state, demand = choice["state"], choice["demand"]
+    if state is not None:
+        return f", state {state}"
+    return f", demand {demand:.1f} PRB" if choice["actions"] and demand is not None else ""
 
 
 @click.command("mode")
