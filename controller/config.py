@@ -418,12 +418,15 @@ class Config(_Strict):
             raise ValueError(f"cells must be one or more with different ids, not {names}")
         return self
 
-    def with_policy(self, policy: str) -> Config:
-        """The same with ``policy`` in every slice; ConfigError where it is unknown."""
+    def with_policy(self, policy: str, **options: Any) -> Config:
+        """The same with ``policy`` in every slice, with these options alone.
+
+        ConfigError where there is no such policy, or it has no such option.
+        """
         data = self.model_dump()
         for cell in data["cells"]:
             for s in cell["slices"]:
-                s.update(policy=policy, policy_options={})
+                s.update(policy=policy, policy_options=options)
         try:
             return Config.model_validate(data)
         except ValidationError as error:

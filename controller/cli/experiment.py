@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from controller.cli import emit, json_option
-from controller.cli.options import SECONDS, SEEDS, warm_start_option
+from controller.cli.options import SECONDS, SEEDS, qos_target_option, warm_start_option
 from controller.cli.study import study
 
 
@@ -45,6 +45,7 @@ _trace_option = click.option(
 @experiment.command("scenario")
 @click.argument("scenario")
 @click.option("--policy", help="Play this policy in every slice; an unknown name lists them.")
+@qos_target_option
 @click.option("--seed", default=4, show_default=True, help="Seed of channel, traffic and schedule.")
 @click.option(
     "--schedule", type=click.Choice(["described", "published", "always"]), help="When flows are on."
@@ -62,6 +63,7 @@ _trace_option = click.option(
 def one_scenario(
     scenario: str,
     policy: str | None,
+    qos_target: float | None,
     seed: int,
     schedule: str | None,
     channel_trace: str | None,
@@ -86,7 +88,7 @@ def one_scenario(
         overrides["emulation.schedule"] = schedule
     if channel_trace:
         overrides["emulation.channel_trace"] = channel_trace
-    config = load_config(scenario, overrides, policy)
+    config = load_config(scenario, overrides, policy, qos_target)
     runs.check(config_module.find(scenario), config, seed, duration)
     if oracle:
         oracle_module.check(config)

@@ -23,6 +23,11 @@ AMOUNT = Quantity(0, 1e12)
 SECONDS = Quantity(0, 1e9, min_open=True)
 """A time: up to thirty years, as timers overflow not far beyond."""
 
+qos_target_option = click.option(
+    "--qos-target",
+    type=Quantity(0.5, 1, max_open=True),
+    help="Part of what full resources would deliver that policy default is to keep (0.98).",
+)
 warm_start_option = click.option(
     "--warm-start",
     metavar="RUN|CHECKPOINT[:CELL]",

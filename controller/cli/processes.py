@@ -59,11 +59,18 @@ def check_address_space() -> None:
         )
 
 
-def load_config(name: str, overrides: dict[str, Any], policy: str | None = None) -> Config:
-    """A scenario or configuration file, with dotted keys replaced and one policy in every slice."""
+def load_config(
+    name: str, overrides: dict[str, Any], policy: str | None = None, qos_target: float | None = None
+) -> Config:
+    """A scenario or configuration file, with dotted keys replaced and one policy in every slice.
+
+    A ``qos_target`` without a policy is the default policy's.
+    """
     from controller import config
 
     loaded = config.load(config.find(name), overrides)
+    if qos_target is not None:
+        return loaded.with_policy(policy or "default", qos_target=qos_target)
     return loaded if policy is None else loaded.with_policy(policy)
 
 

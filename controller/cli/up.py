@@ -21,7 +21,7 @@ from rich.text import Text
 
 from controller.cli import children, emit, json_option
 from controller.cli.operate import decision_line
-from controller.cli.options import SECONDS, Quantity, warm_start_option
+from controller.cli.options import SECONDS, Quantity, qos_target_option, warm_start_option
 from controller.cli.ports import free_ports
 from controller.core.measure import worst_value
 
@@ -39,6 +39,7 @@ _SPARKS = "▁▂▃▄▅▆▇█"
     "--config", "config_file", help="Scenario or configuration (default: demo; with --frames: frames)."
 )
 @click.option("--policy", help="Play this policy in every slice.")
+@qos_target_option
 @click.option("--channel-trace", type=click.Path(), help="Measured channel (CQI, SNR) instead of a process.")
 @click.option("--seed", default=1, show_default=True)
 @click.option("--duration", type=SECONDS, help="Stop after so many seconds; without it, at Ctrl-C.")
@@ -63,6 +64,7 @@ _SPARKS = "▁▂▃▄▅▆▇█"
 def up(
     config_file: str | None,
     policy: str | None,
+    qos_target: float | None,
     channel_trace: str | None,
     seed: int,
     duration: float | None,
@@ -107,6 +109,7 @@ def up(
             "links.metrics.address": f"127.0.0.1:{ports[4]}",
         },
         policy,
+        qos_target,
     )
     if config.emulation is None:
         raise ValueError(f"{config_file}: no emulation section, so there is no testbed to bring up")

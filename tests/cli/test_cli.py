@@ -228,3 +228,12 @@ def test_a_limit_under_which_no_thread_can_be_had_is_named_at_once(command: list
     assert done.returncode == 1
     assert "the address space is limited to 500 MiB (ulimit -v), 1024 MiB are needed" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_qos_target_is_the_default_policys_and_no_other_ones(tmp_path: Path) -> None:
+    short = ("--duration", "30", "--json")
+    out = json.loads(run("experiment", "mucb1-1", "--qos-target", "0.9", *short).stdout)
+    assert out["policy"] == "headroom"
+    result = run("experiment", "mucb1-1", "--policy", "mucb1", "--qos-target", "0.9", *short)
+    assert result.exit_code != 0 and "policy mucb1 has no option 'qos_target'" in str(result.exception)
+    assert run("experiment", "mucb1-1", "--qos-target", "1.0", *short).exit_code == 2
