@@ -264,9 +264,12 @@ class ControlledCell:
             except ValueError as error:
                 self.journal.event(self.cell_id, Event.LEARNING_RESTARTED, str(error))
         elif self._prior is not None:
-            refused = loop.take_over(self._prior).items()
-            text = "; ".join(f"slice {name} begins from nothing: {why}" for name, why in refused)
-            self.journal.event(self.cell_id, Event.LEARNING_TAKEN_OVER, text or "by every slice")
+            try:
+                refused = loop.take_over(self._prior).items()
+                text = "; ".join(f"slice {name} begins from nothing: {why}" for name, why in refused)
+                self.journal.event(self.cell_id, Event.LEARNING_TAKEN_OVER, text or "by every slice")
+            except ValueError as error:
+                self.journal.event(self.cell_id, Event.LEARNING_RESTARTED, str(error))
         match self.state:
             case Away(carrier):
                 self.state = Away(carrier, loop)
@@ -452,15 +455,16 @@ class ControlledCell:
     def early(self, now_ns: int) -> str:
         """Why the control slot in progress should end now and not at its time; "" where it should go on.
 
-        Asked once a state sub-interval, and not before the slot is as long as ``control.events`` wants it.
+        Asked once a state sub-interval, whether or not a report came in it, and not before the slot is as
+        long as ``control.events`` wants it.
         """
         if not isinstance(self.state, Controlled) or self.decision is None:
             return ""
         loop, opened_ns = self.state.loop, self._acknowledged_ns or self._decided_ns
-        events, newest = loop.spec.events, max(self._reports, default=None)
-        if events is None or newest in (None, self._asked) or now_ns - opened_ns < events.min_slot_s * 1e9:
+        events, index = loop.spec.events, (now_ns - 1) // self._subinterval_ns
+        if events is None or index == self._asked or now_ns - opened_ns < events.min_slot_s * 1e9:
             return ""
-        self._asked = newest
+        self._asked = index
         first = opened_ns // self._subinterval_ns
         reports = [r for i in sorted(self._reports) if i >= first and (r := self._opened(i)) is not None]
         try:

@@ -58,7 +58,8 @@ class RescueModel(_Strict):
 class EventsModel(_Strict):
     """A control slot may end before its time (a flow starts, a queue grows or has drained, the MCS falls),
     but not in its first ``min_slot_s`` seconds. Policies that learn from QoS bits alone do not ask for it;
-    where control slots are no longer than that all of them last their time."""
+    where one of a cell's slices has such a policy, and where control slots are no longer than that, all of
+    them last their time."""
 
     min_slot_s: Annotated[float, Field(gt=0, le=600, allow_inf_nan=False)] = 1.0
 
@@ -89,6 +90,11 @@ class Control(_Strict):
         if self.guard_ms >= self.control_slot_s * 1e3:
             raise ValueError(
                 f"guard_ms {self.guard_ms:g} leaves nothing of a control slot of {self.control_slot_s:g} s"
+            )
+        if self.events is not None and self.guard_ms >= self.events.min_slot_s * 1e3:
+            raise ValueError(
+                f"guard_ms {self.guard_ms:g} leaves nothing of a control slot that ends after "
+                f"events.min_slot_s {self.events.min_slot_s:g} s"
             )
         return self
 
@@ -205,6 +211,12 @@ class CellModel(_Strict):
                 raise ValueError(f"slice {s.id}: {error}") from None
         slicing.make(self.arbiter)
         return self
+
+    def ends_early(self, control: Control) -> bool:
+        """Whether control slots may end before their time: all slices want it, and they are long enough."""
+        events = control.events
+        long_enough = events is not None and events.min_slot_s < control.control_slot_s
+        return long_enough and all(s.options.ends_early for s in self.slices)
 
 
 class RanLinkModel(_Strict):
@@ -474,9 +486,8 @@ class Config(_Strict):
         cell = next((c for c in self.cells if c.id == cell_id), None)
         if cell is None:
             raise ValueError(f"unknown cell {cell_id!r}; cells: {', '.join(c.id for c in self.cells)}")
-        rescue, events = self.control.rescue, self.control.events
-        if events is not None and events.min_slot_s >= self.control.control_slot_s:
-            events = None  # no control slot is long enough
+        rescue = self.control.rescue
+        events = self.control.events if cell.ends_early(self.control) else None
         return LoopSpec(
             cell=cell_id,
             n_prb=n_prb,

@@ -259,7 +259,8 @@ class ControlLoop:
     def early(self, observation: Observation) -> str:
         """Why the control slot in progress should end now, by what is known of it so far; "" where it should
         go on. Changes nothing. Raises what an allocator raises."""
-        if self.mode is not Mode.ACTIVE or self._last is None:
+        whole = all(s.options.ends_early for s in self._slices.values())
+        if self.mode is not Mode.ACTIVE or self._last is None or not whole:
             return ""
         for part in self._last.slices:
             view = SliceView.of(observation, part.slice, guard_ms=self.spec.guard_ms, granted=part.grant)

@@ -36,6 +36,9 @@ cells:
 """
 
 
+EARLY = CONFIG.replace("control_slot_s: 1.0", "control_slot_s: 5.0").replace("mucb1", "headroom")
+
+
 class Memory:
     """A run record that keeps events in a list."""
 
@@ -322,7 +325,7 @@ def test_flows_whose_host_is_gone_make_room_while_the_gnb_is_away(cell: Controll
 
 
 def test_a_control_slot_is_asked_whether_to_end_once_a_sub_interval_and_not_too_soon(memory: Memory) -> None:
-    text = CONFIG.replace("1.0, guard_ms: 0.0", "5.0, guard_ms: 0.0, events: {min_slot_s: 0.5}")
+    text = EARLY.replace("guard_ms: 0.0", "guard_ms: 0.0, events: {min_slot_s: 0.5}")
     cell = ControlledCell("cell-1", config.parse(text), Journal(store=memory, time_ns=lambda: T0), Face())
     cell.joined(1, CARRIER, T0)
     assert cell.early(T0 + S) == ""  # no decision yet
@@ -339,11 +342,12 @@ def test_a_control_slot_is_asked_whether_to_end_once_a_sub_interval_and_not_too_
     observation, _ = cell.close(T0 + S, GpuReading(1600), 1.0, "enough")
     assert observation.ended == "enough" and len(observation.reports) == 5
     assert cell.journal.counters.get("early_ends_total", "cell-1") == 1
-    assert cell.early(T0 + S + 900 * MS) == ""  # nothing has been heard of the new one
+    assert cell.early(T0 + S + 300 * MS) == "" and cell.early(T0 + S + 900 * MS) == "enough"
+    assert asked[-1].reports == ()  # that nobody reports is no reason not to ask
 
 
 def test_an_allocator_that_raises_when_asked_ends_nothing_and_is_counted(memory: Memory) -> None:
-    text = CONFIG.replace("1.0, guard_ms: 0.0", "5.0, guard_ms: 0.0")
+    text = EARLY
     cell = ControlledCell("cell-1", config.parse(text), Journal(store=memory, time_ns=lambda: T0), Face())
     cell.joined(1, CARRIER, T0)
     close(cell, 0)
@@ -356,3 +360,10 @@ def test_an_allocator_that_raises_when_asked_ends_nothing_and_is_counted(memory:
     cell.report(mac_report(), T0 + 2 * S)
     assert cell.early(T0 + 2 * S) == ""
     assert cell.journal.counters.get("allocator_failed_total", "cell-1") == 1
+
+
+def test_what_cannot_be_taken_over_is_an_event_and_the_cell_is_controlled(memory: Memory) -> None:
+    journal = Journal(store=memory, time_ns=lambda: T0)
+    cell = ControlledCell("cell-1", config.parse(CONFIG), journal, Face(), prior={"version": 99})
+    cell.joined(1, CARRIER, T0)
+    assert cell.controlled and Event.LEARNING_RESTARTED in memory.events

@@ -167,6 +167,12 @@ def test_events_are_on_by_default_where_a_control_slot_is_long_enough() -> None:
     assert events("{events: {min_slot_s: 0.4}}") == EventsSpec(0.4)
     assert events("{events: off}") is None
     assert events("{control_slot_s: 1.0}") is None
+    two = cells.replace(
+        "[{id: ar}]", "[{id: ar}, {id: b, policy: mucb1}]"
+    )  # its control slots last their time
+    assert config.parse(two).loop_spec("cell-1", 106, 30, TDD_PATTERNS["DSUUU"]).events is None
+    with pytest.raises(ConfigError, match=r"guard_ms 500 leaves nothing .* events\.min_slot_s 0\.4"):
+        config.parse("control: {guard_ms: 500.0, events: {min_slot_s: 0.4}}")
 
 
 @pytest.mark.parametrize("events", ["{min_slot_s: 0}", "{min_slot_s: .inf}", "{slots: 3}", "3", "often"])

@@ -51,6 +51,12 @@ class Options(BaseModel):
         """YAML and JSON have lists, a frozen model has tuples."""
         return tuple(value) if isinstance(value, list) else value
 
+    @property
+    def ends_early(self) -> bool:
+        """Whether control slots may end before their time (:meth:`Allocator.early`); where they may not for one
+        slice of a cell, they do not for any."""
+        return False
+
     def check(self, *, n_prb: int, max_mhz: int) -> None:
         """ValueError, naming the option, for what this carrier and this GPU do not have."""
 
@@ -276,8 +282,8 @@ class Allocator(ABC):
     def early(self, view: SliceView) -> str:
         """Why the control slot in progress should end now; "" where it should go on.
 
-        Asked each state sub-interval, and what it says changes nothing: ``view`` has the users, the reports
-        so far and what was granted, no frames and no samples.
+        Asked each state sub-interval, where the options of all slices of the cell say so, and what it says
+        changes nothing: ``view`` has the users, the reports and frames so far and what was granted.
         """
         return ""
 

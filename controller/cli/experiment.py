@@ -92,6 +92,10 @@ def one_scenario(
     runs.check(config_module.find(scenario), config, seed, duration)
     if oracle:
         oracle_module.check(config)
+        if config.cells[0].ends_early(config.control):
+            from controller.store.oracle import UNEQUAL
+
+            raise click.UsageError(f"--oracle: {UNEQUAL}; or set control.events: off in the scenario")
     closed: list[ClosedSlot] = []
     own = Summary()
 

@@ -10,7 +10,7 @@ from typing import Any
 from controller import config as config_module
 from controller import sim
 from controller.store.misses import SliceMisses
-from controller.store.oracle import LIVE, can_be_played_again
+from controller.store.oracle import LIVE, UNEQUAL, can_be_played_again
 from controller.store.run import RunStore
 from controller.store.summary import Allocation, Summary
 
@@ -29,6 +29,8 @@ def missed(folder: Path) -> frozenset[int]:
         raise ValueError(f"{folder}: {LIVE}")
     if not slots:
         raise ValueError(f"{folder}: no control slot of this run is over")
+    if any(slot.ended for slot in slots):
+        raise ValueError(f"{folder}: {UNEQUAL}")
     config = config_module.parse(text, f"{folder}/config.yaml")
     assert config.emulation is not None  # a run of the virtual clock
     slot_s = config.control.control_slot_s

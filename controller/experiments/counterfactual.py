@@ -108,6 +108,11 @@ def record(loops: Iterable[RecordedLoop], models: ModelBytes, last: int) -> Reco
         kept.append((of.spec, steps))
         before: Decision | None = None
         for observation, recorded in of.slots:
+            if observation.ended:
+                raise Unanswerable(
+                    f"cell {cell}, control slot {observation.control_slot}: {observation.ended}: control"
+                    " slots that end early depend on what was done in them"
+                )
             decision = loop.step(observation)
             quotas = {name: list(quota) for name, quota in decision.quotas.items()}
             if (quotas, decision.gpu_mhz) != (recorded["quotas"], recorded["gpu_mhz"]):

@@ -35,16 +35,20 @@ SAFETY = 1.5
 MEMORY = 160
 """Samples remembered."""
 HALF_LIFE = 120.0
-"""Control slots after which a sample counts half (ten minutes of 5 s): antennas move, GPUs grow warm."""
+"""Control slots that taught something after which a sample counts half (ten busy minutes of 5 s): antennas
+move, GPUs grow warm."""
 FORECASTS = 60
 FORECAST = 0.8
 """Quantile of how much the demand rose within the last control slots: what is prepared for. Beyond it the
 control slot ends early, where it may."""
+HIGHEST_RISE = 16.0
+LEAST_DEMAND = 1e-3
+"""PRB or flows: less is as good as this."""
 FIRST_RISE, FIRST_RISES = 1.2, 5
 """Imagined rises, beside those that were seen."""
 DRIFT, ALARM = 0.3, 2.0
-"""CUSUM of late control slots above what was predicted (Page, 1954): more than 30 points in ten running, or
-three late ones running, and the model is forgotten."""
+"""CUSUM of late control slots (Page, 1954): each adds what it is above its prediction and :data:`DRIFT`, and
+at :data:`ALARM`, after three or four late ones running, the model is forgotten."""
 KEPT = 4
 """Samples kept then: the newest."""
 
@@ -117,6 +121,8 @@ class Headroom(Policy):
         self._planned = self._expected = None
         if demand is None or not isfinite(demand) or demand < 0 or budget is None:
             return self._say(-1, "demand not known")
+        if 0 < demand < LEAST_DEMAND:
+            demand = LEAST_DEMAND
         if context.backlogged:
             return self._say(-1, "drains a backlog")
         if demand == 0:
@@ -175,16 +181,19 @@ class Headroom(Policy):
     def update(self, action: int, feedback: Feedback) -> None:
         self._index_of(action, feedback)
         demand, budget, slots = feedback.demand, feedback.budget_ms, feedback.slots
-        if demand is None or not isfinite(demand) or demand <= 0 or budget is None or slots <= 0:
+        slots = round(min(slots, 1.0), 3)
+        if demand is None or not isfinite(demand) or demand <= 0 or budget is None or not slots > 0:
             return
+        demand = max(demand, LEAST_DEMAND)
         if self._planned and feedback.clouded != LOAD_CHANGED:
-            self._rises = [*self._rises[1 - FORECASTS :], round(demand / self._planned, 3)]
+            self._rises = [*self._rises[1 - FORECASTS :], round(min(demand / self._planned, HIGHEST_RISE), 3)]
         if feedback.clouded:
             return
         delay = feedback.delay_ms
         if delay is None or not isfinite(delay) or delay < 0:
             delay = budget * (0.5 if feedback.met else 2.0)
-        slots = round(min(slots, 1.0), 3)
+        if not feedback.met and delay <= budget:  # a flow of which no delay is known
+            delay = 2.0 * budget
         self._clock = round(self._clock + slots, 3)
         if self._n == MEMORY:
             for column in self._columns():
@@ -246,7 +255,8 @@ class Headroom(Policy):
             planned, expected = (None if value is None else float(value) for value in known)
         except (TypeError, ValueError):
             raise ValueError(f"{where}: not numbers: {state['samples']!r:.80}") from None
-        numbers = np.array([v for sample in samples for v in sample] + rises + [clock, alarm])
+        others = [value for value in (planned, expected) if value is not None]
+        numbers = np.array([v for sample in samples for v in sample] + rises + [clock, alarm, *others])
         if not (np.isfinite(numbers).all() and (numbers >= 0).all()):
             raise ValueError(f"{where}: a number is negative or not finite")
         if len(samples) > MEMORY or len(rises) > FORECASTS or any(r >= ROWS for r, _, _, _ in samples):
@@ -264,12 +274,13 @@ _INVERSE = 2.0 ** (-(np.arange(ROWS) + LOWEST + 0.5) / ROWS_PER_OCTAVE)
 
 def _rows(headroom: NDArray[np.float64]) -> NDArray[np.int64]:
     """The row of each headroom."""
-    rows = np.floor(ROWS_PER_OCTAVE * np.log2(headroom)).astype(np.int64) - LOWEST
+    octaves = np.log2(np.maximum(headroom, 1e-6))
+    rows = np.floor(ROWS_PER_OCTAVE * octaves).astype(np.int64) - LOWEST
     return np.minimum(np.maximum(rows, 0), ROWS - 1)
 
 
 def _row(headroom: float) -> int:
-    return min(max(floor(ROWS_PER_OCTAVE * log2(headroom)) - LOWEST, 0), ROWS - 1)
+    return min(max(floor(ROWS_PER_OCTAVE * log2(max(headroom, 1e-6))) - LOWEST, 0), ROWS - 1)
 
 
 def _slope(

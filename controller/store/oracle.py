@@ -31,6 +31,11 @@ VIRTUAL = {"clock": "virtual"}
 
 LIVE = "only a run of `prbandit experiment` has one: a live run's channel and traffic cannot be played again"
 
+UNEQUAL = (
+    "control slots of it ended early (control.events), and this compares control slot by control slot;"
+    " `prbandit experiment study` compares by windows of time"
+)
+
 Floats = NDArray[np.float64]
 
 

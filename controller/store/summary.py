@@ -33,7 +33,8 @@ class Allocation:
 
 @dataclass(frozen=True, slots=True)
 class ClosedSlot:
-    """One control slot of a cell that is over: when it began, what was in force, what came of it.
+    """One control slot of a cell that is over: when it began, how long it lasted, what was in force, what
+    came of it. ``ended`` says why it ended early, "" where it did not.
 
     ``outcomes`` is ``closed`` of the next record, by slice; ``choices`` led to ``allocations``, ``settings``
     were what the slices' users were told.
@@ -50,11 +51,8 @@ class ClosedSlot:
     choices: Mapping[str, Sequence[Mapping[str, Any]]]
     outcomes: Mapping[str, Mapping[str, Any]]
     settings: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]
-
-    @property
-    def length_ns(self) -> int:
-        """How long it lasted."""
-        return self.end_ns - self.begin_ns
+    length_ns: int
+    ended: str = ""
 
     @property
     def total(self) -> Allocation:
@@ -80,6 +78,7 @@ class Pairs:
 
     def __init__(self) -> None:
         self._open: dict[str, Mapping[str, Any]] = {}
+        self._usual: dict[str, int] = {}
 
     def add(self, record: Mapping[str, Any]) -> ClosedSlot | None:
         """The control slot that ``record`` closes; None where its own decision is not known."""
@@ -103,7 +102,17 @@ class Pairs:
             choices={name: s["choices"] for name, s in before["slices"].items()},
             outcomes=closed,
             settings={name: s["settings"] for name, s in before["slices"].items()},
+            length_ns=self._length(cell, record["time_ns"] - before["time_ns"], "ended" in record),
+            ended=record.get("ended", ""),
         )
+
+    def _length(self, cell: str, length_ns: int, early: bool) -> int:
+        """How long a control slot lasted: as its times say; as long as the last one that did not end early
+        where it seems to have lasted more than twice that, or less than nothing: the clock was set."""
+        usual = self._usual.get(cell, length_ns)
+        if length_ns > 0 and not early:
+            self._usual[cell] = length_ns
+        return length_ns if 0 < length_ns <= 2 * usual else max(usual, 1)
 
 
 def _unknown(closed: Mapping[str, Any]) -> bool:

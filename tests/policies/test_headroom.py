@@ -215,3 +215,28 @@ def test_a_drift_alarm_keeps_the_newest_alone() -> None:
         policy.update(action, Feedback(0, 900.0, 70.0, 8.0))
         sizes.append(len(policy.to_state()["samples"]))
     assert KEPT in sizes
+
+
+def test_a_miss_without_a_late_flow_is_a_miss() -> None:
+    """A flow of which no delay is known is late whatever the others took."""
+    policy = make("headroom", PRB)
+    for _ in range(60):
+        action = policy.pull(Context(5.0, 0.0, 70.0))
+        policy.update(action, Feedback(0, 10.0, 70.0, 5.0))
+    assert policy.pull(Context(5.0, 0.0, 70.0)) == 106
+
+
+@pytest.mark.parametrize("demand", [1e-308, 1e-9, 1e12, 1e308])
+def test_extreme_demands_leave_a_state_that_can_be_kept(demand: float) -> None:
+    policy = make("headroom", (0, 10, 106))
+    for d in (demand, 8.0, demand, 1e-310):
+        action = policy.pull(Context(d, 0.0, 70.0))
+        policy.update(action, Feedback(1, 10.0, 70.0, demand))
+        policy.update(0, Feedback(1, 10.0, 70.0, d))
+    assert restore(json.loads(json.dumps(policy.to_state(), allow_nan=False))).to_state() == policy.to_state()
+
+
+def test_a_control_slot_of_no_length_teaches_nothing() -> None:
+    policy = make("headroom", PRB)
+    policy.update(10, Feedback(1, 10.0, 70.0, 5.0, slots=0.0003))
+    assert policy.to_state()["samples"] == []

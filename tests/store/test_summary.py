@@ -277,12 +277,22 @@ def test_clocks_and_the_frames_that_they_cost_are_summed_up() -> None:
 
 def test_control_slots_weigh_as_long_as_they_lasted() -> None:
     summary = Summary()
-    for number, (time_ns, prb, q) in enumerate(
-        [(0, 100, 1), (5_000, 20, 1), (6_000, 50, 0), (11_000, 50, 1)]
+    early = {"ended": "a flow started"}
+    for number, (time_ns, prb, q, more) in enumerate(
+        [(0, 100, 1, {}), (5_000, 20, 1, {}), (6_000, 50, 0, early), (11_000, 50, 1, {})]
     ):
         record = decision(number, prb, prb, 1000, closed(q))
-        summary.add({**upgrade(record), "time_ns": time_ns})
+        summary.add({**upgrade(record), "time_ns": time_ns, **more})
     got = summary.result()
     assert got["control_slots"] == 3
     assert got["avg_ul_prb"] == pytest.approx((100 * 5 + 20 * 1 + 50 * 5) / 11)
     assert got["qos_delivery_ratio"] == pytest.approx((5 + 0 * 1 + 5) / 11)
+
+
+@pytest.mark.parametrize("step_ns", [-3_600_000, 3_600_000])
+def test_a_clock_that_is_set_outweighs_nothing(step_ns: int) -> None:
+    summary = Summary()
+    for number in range(12):
+        record = {**upgrade(decision(number, 20 + number % 2, 20, 1000, closed(1)))}
+        summary.add({**record, "time_ns": number * 5_000 + (step_ns if number > 6 else 0)})
+    assert summary.result()["avg_ul_prb"] == pytest.approx(20 + 5 / 11)

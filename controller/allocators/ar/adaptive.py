@@ -73,16 +73,16 @@ class AdaptiveBudgets:
 
     def to_state(self) -> dict[str, Any]:
         return {
+            "configured": [self._configured.of(hop) for hop in HOPS],
             "budgets": [self.budgets.of(hop) for hop in HOPS],
             "delays": [list(d) for d in self._delays],
             "since": self._since,
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """ValueError, TypeError, KeyError for what is no state; budgets of another sum are left."""
-        budgets = [float(b) for b in state["budgets"]]
-        if abs(sum(budgets) - sum(self._configured.of(hop) for hop in HOPS)) < 1e-6:
-            self.budgets = self._of(budgets)
+        """ValueError, TypeError, KeyError for what is no state; what moved from another split is left."""
+        if [float(b) for b in state["configured"]] == [self._configured.of(hop) for hop in HOPS]:
+            self.budgets = self._of([float(b) for b in state["budgets"]])
         delays = [(float(ul), float(edge), float(dl)) for ul, edge, dl in state["delays"]]
         self._delays = deque(delays, maxlen=WINDOW)
         self._since = int(state["since"])

@@ -16,7 +16,7 @@ from controller.core import hops
 from controller.core.decision import Choice, SliceDemand, Want
 from controller.core.measure import Lever, Measure, Outcome, Reason
 from controller.core.observation import MacReport
-from controller.core.spec import LoopSpec
+from controller.core.spec import LoopSpec, Share
 from controller.policies import UNKNOWN, Context, Feedback, Policy
 from controller.policies.base import BACKLOG, BURST, LOAD_CHANGED
 
@@ -65,7 +65,14 @@ class ArAllocator(Allocator):
             actions = {hop: (maximum[hop],) for hop in HOPS}
         self._looks = policies.looks(options.policy)
         if self._looks:
-            actions = {hop: tuple(sorted({*actions[hop], maximum[hop]})) for hop in HOPS}
+            share = next((s.share for s in loop.slices if s.slice == slice_id), Share())
+            maximum = {
+                hop: min(most, share.max) if hop is not Lever.EDGE else most for hop, most in maximum.items()
+            }
+            actions = {
+                hop: tuple(sorted({*(a for a in actions[hop] if a < maximum[hop]), maximum[hop]}))
+                for hop in HOPS
+            }
         self._actions = actions
         self._policies: dict[Lever, dict[int | None, Policy]] = {hop: {} for hop in HOPS}
         self._demand: dict[Lever, float] = {Lever.UL: 0.0, Lever.DL: 0.0}
@@ -75,6 +82,7 @@ class ArAllocator(Allocator):
         self._adaptive = self._adapted(options)
         self._active: frozenset[str] = frozenset()
         self._backlogged: set[Lever] = set()
+        self._confounded = False
         self._planned: dict[Lever, float | None] = {}
         for hop in HOPS:  # a bad policy name or option is found here, not at the first control slot
             self._new(hop)
@@ -105,6 +113,7 @@ class ArAllocator(Allocator):
             if granted is None
             else dict(zip(HOPS, (granted.ul_prb, granted.gpu_mhz, granted.dl_prb), strict=True))
         )
+        self._confounded = False
         for hop, measure in zip(HOPS, measures, strict=True):
             why = reasons.get(hop)
             if why is not None and not (why is Reason.RESCUED and hop in had):
@@ -125,7 +134,7 @@ class ArAllocator(Allocator):
                 if spoken_for is not None:
                     policy.update(spoken_for, self._feedback(hop, met, outcome, view, blind))
                     reasons.pop(hop, None)
-        if self._adaptive and not all(hop in reasons for hop in HOPS):
+        if self._adaptive and not self._confounded and not all(hop in reasons for hop in HOPS):
             worst = [w for measure in measures if (w := _worst(measure)) is not None]
             if len(worst) == len(HOPS):
                 spends = {hop: had[hop] > self._actions[hop][0] for hop in HOPS}
@@ -148,9 +157,11 @@ class ArAllocator(Allocator):
             clouded = LOAD_CHANGED
         elif hop in self._backlogged:
             clouded = BACKLOG
-        elif i and not blind and not met and measures[i - 1].met == 0:
+        elif i and not blind and measures[i - 1].met == 0:  # whatever came of it: else only the good is kept
             clouded = BURST
-        demand = traffic.highest(self._offered(hop, view.reports, view))
+        per_second = max(1, round(1000 / self._loop.carrier.subinterval_ms))
+        demand = traffic.highest(self._offered(hop, view.reports, view), per_second)
+        self._confounded |= bool(clouded)
         slots = (view.closed_ns - view.opened_ns) / (self._loop.control_slot_s * 1e9)
         return Feedback(met, delay, budget, demand, clouded, slots)
 
@@ -187,7 +198,9 @@ class ArAllocator(Allocator):
         offered = self._offered(hop, view.reports, replace(view, users=active))
         waiting = traffic.waiting_ms(view.frames, hop, view.end_ns)
         if hop is not Lever.EDGE:
-            waiting = max([waiting, *traffic.queue_ms(view.reports[-1:], active, view.slice, hop)])
+            waiting = max([waiting, *self._queue_ms(hop, replace(view, users=active))[-1:]])
+        # A report without the flows' UE says nothing of their demand.
+        offered = [d for d in offered if d > 0]
         demand = (sum(offered) / len(offered) if offered else None) if active else 0.0
         self._planned[hop] = demand
         context = Context(demand, waiting, self._budgets.of(hop), self._loop.events is not None, rng)
@@ -199,13 +212,18 @@ class ArAllocator(Allocator):
         resources is gone. For policies that look at delays; the others' control slots last their time."""
         if not self._looks or view.granted is None:
             return ""
-        granted = view.granted
-        if any(f.flow not in self._active and not f.stop_ns for f in view.users):
-            return "a flow started"
+        granted, view = view.granted, replace(view, reports=view.reports[-LOOKS - 1 :])
         has = dict(zip(HOPS, (granted.ul_prb, granted.gpu_mhz, granted.dl_prb), strict=True))
-        for hop in HOPS:
-            less = hop not in self._backlogged and has[hop] < self._actions[hop][-1]
-            if less and (why := self._falls_behind(hop, view)):
+        # Where an early end could give more: not where the arbiter cut it.
+        could = [
+            hop
+            for hop in HOPS
+            if hop not in self._ceiling and self._played[hop][1] <= has[hop] < self._actions[hop][-1]
+        ]
+        if could and any(f.flow not in self._active and not f.stop_ns for f in view.users):
+            return "a flow started"
+        for hop in could:
+            if hop not in self._backlogged and (why := self._falls_behind(hop, view)):
                 return f"{hop}: {why}"
         drained = {hop for hop in self._backlogged if hop is not Lever.EDGE}
         if drained and all(max(self._queue_ms(h, view)) < DRAINED * self._budgets.of(h) for h in drained):
@@ -226,9 +244,10 @@ class ArAllocator(Allocator):
         return "the MCS falls" if risen else ""
 
     def _queue_ms(self, hop: Lever, view: SliceView) -> list[float]:
-        """How old the queue of a radio hop was in the last reports; not known is none that matters."""
-        ages = traffic.queue_ms(view.reports, view.users, view.slice, hop)[-LOOKS:]
-        return ages if len(ages) == LOOKS else [0.0, float("inf")]
+        """How old the queue of a radio hop was in the last reports; where there are fewer, neither old nor
+        drained."""
+        ages = traffic.queue_ms(view.reports[-LOOKS - 1 :], view.users, view.slice, hop)[-LOOKS:]
+        return ages if len(ages) == LOOKS else [0.0, float("inf"), 0.0]
 
     def _measure(self, view: SliceView) -> None:
         """Demand of both radio hops; without a report the last one stays."""
@@ -326,5 +345,6 @@ def _spoken_for(actions: Sequence[int], had: int, met: int) -> int | None:
 
 
 def _worst(measure: Measure) -> float | None:
-    """The delay of the worst flow; None where none is known."""
-    return max((v for v in measure.values if v is not None), default=None)
+    """The delay of the worst flow; None where that of a judged flow is not known."""
+    known = [v for v in measure.values if v is not None]
+    return max(known) if known and len(known) == len(measure.values) else None

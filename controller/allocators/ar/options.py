@@ -92,6 +92,10 @@ class ArOptions(Options):
             policies.make(self.policy, actions, **self.policy_options)
         return self
 
+    @property
+    def ends_early(self) -> bool:
+        return policies.looks(self.policy)
+
     def check(self, *, n_prb: int, max_mhz: int) -> None:
         for name, limit, what in (
             ("ul_prb", n_prb, f"{n_prb}, all that there is"),

@@ -10,8 +10,6 @@ from controller.core.measure import Lever
 from controller.core.observation import Flow, Frames, MacReport
 
 _MS = 1_000_000
-_SECOND = 5
-"""Reports that are averaged for the highest demand of a control slot: with one every 200 ms a second."""
 
 
 def queue_ms(reports: Sequence[MacReport], flows: Sequence[Flow], slice_id: str, hop: Lever) -> list[float]:
@@ -45,21 +43,28 @@ def queue_ms(reports: Sequence[MacReport], flows: Sequence[Flow], slice_id: str,
 def waiting_ms(frames: Frames, hop: Lever, end_ns: int) -> float:
     """Age in the hop of the oldest frame that is in it at ``end_ns``; 0 where there is none.
 
-    What is not synchronised is in no hop. Frames that a later time is known of have left it.
+    What is not synchronised is in no hop. Frames that a later time is known of have left it. One that a frame
+    which entered after it has overtaken is lost: a hop is first in, first out for each flow.
     """
     times = (frames.ue_sent, frames.edge_received, frames.edge_sent, frames.ue_received)
     i = (Lever.UL, Lever.EDGE, Lever.DL).index(hop)
     inside = (times[i] > 0) & (times[i] < end_ns) & frames.synchronised
     for later in times[i + 1 :]:
         inside &= later == 0
+    if not inside.any():
+        return 0.0
+    left = (times[i] > 0) & ~inside & (sum(later > 0 for later in times[i + 1 :]) > 0)
+    last = np.zeros(int(frames.flow.max()) + 1, np.int64)
+    np.maximum.at(last, frames.flow[left], times[i][left])
+    inside &= times[i] >= last[frames.flow]
     entered = times[i][inside]
     return float((end_ns - entered.min()) / _MS) if len(entered) else 0.0
 
 
-def highest(demands: Sequence[float]) -> float | None:
-    """The highest mean of a second of the demands at the reports of a control slot; None without one."""
+def highest(demands: Sequence[float], n: int) -> float | None:
+    """The highest mean of ``n`` consecutive demands (or of all, where there are fewer); None without one."""
     if not demands:
         return None
-    n = min(_SECOND, len(demands))
+    n = min(n, len(demands))
     sums = np.convolve(demands, np.ones(n), "valid")
     return float(sums.max()) / n

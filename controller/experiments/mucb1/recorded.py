@@ -40,6 +40,8 @@ def search(folder: Path, on_run: Callable[[int], None] = lambda _runs: None) -> 
     assert config.emulation is not None
     if not slots:
         raise ValueError(f"{folder}: no control slot of this run is over")
+    if any(slot.ended for slot in slots):
+        raise ValueError(f"{folder}: {kept.UNEQUAL}")
     slot_s = config.control.control_slot_s
     # Half a control slot more, so that no rounding loses the last one.
     length_s = min(config.emulation.duration_s, (len(slots) + 0.5) * slot_s)

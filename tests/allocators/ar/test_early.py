@@ -6,36 +6,36 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from controller.core.observation import Enforcement, Flow, Frames, GpuReading, MacReport, Observation
-from controller.core.spec import EventsSpec
+from controller.core.spec import EventsSpec, Share
 from controller.loop import ControlLoop
 from tests.builders import MS, SLOT_NS, T0, frames, loop_spec, report, slice_spec
 
 FLOW = Flow("f", "ue-1", "ar", 1e6, 1e6, T0)
 
 
-def learned(policy: str = "headroom", slots: int = 12, delays: tuple[float, float, float] = (9, 6, 9)) -> Any:
+def learned(policy: str = "headroom", slots: int = 12) -> Any:
     """A loop that has played some control slots of a good cell, and when the next one began."""
     loop = ControlLoop(loop_spec(slice_spec(policy=policy), events=EventsSpec()))
-    opened = T0
     for slot in range(slots):
-        closed = opened + SLOT_NS
-        loop.step(
-            Observation(
-                slot,
-                opened,
-                closed,
-                reports=reports(opened, 25),
-                flows=(FLOW,),
-                frames=frames(opened, closed, delays),
-                enforcement={"ar": Enforcement()},
-                gpu=GpuReading(1600),
-            )
-        )
-        opened = closed
-    return loop, opened
+        loop.step(played(slot, T0 + slot * SLOT_NS))
+    return loop, T0 + slots * SLOT_NS
+
+
+def played(slot: int, opened: int, **changes: Any) -> Observation:
+    """A control slot of a good cell."""
+    closed = opened + SLOT_NS
+    values: dict[str, Any] = {
+        "reports": reports(opened, 25),
+        "flows": (FLOW,),
+        "frames": frames(opened, closed, (9, 6, 9)),
+        "enforcement": {"ar": Enforcement()},
+        "gpu": GpuReading(1600),
+    }
+    return Observation(slot, opened, closed, **{**values, **changes})
 
 
 def reports(
@@ -62,16 +62,24 @@ def so_far(opened: int, n: int, **changes: Any) -> Observation:
 
 
 def stuck(opened: int, now: int, since_ms: float) -> Frames:
-    """A frame that was sent some time ago and is still on its way up."""
+    """What was sent since then is still on its way up; what was sent before is back."""
     of = frames(opened, now, (9, 6, 9))
-    columns = {
-        name: getattr(of, name).copy() for name in ("edge_received", "edge_sent", "ue_received", "ue_sent")
-    }
-    last = -1
-    columns["ue_sent"][last] = now - int(since_ms * MS)
-    for name in ("edge_received", "edge_sent", "ue_received"):
-        columns[name][last] = 0
-    return replace(of, **columns)
+    first = int(np.searchsorted(of.ue_sent, now - int(since_ms * MS)))
+    sent = of.ue_sent.copy()
+    sent[first] = now - int(since_ms * MS)
+    columns = {name: getattr(of, name).copy() for name in ("edge_received", "edge_sent", "ue_received")}
+    for column in columns.values():
+        column[first:] = 0
+    return replace(of, ue_sent=sent, **columns)
+
+
+def test_a_lost_frame_is_no_frame_that_waits() -> None:
+    loop, opened = learned()
+    of = frames(opened, opened + 900 * MS, (9, 6, 9))
+    columns = {name: getattr(of, name).copy() for name in ("edge_received", "edge_sent", "ue_received")}
+    for column in columns.values():
+        column[3] = 0
+    assert loop.early(so_far(opened, 5, frames=replace(of, **columns))) == ""
 
 
 def test_a_good_control_slot_lasts_its_time() -> None:
@@ -133,10 +141,29 @@ def test_policies_of_bits_do_not_ask_for_it(policy: str) -> None:
 
 
 def test_asking_changes_nothing() -> None:
-    loop, opened = learned()
-    before = loop.to_state()
-    loop.early(so_far(opened, 5, frames=stuck(opened, opened + 1000 * MS, 900)))
-    assert loop.to_state() == before
+    decisions = []
+    for asks in (0, 10):
+        loop, opened = learned()
+        for _ in range(asks):
+            assert loop.early(so_far(opened, 5, frames=stuck(opened, opened + 1000 * MS, 900)))
+        decisions.append(loop.step(played(12, opened)).to_record())
+    assert decisions[0] == decisions[1]
+
+
+def test_flows_that_start_all_the_time_end_nothing_where_all_is_given() -> None:
+    loop = ControlLoop(loop_spec(slice_spec(policy="headroom"), events=EventsSpec()))
+    loop.step(played(0, T0))
+    other = Flow("g", "ue-1", "ar", 1e6, 1e6, T0 + SLOT_NS + 1)
+    assert loop.early(so_far(T0 + SLOT_NS, 5, flows=(FLOW, other))) == ""
+
+
+def test_a_slice_with_all_of_its_share_asks_for_no_more() -> None:
+    share = Share(max=50)
+    loop = ControlLoop(loop_spec(slice_spec(policy="headroom", share=share), events=EventsSpec()))
+    decision = loop.step(played(0, T0))
+    assert decision.quotas["ar"] == (50, 50)
+    queued = reports(T0 + SLOT_NS, 5, queued=(30_000,) * 5)
+    assert loop.early(so_far(T0 + SLOT_NS, 5, reports=queued)) == ""
 
 
 def test_before_the_first_decision_there_is_nothing_to_end() -> None:

@@ -42,7 +42,9 @@ def test_a_frame_waits_in_the_hop_that_it_is_in() -> None:
     times = np.array(
         [
             [T0, T0 + 10 * MS, T0 + 20 * MS, T0 + 30 * MS],  # back
-            [T0 + 100 * MS, 0, 0, 0],
+            [T0 + 250 * MS, 0, 0, 0],
+            [T0 + 50 * MS, 0, 0, 0],  # overtaken on the way up: lost
+            [T0 + 60 * MS, T0 + 70 * MS, T0 + 80 * MS, 0],
             [T0 + 200 * MS, T0 + 300 * MS, 0, 0],
             [T0 + 200 * MS, T0 + 300 * MS, T0 + 350 * MS, 0],
             [T0 + 1 * MS, 0, 0, T0 + 40 * MS],  # back, whatever is not known of it
@@ -50,14 +52,14 @@ def test_a_frame_waits_in_the_hop_that_it_is_in() -> None:
     )
     n = np.arange(len(times))
     of = Frames(n * 0, n, *times.T.copy(), np.ones(len(n), np.bool_))
-    assert [waiting_ms(of, hop, end) for hop in (Lever.UL, Lever.EDGE, Lever.DL)] == [900.0, 700.0, 650.0]
+    assert [waiting_ms(of, hop, end) for hop in (Lever.UL, Lever.EDGE, Lever.DL)] == [750.0, 700.0, 920.0]
     unsynchronised = replace(of, synchronised=np.zeros(len(n), np.bool_))
     assert waiting_ms(unsynchronised, Lever.UL, end) == 0.0
     assert waiting_ms(frames(T0, end, (1.0, 1.0, 1.0)), Lever.UL, T0 + 500 * MS) == 0.0
 
 
 def test_the_highest_demand_is_that_of_a_second() -> None:
-    assert highest([]) is None
-    assert highest([3.0]) == 3.0
-    assert highest([1.0] * 10 + [9.0] + [1.0] * 10) == pytest.approx(13 / 5)
-    assert highest([2.0, 4.0]) == 3.0
+    assert highest([], 5) is None
+    assert highest([3.0], 5) == 3.0
+    assert highest([1.0] * 10 + [9.0] + [1.0] * 10, 5) == pytest.approx(13 / 5)
+    assert highest([2.0, 4.0], 5) == 3.0 and highest([2.0, 4.0], 1) == 4.0

@@ -101,7 +101,7 @@ def test_stresses_are_played_where_they_are_asked_for() -> None:
 @pytest.mark.parametrize(
     ("more", "match"),
     [
-        ({"policies": ("static", "thompson")}, "policies: thompson is none of static, aimd"),
+        ({"policies": ("static", "thompson")}, "unknown policy 'thompson'; policies: static, aimd"),
         ({"policies": ("static", "static")}, "policies must be one or more, each once, not static, static"),
         ({"conditions": ("sunshine",)}, "conditions: sunshine is none of emulated, measured"),
         ({"scenarios": (6,)}, "scenarios: 6 is none of 1, 2, 3, 4, 5"),
@@ -124,7 +124,7 @@ def test_a_run_longer_than_the_scenario_is_refused() -> None:
     [
         ("--seeds", "4,7,4", "a seed is there twice"),
         ("--scenarios", "1,two", "'1,two' is not a list of whole numbers"),
-        ("--policies", "nobody", "nobody is none of"),
+        ("--policies", "nobody", "unknown policy 'nobody'"),
     ],
 )
 def test_the_command_says_what_it_does_not_take(tmp_path: Path, option: str, value: str, match: str) -> None:

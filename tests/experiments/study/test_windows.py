@@ -100,6 +100,7 @@ def test_unequal_control_slots_count_by_their_time() -> None:
             choices={},
             outcomes={"ar": {"met": met}},
             settings={},
+            length_ns=round((end_s - begin_s) * 1e9),
         )
 
     windows = Windows(config_of("static"), "cell-1", "ar")
