@@ -135,7 +135,7 @@ class ControlledCell:
         self._background: dict[str, Stream] = {}
         self._clock_faults: dict[str, str] = {}
         self._reports: dict[int, tuple[int, ran_pb2.MacReport]] = {}
-        self._looked_at: dict[int, tuple[int, MacReport | None]] = {}
+        self._opened_reports: dict[int, tuple[int, MacReport | None]] = {}
         self._asked: int | None = None
         self._decided_ns = 0
         self._acknowledged_ns = 0
@@ -568,15 +568,15 @@ class ControlledCell:
         """The reports since ``opened_ns``, opened; one that cannot be is counted and left out."""
         first = opened_ns // self._subinterval_ns
         opened = [self._opened(index) for index in sorted(self._reports) if index >= first]
-        self._reports, self._looked_at = {}, {}
+        self._reports, self._opened_reports = {}, {}
         return [report for report in opened if report is not None]
 
     def _opened(self, index: int) -> MacReport | None:
         """The report of a state sub-interval, opened once; None where that cannot be."""
         received_ns, message = self._reports[index]
-        if self._looked_at.get(index, (0, None))[0] != received_ns:
-            self._looked_at[index] = received_ns, self._open(received_ns, message)
-        return self._looked_at[index][1]
+        if self._opened_reports.get(index, (0, None))[0] != received_ns:
+            self._opened_reports[index] = received_ns, self._open(received_ns, message)
+        return self._opened_reports[index][1]
 
     def _open(self, received_ns: int, message: ran_pb2.MacReport) -> MacReport | None:
         assert isinstance(self.state, Controlled)

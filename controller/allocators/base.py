@@ -53,8 +53,8 @@ class Options(BaseModel):
 
     @property
     def ends_early(self) -> bool:
-        """Whether control slots may end before their time (:meth:`Allocator.early`); where they may not for one
-        slice of a cell, they do not for any."""
+        """Whether control slots may end before their time (:meth:`Allocator.early`); where they may not for
+        one slice of a cell, they do not for any."""
         return False
 
     def check(self, *, n_prb: int, max_mhz: int) -> None:

@@ -138,7 +138,7 @@ class Front:
             if not packet:
                 raise EOFError
             if packet == PING:
-                self._say(PONG, b"", "")
+                self._play(PONG, b"", "")
                 continue
             peer = packet[1 : 1 + packet[0]]
             try:
@@ -146,7 +146,7 @@ class Front:
             except zmq.ZMQError as error:
                 if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                     raise
-                self._say(SEND_FAILED, peer, error.strerror)
+                self._play(SEND_FAILED, peer, error.strerror)
 
     def _receive(self) -> None:
         """From the gNBs to the controller."""
@@ -183,7 +183,7 @@ class Front:
                 return
             cell = self._cells.get(key[0]) if key else None
             if cell is None:
-                self._say(KEY_REFUSED, b"", address.decode(errors="replace"))
+                self._play(KEY_REFUSED, b"", address.decode(errors="replace"))
                 self._zap.send_multipart([version, request, b"400", b"key not known", b"", b""])
             else:
                 self._zap.send_multipart([version, request, b"200", b"OK", cell, b""])
@@ -194,9 +194,9 @@ class Front:
                 self._failures.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 return
-            self._say(HANDSHAKE_FAILED, b"", "")
+            self._play(HANDSHAKE_FAILED, b"", "")
 
-    def _say(self, kind: int, peer: bytes, text: str) -> None:
+    def _play(self, kind: int, peer: bytes, text: str) -> None:
         """What is only counted is dropped where the controller takes nothing."""
         with suppress(BlockingIOError):
             self._link.send(to_controller(kind, peer, b"", text.encode()))

@@ -26,8 +26,8 @@ __all__ = [
     "Explanation",
     "Feedback",
     "Policy",
+    "is_contextual",
     "is_per_state",
-    "looks",
     "make",
     "names",
     "resolved",
@@ -66,9 +66,9 @@ def is_per_state(name: str) -> bool:
     return _class(name).per_state
 
 
-def looks(name: str) -> bool:
+def is_contextual(name: str) -> bool:
     """Whether a policy looks at more than QoS bits. ValueError for an unknown name."""
-    return _class(name).looks
+    return _class(name).contextual
 
 
 def make(name: str, actions: Sequence[int], /, **options: Any) -> Policy:

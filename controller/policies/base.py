@@ -71,7 +71,7 @@ class Feedback:
     ``met`` is the hop's QoS bit. ``delay_ms`` is the delay metric of the hop's worst flow, None where it is
     not known, ``budget_ms`` what it was held against. ``demand`` is the highest that the hop's traffic needed
     in the control slot, in the unit of the context's, and ``slots`` how long that lasted, in control slots of
-    full length. ``clouded`` says why the delay does not speak for the action (:data:`LOAD_CHANGED`,
+    full length. ``confounded`` says why the delay does not speak for the action (:data:`LOAD_CHANGED`,
     :data:`BACKLOG`, :data:`BURST`); "" where it does.
     """
 
@@ -79,7 +79,7 @@ class Feedback:
     delay_ms: float | None = None
     budget_ms: float | None = None
     demand: float | None = None
-    clouded: str = ""
+    confounded: str = ""
     slots: float = 1.0
 
 
@@ -89,8 +89,8 @@ class Policy(ABC):
     A policy stands for one hop, or for one (hop, state) where ``per_state`` is set. ``actions`` are PRBs or
     MHz, strictly ascending. :meth:`pull` may be called again without an update in between.
 
-    One that ``looks`` is given all of a context and a feedback; the others may be given the QoS bit alone.
-    A policy that ``draws`` takes all its randomness from the generator of the context of :meth:`pull`, which
+    One that is ``contextual`` is given all of a context and a feedback; the others may be given the QoS bit
+    alone. A policy that ``draws`` takes all its randomness from the generator of the context of :meth:`pull`, which
     is made anew for each control slot so that a replay draws the same. Raises ValueError for actions that are
     none, not whole, negative, not ascending or not unique.
     """
@@ -99,7 +99,7 @@ class Policy(ABC):
     per_state: ClassVar[bool]
     option_names: ClassVar[tuple[str, ...]] = ()
     draws: ClassVar[bool] = False
-    looks: ClassVar[bool] = False
+    contextual: ClassVar[bool] = False
 
     def __init__(self, actions: Sequence[int]) -> None:
         try:

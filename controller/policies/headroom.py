@@ -93,7 +93,7 @@ class Headroom(Policy):
 
     name: ClassVar[str] = "headroom"
     per_state: ClassVar[bool] = False
-    looks: ClassVar[bool] = True
+    contextual: ClassVar[bool] = True
     option_names: ClassVar[tuple[str, ...]] = ("qos_target",)
     EXPLORES: ClassVar[str] = "by what more headroom gave"
 
@@ -120,13 +120,13 @@ class Headroom(Policy):
         demand, budget = context.demand, context.budget_ms
         self._planned = self._expected = None
         if demand is None or not isfinite(demand) or demand < 0 or budget is None:
-            return self._say(-1, "demand not known")
+            return self._play(-1, "demand not known")
         if 0 < demand < LEAST_DEMAND:
             demand = LEAST_DEMAND
         if context.backlogged:
-            return self._say(-1, "drains a backlog")
+            return self._play(-1, "drains a backlog")
         if demand == 0:
-            return self._say(0, "idle") if context.events else self._say(-1, "idle")
+            return self._play(0, "idle") if context.events else self._play(-1, "idle")
         self._planned = demand
         return self._cheapest(demand, self._rise(), MARGIN * budget)
 
@@ -171,10 +171,10 @@ class Headroom(Policy):
         chosen = int(good[0]) if len(good) else len(rows) - 1
         self._expected = float(share[chosen])
         if not len(good):
-            return self._say(-1, "not known to be enough with less")
-        return self._say(chosen, "known" if own[rows[chosen]] >= ENOUGH else self.EXPLORES)
+            return self._play(-1, "not known to be enough with less")
+        return self._play(chosen, "known" if own[rows[chosen]] >= ENOUGH else self.EXPLORES)
 
-    def _say(self, position: int, why: str) -> int:
+    def _play(self, position: int, why: str) -> int:
         self._explanation = Explanation(None, why)
         return self.actions[position]
 
@@ -185,9 +185,9 @@ class Headroom(Policy):
         if demand is None or not isfinite(demand) or demand <= 0 or budget is None or not slots > 0:
             return
         demand = max(demand, LEAST_DEMAND)
-        if self._planned and feedback.clouded != LOAD_CHANGED:
+        if self._planned and feedback.confounded != LOAD_CHANGED:
             self._rises = [*self._rises[1 - FORECASTS :], round(min(demand / self._planned, HIGHEST_RISE), 3)]
-        if feedback.clouded:
+        if feedback.confounded:
             return
         delay = feedback.delay_ms
         if delay is None or not isfinite(delay) or delay < 0:

@@ -83,12 +83,12 @@ def test_what_waits_too_long_is_drained_and_unknown_demand_is_given_everything()
 
 
 @pytest.mark.parametrize("why", [BACKLOG, BURST, LOAD_CHANGED])
-def test_clouded_feedback_teaches_nothing_about_the_action(why: str) -> None:
+def test_confounded_feedback_teaches_nothing_about_the_action(why: str) -> None:
     policy = make("headroom", PRB)
     play(policy, 50, cliff(3.0))
     before = policy.to_state()["samples"]
     policy.pull(Context(8.0, 0.0, 70.0))
-    policy.update(50, Feedback(0, 500.0, 70.0, 8.0, clouded=why))
+    policy.update(50, Feedback(0, 500.0, 70.0, 8.0, confounded=why))
     assert policy.to_state()["samples"] == before
 
 

@@ -20,7 +20,7 @@ from controller.core.spec import LoopSpec, Share
 from controller.policies import UNKNOWN, Context, Feedback, Policy
 from controller.policies.base import BACKLOG, BURST, LOAD_CHANGED
 
-LOOKS = 2
+CONSECUTIVE = 2
 """Reports running that must say so before a control slot ends early."""
 LATE = 0.8
 """Of the round-trip budget: the hop falls behind where a frame waits longer in it."""
@@ -63,8 +63,8 @@ class ArAllocator(Allocator):
         actions = {Lever.UL: of.ul_prb, Lever.EDGE: of.gpu_mhz, Lever.DL: of.dl_prb}
         if options.policy == "static" and "action" not in options.policy_options:
             actions = {hop: (maximum[hop],) for hop in HOPS}
-        self._looks = policies.looks(options.policy)
-        if self._looks:
+        self._contextual = policies.is_contextual(options.policy)
+        if self._contextual:
             share = next((s.share for s in loop.slices if s.slice == slice_id), Share())
             maximum = {
                 hop: min(most, share.max) if hop is not Lever.EDGE else most for hop, most in maximum.items()
@@ -99,7 +99,7 @@ class ArAllocator(Allocator):
         self._options, self._metric = options, Metric.parse(options.metric)
 
     def _adapted(self, options: ArOptions) -> AdaptiveBudgets | None:
-        return AdaptiveBudgets(self._budgets) if self._looks and options.adaptive_budgets else None
+        return AdaptiveBudgets(self._budgets) if self._contextual and options.adaptive_budgets else None
 
     def learn(self, view: SliceView) -> Outcome:
         reasons = dict(view.unattributed)
@@ -144,7 +144,7 @@ class ArAllocator(Allocator):
 
     def _feedback(self, hop: Lever, met: int, outcome: Outcome, view: SliceView, blind: bool) -> Feedback:
         """What a policy that looks at more than the QoS bit learns from."""
-        if not self._looks:
+        if not self._contextual:
             return Feedback(met)
         round_trip, *measures = outcome.measures
         i = HOPS.index(hop)
@@ -152,18 +152,18 @@ class ArAllocator(Allocator):
         delay = _worst(round_trip if blind else measures[i])
         if delay is not None and blind:  # its part of the round trip's
             delay *= budget / self._budgets.round_trip_ms
-        clouded = ""
+        confounded = ""
         if frozenset(f.flow for f in view.users) != self._active:
-            clouded = LOAD_CHANGED
+            confounded = LOAD_CHANGED
         elif hop in self._backlogged:
-            clouded = BACKLOG
+            confounded = BACKLOG
         elif i and not blind and measures[i - 1].met == 0:  # whatever came of it: else only the good is kept
-            clouded = BURST
+            confounded = BURST
         per_second = max(1, round(1000 / self._loop.carrier.subinterval_ms))
         demand = traffic.highest(self._offered(hop, view.reports, view), per_second)
-        self._confounded |= bool(clouded)
+        self._confounded |= bool(confounded)
         slots = (view.closed_ns - view.opened_ns) / (self._loop.control_slot_s * 1e9)
-        return Feedback(met, delay, budget, demand, clouded, slots)
+        return Feedback(met, delay, budget, demand, confounded, slots)
 
     def _offered(self, hop: Lever, reports: Sequence[MacReport], view: SliceView) -> list[float]:
         """Demand of the view's users at each of the reports in PRB; at the edge their number."""
@@ -191,7 +191,7 @@ class ArAllocator(Allocator):
 
     def _context(self, hop: Lever, view: SliceView, policy: Policy) -> Context:
         rng = view.rng if policy.draws else None
-        if not self._looks:
+        if not self._contextual:
             return UNKNOWN if rng is None else Context(rng=rng)
         # As though they had been active all along: what they will need at the MCS that was.
         active = tuple(replace(f, start_ns=0, stop_ns=0) for f in view.users if f.flow in self._active)
@@ -210,9 +210,9 @@ class ArAllocator(Allocator):
     def early(self, view: SliceView) -> str:
         """A flow started; a hop that does not have all there is falls behind; or what was drained at full
         resources is gone. For policies that look at delays; the others' control slots last their time."""
-        if not self._looks or view.granted is None:
+        if not self._contextual or view.granted is None:
             return ""
-        granted, view = view.granted, replace(view, reports=view.reports[-LOOKS - 1 :])
+        granted, view = view.granted, replace(view, reports=view.reports[-CONSECUTIVE - 1 :])
         has = dict(zip(HOPS, (granted.ul_prb, granted.gpu_mhz, granted.dl_prb), strict=True))
         # Where an early end could give more: not where the arbiter cut it.
         could = [
@@ -239,15 +239,15 @@ class ArAllocator(Allocator):
         if min(self._queue_ms(hop, view)) > self._budgets.of(hop):
             return "the queue grows"
         planned = self._planned.get(hop)
-        offered = self._offered(hop, view.reports[-LOOKS:], view)
-        risen = planned and len(offered) == LOOKS and min(offered) > RISEN * planned
+        offered = self._offered(hop, view.reports[-CONSECUTIVE:], view)
+        risen = planned and len(offered) == CONSECUTIVE and min(offered) > RISEN * planned
         return "the MCS falls" if risen else ""
 
     def _queue_ms(self, hop: Lever, view: SliceView) -> list[float]:
         """How old the queue of a radio hop was in the last reports; where there are fewer, neither old nor
         drained."""
-        ages = traffic.queue_ms(view.reports[-LOOKS - 1 :], view.users, view.slice, hop)[-LOOKS:]
-        return ages if len(ages) == LOOKS else [0.0, float("inf"), 0.0]
+        ages = traffic.queue_ms(view.reports[-CONSECUTIVE - 1 :], view.users, view.slice, hop)[-CONSECUTIVE:]
+        return ages if len(ages) == CONSECUTIVE else [0.0, float("inf"), 0.0]
 
     def _measure(self, view: SliceView) -> None:
         """Demand of both radio hops; without a report the last one stays."""

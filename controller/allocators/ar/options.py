@@ -94,7 +94,7 @@ class ArOptions(Options):
 
     @property
     def ends_early(self) -> bool:
-        return policies.looks(self.policy)
+        return policies.is_contextual(self.policy)
 
     def check(self, *, n_prb: int, max_mhz: int) -> None:
         for name, limit, what in (

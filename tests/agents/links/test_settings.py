@@ -121,7 +121,7 @@ def test_defaults_that_cannot_be_gone_back_to_end_nothing() -> None:
     assert app.take(message(6, {"f": {}}, lease_ms=0), 2.1)[2] == "OSError: camera"
 
 
-def test_a_lease_that_is_over_before_its_settings_are_looked_at() -> None:
+def test_a_lease_that_is_over_before_its_settings_are_opened_reports() -> None:
     app = Application()
     assert "lease of 1000 ms was over" in app.take(message(4, FPS), 0.0, now=1.0)[2]
     assert app.applied == []

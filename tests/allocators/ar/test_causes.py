@@ -343,7 +343,7 @@ def test_lost_and_negative_times_are_left_out() -> None:
     assert found is not None and found.cause is Cause.HICCUP
 
 
-def test_the_worst_flow_s_ue_is_looked_at() -> None:
+def test_the_worst_flow_s_ue_is_opened_reports() -> None:
     good, bad = World(), World(ul=Hop(stalls=[(1000, 3000)]))
     first, second = good.observation(), bad.observation()
     flows = (first.flows[0], replace(second.flows[0], flow="bad", ue_id="ue2"))
