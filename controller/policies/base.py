@@ -90,9 +90,9 @@ class Policy(ABC):
     MHz, strictly ascending. :meth:`pull` may be called again without an update in between.
 
     One that is ``contextual`` is given all of a context and a feedback; the others may be given the QoS bit
-    alone. A policy that ``draws`` takes all its randomness from the generator of the context of :meth:`pull`, which
-    is made anew for each control slot so that a replay draws the same. Raises ValueError for actions that are
-    none, not whole, negative, not ascending or not unique.
+    alone. A policy that ``draws`` takes all its randomness from the generator of the context of :meth:`pull`,
+    which is made anew for each control slot so that a replay draws the same. Raises ValueError for actions
+    that are none, not whole, negative, not ascending or not unique.
     """
 
     name: ClassVar[str]
