@@ -55,7 +55,33 @@ def run(effort: float) -> list[Row]:
                 },
             )
         )
+    rows.append(_headroom(max(2, int(200 * effort))))
     return rows
+
+
+def _headroom(times: int) -> Row:
+    """One pull and one update of the default policy with a full memory, against one of mucb1."""
+    actions = list(range(10, 130, 10))
+    delays = np.random.default_rng(4)
+    ours, theirs = [], []
+    policy = policies.make("headroom", actions)
+
+    def step() -> None:
+        demand = 8.0 + 2.0 * delays.random()
+        action = policy.pull(policies.Context(demand, 0.0, 70.0))
+        delay = 12.0 + 20.0 * demand / action + 3.0 * delays.random()
+        policy.update(action, policies.Feedback(1, delay, 70.0, demand))
+
+    with no_collection():
+        bits = _ours(actions)
+        _us(step, 400)
+        for _ in range(_BLOCKS):
+            ours.append(_us(step, times))
+            theirs.append(_us(bits, 50 * times))
+    measured, baseline = statistics.median(ours), statistics.median(theirs)
+    detail = {"blocks": _BLOCKS, "steps": times, "us": ours, "mucb1_us": theirs}
+    name = "pull + update of headroom, 12 actions"
+    return Row(NAME, name, "us", measured, baseline, "mucb1", baseline / measured, "", detail)
 
 
 def _us(step: Callable[[], None], times: int) -> float:
