@@ -207,11 +207,11 @@ def test_the_group_reads_the_record_but_no_keys_and_strangers_read_neither(host:
 def test_systemctl_reload_takes_a_good_file_and_refuses_a_bad_one(host: Host) -> None:
     good = host.path("/etc/prbandit/config.yaml").read_text()
     pid = host.show(CONTROLLER, "MainPID")
-    host.write("/etc/prbandit/config.yaml", good.replace("policy: mucb1", "policie: aimd"))
+    host.write("/etc/prbandit/config.yaml", good.replace("policy: default", "policie: aimd"))
     with pytest.raises(OSError):
         host.systemctl("reload", CONTROLLER)
     assert "policie: unknown key" in host.journal(CONTROLLER)
-    host.write("/etc/prbandit/config.yaml", good.replace("policy: mucb1", "policy: aimd"))
+    host.write("/etc/prbandit/config.yaml", good.replace("policy: default", "policy: aimd"))
     host.systemctl("reload", CONTROLLER)
     host.write("/etc/prbandit/config.yaml", good)
     host.systemctl("reload", CONTROLLER)
@@ -246,7 +246,7 @@ def test_daemons_that_hang_are_started_again_and_those_that_do_not_are_left_alon
 def test_a_start_that_fails_is_told(host: Host) -> None:
     good = host.path("/etc/prbandit/config.yaml").read_text()
     host.systemctl("stop", CONTROLLER)
-    host.write("/etc/prbandit/config.yaml", good.replace("policy: mucb1", "policie: aimd"))
+    host.write("/etc/prbandit/config.yaml", good.replace("policy: default", "policie: aimd"))
     with pytest.raises(OSError, match="prbandit-controller"):
         host.systemctl("start", CONTROLLER)
     host.write("/etc/prbandit/config.yaml", good)
