@@ -15,7 +15,7 @@ from controller.core.decision import Decision, SliceDecision
 from controller.core.measure import RESOURCES, Lever, Measure, Outcome, Reason
 from controller.core.observation import Command, Enforcement, Frames, GpuReading, Observation
 from controller.core.rescue import FULL, Rescue, RescueSpec, text
-from controller.core.spec import LoopSpec
+from controller.core.spec import EventsSpec, LoopSpec
 from controller.loop import ControlLoop
 from tests.builders import loop_spec, observation, report, slice_spec
 
@@ -355,3 +355,23 @@ def test_a_slot_in_which_nobody_was_seen_does_not_count_as_kept() -> None:
         rescue.close(outcome(0), ())
         rescue.close(idle, (), Reason.UNKNOWN_TRAFFIC)
     assert rescue.floors
+
+
+@pytest.mark.parametrize(
+    ("changes", "within"),
+    [
+        ({"reports": ()}, 1),  # nobody says what the demand is
+        ({"enforcement": {"ar": Enforcement(Reason.NOT_ACKNOWLEDGED)}, "gpu": None}, 3),
+        ({"enforcement": {"ar": Enforcement(Reason.QUOTA_NOT_HONOURED)}}, 3),
+        ({"flows": (), "frames": Frames.empty(), "reports": ()}, 3),
+    ],
+)
+def test_the_default_policy_that_learns_nothing_gives(changes: dict[str, Any], within: int) -> None:
+    spec = loop_spec(slice_spec(policy="headroom"), rescue=RescueSpec(), events=EventsSpec())
+    loop = ControlLoop(spec)
+    for slot in range(15):
+        decision = loop.step(observation(slot, (9.0, 6.0, 9.0)))
+    assert max(decision.quotas["ar"]) < 106
+    for slot in range(15, 15 + within):
+        decision = loop.step(observation(slot, (9.0, 6.0, 9.0), **changes))
+    assert decision.quotas["ar"] == (106, 106)
