@@ -193,13 +193,13 @@ class VirtualCell:
         )
         self._slot_s = config.control.control_slot_s
         self._base, self._slots = 0, 0
-        self._events = plan is None and config.control.events is not None
         self._max_mhz = spec.edge.max_mhz
         facts = codec.CellFacts(cell_id, spec.cell.n_prb, SCS_KHZ, spec.cell.tdd)
         self._cell.joined(_SESSION, facts, bed.time_ns())
         if not self._cell.controlled:
             # Raises what the cell could not be controlled for.
             self._cell.loop_for(config)
+        self._events = plan is None and self.loop.spec.events is not None
 
     @property
     def loop(self) -> ControlLoop:

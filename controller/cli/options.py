@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -79,3 +81,24 @@ class Listed(click.ParamType):
 SEEDS = Seeds()
 NUMBERS = Listed(int)
 NAMES = Listed(str)
+
+
+def worker_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Where the runs of a grid are done (``jobs``, ``scheduler``, ``keys``), and whether kept ones count
+    (``fresh``)."""
+    for option in (
+        click.option("--fresh", is_flag=True, help="Forget the runs that are already there."),
+        click.option(
+            "--keys", type=click.Path(path_type=Path), help="Keys for a scheduler at tls:// (prbandit keys)."
+        ),
+        click.option(
+            "--scheduler",
+            metavar="tcp|tls://HOST:PORT",
+            help="Run on this Dask cluster (extra: sweep); tcp:// on loopback alone.",
+        ),
+        click.option(
+            "--jobs", type=click.IntRange(1), default=2, show_default=True, help="Local worker processes."
+        ),
+    ):
+        command = option(command)
+    return command

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from controller.cli import emit, json_option
-from controller.cli.options import NAMES, NUMBERS, SECONDS, SEEDS
+from controller.cli.options import NAMES, NUMBERS, SECONDS, SEEDS, worker_options
 
 _TRACES = "../shared/data/channel-traces"
 
@@ -47,16 +47,7 @@ _TRACES = "../shared/data/channel-traces"
 )
 @click.option("--judge", help="The policy whose losses are listed.")
 @click.option("--duration", type=SECONDS, help="Only so many emulated seconds of each scenario.")
-@click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Local worker processes.")
-@click.option(
-    "--scheduler",
-    metavar="tcp|tls://HOST:PORT",
-    help="Run on this Dask cluster (extra: sweep); tcp:// on loopback alone.",
-)
-@click.option(
-    "--keys", type=click.Path(path_type=Path), help="Keys for a scheduler at tls:// (prbandit keys)."
-)
-@click.option("--fresh", is_flag=True, help="Forget the runs that are already there.")
+@worker_options
 @json_option
 def study(
     out: Path,

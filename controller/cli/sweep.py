@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from controller.cli import emit, json_option
+from controller.cli.options import worker_options
 
 
 @click.command("sweep")
@@ -18,16 +19,7 @@ from controller.cli import emit, json_option
     type=click.Path(path_type=Path, dir_okay=False),
     help="The Parquet file of the results; by default SPEC's name with .parquet.",
 )
-@click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Local worker processes.")
-@click.option(
-    "--scheduler",
-    metavar="tcp|tls://HOST:PORT",
-    help="Run on this Dask cluster (extra: sweep); tcp:// on loopback alone.",
-)
-@click.option(
-    "--keys", type=click.Path(path_type=Path), help="Keys for a scheduler at tls:// (prbandit keys)."
-)
-@click.option("--fresh", is_flag=True, help="Forget the runs that are already there.")
+@worker_options
 @json_option
 def sweep(
     spec: Path,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -229,8 +229,7 @@ class SlotCollector:
         self, control_slot: int, opened_ns: int, now_ns: int, reports: Sequence[MacReport]
     ) -> Observation:
         """What is known of the control slot in progress: its flows, frames and reports."""
-        seen = {b.flow for b in self._batches}
-        flows = [f for name, f in self._flows.items() if name in seen or self._lived(f, opened_ns)]
+        flows = self._flows_of({b.flow for b in self._batches}, opened_ns)
         frames = self._merge({f.flow: i for i, f in enumerate(flows)}, now_ns)
         known_ns = self._known_until(now_ns)
         return Observation(
@@ -285,7 +284,7 @@ class SlotCollector:
         """End the control slot; ``reports`` are those of its state sub-intervals, oldest first."""
         self._samples = [rows for rows in self._samples if rows.flow in self._flows]
         seen = {b.flow for b in self._batches} | {rows.flow for rows in self._samples}
-        flows = [f for name, f in self._flows.items() if name in seen or self._lived(f, opened_ns)]
+        flows = self._flows_of(seen, opened_ns)
         index = {f.flow: i for i, f in enumerate(flows)}
         observation = Observation(
             control_slot=control_slot,
@@ -309,6 +308,10 @@ class SlotCollector:
         self._faults.clear()
         self._forget(closed_ns)
         return observation
+
+    def _flows_of(self, seen: Collection[str], opened_ns: int) -> list[Flow]:
+        """Flows of a control slot: those that something came of, and those that were active in it."""
+        return [f for name, f in self._flows.items() if name in seen or self._lived(f, opened_ns)]
 
     def _known_until(self, closed_ns: int) -> int:
         """The earliest last batch of the active flows; a frame cannot be late before its host could tell."""
