@@ -23,6 +23,8 @@ BoolArray = NDArray[np.bool_]
 FIELD_OF_VIEW_DEG: Final = (90.0, 90.0)
 """Horizontal and vertical angle of the viewing frustum."""
 _AXES = "xyz"
+_TOGETHER = 1024
+"""Poses at a time: what is computed of them stays in the processor's cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +86,22 @@ def visible(
     for angle in field_of_view_deg:
         if not 0.0 < angle < 180.0:
             raise ValueError(f"field of view of {angle} degrees is outside (0, 180)")
+    flat = poses.reshape(-1, 6)
+    seen = np.empty((len(flat), int(np.prod(content.cells))), np.bool_)
+    for first in range(0, len(flat), _TOGETHER):
+        some = slice(first, first + _TOGETHER)
+        seen[some] = _visible(flat[some], content, field_of_view_deg).T
+    return seen.reshape(*poses.shape[:-1], -1)
+
+
+def _visible(poses: FloatArray, content: Content, field_of_view_deg: tuple[float, float]) -> BoolArray:
+    """bool [cells, n] for poses [n, 6]. The poses are along the last axis, where NumPy is fast."""
     axes = rotation(poses)
     offsets, into_box, into_cell = [], [], []
     for axis in range(3):
-        edges = content.edges(axis)
-        eye = poses[..., axis, None]
+        shape = [1, 1, 1, len(poses)]
+        shape[axis] = content.cells[axis]
+        edges, eye = content.edges(axis)[:, None], poses[:, axis]
         offset = (edges[:-1] + edges[1:]) / 2 - eye
         ahead = offset > 0.0
         # Where along the line, 0 at the eye and 1 at the centre, it passes the near plane of box and cell.
@@ -96,26 +109,20 @@ def visible(
             to_box = (np.where(ahead, edges[0], edges[-1]) - eye) / offset
             to_cell = (np.where(ahead, edges[:-1], edges[1:]) - eye) / offset
         across = offset == 0.0
-        shape = [1, 1, 1]
-        shape[axis] = len(edges) - 1
-        into_box.append(np.where(across, -np.inf, to_box).reshape(*eye.shape[:-1], *shape))
-        into_cell.append(np.where(across, -np.inf, to_cell).reshape(*eye.shape[:-1], *shape))
-        offsets.append(offset.reshape(*eye.shape[:-1], *shape))
+        into_box.append(np.where(across, -np.inf, to_box).reshape(shape))
+        into_cell.append(np.where(across, -np.inf, to_cell).reshape(shape))
+        offsets.append(offset.reshape(shape))
     # From within, the planes of the box lie behind and those of the other cells ahead.
-    entered_box = np.maximum(np.maximum(np.maximum(*into_box[:2]), into_box[2]), 0.0)
-    entered_cell = np.maximum(np.maximum(np.maximum(*into_cell[:2]), into_cell[2]), 0.0)
-    right, up, ahead_of = (
-        sum(offsets[axis] * axes[..., axis, column, None, None, None] for axis in range(3))
+    entered_box = np.maximum(np.maximum(into_box[0], into_box[1]), np.maximum(into_box[2], 0.0))
+    entered_cell = np.maximum(np.maximum(into_cell[0], into_cell[1]), np.maximum(into_cell[2], 0.0))
+    right, up, depth = (
+        offsets[0] * axes[:, 0, column] + offsets[1] * axes[:, 1, column] + offsets[2] * axes[:, 2, column]
         for column in range(3)
     )
-    across, along = (np.tan(np.radians(angle / 2)) for angle in field_of_view_deg)
-    seen = (
-        (entered_cell <= entered_box)
-        & (ahead_of > 0.0)
-        & (np.abs(right) <= across * ahead_of)
-        & (np.abs(up) <= along * ahead_of)
-    )
-    return seen.reshape(*poses.shape[:-1], -1)
+    across_depth, along_depth = (np.tan(np.radians(angle / 2)) * depth for angle in field_of_view_deg)
+    seen = (entered_cell <= entered_box) & (depth > 0.0)
+    seen &= (np.abs(right) <= across_depth) & (np.abs(up) <= along_depth)
+    return seen.reshape(-1, len(poses))
 
 
 def hit_rate(seen: BoolArray, prepared: BoolArray) -> FloatArray:
