@@ -1,0 +1,1 @@
+"""Mobile augmented reality by digital twins (QoE-CSP)."""
