@@ -75,7 +75,7 @@ def test_users_and_frequencies_at_once() -> None:
 
 def test_the_least_number_of_hits_is_whole() -> None:
     for frames in range(1, 400):
-        for percent in range(0, 101):
+        for percent in range(101):
             assert least_hits(frames, percent / 100) == -(-percent * frames // 100)
 
 
