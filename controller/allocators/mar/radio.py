@@ -14,10 +14,13 @@ mean sojourn in D/G/1 is, with Kingman's bound on the wait (the arrivals have no
 
     E[S] + lambda Var[S] / (2 (1 - lambda E[S]))
 
-This is the default, ``bound="kingman"``; ``"printed"`` is equation (3) as it stands. Kingman's bound holds
-where transmissions are independent of one another. Where the SNR stays low for many frames on end the mean
-wait is longer. Neither knows of scheduling requests, HARQ or the time to the next uplink slot: who plans with
-a latency takes them off it.
+This is the default, ``bound="kingman"``; ``"printed"`` is equation (3) as it stands. Neither knows of
+scheduling requests, HARQ or the time to the next uplink slot: who plans with a latency takes them off it.
+
+Both take the transmissions as independent of one another. Measured SNR stays where it is for seconds: at 1 to
+3 Hz that changes little, but from 10 Hz on a queue that is stable on average grows for as long as the SNR is
+low, and the mean sojourn on the channel traces is seconds instead of T. For a channel that is slow against
+the uploads :func:`slow_snr_db` gives the SNR to plan with.
 
 All functions take arrays that broadcast: frequencies [k, 1] against the users [users] of an uplink.
 """
@@ -173,6 +176,21 @@ class Uplink:
                 highest = np.where(left > 0.0, 2.0 / (variance / left + 2.0 * mean), 0.0)
             highest = np.minimum(highest, MAX_LOAD / mean)
         return np.where(np.isfinite(mean), highest, 0.0)
+
+
+def slow_snr_db(snr_db: ArrayLike, outage: float, *, floor_db: float = FLOOR_DB) -> FloatArray:
+    """The SNR in dB below which samples [..., samples] are for a share ``outage`` of the time; [...].
+
+    Where the SNR stays for much longer than a frame takes, each of its values is a queue of its own, without
+    any wait while S < 1 / lambda. An :class:`Uplink` of this one sample (as [..., 1]) keeps the latency for
+    the rest of the time, but for what is left of a queue after an outage: at lambda E[S] near 1 that is long.
+    ValueError as :meth:`Uplink.from_snr_db`, and for a share outside 0..1.
+    """
+    samples = np.asarray(snr_db, np.float64)
+    _check_samples(samples, "SNR samples in dB")
+    if not 0.0 <= outage <= 1.0:
+        raise ValueError(f"outage {outage!r} is outside 0..1")
+    return np.asarray(np.quantile(np.maximum(samples, floor_db), outage, axis=-1, method="lower"))
 
 
 def prb_hz(carrier: Carrier) -> float:

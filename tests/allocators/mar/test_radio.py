@@ -15,16 +15,18 @@ CONSTANT = Uplink.from_snr_db(BITS, [10.0])
 FADING = Uplink.from_snr_db(BITS, np.random.default_rng(1).normal(5.0, 6.0, 4000))
 
 
-def simulated_sojourn_s(
-    samples_db: np.ndarray, frequency: float, bandwidth: float, n: int = 200_000
-) -> float:
-    """The mean sojourn in D/G/1 with transmissions drawn anew, by Lindley's recursion."""
-    efficiency = np.log2(1.0 + 10.0 ** (samples_db / 10.0))
-    service = BITS / (bandwidth * np.random.default_rng(2).choice(efficiency, n))
+def sojourns_s(snr_db: np.ndarray, frequency: float, bandwidth: float) -> np.ndarray:
+    """Of frames that meet these SNR, one after the other, by Lindley's recursion."""
+    service = BITS / (bandwidth * np.log2(1.0 + 10.0 ** (snr_db / 10.0)))
     # W[k + 1] = max(0, W[k] + S[k] - 1/lambda): the walk less its lowest point so far.
     walk = np.concatenate([[0.0], np.cumsum(service[:-1] - 1.0 / frequency)])
-    wait = walk - np.minimum.accumulate(walk)
-    return float((wait + service).mean())
+    return walk - np.minimum.accumulate(walk) + service
+
+
+def simulated_sojourn_s(samples_db: np.ndarray, frequency: float, bandwidth: float) -> float:
+    """The mean in D/G/1, with an SNR drawn anew for every frame."""
+    drawn = np.random.default_rng(2).choice(samples_db, 200_000)
+    return float(sojourns_s(drawn, frequency, bandwidth).mean())
 
 
 def test_moments_by_hand() -> None:
@@ -65,6 +67,26 @@ def test_the_printed_equation_is_no_bound() -> None:
     bandwidth = float(BITS * CONSTANT.mean / 0.9)
     simulated = simulated_sojourn_s(np.array([10.0]), frequency, bandwidth)
     assert float(CONSTANT.latency_s(frequency, bandwidth, "printed")) > 4.0 * simulated
+
+
+def test_a_slow_channel_is_planned_by_its_outage() -> None:
+    # A quarter of the time at 0 dB, in periods of 100 s, at 10 Hz.
+    snr = np.tile(np.repeat([0.0, 20.0, 10.0, 15.0], 1000), 5)
+    mean = Uplink.from_snr_db(BITS, snr)
+    bandwidth = float(mean.bandwidth_hz(10.0, 0.1))
+    assert sojourns_s(np.random.default_rng(5).permutation(snr), 10.0, bandwidth).mean() < 0.1
+    assert sojourns_s(snr, 10.0, bandwidth).mean() > 10.0
+    for outage, share in ((0.0, 1.0), (0.2, 1.0), (0.3, 0.75), (1.0, 0.25)):
+        slow = Uplink.from_snr_db(BITS, radio.slow_snr_db(snr, outage)[None])
+        each = Uplink.from_snr_db(BITS, snr[:, None])
+        for frequency in (1.0, 30.0):
+            within = each.latency_s(frequency, slow.bandwidth_hz(frequency, 0.1)) <= 0.1
+            assert within.mean() == share
+    # Without an outage no frame waits.
+    slow = Uplink.from_snr_db(BITS, radio.slow_snr_db(snr, 0.0)[None])
+    assert sojourns_s(snr, 10.0, float(slow.bandwidth_hz(10.0, 0.09))).max() <= 0.09
+    assert radio.slow_snr_db([-30.0, 3.0], 0.1) == radio.FLOOR_DB
+    assert radio.slow_snr_db([[1.0, 2.0], [3.0, 4.0]], 1.0).tolist() == [2.0, 4.0]
 
 
 def test_a_queue_that_is_not_stable_takes_for_ever() -> None:
@@ -190,3 +212,7 @@ def test_what_cannot_be_is_refused() -> None:
         radio.prb_bps(Carrier(), 99)
     with pytest.raises(ValueError, match="0 layers"):
         radio.prb_bps(Carrier(), 9, layers=0)
+    with pytest.raises(ValueError, match=r"outage 1\.5"):
+        radio.slow_snr_db([1.0], 1.5)
+    with pytest.raises(ValueError, match="there are none"):
+        radio.slow_snr_db([], 0.1)
