@@ -38,10 +38,10 @@ def read_poses(path: Path) -> FloatArray:
     except (BadZipFile, EOFError, ZlibError) as error:
         raise ValueError(f"{path}: not an .npz file, or a damaged one: {error}") from error
     except ValueError as error:
-        # NumPy takes whatever it does not know for a pickle, and names no file.
         if str(error).startswith(str(path)):
             raise
-        raise ValueError(f"{path}: not an .npz file of numbers: {error}") from error
+        # NumPy takes whatever it does not know for a pickle, and says how to run it.
+        raise ValueError(f"{path}: not an .npz file of numbers") from error
     return check_poses(poses, str(path))
 
 

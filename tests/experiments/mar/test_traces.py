@@ -45,7 +45,7 @@ def test_files_of_poses_that_are_none(tmp_path: Path) -> None:
         read_poses(tmp_path / "one.npy")
     with pytest.raises(ValueError, match="no array 'pose'; arrays: poses"):
         read_poses(saved(tmp_path / "b.npz", poses=np.zeros((2, 20, 6))))
-    with pytest.raises(ValueError, match=r"not an \.npz file of numbers: .*allow_pickle"):
+    with pytest.raises(ValueError, match=r"not an \.npz file of numbers$"):
         read_poses(saved(tmp_path / "c.npz", pose=np.array([{}, None], dtype=object)))
     with pytest.raises(OSError, match="nowhere"):
         read_poses(tmp_path / "nowhere.npz")
