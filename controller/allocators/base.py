@@ -81,10 +81,11 @@ class Service:
     ``tables`` are what its users send (name -> columns), ``settings`` what they are told (name -> unit);
     ValueError where wire/qos.proto has no room for one of the settings.
     ``allocator`` makes the mind of a slice from its name, its options and the loop's specification;
-    ValueError for options that do not fit. ``solve`` answers `prbandit solve NAME INSTANCE`: plain JSON in
-    and out. ``miss`` says why a control slot missed the slice's promise, None where it did not: one of the
-    ``causes``, which are in their order of precedence. ``unit_test_options`` are the cases of the contract
-    test of allocators: small ones, whose fits take no longer than a second.
+    ValueError for options that do not fit. ``solve`` answers `prbandit solve NAME`: the values and arrays
+    that its command reads in (``controller.experiments.NAME.commands``), plain JSON out. ``miss`` says why a
+    control slot missed the slice's promise, None where it did not: one of the ``causes``, which are in their
+    order of precedence. ``unit_test_options`` are the cases of the contract test of allocators: small ones,
+    whose fits take no longer than a second.
     """
 
     name: str

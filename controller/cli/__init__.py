@@ -21,6 +21,8 @@ _COMMANDS = {
     "experiment": "experiment",
     "replay": "replay",
     "sweep": "sweep",
+    "solve": "solve",
+    "figures": "solve",
     "calibrate": "calibrate",
     "openrtist": "openrtist",
     "oai": "oai",

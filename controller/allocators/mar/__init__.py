@@ -1,1 +1,1 @@
-"""Mobile augmented reality by digital twins (QoE-CSP)."""
+"""The ``mar`` service: the least spectrum with which a mobile-AR user's experience is kept."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -39,9 +40,9 @@ class Situation:
     last: FloatArray
     age: FloatArray
 
-    def __getitem__(self, index: object) -> Situation:
+    def __getitem__(self, index: Any) -> Situation:
         """The same index into the leading axes of all."""
-        return Situation(self.predicted[index], self.last[index], self.age[index])  # type: ignore[index]
+        return Situation(self.predicted[index], self.last[index], self.age[index])
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +71,10 @@ class Observed:
         )
 
 
-def place(poses: FloatArray, **more: object) -> Content:
+def place(poses: FloatArray, **more: Any) -> Content:
     """The content at the point at which the users [..., 6] look; ``more`` as of :class:`Content`."""
     x, _, z = gaze_point(poses)
-    return Content(float(x), float(z), **more)  # type: ignore[arg-type]
+    return Content(float(x), float(z), **more)
 
 
 def observe(

@@ -1,0 +1,95 @@
+"""Reads traces of poses and of the radio channel: ``../shared/data``, and whatever has its formats."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+from zlib import error as ZlibError
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wire.definitions.poses import check_poses
+
+FloatArray = NDArray[np.float64]
+
+ARRAY = "pose"
+"""The array of a file of poses: [users, frames, 6] (:mod:`wire.definitions.poses`)."""
+
+
+def read_poses(path: Path) -> FloatArray:
+    """The traces of several users, float64 [users, frames, 6], from the array ``pose`` of an .npz file.
+
+    OSError where it cannot be read. ValueError, naming the file, where it is none, has no such array or one
+    of objects; naming user and frame as :func:`wire.definitions.poses.check_poses`.
+    """
+    try:
+        with path.open("rb") as file:
+            archive: Any = np.load(file, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ValueError(f"{path}: a single array, not an .npz file of named arrays")
+            if ARRAY not in archive.files:
+                there = ", ".join(archive.files) or "none"
+                raise ValueError(f"{path}: no array {ARRAY!r}; arrays: {there}")
+            poses = archive[ARRAY]
+    except (BadZipFile, EOFError, ZlibError) as error:
+        raise ValueError(f"{path}: not an .npz file, or a damaged one: {error}") from error
+    except ValueError as error:
+        if str(error).startswith(str(path)):
+            raise
+        # NumPy takes whatever it does not know for a pickle, and says how to run it.
+        raise ValueError(f"{path}: not an .npz file of numbers") from error
+    return check_poses(poses, str(path))
+
+
+def snr_files(path: Path) -> list[Path]:
+    """The channel traces of a folder, ``*.csv`` and ``*.csv.gz`` by name, or the one that ``path`` is.
+
+    ValueError for a folder without any.
+    """
+    if not path.is_dir():
+        return [path]
+    found = sorted(p for p in path.iterdir() if p.name.endswith((".csv", ".csv.gz")))
+    if not found:
+        raise ValueError(f"{path}: no channel trace (*.csv, *.csv.gz) in this folder")
+    return found
+
+
+def read_snr_db(path: Path) -> FloatArray:
+    """The SNR in dB of the rows of a channel trace that are 5G, float64 [rows]; ``-`` is left out.
+
+    Columns ``network_mode`` and ``snr_db``. It is the downlink's and taken for the uplink's. OSError where
+    the file cannot be read; ValueError, naming file and row, for a column that is not there, for what is
+    neither a number nor ``-``, and where no row is left.
+    """
+    opener = gzip.open if path.suffix == ".gz" else open
+    snr: list[float] = []
+    try:
+        with opener(path, "rt", encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            for column in ("network_mode", "snr_db"):
+                if column not in (reader.fieldnames or ()):
+                    raise ValueError(f"{path}: column {column!r} is not there")
+            for row in reader:
+                value = (row["snr_db"] or "").strip()
+                if row["network_mode"] != "5G" or value == "-":
+                    continue
+                snr.append(_finite(value, f"{path}: row {reader.line_num}: snr_db"))
+    except (EOFError, UnicodeDecodeError, csv.Error, ZlibError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    if not snr:
+        raise ValueError(f"{path}: no row is 5G and has an SNR")
+    return np.array(snr)
+
+
+def _finite(value: str, where: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        raise ValueError(f"{where} {value!r} is not a number") from None
+    if not np.isfinite(number):
+        raise ValueError(f"{where} {value!r} is not finite")
+    return number
