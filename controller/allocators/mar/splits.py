@@ -52,5 +52,7 @@ def split(
         raise ValueError(f"split {kind!r} is none of {', '.join(KINDS)}")
     train_places, test_places = np.flatnonzero(~near), np.flatnonzero(test)
     if not len(train_places) or not len(test_places):
-        raise ValueError(f"{frames} frames are too few for a {kind} split: nothing is left to train or test on")
+        raise ValueError(
+            f"{frames} frames are too few for a {kind} split: nothing is left to train or test on"
+        )
     return train_places, test_places
