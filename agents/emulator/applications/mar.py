@@ -11,7 +11,8 @@ Poses come from traces or are drawn (:class:`Traces`, :class:`Walks`). Coordinat
 frames: :mod:`wire.definitions.poses`. Frame f of a user is captured f / 30 s after the start of the run and
 the user's phase, which is drawn within a frame.
 
-Source: Digital-twin-based QoE-CSP, section II, equations (4) to (6).
+Source: Digital-twin-based QoE-CSP, section II, equations (4) to (6). Equation (5) has upload k of frame
+k lambda, which is a frame with lambda as an interval; here it is of frame 30 k / lambda, lambda in Hz.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ MAX_FRAME_BYTES: Final = 10_000_000
 _PHASE = draws.APPLICATION
 _NOISE = draws.APPLICATION + 1
 _PERSON = draws.APPLICATION + 2
-_MOTION = draws.APPLICATION + 3
+_START = draws.APPLICATION + 3
+_MOTION = draws.APPLICATION + 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,27 +199,29 @@ class Traces:
 
 BEARING, DISTANCE, HEIGHT, YAW, PITCH, ROLL = range(6)
 
-MOTION: Final = (
-    (BEARING, 45.0, 9.0),
-    (BEARING, 5.0, 1.2),
-    (BEARING, 0.5, 0.3),
-    (DISTANCE, 0.5, 5.0),
-    (DISTANCE, 0.15, 1.0),
-    (DISTANCE, 0.02, 0.3),
-    (HEIGHT, 0.03, 1.2),
-    (HEIGHT, 0.004, 0.3),
-    (YAW, 9.0, 2.5),
-    (YAW, 5.0, 0.8),
-    (YAW, 1.6, 0.3),
-    (PITCH, 9.0, 2.2),
-    (PITCH, 5.5, 0.8),
-    (PITCH, 1.6, 0.3),
-    (ROLL, 3.5, 0.9),
-    (ROLL, 0.8, 0.3),
+MOTION: Final = np.array(
+    (
+        (BEARING, 45.0, 9.0),
+        (BEARING, 5.0, 1.2),
+        (BEARING, 0.5, 0.3),
+        (DISTANCE, 0.5, 5.0),
+        (DISTANCE, 0.15, 1.0),
+        (DISTANCE, 0.02, 0.3),
+        (HEIGHT, 0.03, 1.2),
+        (HEIGHT, 0.004, 0.3),
+        (YAW, 9.0, 2.5),
+        (YAW, 5.0, 0.8),
+        (YAW, 1.6, 0.3),
+        (PITCH, 9.0, 2.2),
+        (PITCH, 5.5, 0.8),
+        (PITCH, 1.6, 0.3),
+        (ROLL, 3.5, 0.9),
+        (ROLL, 0.8, 0.3),
+    )
 )
-"""Standard deviation (degrees or, for the height, metres; distance as in :class:`Walks`) and time scale in s
-of what is added to a coordinate. Assumed: chosen by how much the poses of ``../shared/data/pose-traces``
-change within 1/30, 1/3, 1 and 4 s."""
+"""What is added to a coordinate: the coordinate, a standard deviation (degrees; of the height metres; of the
+distance as in :class:`Walks`), a time scale in s. Assumed: chosen by how much the poses of
+``../shared/data/pose-traces`` change within 1/30, 1/3, 1 and 4 s."""
 
 
 class Walks:
@@ -233,17 +237,17 @@ class Walks:
     def __init__(self, seed: int, index: IntArray, content: vchr.Content) -> None:
         """``index`` are the users' places in the random numbers."""
         self._seed, self._index, self._content = seed, index, content
-        start, tall, restless, near = (
-            draws.gaussians(seed, _PERSON, index, k) if k else 360.0 * draws.uniforms(seed, _PERSON, index, 0)
-            for k in range(4)
-        )
-        self._start, self._tall = start, 1.6 + 0.07 * tall
+        tall, restless, near = (draws.gaussians(seed, _PERSON, index, k) for k in range(3))
+        self._start = 360.0 * draws.uniforms(seed, _START, index, 0)
+        self._tall = 1.6 + 0.07 * tall
         self._restless, self._near = np.exp(0.3 * restless), 0.4 * near
+        # Compiles now rather than while the cell runs.
+        self.poses(np.zeros(1, np.int64), np.zeros(1, np.int64))
 
     def poses(self, user: IntArray, frame: IntArray) -> FloatArray:
         user, frame = np.broadcast_arrays(user, frame)
         added = np.zeros((6, frame.size))
-        add_motion(self._seed, self._index[user].ravel(), frame.ravel() / FRAME_RATE_HZ, _MOTION_TABLE, added)
+        add_motion(self._seed, self._index[user].ravel(), frame.ravel() / FRAME_RATE_HZ, MOTION, added)
         added = added.reshape(6, *frame.shape)
         bearing = np.radians(self._start[user] + added[BEARING])
         distance = 1.4 + 0.6 * np.tanh(self._near[user] + added[DISTANCE])
@@ -261,9 +265,6 @@ class Walks:
             ),
             axis=-1,
         )
-
-
-_MOTION_TABLE: Final = np.array(MOTION)
 
 
 @draws.compiled
