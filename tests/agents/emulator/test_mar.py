@@ -205,6 +205,28 @@ def test_another_frequency_holds_from_its_instant_on_and_bytes_follow():
         assert up.offered == 5000 * len(sent)
 
 
+def test_what_is_set_as_it_was_loses_no_upload_and_moves_no_row():
+    """A setting calls the application, and takes back what it has planned, at instants of its own."""
+    beds = [cell({}, 3) for _ in range(2)]
+    for instant in range(7, 3 * SECOND, 7):
+        beds[1].advance(instant)
+        beds[1].apply({"mar-1": {"upload_hz": (30.0,)}})
+    frames, rows = [], []
+    for bed in beds:
+        bed.advance(3 * SECOND + 1)
+        f, seen = bed.take_frames(), tables(bed)
+        frames.append(np.stack((f.flow, f.sequence, f.ue_sent, f.edge_sent)).tolist())
+        # The other one was called last at a later instant.
+        assert min(len(frame) for frame, _ in seen["pose"].values()) > 85
+        rows.append(
+            {(t, u): (x[:80].tolist(), v[:80].tolist()) for t, of in seen.items() for u, (x, v) in of.items()}
+        )
+    assert frames[0] == frames[1]
+    assert rows[0].keys() == rows[1].keys()
+    for key, first in rows[0].items():
+        assert first == rows[1][key], key
+
+
 @pytest.mark.parametrize("hz", [1, 7, 12.5, 29, 30])
 def test_uploads_are_as_many_as_the_frequency_says_and_spread_over_users(hz):
     app = Mar([UserSpec(f"f-{i}", "u", options={"upload_hz": hz}) for i in range(40)], 2)
