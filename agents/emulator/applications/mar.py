@@ -107,7 +107,7 @@ class MarOptions:
             ("pose_noise_m", 0.0, 10.0),
             ("pose_noise_deg", 0.0, 180.0),
             ("history", 1, MAX_WINDOW_FRAMES),
-            ("lookahead", 1, MAX_WINDOW_FRAMES),
+            ("lookahead", 0, MAX_WINDOW_FRAMES),
         ):
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name} {getattr(self, name)} is outside {low:g}..{high:g}")
@@ -167,15 +167,20 @@ def read_traces(path: str) -> FloatArray:
     try:
         archive = np.load(path, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError("a single array")
+            raise ValueError(f"{path}: a single array, not an .npz file of named arrays")
         with archive:
             if "pose" not in archive:
-                raise ValueError(f"no array 'pose' among {', '.join(archive.files) or 'none'}")
+                raise ValueError(f"{path}: no array 'pose' among {', '.join(archive.files) or 'none'}")
             poses = archive["pose"]
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror or error}") from error
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} is no .npz file of poses: {error}") from error
+    except (EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path}: not an .npz file, or a damaged one: {error}") from error
+    except ValueError as error:
+        if str(error).startswith(path):
+            raise
+        # NumPy takes whatever it does not know for a pickle, and says how to run it.
+        raise ValueError(f"{path}: not an .npz file of numbers") from error
     return check_poses(poses, path)
 
 
