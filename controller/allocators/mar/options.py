@@ -31,13 +31,14 @@ class MarOptions(Options):
     how the application predicts (H, W in frames) and what is rendered: field of view, size of the content in
     metres, its cells; where it stands is where the users look, unless ``content_x`` and ``content_z`` say so.
 
-    ``memory_s``: how many seconds of a user the twin learns from; ``learn_every_s``: how often it learns.
+    ``learn_every_s``: how often the twins learn; ``memory_rows``: how many frames of each upload frequency
+    they remember.
     """
 
     anew: ClassVar[frozenset[str]] = frozenset(
         {
-            *("upload_hz", "bins", "history_frames", "lookahead_frames", "field_of_view_deg"),
-            *("content_m", "cells", "content_x", "content_z", "memory_s"),
+            *("vchr", "upload_hz", "bins", "history_frames", "lookahead_frames", "field_of_view_deg"),
+            *("content_m", "cells", "content_x", "content_z"),
         }
     )
 
@@ -61,8 +62,8 @@ class MarOptions(Options):
     ] = (4, 4, 2)
     content_x: Coordinate | None = None
     content_z: Coordinate | None = None
-    memory_s: Annotated[float, Field(ge=5.0, le=3600.0, allow_inf_nan=False)] = 60.0
-    learn_every_s: Annotated[float, Field(ge=1.0, le=86_400.0, allow_inf_nan=False)] = 30.0
+    learn_every_s: Annotated[float, Field(gt=0.0, le=86_400.0, allow_inf_nan=False)] = 15.0
+    memory_rows: Annotated[int, Field(ge=50, le=100_000)] = 1000
 
     @field_validator("upload_hz")
     @classmethod
