@@ -12,7 +12,7 @@ import numpy as np
 from controller.allocators.base import Allocator, Options, SliceView
 from controller.allocators.mar import qoe_csp
 from controller.allocators.mar.fit import Memory
-from controller.allocators.mar.judge import judge
+from controller.allocators.mar.judge import LATENCY, judge
 from controller.allocators.mar.margin import Margin, deviate
 from controller.allocators.mar.options import MarOptions
 from controller.allocators.mar.promises import Promise, Promises
@@ -38,7 +38,16 @@ MAX_UES = 256
 """Whose radio is remembered."""
 RADIO_MEMORY = 0.8
 """What is known of a user's radio weighs so much beside a control slot's reports."""
-STRETCH_UP, STRETCH_DOWN, MAX_STRETCH = 1.25, 0.98, 8.0
+STRETCH = 2.0
+"""To begin with: OpenAirInterface grants one uplink slot for each downlink slot, and leaves others empty."""
+STRETCH_UP, STRETCH_DOWN = 1.25, 0.95
+LEAST_STRETCH, MAX_STRETCH = 0.5, 16.0
+SATURATED = 0.9
+"""Of the reports, those in which bytes wait: then what went through is what the PRBs carry."""
+LATE = 2.0
+"""Times T: such uploads say nothing of what twins expect."""
+DROWNED = 5.0
+"""Times T: the queue is to drain, at the lowest frequencies."""
 DL_LOAD = 0.5
 """Of the downlink's PRBs that the content fills."""
 
@@ -52,6 +61,7 @@ class _Asked:
     expected: FloatArray
     reliability: FloatArray
     plan: qoe_csp.Plan
+    drowned: bool
 
 
 class MarAllocator(Allocator):
@@ -62,9 +72,11 @@ class MarAllocator(Allocator):
     slots. Of whom nothing is known yet, he uploads as often as can be, and so does everybody until there is a
     twin and a margin.
 
-    Equations (1) to (3) know a user's own bandwidth, a carrier has PRBs that its users share. Where uploads
-    took longer than T although all of the PRBs were there, the bandwidths are stretched by a common factor,
-    which shrinks again while they take less than half of T.
+    Equations (1) to (3) know a user's own bandwidth at its MCS, a carrier has PRBs that its users share and a
+    scheduler that does not use all of them. So the bandwidths are stretched by a common factor: where uploads
+    took longer than T it grows, to what the MCS promises over what the granted PRBs carried where bytes
+    waited all the time; while they take less than half of T it shrinks. Where they took much longer, all upload as
+    rarely as can be until the queue has drained.
     """
 
     def __init__(self, slice_id: str, options: Options, loop: LoopSpec) -> None:
@@ -80,7 +92,8 @@ class MarAllocator(Allocator):
         self._windows: list[tuple[float, float]] = []
         self._margin: Margin | None = None
         self._radio: dict[str, tuple[float, float]] = {}
-        self._stretch = 1.0
+        self._stretch = STRETCH
+        self._latency_ms: float | None = None
         self._promises = Promises()
         self._asked: _Asked | None = None
 
@@ -92,10 +105,12 @@ class MarAllocator(Allocator):
 
     def learn(self, view: SliceView) -> Outcome:
         self._take(view)
+        self._latency_ms = _typical_latency_ms(view)
         outcome = judge(view, self._options, self._promises, self._loop.carrier, dict(view.unattributed))
-        if view.granted is not None and not {Lever.UL, Lever.SETTINGS} & view.unattributed.keys():
-            self._learn_margin(view, outcome)
-            self._learn_stretch(outcome)
+        if view.granted is not None and _attributed(view):
+            if self._latency_ms is None or self._latency_ms <= LATE * self._options.latency_ms:
+                self._learn_margin(view, outcome)
+            self._learn_stretch(view)
         self._learn_radio(view)
         self._job = self._next_job(view)
         return outcome
@@ -132,14 +147,38 @@ class MarAllocator(Allocator):
         pairs = np.array(self._windows, np.float64).reshape(-1, 2)
         return Margin.learn(pairs[:, :1], pairs[:, 1:])
 
-    def _learn_stretch(self, outcome: Outcome) -> None:
-        known = [ms for ms in outcome.measure("upload").values if ms is not None]
-        if known:
-            typical = float(np.median(known))
-            if typical > self._options.latency_ms:
-                self._stretch = min(self._stretch * STRETCH_UP, MAX_STRETCH)
-            elif typical < self._options.latency_ms / 2:
-                self._stretch = max(self._stretch * STRETCH_DOWN, 1.0)
+    def _learn_stretch(self, view: SliceView) -> None:
+        if self._latency_ms is None:
+            return
+        if self._latency_ms > self._options.latency_ms:
+            carried = self._carried(view)
+            stretch = self._stretch * STRETCH_UP if carried is None else 0.5 * (self._stretch + carried)
+        elif self._latency_ms < self._options.latency_ms / 2:
+            stretch = self._stretch * STRETCH_DOWN
+        else:
+            return
+        self._stretch = min(max(stretch, LEAST_STRETCH), MAX_STRETCH)
+
+    def _carried(self, view: SliceView) -> float | None:
+        """What the granted PRBs would have carried at their UEs' MCS over what they did carry, bytes of the
+        logical channels; None where no bytes waited, or where the reports do not tell."""
+        reports = view.reports
+        waiting = sum(any(r.ul.queued_bytes) for r in reports)
+        if len(reports) < 2 or view.granted is None or waiting < SATURATED * len(reports):
+            return None
+        first, last = reports[0], reports[-1]
+        before = dict(zip(first.ue_id, first.ul.lc_bytes, strict=False))
+        went, could = 0.0, []
+        for ue, after in zip(last.ue_id, last.ul.lc_bytes, strict=False):
+            if ue in before and after > before[ue]:
+                went += 8.0 * (after - before[ue])
+                if ue in self._radio:
+                    could.append((8.0 * (after - before[ue]), 1.0 / self._radio[ue][0]))
+        seconds = (last.time_ns - first.time_ns) / 1e9
+        if not went or not could or seconds <= 0:
+            return None
+        efficiency = sum(b * e for b, e in could) / sum(b for b, _ in could)
+        return float(efficiency * self._prb_hz * view.granted.ul_prb * seconds / went)
 
     def _learn_radio(self, view: SliceView) -> None:
         """Mean and variance of the inverse spectral efficiency of each UE, from the MCS of its reports."""
@@ -213,7 +252,9 @@ class MarAllocator(Allocator):
         total = int(prbs(wanted.sum(), self._loop.carrier))
         prb = max(min(total, n_prb), least)
         floor = min(int(prbs(needed.sum(), self._loop.carrier)), prb)
-        if total > n_prb:
+        if asked.drowned:
+            why = "uploads are late: the queue drains"
+        elif total > n_prb:
             why = f"all there is; {total - n_prb} PRB short of what all users want"
         elif self._margin is None or self._memory is None or self._memory.network is None:
             why = "as often as can be, until there are twins"
@@ -243,12 +284,14 @@ class MarAllocator(Allocator):
         plan = qoe_csp.least_bandwidth(reliability, bandwidth, o.epsilon, o.without_promise)
         known_users = np.isfinite(reliability).all(axis=1)
         choice = np.where(known_users, plan.choice, len(self._frequencies) - 1)
+        drowned = self._latency_ms is not None and self._latency_ms > DROWNED * o.latency_ms
         return _Asked(
             tuple(u.flow for u in users),
             bandwidth,
             expected,
             reliability,
             qoe_csp.Plan(choice, plan.promised),
+            drowned,
         )
 
     def _uplink(self, ue: str) -> Uplink:
@@ -320,11 +363,11 @@ class MarAllocator(Allocator):
         promises: dict[str, Promise] = {}
         settings: dict[str, Mapping[str, tuple[float, ...]]] = {}
         for i, flow in enumerate(asked.users):
-            k = int(allotment.choice[i])
+            k = 0 if asked.drowned else int(allotment.choice[i])
             expected, reliability = asked.expected[i, k], asked.reliability[i, k]
             promises[flow] = Promise(
                 expected=float(expected) if np.isfinite(expected) else None,
-                reliability=float(reliability) if allotment.kept[i] else None,
+                reliability=float(reliability) if allotment.kept[i] and not asked.drowned else None,
                 prb=float(asked.bandwidth_hz[i, asked.plan.choice[i]] / self._prb_hz),
             )
             settings[flow] = {"upload_hz": (float(self._frequencies[k]),)}
@@ -356,6 +399,23 @@ class MarAllocator(Allocator):
         self._promises, self._stretch = promises, stretch
         self._pending, self._asked_in = pending, asked_in
         self._margin, self._job, self._asked = self._new_margin(), None, None
+
+
+def _attributed(view: SliceView) -> bool:
+    """Whether uploads were as the settings had them. These fit the PRBs that were granted, not those that
+    were asked for, so that less and more than asked for are as good."""
+    ul = view.unattributed.get(Lever.UL)
+    return Lever.SETTINGS not in view.unattributed and (ul is None or ul.short or ul.more)
+
+
+def _typical_latency_ms(view: SliceView) -> float | None:
+    """The median latency of the uploads that arrived, ms; None where none did."""
+    rows = view.samples.get("pose")
+    if rows is None or not len(rows):
+        return None
+    ms = rows.values[:, LATENCY].astype(np.float64)
+    ms = ms[np.isfinite(ms)]
+    return float(np.median(ms)) if len(ms) else None
 
 
 def _active(view: SliceView) -> tuple[Flow, ...]:

@@ -34,7 +34,7 @@ def judge(
     really had, HARQ included, against those of its b*; 0 where it had none.
 
     The slice has met its promise where at least a share epsilon of the users who were promised something had
-    it kept, and of all users where nobody was; it is not known where no frame was judged. ``counts``:
+    it kept; where nobody was it is not known. ``counts``:
     ``promises`` that were judged and ``promises_kept``, ``frames`` and ``frames_hit``.
     """
     users = view.users
@@ -55,8 +55,7 @@ def judge(
     given = [promises.of.get(u.flow) for u in users]
     promised = [p is not None and p.reliability is not None for p in given]
     judged = [k for k, p in zip(kept, promised, strict=True) if p and k is not None]
-    counted = judged or [k for k in kept if k is not None]
-    met = int(sum(counted) >= options.epsilon * len(counted) - 1e-9) if counted else None
+    met = int(sum(judged) >= options.epsilon * len(judged) - 1e-9) if judged else None
     latency = _latency(view)
     known = [ms for ms in latency if ms is not None]
     got = _prb(view, carrier)
@@ -84,7 +83,7 @@ def judge(
     )
     return Outcome(
         met=met,
-        busy=bool(counted),
+        busy=any(k is not None for k in kept),
         users=tuple(u.flow for u in users),
         measures=measures,
         unattributed=unattributed,
