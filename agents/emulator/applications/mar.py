@@ -18,10 +18,9 @@ k lambda, which is a frame with lambda as an interval; here it is of frame 30 k 
 from __future__ import annotations
 
 import math
-import zipfile
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, ClassVar, Final, Protocol
 
 import numpy as np
@@ -48,10 +47,10 @@ from wire.definitions.poses import (
     HISTORY_FRAMES,
     LOOKAHEAD_FRAMES,
     POSE,
-    check_poses,
     line_weights,
     unwrapped,
 )
+from wire.pose_files import read_poses
 
 SECOND_NS: Final = 1_000_000_000
 FRAMES_PER_S: Final = round(FRAME_RATE_HZ)
@@ -165,23 +164,9 @@ class PoseSource(Protocol):
 def read_traces(path: str) -> FloatArray:
     """The poses of an .npz file, float64 [users, frames, 6]; ValueError, naming it, where it has none."""
     try:
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError(f"{path}: a single array, not an .npz file of named arrays")
-        with archive:
-            if "pose" not in archive:
-                raise ValueError(f"{path}: no array 'pose' among {', '.join(archive.files) or 'none'}")
-            poses = archive["pose"]
+        return read_poses(Path(path))
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror or error}") from error
-    except (EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path}: not an .npz file, or a damaged one: {error}") from error
-    except ValueError as error:
-        if str(error).startswith(path):
-            raise
-        # NumPy takes whatever it does not know for a pickle, and says how to run it.
-        raise ValueError(f"{path}: not an .npz file of numbers") from error
-    return check_poses(poses, path)
 
 
 class Traces:

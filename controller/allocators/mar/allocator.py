@@ -75,8 +75,8 @@ class MarAllocator(Allocator):
     Equations (1) to (3) know a user's own bandwidth at its MCS, a carrier has PRBs that its users share and a
     scheduler that does not use all of them. So the bandwidths are stretched by a common factor: where uploads
     took longer than T it grows, to what the MCS promises over what the granted PRBs carried where bytes
-    waited all the time; while they take less than half of T it shrinks. Where they took much longer, all upload as
-    rarely as can be until the queue has drained.
+    waited all the time; while they take less than half of T it shrinks. Where they took much longer, all
+    upload as rarely as can be until the queue has drained.
     """
 
     def __init__(self, slice_id: str, options: Options, loop: LoopSpec) -> None:
@@ -281,7 +281,7 @@ class MarAllocator(Allocator):
             reliability = self._margin.reliability(expected, o.rho)
         uplink = Uplink.of_users([self._uplink(user.ue_id) for user in users])
         bandwidth = self._stretch * uplink.bandwidth_hz(self._frequencies[:, None], o.latency_ms / 1e3).T
-        plan = qoe_csp.least_bandwidth(reliability, bandwidth, o.epsilon, o.without_promise)
+        plan = qoe_csp.least_bandwidth(reliability, expected, bandwidth, o.epsilon, o.without_promise)
         known_users = np.isfinite(reliability).all(axis=1)
         choice = np.where(known_users, plan.choice, len(self._frequencies) - 1)
         drowned = self._latency_ms is not None and self._latency_ms > DROWNED * o.latency_ms
@@ -351,6 +351,12 @@ class MarAllocator(Allocator):
             actions=self._options.upload_hz,
             indices=tuple(reliability.tolist()) if np.isfinite(reliability).all() else (),
         )
+
+    def early(self, view: SliceView) -> str:
+        """A user came, for whom nothing was asked."""
+        known = () if self._asked is None else self._asked.users
+        came = any(user.flow not in known for user in _active(view))
+        return "a user came" if came and view.granted is not None else ""
 
     # ---- settle --------------------------------------------------------------------------------------------
 

@@ -33,8 +33,8 @@ def judge(
     from capture to the pose known at the edge, against T. ``ul_prb``: PRBs in each uplink slot that the user
     really had, HARQ included, against those of its b*; 0 where it had none.
 
-    The slice has met its promise where at least a share epsilon of the users who were promised something had
-    it kept; where nobody was it is not known. ``counts``:
+    The slice has met its promise where a share epsilon of the users who were promised something, rounded down
+    and one at least, had it kept; where nobody was it is not known. ``counts``:
     ``promises`` that were judged and ``promises_kept``, ``frames`` and ``frames_hit``.
     """
     users = view.users
@@ -55,7 +55,8 @@ def judge(
     given = [promises.of.get(u.flow) for u in users]
     promised = [p is not None and p.reliability is not None for p in given]
     judged = [k for k, p in zip(kept, promised, strict=True) if p and k is not None]
-    met = int(sum(judged) >= options.epsilon * len(judged) - 1e-9) if judged else None
+    enough = max(int(options.epsilon * len(judged) + 1e-9), 1)
+    met = int(sum(judged) >= enough) if judged else None
     latency = _latency(view)
     known = [ms for ms in latency if ms is not None]
     got = _prb(view, carrier)
@@ -84,6 +85,7 @@ def judge(
     return Outcome(
         met=met,
         busy=any(k is not None for k in kept),
+        promised=bool(judged) or all(k is None for k in kept),
         users=tuple(u.flow for u in users),
         measures=measures,
         unattributed=unattributed,

@@ -24,8 +24,8 @@ class MarOptions(Options):
     has a VCHR of at least ``vchr``, and an upload takes ``latency_ms`` on average.
 
     ``upload_hz``: the frequencies to choose among. ``without_promise``: which of them a user gets with whom
-    none keeps the promise: the ``lowest``, the ``highest``, or the ``best``, the lowest of those that are as
-    likely to keep it as any. ``bins``: of the probability mass function of VCHR.
+    none keeps the promise: the ``lowest``, the ``highest``, or the ``best``, the lowest of those with which
+    as many frames will hit as with any. ``bins``: of the probability mass function of VCHR.
 
     ``frame_bytes`` and ``content_bytes``: what an upload takes up and what comes back for it. The rest says
     how the application predicts (H, W in frames) and what is rendered: field of view, size of the content in
@@ -73,6 +73,10 @@ class MarOptions(Options):
         if value[-1] > FRAME_RATE_HZ:
             raise ValueError(f"{value[-1]:g} Hz is above the frame rate, {FRAME_RATE_HZ:g}")
         return value
+
+    @property
+    def ends_early(self) -> bool:
+        return True
 
     @property
     def frame_bits(self) -> float:

@@ -73,7 +73,7 @@ def solve(instance: Mapping[str, Any], options: Options) -> dict[str, Any]:
     uplink = Uplink.of_users([Uplink.from_snr_db(options.frame_bits, instance["snr_db"][u]) for u in chosen])
     frequencies = np.array(options.upload_hz)
     bandwidth = uplink.bandwidth_hz(frequencies[:, None], options.latency_ms / 1e3).T
-    plan = qoe_csp.least_bandwidth(reliability, bandwidth, options.epsilon, options.without_promise)
+    plan = qoe_csp.least_bandwidth(reliability, expected, bandwidth, options.epsilon, options.without_promise)
     limit = np.inf if instance.get("n_prb") is None else instance["n_prb"] * prb_hz(carrier)
     allotment = qoe_csp.within(plan, bandwidth, limit)
     share = share_of_hits(theirs.vchr[:, :, judged], options.vchr)

@@ -365,8 +365,8 @@ def with_nan():
     [
         (npz(pose=with_nan()), "user 1, frame 7: z is not finite"),
         (npz(pose=still()[0]), r"shape \(50, 6\), not \(users, frames, 6\)"),
-        (npz(poses=still()), "no array 'pose' among poses"),
-        (npz(), "no array 'pose' among none"),
+        (npz(poses=still()), "no array 'pose'; arrays: poses"),
+        (npz(), "no array 'pose'; arrays: none"),
         (npz(pose=np.array([None])), "not an .npz file"),
         (npz(pose=np.full((1, 2, 6), "x")), "are no poses"),
         (npy(still()), "single array"),
