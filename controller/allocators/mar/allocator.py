@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
 
@@ -48,16 +48,22 @@ LATE = 2.0
 """Times T: such uploads say nothing of what twins expect."""
 DROWNED = 5.0
 """Times T: the queue is to drain, at the lowest frequencies."""
+FILLED = 0.85
+"""Of the granted PRBs, the part that frequencies are chosen for: near all of them the queue grows."""
 DL_LOAD = 0.5
 """Of the downlink's PRBs that the content fills."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What was asked for in the control slot that begins; bandwidths and expectations [U, F]."""
+    """What was asked for in the control slot that begins: b*, loads and expectations [U, F].
+
+    ``uplink`` is that of the users [U], at the rate that the cell really has for them."""
 
     users: tuple[str, ...]
+    uplink: Uplink
     bandwidth_hz: FloatArray
+    load_hz: FloatArray
     expected: FloatArray
     reliability: FloatArray
     plan: qoe_csp.Plan
@@ -247,11 +253,13 @@ class MarAllocator(Allocator):
             return SliceDemand(idle, idle, choices=(self._choice(Lever.UL, least, "nobody is there", None),))
         asked = self._asked = self._ask(users)
         at = np.arange(len(users))
-        wanted = asked.bandwidth_hz[at, asked.plan.choice]
-        needed = np.where(asked.plan.promised, wanted, asked.bandwidth_hz[:, 0])
-        total = int(prbs(wanted.sum(), self._loop.carrier))
+        chosen = self._frequencies[asked.plan.choice]
+        needed = np.where(asked.plan.promised, chosen, self._frequencies[0])
+        pooled = self._pooled_prb(asked, chosen)
+        alone = int(prbs(asked.bandwidth_hz[at, asked.plan.choice].sum(), self._loop.carrier))
+        total = max(alone, pooled) if self._options.ask == "sum" else pooled
         prb = max(min(total, n_prb), least)
-        floor = min(int(prbs(needed.sum(), self._loop.carrier)), prb)
+        floor = min(self._pooled_prb(asked, needed), prb)
         if asked.drowned:
             why = "uploads are late: the queue drains"
         elif total > n_prb:
@@ -269,6 +277,12 @@ class MarAllocator(Allocator):
         ]
         return SliceDemand(ul, Want(dl_prb, min(least, dl_prb)), choices=tuple(choices))
 
+    def _pooled_prb(self, asked: _Asked, frequency_hz: FloatArray) -> int:
+        """What users need who upload so often, in one queue."""
+        bandwidth = asked.uplink.pooled_bandwidth_hz(frequency_hz, self._options.latency_ms / 1e3)
+        load = float(asked.uplink.load_hz(frequency_hz).sum())
+        return int(prbs(max(bandwidth, load / FILLED), self._loop.carrier))
+
     def _ask(self, users: Sequence[Flow]) -> _Asked:
         o = self._options
         expected = np.full((len(users), len(self._frequencies)), np.nan)
@@ -280,14 +294,20 @@ class MarAllocator(Allocator):
         if self._margin is not None:
             reliability = self._margin.reliability(expected, o.rho)
         uplink = Uplink.of_users([self._uplink(user.ue_id) for user in users])
-        bandwidth = self._stretch * uplink.bandwidth_hz(self._frequencies[:, None], o.latency_ms / 1e3).T
+        uplink = replace(
+            uplink, mean=uplink.mean * self._stretch, variance=uplink.variance * self._stretch**2
+        )
+        every = self._frequencies[:, None]
+        bandwidth = uplink.bandwidth_hz(every, o.latency_ms / 1e3).T
         plan = qoe_csp.least_bandwidth(reliability, expected, bandwidth, o.epsilon, o.without_promise)
         known_users = np.isfinite(reliability).all(axis=1)
         choice = np.where(known_users, plan.choice, len(self._frequencies) - 1)
         drowned = self._latency_ms is not None and self._latency_ms > DROWNED * o.latency_ms
         return _Asked(
             tuple(u.flow for u in users),
+            uplink,
             bandwidth,
+            uplink.load_hz(every).T,
             expected,
             reliability,
             qoe_csp.Plan(choice, plan.promised),
@@ -304,7 +324,7 @@ class MarAllocator(Allocator):
         if prb == floor:
             return ()
         at = np.arange(len(asked.users))
-        extra = (asked.bandwidth_hz[at, asked.plan.choice] - asked.bandwidth_hz[:, 0]) / self._prb_hz
+        extra = (asked.load_hz[at, asked.plan.choice] - asked.load_hz[:, 0]) / FILLED / self._prb_hz
         more = asked.expected[at, asked.plan.choice] - asked.expected[:, 0]
         more = np.where(np.isfinite(more), np.maximum(more, 0.0), 1.0)  # who is unknown is worth knowing
         others = ~asked.plan.promised & (extra > 0.0)
@@ -365,7 +385,10 @@ class MarAllocator(Allocator):
         if asked is None:
             self._promises = Promises()
             return {}
-        allotment = qoe_csp.within(asked.plan, asked.bandwidth_hz, grant.ul_prb * self._prb_hz)
+        granted_hz = grant.ul_prb * self._prb_hz
+        wanted = self._frequencies[asked.plan.choice]
+        within_t = asked.uplink.pooled_load_hz(wanted, granted_hz, self._options.latency_ms / 1e3)
+        allotment = qoe_csp.within(asked.plan, asked.load_hz, min(within_t, FILLED * granted_hz))
         promises: dict[str, Promise] = {}
         settings: dict[str, Mapping[str, tuple[float, ...]]] = {}
         for i, flow in enumerate(asked.users):

@@ -27,6 +27,8 @@ class MarOptions(Options):
     none keeps the promise: the ``lowest``, the ``highest``, or the ``best``, the lowest of those with which
     as many frames will hit as with any. ``bins``: of the probability mass function of VCHR.
 
+    ``ask``: for the ``sum`` of the users' b*, as the paper; or for what they need ``pooled``, in one queue.
+
     ``frame_bytes`` and ``content_bytes``: what an upload takes up and what comes back for it. The rest says
     how the application predicts (H, W in frames) and what is rendered: field of view, size of the content in
     metres, its cells; where it stands is where the users look, unless ``content_x`` and ``content_z`` say so.
@@ -48,6 +50,7 @@ class MarOptions(Options):
     latency_ms: Positive = 100.0
     upload_hz: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=16)] = UPLOAD_HZ
     without_promise: Literal["best", "lowest", "highest"] = "best"
+    ask: Literal["sum", "pooled"] = "sum"
     bins: Annotated[int, Field(ge=2, le=50)] = 10
     frame_bytes: Annotated[int, Field(ge=1, le=10_000_000)] = 6000
     content_bytes: Annotated[int, Field(ge=0, le=10_000_000)] = 2000
