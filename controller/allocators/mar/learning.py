@@ -22,12 +22,24 @@ FEW_USERS = 4
 
 @dataclass(frozen=True, slots=True)
 class Twins:
-    """The twins of users [U]: their ``model``, the Cholesky factors of their errors [U, F, 6, 6], and the
-    ``margin`` of what they expect; None where too little was known to learn it."""
+    """The twins of users [U]: their ``model`` and the Cholesky factors of their errors [U, F, 6, 6].
+
+    ``windows``: of windows of known frames, in their order in time, what was expected of them and what share
+    of their frames hit, two arrays [W, U, F]; NaN where it is not known."""
 
     model: Model
     deviation: FloatArray
-    margin: Margin | None
+    windows: tuple[FloatArray, FloatArray]
+
+    def margin(self, rho: float, ahead: int = 0) -> Margin | None:
+        """How far what is expected of some frames may be trusted for a promise of ``rho``: of those frames'
+        own predicted poses or, with ``ahead`` 1, of the window before them. None where too little is known.
+        """
+        expected, share = self.windows
+        last = len(expected) - ahead
+        frequencies = expected.shape[-1]
+        d = deviate(expected[:last], rho).reshape(-1, frequencies)
+        return Margin.learn(d, was_kept(share[ahead:], rho).reshape(-1, frequencies))
 
     def probabilities(self, observed: Observed, frames: IntArray) -> FloatArray:
         """Equation (10) for places of frames: [U, F, len(frames), bins]."""
@@ -65,9 +77,9 @@ def learn(
 ) -> Twins:
     """Twins from the frames at the places ``known`` (rising), for a promise about ``judged`` others.
 
-    The margin is learned from windows of about as many frames, at least two. What a twin expects of a window
-    it has neither been trained on (the network is that of other users) nor measured its errors in.
-    ValueError where no frame is known.
+    The windows have about as many frames; there are at least two. What a twin expects of a window it has
+    neither been trained on (the network is that of other users) nor measured its errors in. ValueError where
+    no frame is known.
     """
     if not len(known):
         raise ValueError("no frame to learn from")
@@ -116,9 +128,6 @@ def learn(
                 judge = trained(everybody, [j for j in all_windows if j != i])
                 expected[i] = judge.hit(judge.network.predict(x[i])).mean(axis=-1)
     except ValueError:  # no frame with anything to render is left of those to train on
-        return Twins(model, deviation(known), None)
-    frequencies = len(observed.upload_hz)
-    kept = was_kept(np.stack([share_of_hits(v, options.vchr) for v in vchr]), options.rho)
-    d = deviate(expected, options.rho)
-    margin = Margin.learn(d.reshape(-1, frequencies), kept.reshape(-1, frequencies))
-    return Twins(model, deviation(known), margin)
+        expected[:] = np.nan
+    share = np.stack([share_of_hits(v, options.vchr) for v in vchr])
+    return Twins(model, deviation(known), (expected, share))

@@ -65,11 +65,10 @@ def solve(instance: Mapping[str, Any], options: Options) -> dict[str, Any]:
     unseen = every(judged, STRIDE)
     probabilities = twins.probabilities(observed, unseen)
     expected = twins.model.hit(probabilities).mean(axis=-1)[chosen]
-    reliability = (
-        np.full(expected.shape, np.nan)
-        if twins.margin is None
-        else twins.margin.reliability(expected, options.rho)
-    )
+    margin = twins.margin(options.rho)
+    reliability = np.full(expected.shape, np.nan)
+    if margin is not None:
+        reliability = margin.reliability(expected, options.rho)
     uplink = Uplink.of_users([Uplink.from_snr_db(options.frame_bits, instance["snr_db"][u]) for u in chosen])
     frequencies = np.array(options.upload_hz)
     bandwidth = uplink.bandwidth_hz(frequencies[:, None], options.latency_ms / 1e3).T
@@ -115,7 +114,7 @@ def solve(instance: Mapping[str, Any], options: Options) -> dict[str, Any]:
         "without_promise": options.without_promise,
         "twin": TWIN,
         "split": instance["split"],
-        "margin_windows": 0 if twins.margin is None else twins.margin.windows,
+        "margin_windows": 0 if margin is None else margin.windows,
         **scores(
             probabilities[chosen], theirs.vchr[:, :, unseen], observed.of(chosen), known, twins.model.edges
         ),
