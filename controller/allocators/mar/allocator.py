@@ -212,12 +212,14 @@ class MarAllocator(Allocator):
         return prb_per_bit * nr.FRAME_MS / 1000 * self._prb_hz
 
     def _next_job(self, view: SliceView) -> Job | None:
-        """With the first poses, then every ``learn_every_s``; one that does not come is given up."""
+        """Each control slot until there is a network, then every ``learn_every_s``; one that does not come is
+        given up."""
         poses = view.samples.get("pose")
         if poses is None or not len(poses):
             return None
         every = max(1, round(self._options.learn_every_s / self._loop.control_slot_s))
-        wait = PATIENCE if self._pending else every if self._digest else 0
+        trained = self._memory is not None and self._memory.network is not None
+        wait = PATIENCE if self._pending else every if trained else 1
         if 0 <= view.control_slot - self._asked_in < wait:
             return None
         self._asked_in = view.control_slot

@@ -65,7 +65,7 @@ class MarOptions(Options):
     ] = (4, 4, 2)
     content_x: Coordinate | None = None
     content_z: Coordinate | None = None
-    learn_every_s: Annotated[float, Field(gt=0.0, le=86_400.0, allow_inf_nan=False)] = 15.0
+    learn_every_s: Annotated[float, Field(gt=0.0, le=86_400.0, allow_inf_nan=False)] = 30.0
     memory_rows: Annotated[int, Field(ge=50, le=100_000)] = 1000
 
     @field_validator("upload_hz")

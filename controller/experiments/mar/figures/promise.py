@@ -148,6 +148,4 @@ def plots(result: Mapping[str, Any]) -> list[Plot]:
     return [Plot("Promises kept on frames not seen; the line is epsilon", figure)]
 
 
-FIGURE = Figure(
-    "The promise itself (equations 7 and 12)", lambda n: n * len(SPLITS), compute, shown, plots
-)
+FIGURE = Figure("The promise itself (equations 7 and 12)", lambda n: n * len(SPLITS), compute, shown, plots)
