@@ -79,8 +79,8 @@ def by_frequency(problem: Problem) -> FloatArray:
 
 
 def table(problem: Problem, strength: float | None = None) -> tuple[FloatArray, float]:
-    """The shares of bins of each user at each frequency, shrunk to everybody's at that frequency; and how many
-    frames everybody's weigh: ``strength``, or of :data:`STRENGTHS` the one with the least log loss in
+    """The shares of bins of each user at each frequency, shrunk to everybody's at that frequency; and how
+    many frames everybody's weigh: ``strength``, or of :data:`STRENGTHS` the one with the least log loss in
     cross-validation over stretches of the training frames."""
     folds = [f for f in np.array_split(problem.train, FOLDS) if len(f)]
     of_folds = [counts(problem.outcome(fold), problem.bins) for fold in folds]
@@ -153,8 +153,8 @@ def twins(problem: Problem) -> FloatArray:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """Twins trained apart: logits [users, frequencies, frames, bins] of the test frames and of those that they
-    were trained on, and the bins [users, frequencies, frames] that came of these."""
+    """Twins trained apart: logits [users, frequencies, frames, bins] of the test frames and of those that
+    they were trained on, and the bins [users, frequencies, frames] that came of these."""
 
     test_logits: FloatArray
     logits: FloatArray
