@@ -82,8 +82,8 @@ class Plot(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """``pieces``: how often ``compute`` reports progress, by the number of videos. Its result is plain JSON, of
-    which ``shown`` makes sentences and tables and ``plots`` drawings."""
+    """``pieces``: how often ``compute`` reports progress, by the number of videos. Its result is plain JSON,
+    ``shown`` makes sentences and tables of it, ``plots`` drawings."""
 
     title: str
     pieces: Callable[[int], int]

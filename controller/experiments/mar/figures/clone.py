@@ -50,7 +50,7 @@ def limited(sent: FloatArray, uploaded: IntArray, now: IntArray, lookahead: int,
 
 
 PREDICTORS: Final[Mapping[str, Predictor]] = {
-    "linear regression (the application's)": lambda *a: predict(*a),
+    "linear regression (the application's)": predict,
     "double exponential smoothing": holt,
     "saturating velocity": limited,
 }
@@ -142,7 +142,8 @@ def shown(result: Mapping[str, Any]) -> list[str | Table]:
             for row in of["rows"]:
                 found = f", H = {row['history']}, order {row['order']}" if "history" in row else ""
                 label = f"{row['predictor']}: {row['technique']}{found}"
-                rows.append([label, *(cell(f[key], form) for f in row["fidelity"])])
+                values = [f[key] for f in row["fidelity"]] or [None] * len(heads)
+                rows.append([label, *(cell(v, form) for v in values)])
             caption = f"{name}, {of['unseen']} unseen users, learned from {of['learned_from']}: {what}"
             parts.append(Table(caption, ["predictor: clone", *heads], rows))
     return parts
@@ -153,15 +154,17 @@ def plots(result: Mapping[str, Any]) -> list[Plot]:
     for axis, (name, of) in zip(axes[0], result.items(), strict=True):
         for k, row in enumerate(of["rows"]):
             axis.plot(
-                range(len(row["fidelity"])),
-                [f["same_cells"] for f in row["fidelity"]],
+                range(len(of["upload_hz"])),
+                [f["same_cells"] for f in row["fidelity"]] or [np.nan] * len(of["upload_hz"]),
                 {"held": ":", "linear": "--", "general": "-"}[row["technique"]],
                 color=COLOURS[list(PREDICTORS).index(row["predictor"]) % len(COLOURS)],
                 label=f"{row['predictor']}: {row['technique']}" if name == list(result)[-1] else None,
                 linewidth=1.3 + 0.4 * (k % 3),
             )
-        axis.set_xticks(range(len(of["upload_hz"])), [f"{hz:g}" for hz in of["upload_hz"]])
-        axis.set_xlabel("upload frequency, Hz")
+        axis.set_xticks(
+            range(len(of["upload_hz"])), [f"{hz:g}" for hz in of["upload_hz"][:-1]] + [f"({UNSEEN_HZ:g})"]
+        )
+        axis.set_xlabel("upload frequency, Hz (in brackets: not learned)")
         axis.set_title(name)
     axes[0][0].set_ylabel("share of frames with the same cells")
     axes[0][-1].legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.03))

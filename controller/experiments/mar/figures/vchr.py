@@ -49,7 +49,9 @@ def compute(videos: Sequence[Video], advance: Callable[[str], None]) -> dict[str
             "upload_hz": list(video.observed.upload_hz),
             "user": USER,
             "of_user": plain(of_user[USER]),
-            "frames_of_user": [plain(np.percentile(f, (25, 50, 75))) if f.size else None for f in frames],
+            "frames_of_user": [
+                plain(np.percentile(f, (25, 50, 75))) if f.size else [None] * 3 for f in frames
+            ],
             "mean": plain(_nan_free(of_user, np.mean)),
             "quartiles": plain(_nan_free(of_user, lambda a, axis: np.percentile(a, (25, 50, 75), axis=axis))),
             "users": len(rate),
@@ -164,6 +166,8 @@ def shown(result: Mapping[str, Any]) -> list[str | Table]:
                 ["", *heads],
                 [
                     [f"user {of['user']}", *(cell(v) for v in of["of_user"])],
+                    ["lower quartile of its frames", *(cell(v[0]) for v in of["frames_of_user"])],
+                    ["upper quartile of its frames", *(cell(v[2]) for v in of["frames_of_user"])],
                     [f"mean of {of['users']} users", *(cell(v) for v in of["mean"])],
                     ["lower quartile of users", *(cell(v) for v in quartiles[0])],
                     ["upper quartile of users", *(cell(v) for v in quartiles[2])],
@@ -244,7 +248,7 @@ def plots(result: Mapping[str, Any]) -> list[Plot]:
             axis.plot(
                 range(len(row["vchr"])),
                 row["vchr"],
-                ".-",
+                ("-", "--", ":")[k // 4],
                 color=COLOURS[k % len(COLOURS)],
                 label=row["option"],
             )
