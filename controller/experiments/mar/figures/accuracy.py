@@ -22,7 +22,10 @@ OF_PAPER: Final = (0, 2)
 TWINS: Final = "twins"
 PRIOR_WEIGHTS: Final = (inf, 100.0, PRIOR_WEIGHT, 0.0)
 OFFSET_PENALTIES: Final = (0.01, 0.03, 0.1, 0.3, 1.0)
-LESS_TRAINING: Final = ({"steps": 300, "decay": 1e-2}, {"steps": 150, "decay": 1e-1})
+LESS_TRAINING: Final = (
+    replace(PERSONAL_TRAINING, steps=300, decay=1e-2),
+    replace(PERSONAL_TRAINING, steps=150, decay=1e-1),
+)
 
 
 def compute(videos: Sequence[Video], advance: Callable[[str], None]) -> dict[str, Any]:
@@ -174,8 +177,7 @@ def _variants(problem: Problem) -> list[dict[str, Any]]:
                     f"the same with personal offsets of the logits, penalty {penalty:g}",
                     baselines.with_offsets(variant, penalty),
                 )
-    for less in LESS_TRAINING:
-        training = replace(PERSONAL_TRAINING, **less)
+    for training in LESS_TRAINING:
         networks = baselines.personal(problem, training)
         own_frames = np.stack([baselines.of_network(problem, n)[u] for u, n in enumerate(networks)])
         add(f"personal network, {training.steps} steps, weight decay {training.decay:g}", own_frames)
