@@ -164,6 +164,7 @@ def test_only_what_runs_a_cell_knows_it(module: str) -> None:
 SERVICES = tuple(allocators._SERVICES)
 NAMED: dict[tuple[str, str], str] = {
     ("controller.allocators", "ar"): "the table of services",
+    ("controller.allocators", "mar"): "the table of services",
     ("controller.config", "ar"): "what a slice without a service, and a cell without slices, always had",
     ("controller.store.record", "ar"): "version 1 of the record knew no other service",
     ("controller.cli.openrtist.client", "ar"): "the slice of OpenRTiST's client, unless it is told another",

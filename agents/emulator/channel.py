@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,13 @@ def read_trace(trace: ChannelTrace, link: LinkSpec) -> NDArray[np.float64]:
 
 
 def _rows(path: Path) -> tuple[list[float], list[str], list[int | None]]:
+    stat = path.stat()
+    return _read(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=64)
+def _read(path: Path, mtime_ns: int, size: int) -> tuple[list[float], list[str], list[int | None]]:
+    """A file is read once for all UEs that it drives; time and size tell that it has been written anew."""
     opener = gzip.open if path.suffix == ".gz" else open
     try:
         with opener(path, "rt", encoding="utf-8", newline="") as file:

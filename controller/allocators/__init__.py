@@ -17,6 +17,7 @@ __all__ = ["Allocator", "Service", "SliceView", "names", "service"]
 
 _SERVICES: dict[str, str] = {
     "ar": "controller.allocators.ar",
+    "mar": "controller.allocators.mar",
 }
 GROUP = "prbandit.services"
 

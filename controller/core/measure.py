@@ -110,8 +110,10 @@ class Outcome:
     ``met`` is what its delivery ratio counts (that of the first measure, where there is one), ``busy``
     whether a user was judged. ``unattributed`` says why, for each lever that nothing was learned about.
     ``counts`` are whole numbers worth a column (late_frames, negative_delays, rebuffers); ``faults`` counts
-    the samples that could be used in part only, by what was wrong with them. ValueError for measures that do
-    not fit the users, are no numbers or bear one name, and for a bit that is none.
+    the samples that could be used in part only, by what was wrong with them. ``promised`` is False where it
+    is known what came of the users, and nothing had been promised to any of them: ``met`` is None then.
+    ValueError for measures that do not fit the users, are no numbers or bear one name, and for a bit that is
+    none.
     """
 
     met: int | None
@@ -121,12 +123,15 @@ class Outcome:
     unattributed: Mapping[Lever, Reason] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
     faults: Mapping[str, int] = field(default_factory=dict)
+    promised: bool = True
 
     def __post_init__(self) -> None:
         if len({m.name for m in self.measures}) < len(self.measures):
             raise ValueError(f"measures named twice in {[m.name for m in self.measures]}")
         if self.met not in (0, 1, None):
             raise ValueError(f"met is {self.met!r}, neither 0 nor 1 nor None")
+        if self.met is not None and not self.promised:
+            raise ValueError(f"met is {self.met} of a promise that was not given")
         n = len(self.users)
         for m in self.measures:
             if not len(m.values) == len(m.targets) == n:
@@ -155,4 +160,6 @@ class Outcome:
         }
         if self.faults:
             record["faults"] = dict(self.faults)
+        if not self.promised:
+            record["promised"] = False
         return record

@@ -59,8 +59,8 @@ def text(rescue: Mapping[str, Sequence[Any]]) -> str:
 
 
 class Rescue:
-    """The floors of one slice's resources. A lever's floor falls while its slice is idle or keeps its promise
-    and something is, or could be, learned about the lever."""
+    """The floors of one slice's resources. A lever's floor falls while its slice is idle, keeps its promise
+    or has given none, and something is, or could be, learned about the lever."""
 
     def __init__(self, spec: RescueSpec) -> None:
         self._spec = spec
@@ -87,7 +87,7 @@ class Rescue:
             why = unseen or self._blind_because(lever, outcome, more)
             if why is None:
                 self._blind[lever] = 0
-                if outcome.met:
+                if outcome.met or not outcome.promised:
                     self._lower(lever)
                 continue
             self._blind[lever] = min(self._blind[lever] + 1, self._spec.blind_slots)
@@ -109,7 +109,8 @@ class Rescue:
         """
         reason = outcome.unattributed.get(Lever.SETTINGS) or outcome.unattributed.get(lever)
         if reason is not None and reason.more and lever in more:
-            return None if outcome.met is not None else Reason.PROMISE_NOT_KNOWN
+            known = outcome.met is not None or not outcome.promised
+            return None if known else Reason.PROMISE_NOT_KNOWN
         return reason
 
     def _raise(self, lever: Lever) -> None:

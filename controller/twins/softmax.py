@@ -6,8 +6,7 @@ Deterministic in (rows, seed).
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -125,30 +124,18 @@ class SoftmaxNetwork:
                 weight -= rate * step_of / (np.sqrt(v / (1.0 - _BETA[1] ** step)) + 1e-8)
         return cls(mean, scale, *w)
 
-    def to_bytes(self) -> bytes:
-        """The weights as float32 behind a line of JSON with their shapes."""
-        arrays = [np.asarray(getattr(self, name), "<f4") for name in _NAMES]
-        shapes = {name: a.shape for name, a in zip(_NAMES, arrays, strict=True)}
-        return json.dumps(shapes).encode() + b"\n" + b"".join(a.tobytes() for a in arrays)
+    def arrays(self) -> dict[str, NDArray[np.float32]]:
+        """The weights by name, as float32; :meth:`of_arrays` is the inverse."""
+        return {name: np.asarray(getattr(self, name), np.float32) for name in _NAMES}
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> SoftmaxNetwork:
-        """The network of :meth:`to_bytes`; ValueError for bytes that are none."""
-        head, _, body = data.partition(b"\n")
-        try:
-            shapes: dict[str, Any] = json.loads(head)
-            arrays = []
-            for name in _NAMES:
-                shape = tuple(int(n) for n in shapes[name])
-                size = 4 * int(np.prod(shape))
-                arrays.append(np.frombuffer(body[:size], "<f4").reshape(shape).astype(np.float64))
-                body = body[size:]
-            network = cls(*arrays)
-            fits = network.logits(np.zeros(network.features)).shape == (network.bins,)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"no softmax network: {error}") from None
-        if body or not fits:
-            raise ValueError("no softmax network: shapes and weights do not fit one another")
+    def of_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> SoftmaxNetwork:
+        """ValueError, KeyError for weights that are none."""
+        network = cls(**{name: arrays[name].astype(np.float64) for name in _NAMES})
+        if not all(np.isfinite(getattr(network, name)).all() for name in _NAMES):
+            raise ValueError("a softmax network whose weights are not finite")
+        if network.predict(np.zeros(network.features)).shape != (network.bins,):
+            raise ValueError("a softmax network whose weights do not fit one another")
         return network
 
 

@@ -173,6 +173,7 @@ def test_every_option_reaches_the_solver(asked: list[Any], poses: Path) -> None:
         "lookahead_frames": 5,
         "frame_bytes": 1000,
         "latency_ms": 30.0,
+        "without_promise": "best",
     }
 
 

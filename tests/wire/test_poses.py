@@ -122,3 +122,13 @@ def test_bad_traces_are_named_by_user_and_frame() -> None:
         p.check_poses(bad)
     bad[0, 1:, 4] = 360
     p.check_poses(bad)
+
+
+def test_the_weights_of_a_line_count_what_is_known_alone() -> None:
+    offset = np.arange(-4.0, 1.0)
+    known = np.array([[1, 0, 0, 0, 1], [0, 0, 1, 0, 0], [0, 0, 0, 0, 0]], bool)
+    weights = p.line_weights(offset, known, 6)
+    assert weights[0] == pytest.approx([-1.5, 0, 0, 0, 2.5])
+    assert not weights[1:].any()
+    every = p.line_weights(offset, np.ones(5, bool), 6)
+    assert every.sum() == pytest.approx(1.0) and every @ (7.0 + 2.0 * offset) == pytest.approx(19.0)

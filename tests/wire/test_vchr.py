@@ -129,3 +129,7 @@ def test_means_of_forty_people(video: str, means: tuple[float, ...]) -> None:
         uploaded = poses.upload_frames(hz, 300)
         prepared = vchr.visible(poses.predict(people[:, uploaded], uploaded, now), content)
         assert np.nanmean(vchr.hit_rate(seen, prepared)) == pytest.approx(mean, abs=6e-4)
+
+
+def test_no_pose_has_no_row() -> None:
+    assert vchr.visible(np.zeros((0, 6)), BOX).shape == (0, 32)

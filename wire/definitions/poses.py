@@ -117,6 +117,22 @@ def upload_frames(upload_hz: float, frames: int, frame_rate_hz: float = FRAME_RA
     return chosen[chosen < frames]
 
 
+def line_weights(offset: FloatArray, known: NDArray[np.bool_], lookahead: int) -> FloatArray:
+    """How much each sample of a window counts in the least-squares line through those that are known.
+
+    ``offset``: frames from now to each sample, 0 or less, [..., n], as ``known``. The line is read
+    ``lookahead`` frames after now; a row sums to 1, or is all 0 with fewer than two samples, through which
+    there is no line.
+    """
+    count = known.sum(axis=-1, keepdims=True)
+    some = np.maximum(count, 1)
+    mean = (offset * known).sum(axis=-1, keepdims=True) / some
+    from_mean = np.where(known, offset - mean, 0.0)
+    spread = (from_mean**2).sum(axis=-1, keepdims=True)
+    line = known / some + from_mean * (lookahead - mean) / np.where(spread > 0.0, spread, 1.0)
+    return np.where(count >= 2, line, 0.0)
+
+
 def regression_weights(
     uploaded: IntArray, now: IntArray, lookahead: int = LOOKAHEAD_FRAMES, history: int = HISTORY_FRAMES
 ) -> FloatArray:
@@ -126,17 +142,13 @@ def regression_weights(
     the least-squares line through them, read at that frame. With one of them in the window, or none, the
     last upload is held. Rows sum to 1; a row without any upload up to now is NaN. ``uploaded`` rises.
     """
-    k, f = uploaded[None, :].astype(np.float64), np.asarray(now)[:, None].astype(np.float64)
-    inside = (k > f - history) & (k <= f)
-    count = inside.sum(axis=1, keepdims=True)
-    mean = (k * inside).sum(axis=1, keepdims=True) / np.maximum(count, 1)
-    from_mean = np.where(inside, k - mean, 0.0)
-    spread = (from_mean**2).sum(axis=1, keepdims=True)
-    line = inside / np.maximum(count, 1) + from_mean * (f + lookahead - mean) / np.where(spread, spread, 1.0)
+    offset = uploaded[None, :].astype(np.float64) - np.asarray(now)[:, None]
+    inside = (offset > -history) & (offset <= 0.0)
+    line = line_weights(offset, inside, lookahead)
     latest = np.searchsorted(uploaded, now, side="right") - 1
     held = np.zeros_like(line)
     held[np.arange(len(held)), np.maximum(latest, 0)] = 1.0
-    weights = np.where(count >= 2, line, held)
+    weights = np.where(inside.sum(axis=1, keepdims=True) >= 2, line, held)
     weights[latest < 0] = np.nan
     return weights
 

@@ -91,7 +91,7 @@ def visible(
     for first in range(0, len(flat), _TOGETHER):
         some = slice(first, first + _TOGETHER)
         seen[some] = _visible(flat[some], content, field_of_view_deg).T
-    return seen.reshape(*poses.shape[:-1], -1)
+    return seen.reshape(*poses.shape[:-1], seen.shape[1])
 
 
 def _visible(poses: FloatArray, content: Content, field_of_view_deg: tuple[float, float]) -> BoolArray:

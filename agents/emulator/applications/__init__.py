@@ -15,7 +15,7 @@ from agents.emulator.applications.base import Application
 
 GROUP: Final = "prbandit.applications"
 
-_APPLICATIONS: dict[str, str] = {}
+_APPLICATIONS: dict[str, str] = {"mar": "agents.emulator.applications.mar:Mar"}
 """Name -> ``module:Class``."""
 
 

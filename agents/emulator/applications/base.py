@@ -109,8 +109,8 @@ class ExchangeTimes:
 class UnitTestCase:
     """A variant of an application for the contract test, which runs it with one and with several users.
 
-    ``options`` are those of each user. After ``change`` a user offers other bytes than before. Each of
-    ``refused`` raises ValueError.
+    ``options`` are those of each user. After ``change`` a user offers other bytes than before, by exchange or
+    by second. Each of ``refused`` raises ValueError.
     """
 
     options: Mapping[str, Any] = field(default_factory=dict)

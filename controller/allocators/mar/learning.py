@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from controller.allocators.mar.margin import Margin
+from controller.allocators.mar.margin import Margin, deviate
 from controller.allocators.mar.options import MarOptions
 from controller.allocators.mar.traces import Observed
 from controller.allocators.mar.twin import ErrorModel, Model, bin_edges, every, rows, train
@@ -32,9 +32,7 @@ class Twins:
     def probabilities(self, observed: Observed, frames: IntArray) -> FloatArray:
         """Equation (10) for places of frames: [U, F, len(frames), bins]."""
         hz = np.array(observed.upload_hz)[None, :, None]
-        return self.model.probabilities(
-            observed.situation[:, :, frames], hz, self.deviation[:, :, None]
-        )
+        return self.model.probabilities(observed.situation[:, :, frames], hz, self.deviation[:, :, None])
 
     def expected(self, observed: Observed, frames: IntArray) -> FloatArray:
         """The mean probability of a hit over some frames, [U, F]."""
@@ -50,6 +48,11 @@ def share_of_hits(vchr: FloatArray, least: float) -> FloatArray:
     return np.where(count > 0, hits / np.maximum(count, 1), np.nan)
 
 
+def was_kept(share: FloatArray, rho: float) -> FloatArray:
+    """1 or 0 whether a share of hits is at least ``rho``; NaN where it is."""
+    return np.where(np.isfinite(share), (share >= rho - 1e-9).astype(np.float64), np.nan)
+
+
 def learn(
     observed: Observed,
     known: IntArray,
@@ -62,15 +65,15 @@ def learn(
 ) -> Twins:
     """Twins from the frames at the places ``known`` (rising), for a promise about ``judged`` others.
 
-    The margin is learned from windows of half as many frames, at least two: shorter ones vary more. What a
-    twin expects of a window it has neither been trained on (the network is that of other users) nor measured
-    its errors in. ValueError where no frame is known.
+    The margin is learned from windows of about as many frames, at least two. What a twin expects of a window
+    it has neither been trained on (the network is that of other users) nor measured its errors in.
+    ValueError where no frame is known.
     """
     if not len(known):
         raise ValueError("no frame to learn from")
     edges = bin_edges(options.vchr, options.bins)
     users = observed.users
-    count = max(2, round(2 * len(known) / max(judged, 1)))
+    count = max(2, round(len(known) / max(judged, 1)))
     windows = [every(w, STRIDE) for w in np.array_split(known, count) if len(w)]
 
     def deviation(frames: IntArray) -> FloatArray:
@@ -114,6 +117,8 @@ def learn(
                 expected[i] = judge.hit(judge.network.predict(x[i])).mean(axis=-1)
     except ValueError:  # no frame with anything to render is left of those to train on
         return Twins(model, deviation(known), None)
-    share = np.stack([share_of_hits(v, options.vchr) for v in vchr])
-    margin = Margin.learn(expected, share, max(1, len(known) // len(windows)))
+    frequencies = len(observed.upload_hz)
+    kept = was_kept(np.stack([share_of_hits(v, options.vchr) for v in vchr]), options.rho)
+    d = deviate(expected, options.rho)
+    margin = Margin.learn(d.reshape(-1, frequencies), kept.reshape(-1, frequencies))
     return Twins(model, deviation(known), margin)

@@ -1,87 +1,99 @@
-"""How far a promise may be trusted: equation (12) with a spread that is learned instead of assumed.
+"""How far a promise may be trusted: equation (12) with a right-hand side that is learned instead of assumed.
 
 Equation (12) takes frames as independent and the probabilities of hits as right. Frames are neither: half a
 second hits or misses together, and a user may do better or worse in the next seconds than its twin thinks.
-The share of frames that hit then departs from the mean of the probabilities, m, by more than
-sqrt(m (1 - m) / frames). By how much is seen on frames that are known: the residual
+How much that takes is seen on frames that are known. With m the mean of the probabilities, the deviate
 
-    r = (share of frames that hit - m) / sqrt(m (1 - m))
+    d = (m - rho) / sqrt(m (1 - m))
 
-of users that the twin was not trained on. Its mean and spread are learned window by window, and of the
-windows the least favourable one is believed: time brings what a common mean does not know.
+is what equation (12) compares, but for the factor sqrt(frames). Whether the promise was kept is regressed on
+it (logistic regression, Platt scaling) over windows of users that the twin was not trained on. What is
+believed is a little less than the estimate, by :data:`STANDARD_ERRORS` of it: where little is known, little
+is promised.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import erfc, sqrt
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
 from wire.definitions.poses import FloatArray
 
-BoolArray = NDArray[np.bool_]
-
-LEAST_RESIDUALS = 8
+STANDARD_ERRORS = 0.5
+LEAST_WINDOWS = 8
 """Users times windows; from fewer nothing is learned."""
 _LEAST_SHARE = 0.005
 """Of m and 1 - m: a twin that is sure is not believed to be."""
+_RIDGE = 1e-2
+_STEPS = 30
+
+
+def deviate(expected: ArrayLike, rho: float) -> FloatArray:
+    """d of means of probabilities, float64 of the same shape."""
+    m = np.clip(np.asarray(expected, np.float64), _LEAST_SHARE, 1.0 - _LEAST_SHARE)
+    return np.asarray((m - rho) / np.sqrt(m * (1.0 - m)))
 
 
 @dataclass(frozen=True, slots=True)
 class Margin:
-    """``mean`` and ``spread`` of the residuals by window, float64 [windows]; ``count``: of users times windows."""
+    """ln(P / (1 - P)) = ``weights`` [2] times (1, d); ``covariance`` [2, 2] of the weights; ``windows``:
+    how many users times windows it was learned from."""
 
-    mean: FloatArray
-    spread: FloatArray
-    count: int
+    weights: FloatArray
+    covariance: FloatArray
+    windows: int
 
     @classmethod
-    def learn(cls, expected: FloatArray, share: FloatArray, frames: int) -> Margin | None:
-        """From windows [W], users [U] and frequencies [F] of which it is known what came.
+    def learn(cls, deviates: FloatArray, kept: FloatArray) -> Margin | None:
+        """From deviates [n, F] of n windows of a user at F frequencies, and whether the promise was kept:
+        1, 0, or NaN where that is not known. Those of one window count as one: they hit and miss together.
 
-        ``expected`` [W, U, F]: means of the probabilities of hits; ``share`` [W, U, F]: shares of the frames
-        that hit, NaN where there were none. ``frames``: how many a window has. None where there are too few.
+        None where there are too few.
         """
-        residual = (share - expected) / _deviation(expected)
-        known = np.isfinite(residual)
-        kept = known.any(axis=(1, 2))
-        residual = residual[kept]
-        count = int(np.isfinite(residual).any(axis=2).sum())
-        if count < LEAST_RESIDUALS:
+        known = np.isfinite(kept) & np.isfinite(deviates)
+        windows = int(known.any(axis=1).sum())
+        if windows < LEAST_WINDOWS:
             return None
-        # A spread is itself uncertain, and never less than that of independent frames.
-        inflation = sqrt((count + 1) / (count - 3))
-        spread = np.maximum(np.nanstd(residual, axis=(1, 2)), 1.0 / sqrt(frames)) * inflation
-        return cls(np.nanmean(residual, axis=(1, 2)), spread, count)
+        x = np.stack([np.ones(known.sum()), deviates[known]], axis=1)
+        y = kept[known]
+        weights, ridge = np.zeros(2), _RIDGE * np.eye(2)
+        information = ridge
+        for _ in range(_STEPS):
+            p = _logistic(x @ weights)
+            information = (x * (p * (1.0 - p))[:, None]).T @ x + ridge
+            step = np.linalg.solve(information, x.T @ (y - p) - ridge @ weights)
+            weights = weights + np.clip(step, -5.0, 5.0)
+        covariance = np.asarray(np.linalg.inv(information), np.float64) * (len(y) / windows)
+        return cls(weights, covariance, windows)
 
     def reliability(self, expected: FloatArray, rho: float) -> FloatArray:
         """P(share of frames that hit >= rho), float64 [...], for means of probabilities [...]."""
-        deviate = (expected - rho) / _deviation(expected)
-        z = (deviate[..., None] + self.mean) / self.spread
-        return _normal(z.min(axis=-1))
+        d = deviate(expected, rho)
+        x = np.stack([np.ones_like(d), d], axis=-1)
+        error = np.sqrt(np.einsum("...i,ij,...j->...", x, self.covariance, x))
+        return _logistic(x @ self.weights - STANDARD_ERRORS * error)
 
     def to_state(self) -> dict[str, Any]:
-        return {"mean": self.mean.tolist(), "spread": self.spread.tolist(), "count": self.count}
+        return {
+            "weights": self.weights.tolist(),
+            "covariance": self.covariance.tolist(),
+            "windows": self.windows,
+        }
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Margin:
         """ValueError, KeyError, TypeError for a state that is none."""
-        mean, spread = (np.array(state[name], np.float64) for name in ("mean", "spread"))
-        if mean.shape != spread.shape or not mean.size or not (np.isfinite(mean) & (spread > 0)).all():
+        weights, covariance = (np.array(state[name], np.float64) for name in ("weights", "covariance"))
+        if weights.shape != (2,) or covariance.shape != (2, 2):
             raise ValueError("no margin")
-        return cls(mean, spread, int(state["count"]))
+        if not (np.isfinite(weights).all() and np.isfinite(covariance).all()):
+            raise ValueError("a margin that is not finite")
+        return cls(weights, covariance, int(state["windows"]))
 
 
-def _deviation(expected: FloatArray) -> FloatArray:
-    m = np.clip(expected, _LEAST_SHARE, 1.0 - _LEAST_SHARE)
-    return np.sqrt(m * (1.0 - m))
-
-
-def _normal(z: FloatArray) -> FloatArray:
-    """P(Z <= z) of a standard normal Z."""
-    flat = [0.5 * erfc(-value / sqrt(2.0)) for value in np.asarray(z).ravel().tolist()]
-    return np.array(flat, np.float64).reshape(np.shape(z))
+def _logistic(z: FloatArray) -> FloatArray:
+    return np.asarray(1.0 / (1.0 + np.exp(-np.clip(z, -500.0, 500.0))))

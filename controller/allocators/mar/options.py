@@ -24,20 +24,23 @@ class MarOptions(Options):
     has a VCHR of at least ``vchr``, and an upload takes ``latency_ms`` on average.
 
     ``upload_hz``: the frequencies to choose among. ``without_promise``: which of them a user gets with whom
-    none keeps the promise: the ``lowest``, the ``highest``, or the ``best``, the lowest of those that are as
-    likely to keep it as any. ``bins``: of the probability mass function of VCHR.
+    none keeps the promise: the ``lowest``, the ``highest``, or the ``best``, the lowest of those with which
+    as many frames will hit as with any. ``bins``: of the probability mass function of VCHR.
+
+    ``ask``: for the ``sum`` of the users' b*, as the paper; or for what they need ``pooled``, in one queue.
 
     ``frame_bytes`` and ``content_bytes``: what an upload takes up and what comes back for it. The rest says
     how the application predicts (H, W in frames) and what is rendered: field of view, size of the content in
     metres, its cells; where it stands is where the users look, unless ``content_x`` and ``content_z`` say so.
 
-    ``memory_s``: how many seconds of a user the twin learns from; ``learn_every_s``: how often it learns.
+    ``learn_every_s``: how often the twins learn; ``memory_rows``: how many frames of each upload frequency
+    they remember.
     """
 
     anew: ClassVar[frozenset[str]] = frozenset(
         {
-            *("upload_hz", "bins", "history_frames", "lookahead_frames", "field_of_view_deg"),
-            *("content_m", "cells", "content_x", "content_z", "memory_s"),
+            *("vchr", "upload_hz", "bins", "history_frames", "lookahead_frames", "field_of_view_deg"),
+            *("content_m", "cells", "content_x", "content_z"),
         }
     )
 
@@ -47,6 +50,7 @@ class MarOptions(Options):
     latency_ms: Positive = 100.0
     upload_hz: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=16)] = UPLOAD_HZ
     without_promise: Literal["best", "lowest", "highest"] = "best"
+    ask: Literal["sum", "pooled"] = "sum"
     bins: Annotated[int, Field(ge=2, le=50)] = 10
     frame_bytes: Annotated[int, Field(ge=1, le=10_000_000)] = 6000
     content_bytes: Annotated[int, Field(ge=0, le=10_000_000)] = 2000
@@ -61,8 +65,8 @@ class MarOptions(Options):
     ] = (4, 4, 2)
     content_x: Coordinate | None = None
     content_z: Coordinate | None = None
-    memory_s: Annotated[float, Field(ge=5.0, le=3600.0, allow_inf_nan=False)] = 60.0
-    learn_every_s: Annotated[float, Field(ge=1.0, le=86_400.0, allow_inf_nan=False)] = 30.0
+    learn_every_s: Annotated[float, Field(gt=0.0, le=86_400.0, allow_inf_nan=False)] = 15.0
+    memory_rows: Annotated[int, Field(ge=50, le=100_000)] = 1000
 
     @field_validator("upload_hz")
     @classmethod
@@ -72,6 +76,10 @@ class MarOptions(Options):
         if value[-1] > FRAME_RATE_HZ:
             raise ValueError(f"{value[-1]:g} Hz is above the frame rate, {FRAME_RATE_HZ:g}")
         return value
+
+    @property
+    def ends_early(self) -> bool:
+        return True
 
     @property
     def frame_bits(self) -> float:

@@ -20,7 +20,7 @@ BoolArray = NDArray[np.bool_]
 Rule = Literal["best", "lowest", "highest"]
 
 AS_GOOD = 0.01
-"""A reliability this much below the best is as good: a twin does not know it better."""
+"""Of the frames: an expected share of hits that is so much below the best is as good."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +33,21 @@ class Plan:
 
 
 def least_bandwidth(
-    reliability: FloatArray, bandwidth_hz: FloatArray, epsilon: float, rule: Rule = "best"
+    reliability: FloatArray,
+    expected: FloatArray,
+    bandwidth_hz: FloatArray,
+    epsilon: float,
+    rule: Rule = "best",
 ) -> Plan:
     """For each user the frequency of the least bandwidth that keeps the promise.
 
     Args:
         reliability: P of the promise, [U, F]; NaN where it is not known, which keeps none.
+        expected: share of the frames that will hit, [U, F]; NaN where it is not known.
         bandwidth_hz: the least bandwidth of each frequency, [U, F]; infinite for one that cannot be had.
         epsilon: the least reliability.
         rule: what a user gets whom no frequency keeps the promise with: the ``lowest`` frequency, the
-            ``highest``, or the ``best``, the one of least bandwidth whose reliability is within
+            ``highest``, or the ``best``, the one of least bandwidth whose expected share of hits is within
             :data:`AS_GOOD` of the highest.
     """
     possible = np.isfinite(bandwidth_hz)
@@ -57,7 +62,8 @@ def least_bandwidth(
         # The last that can be had.
         other = known.shape[1] - 1 - possible[:, ::-1].argmax(axis=1)
     else:
-        good = possible & (known >= known.max(axis=1, keepdims=True) - AS_GOOD)
+        share = np.where(np.isfinite(expected) & possible, expected, -1.0)
+        good = possible & (share >= share.max(axis=1, keepdims=True) - AS_GOOD)
         other = np.where(good, cost, np.inf).argmin(axis=1)
     return Plan(np.where(promised, least, other), promised)
 

@@ -158,6 +158,53 @@ class Uplink:
             root = (mean * (1.0 / latency + frequency) + np.sqrt(away**2 + spread)) / 2
         return np.asarray(np.maximum(root, frequency * mean / MAX_LOAD) * _ROUND_UP)
 
+    def load_hz(self, frequency_hz: ArrayLike) -> FloatArray:
+        """The bandwidth in Hz that uploads of a frequency fill on average: lambda E[S] of 1 Hz."""
+        return np.asarray(_frequency(frequency_hz) * self.frame_bits * self.mean)
+
+    def pooled_bandwidth_hz(self, frequency_hz: ArrayLike, latency_s: float) -> float:
+        """The least bandwidth in Hz that users [users] need together, who take turns in one queue.
+
+        Many periodic streams of unrelated phases arrive like a Poisson stream, so here Pollaczek and
+        Khinchine's mean wait is the right one: E[S] + Lambda E[S^2] / (2 (1 - Lambda E[S])) <= T, Lambda the
+        sum of the frequencies [users]. It is far less than the sum of what each would need for itself: there
+        each user's bandwidth must upload a frame within T and then lies idle. ValueError as
+        :meth:`bandwidth_hz`.
+        """
+        latency = float(_latency(latency_s))
+        total, mean, moment = self._pool(frequency_hz)
+        if not total:
+            return 0.0
+        linear = mean * (latency * total + 1.0)
+        inside = linear**2 - latency * total * (2.0 * mean**2 - moment) * 2.0
+        root = (linear + np.sqrt(max(inside, 0.0))) / (2.0 * latency)
+        return float(max(root, total * mean / MAX_LOAD) * _ROUND_UP)
+
+    def pooled_load_hz(self, frequency_hz: ArrayLike, bandwidth_hz: float, latency_s: float) -> float:
+        """How much of a common bandwidth users may fill within a latency, in Hz; ``frequency_hz`` [users]
+        says in which proportion they upload. 0 where a single frame takes too long."""
+        latency = float(_latency(latency_s))
+        total, mean, moment = self._pool(frequency_hz)
+        if not total or not bandwidth_hz:
+            return 0.0
+        transmission = mean / bandwidth_hz
+        left = latency - transmission
+        if left <= 0.0:
+            return 0.0
+        wait = moment / mean / bandwidth_hz / 2.0
+        return float(bandwidth_hz * left / (left + wait))
+
+    def _pool(self, frequency_hz: ArrayLike) -> tuple[float, float, float]:
+        """Frames a second, and the first two moments of bandwidth times transmission time of one of them."""
+        frequency = np.broadcast_to(_frequency(frequency_hz), np.shape(self.mean))
+        total = float(frequency.sum())
+        if not total:
+            return 0.0, 0.0, 0.0
+        weight = frequency / total
+        mean = float((weight * self.frame_bits * self.mean).sum())
+        moment = float((weight * self.frame_bits**2 * (self.variance + self.mean**2)).sum())
+        return total, mean, moment
+
     def frequency_hz(
         self, bandwidth_hz: ArrayLike, latency_s: ArrayLike, bound: Bound = "kingman"
     ) -> FloatArray:

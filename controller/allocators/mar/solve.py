@@ -9,7 +9,7 @@ import numpy as np
 
 from controller.allocators.base import Options
 from controller.allocators.mar import qoe_csp, traces
-from controller.allocators.mar.learning import STRIDE, learn, share_of_hits
+from controller.allocators.mar.learning import STRIDE, learn, share_of_hits, was_kept
 from controller.allocators.mar.options import MarOptions
 from controller.allocators.mar.radio import Uplink, prb_hz, prbs
 from controller.allocators.mar.splits import split
@@ -73,11 +73,12 @@ def solve(instance: Mapping[str, Any], options: Options) -> dict[str, Any]:
     uplink = Uplink.of_users([Uplink.from_snr_db(options.frame_bits, instance["snr_db"][u]) for u in chosen])
     frequencies = np.array(options.upload_hz)
     bandwidth = uplink.bandwidth_hz(frequencies[:, None], options.latency_ms / 1e3).T
-    plan = qoe_csp.least_bandwidth(reliability, bandwidth, options.epsilon, options.without_promise)
+    plan = qoe_csp.least_bandwidth(reliability, expected, bandwidth, options.epsilon, options.without_promise)
     limit = np.inf if instance.get("n_prb") is None else instance["n_prb"] * prb_hz(carrier)
     allotment = qoe_csp.within(plan, bandwidth, limit)
     share = share_of_hits(theirs.vchr[:, :, judged], options.vchr)
-    would = np.nan_to_num(share, nan=1.0) >= options.rho - 1e-9
+    # Nothing to render is nothing missed.
+    would = was_kept(np.nan_to_num(share, nan=1.0), options.rho) > 0.0
     at = np.arange(len(chosen))
     users = []
     for i, u in enumerate(chosen.tolist()):
@@ -114,8 +115,10 @@ def solve(instance: Mapping[str, Any], options: Options) -> dict[str, Any]:
         "without_promise": options.without_promise,
         "twin": TWIN,
         "split": instance["split"],
-        "margin_residuals": 0 if twins.margin is None else twins.margin.count,
-        **scores(probabilities[chosen], theirs.vchr[:, :, unseen], observed.of(chosen), known, twins.model.edges),
+        "margin_windows": 0 if twins.margin is None else twins.margin.windows,
+        **scores(
+            probabilities[chosen], theirs.vchr[:, :, unseen], observed.of(chosen), known, twins.model.edges
+        ),
     }
 
 
@@ -127,7 +130,9 @@ def content_of(options: MarOptions, poses: Any) -> Any:
     return traces.place(poses, size_m=options.content_m, cells=options.cells)
 
 
-def scores(probabilities: Any, vchr: Any, observed: traces.Observed, known: Any, edges: Any) -> dict[str, Any]:
+def scores(
+    probabilities: Any, vchr: Any, observed: traces.Observed, known: Any, edges: Any
+) -> dict[str, Any]:
     """Accuracy and log loss of bins on unseen frames, and the accuracy of the most frequent bin of the known
     ones; None where there is nothing to render in any of them."""
     actual = bins_of(vchr, edges)

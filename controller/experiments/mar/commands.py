@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
+from controller.allocators.mar.options import MarOptions
+from controller.allocators.mar.splits import KINDS
 from controller.cli import emit, json_option
 from controller.cli.options import Quantity
 from wire.definitions.nr import MAX_PRB, TDD_PATTERNS
@@ -22,7 +24,6 @@ SERVICE = "mar"
 _SHARE = Quantity(0, 1)
 _ANGLE = Quantity(0, 180, min_open=True, max_open=True)
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
-SPLITS = ("temporal", "blocks", "random")
 SNR_DB = 10.0
 """Without a channel trace."""
 
@@ -66,14 +67,14 @@ class _User(click.ParamType):
 @click.option(
     "--frame-bytes",
     type=click.IntRange(1),
-    default=50_000,
+    default=MarOptions.model_fields["frame_bytes"].default,
     show_default=True,
     help="What a frame uploads.",
 )
 @click.option(
     "--latency-ms",
     type=Quantity(0, 1e6, min_open=True),
-    default=100.0,
+    default=MarOptions.model_fields["latency_ms"].default,
     show_default=True,
     help="T: within which a selected frame is uploaded on average.",
 )
@@ -96,10 +97,17 @@ class _User(click.ParamType):
 @click.option("--n-prb", type=click.IntRange(1, MAX_PRB), help="PRBs that there are; without it no limit.")
 @click.option(
     "--split",
-    type=click.Choice(SPLITS),
+    type=click.Choice(KINDS),
     default="temporal",
     show_default=True,
     help="Which frames the twin never sees, and is judged on.",
+)
+@click.option(
+    "--without-promise",
+    type=click.Choice(["best", "lowest", "highest"]),
+    default=MarOptions.model_fields["without_promise"].default,
+    show_default=True,
+    help="The frequency of those with whom none keeps the promise.",
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the training.")
 @json_option
@@ -120,6 +128,7 @@ def solve(
     tdd: str,
     n_prb: int | None,
     split: str,
+    without_promise: str,
     seed: int,
     as_json: bool,
 ) -> None:
@@ -130,7 +139,7 @@ def solve(
     from controller import allocators
     from controller.allocators.mar.radio import slow_snr_db
     from controller.cli.progress import progress
-    from controller.experiments.mar.traces import read_poses
+    from wire.pose_files import read_poses
 
     poses = _of("--traces", read_poses, traces)
     if user is not None and not 0 <= user < len(poses):
@@ -163,11 +172,15 @@ def solve(
         "lookahead_frames": lookahead,
         "frame_bytes": frame_bytes,
         "latency_ms": latency_ms,
+        "without_promise": without_promise,
     }
     service = allocators.service(SERVICE)
     assert service.solve is not None
-    with progress(f"users of {traces.name}", None):
-        result = service.solve(instance, service.options(**promise))
+    try:
+        with progress(f"users of {traces.name}", None):
+            result = service.solve(instance, service.options(**promise))
+    except ValueError as error:  # too few frames for a split, gazes that never meet
+        raise click.ClickException(f"{traces}: {error}") from error
     emit(result, as_json, text(result))
 
 
@@ -187,7 +200,7 @@ def solve(
 def figures(traces: tuple[Path, ...], out: Path, names: tuple[str, ...], as_json: bool) -> None:
     """Redo the figures of the paper, and what contradicts them, on measured poses."""
     from controller.cli.progress import progress
-    from controller.experiments.mar.traces import read_poses
+    from wire.pose_files import read_poses
 
     figures_module = import_module("controller.experiments.mar.figures")
     for name in names:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from controller.experiments.mar.traces import read_poses, read_snr_db, snr_files
+from controller.experiments.mar.traces import read_snr_db, snr_files
+from wire.pose_files import read_poses
 
 DATA = Path(__file__).parents[3] / "../shared/data"
 HEADER = "t_s,network_mode,rsrp_dbm,snr_db,cqi,dl_kbps,ul_kbps,speed_kmh\n"

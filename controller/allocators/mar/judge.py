@@ -1,0 +1,142 @@
+"""What came of a control slot: hits, VCHR, latency and PRBs of each user against its promise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from controller.allocators.base import SliceView
+from controller.allocators.mar.options import MarOptions
+from controller.allocators.mar.promises import Promises
+from controller.core.hops import Carrier
+from controller.core.measure import Lever, Measure, Outcome, Reason
+from controller.core.observation import Samples
+from wire.definitions import nr
+from wire.definitions.poses import POSE, FloatArray
+
+LATENCY = len(POSE)
+"""The column of the table ``pose`` that holds the latency in ms."""
+
+
+def judge(
+    view: SliceView,
+    options: MarOptions,
+    promises: Promises,
+    carrier: Carrier,
+    unattributed: Mapping[Lever, Reason],
+) -> Outcome:
+    """Four measures of each user, judged on what was captured between ``begin_ns`` and ``end_ns``.
+
+    ``vchr``: what a share rho of the user's frames reached, against V: the promise of equation (7) is kept
+    where it is at least V. ``hits``: the share of frames of at least V, against rho. ``upload``: mean ms
+    from capture to the pose known at the edge, against T. ``ul_prb``: PRBs in each uplink slot that the user
+    really had, HARQ included, against those of its b*; 0 where it had none.
+
+    The slice has met its promise where a share epsilon of the users who were promised something, rounded down
+    and one at least, had it kept; where nobody was it is not known. ``counts``:
+    ``promises`` that were judged and ``promises_kept``, ``frames`` and ``frames_hit``.
+    """
+    users = view.users
+    n = len(users)
+    hits = _within(view, "hits")
+    reached: list[float | None] = [None] * n
+    share: list[float | None] = [None] * n
+    frames = frames_hit = 0
+    for i in range(n):
+        rates = hits.values[hits.flow == i, 0].astype(np.float64) if len(hits) else np.empty(0)
+        rates = rates[np.isfinite(rates)]
+        if len(rates):
+            hit = rates >= options.vchr - 1e-6  # float32 on the way
+            share[i] = float(hit.mean())
+            reached[i] = float(_reached(rates, options.rho))
+            frames, frames_hit = frames + len(rates), frames_hit + int(hit.sum())
+    kept = [None if s is None else s >= options.rho - 1e-9 for s in share]
+    given = [promises.of.get(u.flow) for u in users]
+    promised = [p is not None and p.reliability is not None for p in given]
+    judged = [k for k, p in zip(kept, promised, strict=True) if p and k is not None]
+    enough = max(int(options.epsilon * len(judged) + 1e-9), 1)
+    met = int(sum(judged) >= enough) if judged else None
+    latency = _latency(view)
+    known = [ms for ms in latency if ms is not None]
+    got = _prb(view, carrier)
+    measures = (
+        Measure("vchr", "1", "higher", tuple(reached), (options.vchr,) * n, met, frames),
+        Measure("hits", "1", "higher", tuple(share), (options.rho,) * n, met, frames),
+        Measure(
+            "upload",
+            "ms",
+            "lower",
+            tuple(latency),
+            (options.latency_ms,) * n,
+            int(max(known) <= options.latency_ms) if known else None,
+            len(_within(view, "pose")),
+        ),
+        Measure(
+            "ul_prb",
+            "PRB",
+            "higher",
+            tuple(got),
+            tuple(0.0 if p is None else p.prb for p in given),
+            None,
+            len(view.reports),
+        ),
+    )
+    return Outcome(
+        met=met,
+        busy=any(k is not None for k in kept),
+        promised=bool(judged) or all(k is None for k in kept),
+        users=tuple(u.flow for u in users),
+        measures=measures,
+        unattributed=unattributed,
+        counts={
+            "promises": len(judged),
+            "promises_kept": sum(judged),
+            "frames": frames,
+            "frames_hit": frames_hit,
+        },
+    )
+
+
+def _reached(rates: FloatArray, rho: float) -> float:
+    """The highest level that at least a share ``rho`` of the rates reaches."""
+    ordered = np.sort(rates)[::-1]
+    least = max(int(np.ceil(rho * len(rates) - 1e-9)), 1)
+    return float(ordered[least - 1])
+
+
+def _within(view: SliceView, table: str) -> Samples:
+    """Rows of a table whose frame was captured in the part of the slot that is judged."""
+    rows = view.samples.get(table)
+    if rows is None:
+        return Samples(np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 1), np.float32))
+    chosen = (rows.time_ns >= view.begin_ns) & (rows.time_ns < view.end_ns)
+    return Samples(rows.flow[chosen], rows.time_ns[chosen], rows.values[chosen])
+
+
+def _latency(view: SliceView) -> list[float | None]:
+    """Mean latency of each user's uploads in ms."""
+    rows = _within(view, "pose")
+    out: list[float | None] = []
+    for i in range(len(view.users)):
+        ms = rows.values[rows.flow == i, LATENCY].astype(np.float64) if len(rows) else np.empty(0)
+        ms = ms[np.isfinite(ms)]
+        out.append(float(ms.mean()) if len(ms) else None)
+    return out
+
+
+def _prb(view: SliceView, carrier: Carrier) -> list[float | None]:
+    """PRBs in each uplink slot that each user's UE had in mean, from the gNB's counters."""
+    if len(view.reports) < 2:
+        return [None] * len(view.users)
+    first, last = view.reports[0], view.reports[-1]
+    slots = (last.time_ns - first.time_ns) / nr.slot_ns(carrier.scs_khz)
+    slots *= carrier.tdd.share("ul", guard=carrier.guard)
+    before = dict(zip(first.ue_id, first.ul.prb_slots, strict=False))
+    after = dict(zip(last.ue_id, last.ul.prb_slots, strict=False))
+    out: list[float | None] = []
+    for user in view.users:
+        ue = user.ue_id
+        known = slots > 0 and ue in before and ue in after and after[ue] >= before[ue]
+        out.append((after[ue] - before[ue]) / slots if known else None)
+    return out
