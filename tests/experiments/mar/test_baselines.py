@@ -14,9 +14,9 @@ from controller.allocators.mar.splits import split
 from controller.allocators.mar.traces import observe, place
 from controller.experiments.mar import baselines
 from controller.experiments.mar.baselines import Problem, score
-from controller.experiments.mar.traces import read_poses
 from controller.twins.softmax import Training
 from tests.allocators.mar.walkers import walkers
+from wire.pose_files import read_poses
 
 DATA = Path(__file__).parents[3] / "../shared/data/pose-traces"
 

@@ -17,9 +17,9 @@ from controller.cli import cli
 from controller.experiments.mar import figures
 from controller.experiments.mar.figures import accuracy, vchr
 from controller.experiments.mar.figures.base import Video
-from controller.experiments.mar.traces import read_poses
 from tests.allocators.mar.walkers import walkers
 from wire.definitions.vchr import visible
+from wire.pose_files import read_poses
 
 DATA = Path(__file__).parents[3] / "../shared/data/pose-traces"
 DRAWN = ("vchr", "clone")
