@@ -61,10 +61,17 @@ class ErrorModel:
     variance: FloatArray
 
     @classmethod
-    def of(cls, error: FloatArray, known: BoolArray, correlated: float = CORRELATED_FRAMES) -> ErrorModel:
+    def of(
+        cls,
+        error: FloatArray,
+        known: BoolArray,
+        correlated: float = CORRELATED_FRAMES,
+        prior_weight: float = PRIOR_WEIGHT,
+    ) -> ErrorModel:
         """From errors [U, F, N, 6]; ``known`` [U, N] says which of them may be used.
 
-        ValueError where there are none.
+        ``prior_weight``: in independent errors; inf gives all users the same variances. ValueError where no
+        error is known.
         """
         weight = known[:, None, :, None].astype(np.float64)
         count = known.sum(axis=1).astype(np.float64)
@@ -77,8 +84,8 @@ class ErrorModel:
         own = (weighted * error).sum(axis=2) / np.maximum(count, 1.0)[:, None, None]
         independent = (count / correlated)[:, None, None]
         common = np.diagonal(covariance, axis1=1, axis2=2)
-        variance = (independent * own + PRIOR_WEIGHT * common) / (independent + PRIOR_WEIGHT)
-        return cls(covariance, variance)
+        share = independent / np.maximum(independent + prior_weight, np.finfo(float).tiny)
+        return cls(covariance, share * own + (1.0 - share) * common)
 
     def deviation(self) -> FloatArray:
         """Lower Cholesky factors [U, F, 6, 6]: each user's variances, everybody's correlations."""

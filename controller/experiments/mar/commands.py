@@ -213,7 +213,10 @@ def figures(traces: tuple[Path, ...], out: Path, names: tuple[str, ...], as_json
         if path.stem in videos:
             raise click.BadParameter(f"two videos of the name {path.stem!r}", param_hint="--traces")
         videos[path.stem] = _of("--traces", read_poses, path)
-    result = figures_module.run(videos, out, names or figures_module.NAMES, progress)
+    try:
+        result = figures_module.run(videos, out, names or figures_module.NAMES, progress)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--traces") from error
     emit(result, as_json, figures_module.text(result))
 
 
