@@ -19,8 +19,8 @@ from wire.definitions.poses import FloatArray, IntArray
 BoolArray = NDArray[np.bool_]
 Rule = Literal["best", "lowest", "highest"]
 
-AS_GOOD = 0.01
-"""Of the frames: an expected share of hits that is so much below the best is as good."""
+AS_GOOD = 0.03
+"""Of the frames, one a second: an expected share of hits that is so much below the best is as good."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -195,9 +195,17 @@ def solve(
     show_default=True,
     help="Where plots and page go.",
 )
+@click.option(
+    "--channel-trace",
+    metavar="FILE|DIR",
+    type=click.Path(path_type=Path, exists=True),
+    help="Measured SNR: user k has that of trace k mod n, by name.",
+)
 @click.option("--figure", "names", multiple=True, metavar="NAME", help="Only this one; may be repeated.")
 @json_option
-def figures(traces: tuple[Path, ...], out: Path, names: tuple[str, ...], as_json: bool) -> None:
+def figures(
+    traces: tuple[Path, ...], out: Path, channel_trace: Path | None, names: tuple[str, ...], as_json: bool
+) -> None:
     """Redo the figures of the paper, and what contradicts them, on measured poses."""
     from controller.cli.progress import progress
     from wire.pose_files import read_poses
@@ -213,8 +221,10 @@ def figures(traces: tuple[Path, ...], out: Path, names: tuple[str, ...], as_json
         if path.stem in videos:
             raise click.BadParameter(f"two videos of the name {path.stem!r}", param_hint="--traces")
         videos[path.stem] = _of("--traces", read_poses, path)
+    most = max(len(poses) for poses in videos.values())
+    channels = {} if channel_trace is None else {"snr_db": _channels(channel_trace, most)}
     try:
-        result = figures_module.run(videos, out, names or figures_module.NAMES, progress)
+        result = figures_module.run(videos, out, names or figures_module.NAMES, progress, **channels)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--traces") from error
     emit(result, as_json, figures_module.text(result))

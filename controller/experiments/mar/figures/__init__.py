@@ -13,8 +13,16 @@ from typing import Any, Final
 
 from controller.allocators.mar.options import MarOptions
 from controller.allocators.mar.splits import KINDS
-from controller.experiments.mar.figures import accuracy, clone, distribution, theorem_1, vchr
-from controller.experiments.mar.figures.base import Figure, Table, Video
+from controller.experiments.mar.figures import (
+    accuracy,
+    clone,
+    distribution,
+    promise,
+    spectrum,
+    theorem_1,
+    vchr,
+)
+from controller.experiments.mar.figures.base import DEFAULT_SNR_DB, Figure, Table, Video
 from controller.store import figures as pages
 from wire.definitions.poses import FloatArray
 
@@ -24,6 +32,8 @@ FIGURES: Final[Mapping[str, Figure]] = {
     "accuracy": accuracy.FIGURE,
     "clone": clone.FIGURE,
     "theorem-1": theorem_1.FIGURE,
+    "promise": promise.FIGURE,
+    "spectrum": spectrum.FIGURE,
 }
 NAMES: Final = tuple(FIGURES)
 _TEMPLATE = Path(__file__).with_name("page.html")
@@ -44,16 +54,22 @@ def require() -> None:
 
 
 def run(
-    videos: Mapping[str, FloatArray], out: Path, names: Sequence[str], progress: Progress
+    videos: Mapping[str, FloatArray],
+    out: Path,
+    names: Sequence[str],
+    progress: Progress,
+    snr_db: Sequence[FloatArray] = DEFAULT_SNR_DB,
 ) -> dict[str, Any]:
-    """Compute figures of the poses [users, frames, 6] of each video; writes ``figures.json``, an SVG file for
-    each plot and ``figures.html`` to ``out``. Returns what is in ``figures.json``.
+    """Compute figures of the poses [users, frames, 6] of each video.
+
+    User k has the SNR, in dB, of the samples k modulo those that there are. Writes ``figures.json``, an SVG
+    file for each plot and ``figures.html`` to ``out``. Returns what is in ``figures.json``.
 
     ImportError, naming the extra ``mar``. ValueError, naming the video, where it has too few frames.
     """
     require()
     options = MarOptions()
-    of_poses = [Video(name, poses, options) for name, poses in videos.items()]
+    of_poses = [Video(name, poses, options, tuple(snr_db)) for name, poses in videos.items()]
     for video in of_poses:
         for kind in KINDS:
             video.split(kind)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from controller.allocators.mar.options import MarOptions
 from controller.allocators.mar.splits import Kind, split
 from controller.allocators.mar.traces import Observed, observe, place
@@ -17,13 +19,20 @@ from wire.definitions.vchr import Content
 COLOURS = ("#2f81c7", "#cf7a22", "#2a9563", "#d64545", "#8d63c9", "#5d6873", "#c2549d", "#8a6d3b")
 
 
+DEFAULT_SNR_DB: tuple[FloatArray, ...] = (np.array([10.0]),)
+"""Where no channel is given."""
+
+
 @dataclass
 class Video:
-    """Poses [users, frames, 6] of people who watch one video, and what is computed of them once."""
+    """Poses [users, frames, 6] of people who watch one video, and what is computed of them once.
+
+    ``snr_db``: samples of the SNR; user k has those of k modulo their number."""
 
     name: str
     poses: FloatArray
     options: MarOptions
+    snr_db: tuple[FloatArray, ...] = DEFAULT_SNR_DB
     _twins: dict[tuple[Kind, int], FloatArray] = field(default_factory=dict)
 
     @cached_property

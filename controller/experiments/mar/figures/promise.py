@@ -100,7 +100,7 @@ def shown(result: Mapping[str, Any]) -> list[str | Table]:
     def rows(of: Sequence[Mapping[str, Any]]) -> list[list[str]]:
         return [
             [
-                f"{row['video']}, {row['split']}{'' if row.get('seed') is None else f' {row['seed']}'}",
+                " ".join(str(row[key]) for key in ("video", "split", "seed") if key in row),
                 RULES[row["rule"]],
                 str(row["promised"]),
                 str(row["met"]),
@@ -112,9 +112,9 @@ def shown(result: Mapping[str, Any]) -> list[str | Table]:
 
     heads = ["video, split", "rule", "promised", "kept", "share kept", "could be served"]
     return [
-        f"Of the users who are promised something at epsilon {result['epsilon']:g}, those who had it kept at the"
-        " lowest frequency that was promised, on frames that the twins never saw; beside them all who could"
-        " have been served at some frequency, in hindsight.",
+        f"Of the users who are promised something at epsilon {result['epsilon']:g}, those who had it kept at"
+        " the lowest frequency that was promised, on frames that the twins never saw; beside them all who"
+        " could have been served at some frequency, in hindsight.",
         Table(
             f"Sums over V {', '.join(f'{v:g}' for v in result['vchr'])} and rho"
             f" {', '.join(f'{v:g}' for v in result['rho'])}",
