@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
@@ -110,7 +111,7 @@ class MarAllocator(Allocator):
     # ---- learn ---------------------------------------------------------------------------------------------
 
     def learn(self, view: SliceView) -> Outcome:
-        self._take(view)
+        left_out = self._take(view)
         self._latency_ms = _typical_latency_ms(view)
         outcome = judge(view, self._options, self._promises, self._loop.carrier, dict(view.unattributed))
         if view.granted is not None and _attributed(view):
@@ -119,16 +120,19 @@ class MarAllocator(Allocator):
             self._learn_stretch(view)
         self._learn_radio(view)
         self._job = self._next_job(view)
-        return outcome
+        return replace(outcome, faults=left_out)
 
-    def _take(self, view: SliceView) -> None:
-        """The fit that was waited for; one that cannot be used changes nothing."""
+    def _take(self, view: SliceView) -> dict[str, int]:
+        """The fit that was waited for; one that cannot be used changes nothing. Users whose poses could not
+        be used, by why."""
         for fit in view.fits:
             if fit.key == self._pending:
                 self._pending = ""
                 if not fit.error:
                     self._memory = self._read(view.models(fit.digest))
                     self._digest = fit.digest
+                    return dict(Counter(self._memory.left_out.values()))
+        return {}
 
     def _read(self, data: bytes) -> Memory:
         memory = Memory.from_bytes(data)
@@ -222,6 +226,8 @@ class MarAllocator(Allocator):
         wait = PATIENCE if self._pending else every if trained else 1
         if 0 <= view.control_slot - self._asked_in < wait:
             return None
+        answers = view.samples.get("prediction")
+        predicted = None if answers is None else (answers.flow, answers.time_ns, answers.values)
         self._asked_in = view.control_slot
         self._pending = f"twins-{view.control_slot}"
         return Job(
@@ -233,6 +239,8 @@ class MarAllocator(Allocator):
                 "user": poses.flow,
                 "time_ns": poses.time_ns,
                 "pose": poses.values[:, : len(POSE)],
+                "latency_ms": poses.values[:, LATENCY],
+                "predicted": predicted,
                 "opened_ns": view.opened_ns,
                 "closed_ns": view.closed_ns,
                 "options": self._options.to_dict(),

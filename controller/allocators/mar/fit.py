@@ -1,9 +1,9 @@
 """What runs beside the loop: twins learn from the poses of a control slot.
 
-From the poses that users uploaded follows what lower upload frequencies would have come to: the cloned
-predictor (equation 9) is given every k-th of them, and where a true pose is known VCHR is too. So each user
-teaches about its own frequency and all below it. What its VCHR will be at any frequency is then asked of the
-network at the poses that it passed.
+The application's predictor is cloned from what it was given and what it answered (equation 9). From the
+poses that users uploaded follows then what lower upload frequencies would have come to: the clone is given
+every k-th of them, and where a true pose is known VCHR is too. So each user teaches about its own frequency
+and all below it. What its VCHR will be at any frequency is asked of the network at the poses that it passed.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from controller.allocators.mar.clone import KEPT, Inputs, LinearClone, joined
 from controller.allocators.mar.features import NAMES, features
 from controller.allocators.mar.options import MarOptions
-from controller.allocators.mar.traces import FIRST_FRAME, Observed, observe
+from controller.allocators.mar.traces import FIRST_FRAME, Observed, observe, pose_error
 from controller.allocators.mar.twin import (
     CORRELATED_FRAMES,
     PRIOR_WEIGHT,
@@ -44,6 +45,12 @@ LEAST_ROWS = 200
 """Before there are so many the network is not trained."""
 ROWS_OF_USER = 6
 """At a frequency, from one control slot; and poses at which the network is asked."""
+PAIRS_OF_USER = 60
+"""What the predictor was given and answered, from one control slot."""
+LONGEST = 45
+"""Frames of the longest window of which the predictor may be a regression."""
+FAITHFUL_M, FAITHFUL_DEG = 0.01, 1.0
+"""A clone that is no further from the predictor in the mean square is kept."""
 FORGET = 0.9
 """What errors of prediction weigh when new ones come."""
 REMEMBER = 0.5
@@ -78,6 +85,8 @@ class Memory:
     own_weight: FloatArray = field(init=False)
     expected: FloatArray = field(init=False)
     network: SoftmaxNetwork | None = None
+    clone: LinearClone | None = None
+    fidelity: tuple[float, float] | None = None
     left_out: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -103,6 +112,8 @@ class Memory:
             "content": None if c is None else [c.x, c.z, list(c.size_m), list(c.cells)],
             "users": self.users,
             "left_out": self.left_out,
+            "clone": None if self.clone is None else [self.clone.history, self.clone.order],
+            "fidelity": self.fidelity,
         }
         arrays: dict[str, NDArray[Any]] = {name: getattr(self, name) for name in _ARRAYS}
         if self.network is not None:
@@ -125,6 +136,10 @@ class Memory:
                 weights = {n.removeprefix("network_"): a for n, a in arrays.items() if "network_" in n}
                 memory.network = SoftmaxNetwork.of_arrays(weights)
             memory.left_out = dict(values["left_out"])
+            if (clone := values["clone"]) is not None:
+                memory.clone = LinearClone(int(clone[0]), int(clone[1]))
+            if (fidelity := values["fidelity"]) is not None:
+                memory.fidelity = (float(fidelity[0]), float(fidelity[1]))
             if memory.expected.shape != (len(memory.users), memory.frequencies):
                 raise ValueError("users and what is expected of them do not fit one another")
         except (KeyError, TypeError, IndexError) as error:
@@ -158,30 +173,38 @@ def learn(
     closed_ns: int,
     options: Mapping[str, Any],
     seed: int,
+    latency_ms: FloatArray | None = None,
+    predicted: tuple[IntArray, IntArray, FloatArray] | None = None,
 ) -> bytes:
     """What is known after a control slot: :meth:`Memory.to_bytes`.
 
     ``before``: what was, empty for nothing. ``user`` [n] indexes ``flows``; of each uploaded frame the time
-    of its capture [n] and its estimated pose [n, 6]. ValueError where the content's place is not given and
-    the gazes of these users do not tell it.
+    of its capture [n], its estimated pose [n, 6] and ``latency_ms`` [n] until the edge knew it.
+    ``predicted``: user [m], time of the frame that was predicted [m] and its pose [m, 6]. ValueError where
+    the content's place is not given and the gazes of these users do not tell it.
     """
     o = MarOptions.model_validate(dict(options))
     memory = Memory.from_bytes(before) if before else Memory(len(o.upload_hz))
     memory.left_out = {}
     frames = int((closed_ns - opened_ns) * FRAME_RATE_HZ // 1_000_000_000)
     first = max(FIRST_FRAME, o.lookahead_frames)
+    if predicted is not None and latency_ms is not None:
+        known = (user, _frames(time_ns, opened_ns), np.asarray(pose, np.float64), np.asarray(latency_ms))
+        answers = (predicted[0], _frames(predicted[1], opened_ns), np.asarray(predicted[2], np.float64))
+        _imitate(memory, o, known, answers)
     tracks, names, uploads = [], [], []
     for i, flow in enumerate(flows):
         rows = user == i
-        at = np.rint((time_ns[rows] - opened_ns) * FRAME_RATE_HZ / 1e9).astype(np.int64)
+        at = _frames(time_ns[rows], opened_ns)
         try:
-            track, mask = _track(at, np.asarray(pose[rows], np.float64), frames)
+            found = _track(at, np.asarray(pose[rows], np.float64), frames)
         except ValueError as error:
             memory.left_out[flow] = str(error)
             continue
-        tracks.append(track)
-        names.append(flow)
-        uploads.append(mask)
+        if found is not None:
+            tracks.append(found[0])
+            uploads.append(found[1])
+            names.append(flow)
     if not tracks or frames <= first:
         return memory.to_bytes()
     poses, uploaded = np.stack(tracks), np.stack(uploads)
@@ -192,7 +215,7 @@ def learn(
         o.upload_hz,
         memory.content,
         field_of_view_deg=o.field_of_view_deg,
-        history=o.history_frames,
+        history=_history(memory, o),
         lookahead=o.lookahead_frames,
         first=first,
     )
@@ -201,15 +224,15 @@ def learn(
     return memory.to_bytes()
 
 
-def _track(at: IntArray, pose: FloatArray, frames: int) -> tuple[FloatArray, BoolArray]:
+def _track(at: IntArray, pose: FloatArray, frames: int) -> tuple[FloatArray, BoolArray] | None:
     """The poses of all frames [frames, 6], straight between uploads, and which frames were uploaded.
 
-    ValueError for fewer than two uploads, and for what no head does.
+    None for fewer than two uploads; ValueError for what no head does.
     """
     good = np.isfinite(pose).all(axis=1) & (at >= 0) & (at < frames)
     at, first = np.unique(at[good], return_index=True)
     if len(at) < 2:
-        raise ValueError(f"{len(at)} uploads")
+        return None
     known = unwrapped(pose[good][first])
     apart = np.diff(at)
     if (np.linalg.norm(np.diff(known[:, :3], axis=0), axis=1) > MAX_STEP_M * apart).any():
@@ -219,6 +242,71 @@ def _track(at: IntArray, pose: FloatArray, frames: int) -> tuple[FloatArray, Boo
     every = np.arange(frames)
     track = np.stack([np.interp(every, at, known[:, c]) for c in range(len(POSE))], axis=1)
     return track, np.isin(every, at)
+
+
+def _frames(time_ns: IntArray, opened_ns: int) -> IntArray:
+    """Times as frames since the control slot was opened."""
+    return np.rint((time_ns - opened_ns) * FRAME_RATE_HZ / 1e9).astype(np.int64)
+
+
+def _history(memory: Memory, o: MarOptions) -> int:
+    """H of the cloned predictor; that of the options where it is no line through a window."""
+    if memory.clone is None or memory.clone.order > 1:
+        return o.history_frames
+    return memory.clone.history if memory.clone.order else 1
+
+
+def _imitate(
+    memory: Memory,
+    o: MarOptions,
+    known: tuple[IntArray, IntArray, FloatArray, FloatArray],
+    answers: tuple[IntArray, IntArray, FloatArray],
+) -> None:
+    """Clones the predictor, or sees whether the clone is still faithful; a clone that is not is made anew.
+
+    ``known``: user, frame, pose and latency of uploads; ``answers``: user, frame and pose of predictions."""
+    parts: list[Inputs] = []
+    targets: list[FloatArray] = []
+    for user in np.unique(answers[0]):
+        rows = (known[0] == user) & np.isfinite(known[2]).all(axis=1) & np.isfinite(known[3])
+        order = np.argsort(known[1][rows], kind="stable")
+        captured, poses = known[1][rows][order], known[2][rows][order]
+        # An upload is known from the first frame on that is captured when it has arrived.
+        arrived = np.maximum.accumulate(
+            captured + np.ceil(known[3][rows][order] * FRAME_RATE_HZ / 1e3 - 1e-6)
+        )
+        mine = (answers[0] == user) & np.isfinite(answers[2]).all(axis=1)
+        now, wanted = answers[1][mine] - o.lookahead_frames, answers[2][mine]
+        if not len(captured):
+            continue
+        latest = np.searchsorted(arrived, now, side="right") - 1
+        # Before the window has filled within this slot, what the predictor was given is not all known.
+        full = (latest >= 0) & (now - captured[0] >= LONGEST)
+        every = max(1, int(full.sum()) // PAIRS_OF_USER)
+        now, wanted, latest = (a[full][::every] for a in (now, wanted, latest))
+        if not len(now):
+            continue
+        place = latest[:, None] - np.arange(KEPT)
+        there = np.maximum(place, 0)
+        age = np.where(place >= 0, now[:, None] - captured[there], np.nan).astype(np.float64)
+        parts.append(Inputs(unwrapped(poses)[there], age, np.full(len(now), float(o.lookahead_frames))))
+        targets.append(wanted)
+    if not parts:
+        return
+    given, target = joined(parts), np.concatenate(targets)
+    if memory.clone is not None:
+        memory.fidelity = _apart(memory.clone, given, target)
+    if memory.fidelity is None or memory.fidelity[0] > FAITHFUL_M or memory.fidelity[1] > FAITHFUL_DEG:
+        memory.clone = LinearClone.fit(given, target, LONGEST)
+        memory.fidelity = _apart(memory.clone, given, target)
+
+
+def _apart(clone: LinearClone, given: Inputs, target: FloatArray) -> tuple[float, float]:
+    """Root mean square of what lies between the poses of clone and predictor, m and degrees."""
+    error = pose_error(target, clone.predict(given))
+    return float(np.sqrt((error[:, :3] ** 2).sum(1).mean())), float(
+        np.sqrt((error[:, 3:] ** 2).sum(1).mean())
+    )
 
 
 def _content(o: MarOptions, poses: FloatArray) -> Content:
