@@ -139,7 +139,9 @@ class MarAllocator(Allocator):
             came = share.get(flow)
             if promise.expected is not None and came is not None and flow not in view.unapplied:
                 kept = came >= self._options.rho - 1e-9
-                self._windows.append((float(deviate(promise.expected, self._options.rho)), float(kept)))
+                # Rounded as it is written: a restart goes on with the same margin.
+                d = round(float(deviate(promise.expected, self._options.rho)), 4)
+                self._windows.append((d, float(kept)))
         self._windows = self._windows[-WINDOWS:]
         self._margin = self._new_margin()
 
@@ -387,7 +389,7 @@ class MarAllocator(Allocator):
             "twins": self._digest,
             "pending": self._pending,
             "asked_in": self._asked_in,
-            "windows": [[round(d, 4), kept] for d, kept in self._windows],
+            "windows": [[d, kept] for d, kept in self._windows],
             "radio": {ue: list(r) for ue, r in self._radio.items()},
             "stretch": self._stretch,
             "promises": self._promises.to_state(),

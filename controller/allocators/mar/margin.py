@@ -71,11 +71,15 @@ class Margin:
         return cls(weights, covariance, windows)
 
     def reliability(self, expected: FloatArray, rho: float) -> FloatArray:
-        """P(share of frames that hit >= rho), float64 [...], for means of probabilities [...]."""
+        """P(share of frames that hit >= rho), float64 [...], for means of probabilities [...]; NaN for NaN.
+
+        A share of at least 0 is certain.
+        """
         d = deviate(expected, rho)
         x = np.stack([np.ones_like(d), d], axis=-1)
         error = np.sqrt(np.einsum("...i,ij,...j->...", x, self.covariance, x))
-        return _logistic(x @ self.weights - STANDARD_ERRORS * error)
+        believed = _logistic(x @ self.weights - STANDARD_ERRORS * error)
+        return np.where(np.isfinite(d) & (rho <= 0.0), 1.0, believed)
 
     def to_state(self) -> dict[str, Any]:
         return {
