@@ -43,7 +43,7 @@ def test_equal_arrays_are_equal_bytes() -> None:
 
 @pytest.mark.parametrize("array", [np.array([{}]), np.array(["a"]), np.array([1j]), np.array([1], "M8[s]")])
 def test_what_are_no_numbers_is_not_packed(array: Any) -> None:
-    with pytest.raises(ValueError, match="array a: .* is no type of numbers"):
+    with pytest.raises(ValueError, match=r"array a: .* is no type of numbers"):
         pack_arrays({}, {"a": array})
 
 

@@ -15,7 +15,7 @@ SHORT = Training(hidden=8, steps=60, batch=64)
 
 def quadrants(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Points, whose bin is their quadrant: no line parts these (XOR is one of the pairs)."""
-    x = np.random.default_rng(seed).normal(0.0, (3.0, 40.0), (n, 2)) + (5.0, 1000.0)
+    x = np.random.default_rng(seed).normal((5.0, 1000.0), (3.0, 40.0), (n, 2))
     return x, (x[:, 0] > 5.0).astype(np.int64) + 2 * (x[:, 1] > 1000.0)
 
 
