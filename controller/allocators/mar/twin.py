@@ -136,6 +136,8 @@ def train(
     """
     bins = bins_of(vchr, edges)
     known = bins >= 0
+    if not known.any():
+        raise ValueError("in no frame that is known was there anything to render: nothing to train on")
     return SoftmaxNetwork.fit(x[known], bins[known], len(edges) - 1, seed, training or Training())
 
 
