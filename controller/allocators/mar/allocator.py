@@ -310,12 +310,11 @@ class MarAllocator(Allocator):
         more = asked.expected[at, asked.plan.choice] - asked.expected[:, 0]
         more = np.where(np.isfinite(more), np.maximum(more, 0.0), 1.0)  # who is unknown is worth knowing
         others = ~asked.plan.promised & (extra > 0.0)
-        density = more[others] / extra[others]
-        order = np.argsort(-density, kind="stable")
-        ends = np.cumsum(extra[others][order])
-        places = np.searchsorted(ends, np.arange(prb - floor) + 0.5)
-        ranked = np.append(density[order], 0.0)
-        return tuple(ranked[np.minimum(places, len(ranked) - 1)].tolist())
+        extra, more = extra[others], more[others]
+        order = np.argsort(-more / extra, kind="stable")
+        ends, hits = (np.append(0.0, np.cumsum(x[order])) for x in (extra, more))
+        gain = np.diff(np.interp(np.arange(prb - floor + 1), ends, hits))
+        return tuple(np.minimum.accumulate(gain).tolist())  # but for rounding it does not rise
 
     def _dl_prb(self, view: SliceView, uploads_hz: float) -> int:
         carrier = self._loop.carrier
