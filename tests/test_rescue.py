@@ -357,6 +357,39 @@ def test_a_slot_in_which_nobody_was_seen_does_not_count_as_kept() -> None:
     assert rescue.floors
 
 
+def test_a_slice_that_promised_nothing_is_no_slice_in_need() -> None:
+    nothing = Outcome(None, True, promised=False)
+    rescue = Rescue(RescueSpec(1, 1))
+    for _ in range(10):
+        rescue.close(nothing, ())
+    assert not rescue.floors
+    # It goes back to what it asks for, also where it has more than that.
+    rescue.close(outcome(0), ())
+    before = {lever: floor.steps for lever, floor in rescue.floors.items()}
+    more = replace(nothing, unattributed=dict.fromkeys(RESOURCES, Reason.RESCUED))
+    rescue.close(more, RESOURCES)
+    assert {lever: floor.steps for lever, floor in rescue.floors.items()} == {
+        x: n - 1 for x, n in before.items()
+    }
+    # One of which nothing is known does not.
+    rescue.close(replace(more, promised=True), RESOURCES)
+    assert {floor.steps for floor in rescue.floors.values()} == {FULL}
+
+
+def test_promising_nothing_makes_up_for_no_miss() -> None:
+    rescue = Rescue(RescueSpec(9, 3))
+    for met in (0, None, 0, None):
+        rescue.close(Outcome(met, True, promised=met is not None), ())
+    assert not rescue.floors
+    rescue.close(outcome(0), ())
+    assert rescue.floors
+    blind = Outcome(None, True, promised=False, unattributed={Lever.UL: Reason.NOT_ACKNOWLEDGED})
+    rescue = Rescue(RescueSpec(2, 9))
+    for _ in range(2):
+        rescue.close(blind, ())
+    assert set(rescue.floors) == {Lever.UL}, "a promise is not what says whether quotas are in force"
+
+
 @pytest.mark.parametrize(
     ("changes", "within"),
     [

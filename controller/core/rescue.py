@@ -95,7 +95,7 @@ class Rescue:
                 self._floors[lever] = Floor(FULL, f"nothing learned: {why.value}")
         if outcome.met is not None and not unseen:
             self._missed = 0 if outcome.met else self._missed + 1
-        if self._missed >= self._spec.missed_slots:
+        if self._missed >= self._spec.missed_slots and (outcome.promised or unseen):
             kept = {measure.name for measure in outcome.measures if measure.met}
             # Where every lever kept its own measure (percentiles do not add up), all of them are too little.
             for lever in [lever for lever in RESOURCES if lever.value not in kept] or RESOURCES:

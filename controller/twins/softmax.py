@@ -132,10 +132,16 @@ class SoftmaxNetwork:
     def of_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> SoftmaxNetwork:
         """ValueError, KeyError for weights that are none."""
         network = cls(**{name: arrays[name].astype(np.float64) for name in _NAMES})
-        if not all(np.isfinite(getattr(network, name)).all() for name in _NAMES):
-            raise ValueError("a softmax network whose weights are not finite")
-        if network.predict(np.zeros(network.features)).shape != (network.bins,):
+        features, hidden, bins = network.mean.size, network.b1.size, network.b2.size
+        shapes = [(features,), (features,), (features, hidden), (hidden,), (hidden, bins), (bins,)]
+        if [getattr(network, name).shape for name in _NAMES] != shapes:
             raise ValueError("a softmax network whose weights do not fit one another")
+        if not (network.scale > 0.0).all() or not all(
+            np.isfinite(getattr(network, name)).all() for name in _NAMES
+        ):
+            raise ValueError(
+                "a softmax network whose weights are not finite, or not above 0 where they divide"
+            )
         return network
 
 

@@ -149,7 +149,9 @@ class MarAllocator(Allocator):
             came = share.get(flow)
             if promise.expected is not None and came is not None and flow not in view.unapplied:
                 kept = came >= self._options.rho - 1e-9
-                self._windows.append((float(deviate(promise.expected, self._options.rho)), float(kept)))
+                # Rounded as it is written: a restart goes on with the same margin.
+                d = round(float(deviate(promise.expected, self._options.rho)), 4)
+                self._windows.append((d, float(kept)))
         self._windows = self._windows[-WINDOWS:]
         self._margin = self._new_margin()
 
@@ -338,12 +340,11 @@ class MarAllocator(Allocator):
         more = asked.expected[at, asked.plan.choice] - asked.expected[:, 0]
         more = np.where(np.isfinite(more), np.maximum(more, 0.0), 1.0)  # who is unknown is worth knowing
         others = ~asked.plan.promised & (extra > 0.0)
-        density = more[others] / extra[others]
-        order = np.argsort(-density, kind="stable")
-        ends = np.cumsum(extra[others][order])
-        places = np.searchsorted(ends, np.arange(prb - floor) + 0.5)
-        ranked = np.append(density[order], 0.0)
-        return tuple(ranked[np.minimum(places, len(ranked) - 1)].tolist())
+        extra, more = extra[others], more[others]
+        order = np.argsort(-more / extra, kind="stable")
+        ends, hits = (np.append(0.0, np.cumsum(x[order])) for x in (extra, more))
+        gain = np.diff(np.interp(np.arange(prb - floor + 1), ends, hits))
+        return tuple(np.minimum.accumulate(gain).tolist())  # but for rounding it does not rise
 
     def _dl_prb(self, view: SliceView, uploads_hz: float) -> int:
         carrier = self._loop.carrier
@@ -420,7 +421,7 @@ class MarAllocator(Allocator):
             "twins": self._digest,
             "pending": self._pending,
             "asked_in": self._asked_in,
-            "windows": [[round(d, 4), kept] for d, kept in self._windows],
+            "windows": [[d, kept] for d, kept in self._windows],
             "radio": {ue: list(r) for ue, r in self._radio.items()},
             "stretch": self._stretch,
             "promises": self._promises.to_state(),

@@ -77,7 +77,7 @@ class Memory:
     content: Content | None = None
     users: list[str] = field(default_factory=list)
     x: NDArray[np.float16] = field(default_factory=lambda: np.empty((0, len(NAMES)), np.float16))
-    vchr: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
+    vchr: FloatArray = field(default_factory=lambda: np.empty(0, np.float64))
     frequency: NDArray[np.int8] = field(default_factory=lambda: np.empty(0, np.int8))
     total: FloatArray = field(init=False)
     weight: FloatArray = field(init=False)
@@ -127,7 +127,10 @@ class Memory:
         try:
             if values["version"] != VERSION:
                 raise ValueError(f"twins of version {values['version']!r}, not {VERSION}")
-            memory = cls(int(values["frequencies"]), users=[str(u) for u in values["users"]])
+            shape = (len(values["users"]), values["frequencies"])
+            if arrays["expected"].shape != shape:
+                raise ValueError("users and what is expected of them do not fit one another")
+            memory = cls(shape[1], users=[str(u) for u in values["users"]])
             if (c := values["content"]) is not None:
                 memory.content = Content(c[0], c[1], tuple(c[2]), tuple(c[3]))
             for name in _ARRAYS:
@@ -140,8 +143,6 @@ class Memory:
                 memory.clone = LinearClone(int(clone[0]), int(clone[1]))
             if (fidelity := values["fidelity"]) is not None:
                 memory.fidelity = (float(fidelity[0]), float(fidelity[1]))
-            if memory.expected.shape != (len(memory.users), memory.frequencies):
-                raise ValueError("users and what is expected of them do not fit one another")
         except (KeyError, TypeError, IndexError) as error:
             raise ValueError(f"no twins: {error!r}") from None
         return memory
@@ -322,7 +323,7 @@ def _places(memory: Memory, names: Sequence[str]) -> IntArray:
     absent = [u for u in memory.users if u not in names]
     forgotten = set(absent[: max(0, len(absent) + len(names) - MAX_USERS)])
     kept = [i for i, u in enumerate(memory.users) if u not in forgotten]
-    new = [name for name in names if name not in memory.users]
+    new = [name for name in dict.fromkeys(names) if name not in memory.users]
     for attribute, fill in (("own", 0.0), ("own_weight", 0.0), ("expected", np.nan)):
         old = getattr(memory, attribute)
         more = np.full((len(new), *old.shape[1:]), fill)
@@ -352,8 +353,9 @@ def _learn(
     memory.own_weight *= FORGET
     memory.total += np.einsum("uf,ufni,ufnj->fij", scale, error, error)
     memory.weight += independent.sum(axis=0)
-    memory.own[place] += scale[..., None] * (error**2).sum(axis=2)
-    memory.own_weight[place] += independent
+    # A flow that stopped and began again is there twice.
+    np.add.at(memory.own, place, scale[..., None] * (error**2).sum(axis=2))
+    np.add.at(memory.own_weight, place, independent)
     deviation = memory.deviation()[place]
 
     def rows(users: IntArray, frequency: IntArray, frame: IntArray) -> FloatArray:
@@ -374,13 +376,13 @@ def _learn(
     n = few[u, f, k]
     if len(u):
         memory.x = np.concatenate([memory.x, rows(u, f, n).astype(np.float16)])
-        memory.vchr = np.concatenate([memory.vchr, observed.vchr[u, f, n].astype(np.float32)])
+        memory.vchr = np.concatenate([memory.vchr, observed.vchr[u, f, n]])
         memory.frequency = np.concatenate([memory.frequency, f.astype(np.int8)])
         _forget_rows(memory, o.memory_rows)
     if len(memory.x) >= LEAST_ROWS:
         memory.network = SoftmaxNetwork.fit(
             memory.x.astype(np.float64),
-            bins_of(memory.vchr.astype(np.float64), edges),
+            bins_of(memory.vchr, edges),
             len(edges) - 1,
             seed,
             TRAINING,

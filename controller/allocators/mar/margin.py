@@ -9,7 +9,8 @@ How much that takes is seen on frames that are known. With m the mean of the pro
 is what equation (12) compares, but for the factor sqrt(frames). Whether the promise was kept is regressed on
 it (logistic regression, Platt scaling) over windows of users that the twin was not trained on. What is
 believed is a little less than the estimate, by :data:`STANDARD_ERRORS` of it: where little is known, little
-is promised.
+is promised. But a user of whom more is expected is promised no less: the standard error of an estimate far
+from all windows is large, most of all where every promise was kept.
 """
 
 from __future__ import annotations
@@ -59,23 +60,29 @@ class Margin:
         if windows < LEAST_WINDOWS:
             return None
         x = np.stack([np.ones(known.sum()), deviates[known]], axis=1)
-        y = kept[known]
-        weights, ridge = np.zeros(2), _RIDGE * np.eye(2)
-        information = ridge
-        for _ in range(_STEPS):
-            p = _logistic(x @ weights)
-            information = (x * (p * (1.0 - p))[:, None]).T @ x + ridge
-            step = np.linalg.solve(information, x.T @ (y - p) - ridge @ weights)
-            weights = weights + np.clip(step, -5.0, 5.0)
-        covariance = np.asarray(np.linalg.inv(information), np.float64) * (len(y) / windows)
-        return cls(weights, covariance, windows)
+        y, weight = kept[known], windows / known.sum()
+        weights, information = _fit(x, y, weight, [0, 1])
+        if weights[1] < 0.0:  # by chance: more hits keep a promise sooner
+            weights, information = _fit(x, y, weight, [0])
+        return cls(weights, np.asarray(np.linalg.inv(information), np.float64), windows)
 
     def reliability(self, expected: FloatArray, rho: float) -> FloatArray:
-        """P(share of frames that hit >= rho), float64 [...], for means of probabilities [...]."""
-        d = deviate(expected, rho)
+        """P(share of frames that hit >= rho), float64 [...], for means of probabilities [...]; NaN for NaN.
+
+        It never falls as these rise. A share of at least 0 is certain.
+        """
+        d = np.minimum(deviate(expected, rho), self._turn())
         x = np.stack([np.ones_like(d), d], axis=-1)
         error = np.sqrt(np.einsum("...i,ij,...j->...", x, self.covariance, x))
-        return _logistic(x @ self.weights - STANDARD_ERRORS * error)
+        believed = _logistic(x @ self.weights - STANDARD_ERRORS * error)
+        return np.where(np.isfinite(d) & (rho <= 0.0), 1.0, believed)
+
+    def _turn(self) -> float:
+        """Up to which deviate the estimate rises faster than its standard errors do; infinite for all."""
+        (a, b), (_, c) = self.covariance
+        slope = self.weights[1]
+        spare = STANDARD_ERRORS**2 * c - slope**2
+        return float((slope * np.sqrt(max(a * c - b * b, 0.0) / spare) - b) / c) if spare > 0.0 else np.inf
 
     def to_state(self) -> dict[str, Any]:
         return {
@@ -92,7 +99,23 @@ class Margin:
             raise ValueError("no margin")
         if not (np.isfinite(weights).all() and np.isfinite(covariance).all()):
             raise ValueError("a margin that is not finite")
+        if weights[1] < 0.0 or not (np.linalg.eigvalsh(covariance) > 0.0).all():
+            raise ValueError("a margin that falls, or without a covariance")
         return cls(weights, covariance, int(state["windows"]))
+
+
+def _fit(x: FloatArray, y: FloatArray, weight: float, free: list[int]) -> tuple[FloatArray, FloatArray]:
+    """Newton's method: weights [2], of which those ``free`` differ from 0, and their information [2, 2]; each
+    row counts as ``weight``."""
+    weights, ridge = np.zeros(2), _RIDGE * np.eye(2)
+    information = ridge
+    for _ in range(_STEPS):
+        p = _logistic(x @ weights)
+        information = weight * (x * (p * (1.0 - p))[:, None]).T @ x + ridge
+        gradient = weight * x.T @ (y - p) - ridge @ weights
+        step = np.linalg.solve(information[np.ix_(free, free)], gradient[free])
+        weights[free] += np.clip(step, -5.0, 5.0)
+    return weights, information
 
 
 def _logistic(z: FloatArray) -> FloatArray:

@@ -33,15 +33,16 @@ _LEAST_M, _LEAST_DEG = 1e-4, 1e-2
 
 
 def bin_edges(vchr: float, bins: int) -> FloatArray:
-    """Edges [bins + 1] of the bins of VCHR: multiples of 1 / bins, and V, where it is none of them.
+    """Edges of the bins of VCHR, rising: multiples of 1 / bins, and V, where it is none of them.
 
-    The highest bin holds 1; the upper edge is above it, as a bin does not include its upper edge.
+    The highest bin holds 1, with V = 1 that alone; the upper edge is above it, as a bin does not include its
+    upper edge.
     """
-    edges = np.union1d(np.arange(bins + 1) / bins, [vchr])
+    edges = np.union1d(np.arange(bins) / bins, [vchr])
     # A multiple that is V but for rounding is V.
     edges = edges[np.append(np.diff(edges) > 1e-9, True)]
-    edges[-1] = np.nextafter(1.0, 2.0)
-    return edges
+    edges[0] = 0.0
+    return np.append(edges, np.nextafter(1.0, 2.0))
 
 
 def bins_of(vchr: FloatArray, edges: FloatArray) -> IntArray:
@@ -142,6 +143,8 @@ def train(
     """
     bins = bins_of(vchr, edges)
     known = bins >= 0
+    if not known.any():
+        raise ValueError("in no frame that is known was there anything to render: nothing to train on")
     return SoftmaxNetwork.fit(x[known], bins[known], len(edges) - 1, seed, training or Training())
 
 
