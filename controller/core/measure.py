@@ -110,8 +110,8 @@ class Outcome:
     ``met`` is what its delivery ratio counts (that of the first measure, where there is one), ``busy``
     whether a user was judged. ``unattributed`` says why, for each lever that nothing was learned about.
     ``counts`` are whole numbers worth a column (late_frames, negative_delays, rebuffers); ``faults`` counts
-    the samples that could be used in part only, by what was wrong with them. ``promised`` is False where it
-    is known what came of the users, and nothing had been promised to any of them: ``met`` is None then.
+    the samples that could be used in part only, by what was wrong with them. ``promised`` is False where
+    nothing had been promised to any of the users of whom it is known what came: ``met`` is None then.
     ValueError for measures that do not fit the users, are no numbers or bear one name, and for a bit that is
     none.
     """

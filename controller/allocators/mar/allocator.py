@@ -27,6 +27,7 @@ from wire.definitions import nr
 from wire.definitions.poses import POSE, FloatArray
 
 METHOD = "qoe-csp"
+LEAST_SLOT_S = 2.0
 LEAST_PRB = 5
 """The smallest grant of OpenAirInterface's scheduler."""
 USUAL_MCS = 9
@@ -81,13 +82,18 @@ class MarAllocator(Allocator):
 
     Equations (1) to (3) know a user's own bandwidth at its MCS, a carrier has PRBs that its users share and a
     scheduler that does not use all of them. So the bandwidths are stretched by a common factor: where uploads
-    took longer than T it grows, to what the MCS promises over what the granted PRBs carried where bytes
-    waited all the time; while they take less than half of T it shrinks. Where they took much longer, all
+    took longer than T it grows or, where bytes waited all the time, goes to what the MCS promises over what
+    the granted PRBs carried; while they take less than half of T it shrinks. Where they took much longer, all
     upload as rarely as can be until the queue has drained.
     """
 
     def __init__(self, slice_id: str, options: Options, loop: LoopSpec) -> None:
         assert isinstance(options, MarOptions)
+        if loop.control_slot_s < LEAST_SLOT_S:
+            raise ValueError(
+                f"control slots of {loop.control_slot_s:g} s are too short for twins to learn from: at least"
+                f" {LEAST_SLOT_S:g} s"
+            )
         self._slice, self._options, self._loop = slice_id, options, loop
         self._frequencies = np.array(options.upload_hz)
         self._prb_hz = prb_hz(loop.carrier)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from controller.allocators.mar.clone import KEPT, Inputs, LinearClone, joined
@@ -337,15 +338,15 @@ def _learn(
 ) -> None:
     hz = np.array(o.upload_hz)
     edges = bin_edges(o.vchr, o.bins)
-    own_hz = _upload_hz(uploaded)
     # Known is what came at a frame that was uploaded, predicted from uploads that there were.
-    begun = observed.frame - o.lookahead_frames >= uploaded.argmax(axis=1)[:, None]
+    now = observed.frame - o.lookahead_frames
+    begun = now >= uploaded.argmax(axis=1)[:, None]
     judged = uploaded[:, observed.frame] & begun
-    known = judged[:, None, :] & (hz <= 1.01 * own_hz[:, None])[:, :, None]
+    apart = _widest_gap(uploaded, o.history_frames)[:, now]
+    known = judged[:, None, :] & (apart[:, None, :] <= (1.01 * FRAME_RATE_HZ / hz)[:, None])
+    seldom = _usual_gap(uploaded)
     error = np.where(known[..., None], observed.error, 0.0)
-    independent = known.sum(axis=2) * np.minimum(
-        1.0, FRAME_RATE_HZ / CORRELATED_FRAMES / np.maximum(own_hz, 1e-9)[:, None]
-    )
+    independent = known.sum(axis=2) * np.minimum(1.0, seldom / CORRELATED_FRAMES)[:, None]
     scale = independent / np.maximum(known.sum(axis=2), 1)
     memory.total *= FORGET
     memory.weight *= FORGET
@@ -399,11 +400,20 @@ def _learn(
     memory.expected[place] = np.where(np.isfinite(old), REMEMBER * old + (1.0 - REMEMBER) * p, p)
 
 
-def _upload_hz(uploaded: BoolArray) -> FloatArray:
-    """How often users uploaded: from the first upload to the last, [U]."""
-    count = uploaded.sum(axis=1)
-    first, last = uploaded.argmax(axis=1), uploaded.shape[1] - 1 - uploaded[:, ::-1].argmax(axis=1)
-    return np.asarray((count - 1) * FRAME_RATE_HZ / np.maximum(last - first, 1), np.float64)
+def _widest_gap(uploaded: BoolArray, window: int) -> FloatArray:
+    """The most frames from an upload to the next one within the last ``window`` frames, float64 [U, frames];
+    infinite before the first upload and after the last one."""
+    frame = np.arange(uploaded.shape[1])
+    before = np.maximum.accumulate(np.where(uploaded, frame, -1), axis=1)
+    after = np.minimum.accumulate(np.where(uploaded, frame, 1 << 40)[:, ::-1], axis=1)[:, ::-1]
+    gap = np.where((before >= 0) & (after < 1 << 40), after - before, np.inf)
+    padded = np.concatenate([np.repeat(gap[:, :1], window - 1, axis=1), gap], axis=1)
+    return np.asarray(sliding_window_view(padded, window, axis=1).max(axis=2), np.float64)
+
+
+def _usual_gap(uploaded: BoolArray) -> FloatArray:
+    """Frames from an upload to the next in the median, float64 [U]."""
+    return np.array([np.median(np.diff(np.flatnonzero(of))) if of.sum() > 1 else 1.0 for of in uploaded])
 
 
 def _forget_rows(memory: Memory, most: int) -> None:

@@ -29,7 +29,7 @@ LEAST_WINDOWS = 8
 """Users times windows; from fewer nothing is learned."""
 _LEAST_SHARE = 0.005
 """Of m and 1 - m: a twin that is sure is not believed to be."""
-_RIDGE = 1e-2
+_RIDGE = 0.1
 _STEPS = 30
 
 

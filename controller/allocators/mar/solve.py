@@ -11,12 +11,16 @@ from controller.allocators.base import Options
 from controller.allocators.mar import qoe_csp, traces
 from controller.allocators.mar.learning import STRIDE, learn, share_of_hits, was_kept
 from controller.allocators.mar.options import MarOptions
+from controller.allocators.mar.promise import with_correlation
 from controller.allocators.mar.radio import Uplink, prb_hz, prbs
 from controller.allocators.mar.splits import split
 from controller.allocators.mar.twin import bins_of, every
 from controller.core.hops import Carrier
 from wire.definitions import nr
 
+CORRELATION = 0.15
+"""Of the hits of two frames, where too few windows are known to learn a margin: frames within half a second
+of one another hit together, for some seconds. Assumed."""
 TWIN = "softmax on the geometry at the predicted pose, all users; errors of prediction of each user"
 
 
@@ -32,7 +36,7 @@ def solve(instance: Mapping[str, Any], options: Options) -> dict[str, Any]:
 
     Returns:
         For each user ``user, upload_hz, bandwidth_hz, prb, reliability`` (P of the promise at that frequency,
-        by the twin; None where it is not known), ``feasible, why``, ``granted_hz`` (frequency within
+        by the twin), ``feasible, why``, ``granted_hz`` (frequency within
         ``n_prb``) and ``short_prb``; of the frames that the twin never saw ``realised_share`` that hit at
         ``upload_hz``, ``met``, and ``hindsight_hz``: the lowest frequency that would have kept the promise,
         None for none. Over all: ``total_prb``, ``total_bandwidth_hz``, ``hindsight_prb``, ``accepted``,
@@ -66,9 +70,11 @@ def solve(instance: Mapping[str, Any], options: Options) -> dict[str, Any]:
     probabilities = twins.probabilities(observed, unseen)
     expected = twins.model.hit(probabilities).mean(axis=-1)[chosen]
     margin = twins.margin(options.rho)
-    reliability = np.full(expected.shape, np.nan)
     if margin is not None:
         reliability = margin.reliability(expected, options.rho)
+    else:
+        hits = twins.model.hit(probabilities)[chosen]
+        reliability = with_correlation(hits, options.rho, CORRELATION)
     uplink = Uplink.of_users([Uplink.from_snr_db(options.frame_bits, instance["snr_db"][u]) for u in chosen])
     frequencies = np.array(options.upload_hz)
     bandwidth = uplink.bandwidth_hz(frequencies[:, None], options.latency_ms / 1e3).T
@@ -79,6 +85,9 @@ def solve(instance: Mapping[str, Any], options: Options) -> dict[str, Any]:
     # Nothing to render is nothing missed.
     would = was_kept(np.nan_to_num(share, nan=1.0), options.rho) > 0.0
     at = np.arange(len(chosen))
+    untried = (
+        "" if margin is not None else " (too few users and frames to learn how far the twin may be trusted)"
+    )
     users = []
     for i, u in enumerate(chosen.tolist()):
         k, fits = int(plan.choice[i]), bool(allotment.kept[i])
@@ -90,7 +99,7 @@ def solve(instance: Mapping[str, Any], options: Options) -> dict[str, Any]:
                 "prb": int(prbs(bandwidth[i, k], carrier)),
                 "reliability": _number(reliability[i, k]),
                 "feasible": bool(plan.promised[i]) and fits,
-                "why": _why(options, reliability[i], frequencies, k, bool(plan.promised[i]), fits),
+                "why": _why(options, reliability[i], frequencies, bool(plan.promised[i]), fits) + untried,
                 "granted_hz": float(frequencies[allotment.choice[i]]),
                 "short_prb": round(float(allotment.short_hz[i]) / prb_hz(carrier), 2),
                 "realised_share": _number(share[i, k]),
@@ -148,14 +157,10 @@ def scores(
     }
 
 
-def _why(
-    options: MarOptions, reliability: Any, frequencies: Any, choice: int, promised: bool, fits: bool
-) -> str:
+def _why(options: MarOptions, reliability: Any, frequencies: Any, promised: bool, fits: bool) -> str:
     if promised:
         return "least that keeps the promise" if fits else "the cell has too few PRBs for this promise"
-    if not np.isfinite(reliability).any():
-        return "too few frames and users to learn how far the twin may be trusted"
-    best = int(np.nanargmax(reliability))
+    best = int(np.argmax(reliability))
     return (
         f"no frequency keeps it: {reliability[best]:.2f} at best, at {frequencies[best]:g} Hz;"
         f" gets the {options.without_promise}"

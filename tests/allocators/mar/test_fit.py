@@ -111,8 +111,6 @@ def test_who_uploads_all_frames_teaches_what_traces_do() -> None:
     [
         (lambda p: p[1, 70:, 0].__iadd__(9.0), "moved faster"),
         (lambda p: p[1, 70, 4:5].__iadd__(150.0), "turned faster"),
-        (lambda p: p[1].fill(np.nan), "0 uploads"),
-        (lambda p: p[1, 1:].fill(np.inf), "1 uploads"),
     ],
 )
 def test_whose_poses_cannot_be_is_left_out_by_name(spoil: Any, why: str) -> None:
@@ -128,13 +126,23 @@ def test_whose_poses_cannot_be_is_left_out_by_name(spoil: Any, why: str) -> None
     assert not memory.left_out and memory.users == ["u0", "u2", "u1"]
 
 
+@pytest.mark.parametrize("known", [0, 1])
+def test_who_uploaded_less_than_twice_is_passed_over(known: int) -> None:
+    poses = walkers(3, 150)
+    poses[1, known:] = np.nan
+    memory = learned(poses)
+    assert memory.users == ["u0", "u2"] and not memory.left_out
+
+
 def test_single_poses_that_are_not_known_are_passed_over() -> None:
     poses = walkers(2, 150)
     poses[0, 40:45] = np.nan
     memory = learned(poses)
     assert not memory.left_out
-    assert memory.own_weight[0, :3] == pytest.approx(memory.own_weight[1, :3], rel=0.05)
-    assert memory.own_weight[0, 3] == 0.0, "he did not upload 30 frames a second"
+    # Where they are missing, what is predicted from frequencies above 5 Hz is not known.
+    assert memory.own_weight[0, 0] == pytest.approx(memory.own_weight[1, 0], rel=0.05)
+    assert (memory.own_weight[0, 2:] < 0.9 * memory.own_weight[1, 2:]).all()
+    assert (memory.own_weight[0] > 0.0).all()
 
 
 def test_absent_users_are_remembered() -> None:
@@ -261,8 +269,7 @@ def test_tables_that_are_empty_teach_nothing() -> None:
             )
             memory = Memory.from_bytes(data)
             old = Memory.from_bytes(before) if before else Memory(4)
-            assert memory.left_out == dict.fromkeys(flows, "0 uploads")
-            memory.left_out = {}
+            assert not memory.left_out
             assert memory.to_bytes() == old.to_bytes()
 
 

@@ -161,8 +161,8 @@ def test_few_users_and_few_frames(users: int, frames: int, kind: str) -> None:
     assert len(out["users"]) == users
     if out["margin_windows"] == 0:
         for u in out["users"]:
-            assert u["reliability"] is None and not u["feasible"]
-            assert u["why"] == "too few frames and users to learn how far the twin may be trusted"
+            assert 0.0 <= u["reliability"] <= 1.0
+            assert u["why"].endswith("(too few users and frames to learn how far the twin may be trusted)")
 
 
 @pytest.mark.parametrize(("frames", "kind"), [(60, "temporal"), (31, "blocks"), (32, "random")])
@@ -226,15 +226,19 @@ def test_twins_know_nothing_of_frames_that_are_not_known() -> None:
     a, b = (learn(o, known, len(judged), BOX, options, training=SHORT) for o in (observed, spoilt))
     assert np.array_equal(a.model.network.w1, b.model.network.w1)
     assert np.array_equal(a.deviation, b.deviation)
-    assert a.margin is not None and b.margin is not None and a.margin.to_state() == b.margin.to_state()
+    one, other = a.margin(options.rho), b.margin(options.rho)
+    assert one is not None and other is not None and one.to_state() == other.to_state()
 
 
 def test_two_users_have_a_margin_where_there_are_windows_enough() -> None:
     observed = observe(walkers(2, 120), UPLOAD_HZ, BOX)
     options = MarOptions(upload_hz=UPLOAD_HZ)
     # Two users, many windows: each is judged by a network of the others.
-    twins = learn(observed, np.arange(90), 20, BOX, options, training=SHORT)
-    assert twins.margin is not None and twins.margin.windows == 2 * round(90 / 20)
+    twins = learn(observed, np.arange(90), 15, BOX, options, training=SHORT)
+    margin = twins.margin(options.rho)
+    assert margin is not None and margin.windows == 2 * 6
+    ahead = twins.margin(options.rho, ahead=1)
+    assert ahead is not None and ahead.windows == 2 * 5
     with pytest.raises(ValueError, match="no frame to learn from"):
         learn(observed, np.arange(0), 20, BOX, options, training=SHORT)
 
@@ -276,7 +280,8 @@ def test_nobody_is_believed_by_a_network_that_has_seen_him() -> None:
     observed.vchr[:] = np.where(np.arange(8) % 2, 1.0, 0.0)[:, None, None]
     options = MarOptions(upload_hz=UPLOAD_HZ)
     twins = learn(observed, np.arange(60), 30, BOX, options, training=Training(steps=600))
-    assert twins.margin is not None
+    margin = twins.margin(options.rho)
+    assert margin is not None
     seen = twins.expected(observed, np.arange(60))
     assert seen[1::2].mean() > 0.85 and seen[::2].mean() < 0.15, "by heart"
-    assert (twins.margin.reliability(seen, options.rho) < 0.9).all()
+    assert (margin.reliability(seen, options.rho) < 0.9).all()
