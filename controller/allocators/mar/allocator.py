@@ -20,7 +20,7 @@ from controller.allocators.mar.promises import Promise, Promises
 from controller.allocators.mar.radio import Uplink, prb_hz, prbs
 from controller.core.decision import Choice, Grant, Settings, SliceDemand, Want
 from controller.core.fits import Job
-from controller.core.measure import Lever, Outcome
+from controller.core.measure import Lever, Outcome, Reason
 from controller.core.observation import Flow
 from controller.core.spec import LoopSpec
 from wire.definitions import nr
@@ -126,7 +126,7 @@ class MarAllocator(Allocator):
             self._learn_stretch(view)
         self._learn_radio(view)
         self._job = self._next_job(view)
-        return replace(outcome, faults=left_out)
+        return replace(outcome, faults={**outcome.faults, **left_out})
 
     def _take(self, view: SliceView) -> dict[str, int]:
         """The fit that was waited for; one that cannot be used changes nothing. Users whose poses could not
@@ -242,7 +242,7 @@ class MarAllocator(Allocator):
             self._pending,
             "controller.allocators.mar.fit:learn",
             {
-                "before": view.models(self._digest) if self._digest else b"",
+                "before": b"" if self._memory is None else self._memory.to_bytes(),
                 "flows": [u.flow for u in view.users],
                 "user": poses.flow,
                 "time_ns": poses.time_ns,
@@ -448,20 +448,23 @@ class MarAllocator(Allocator):
 
 
 def _attributed(view: SliceView) -> bool:
-    """Whether uploads were as the settings had them. These fit the PRBs that were granted, not those that
-    were asked for, so that less and more than asked for are as good."""
-    ul = view.unattributed.get(Lever.UL)
-    return Lever.SETTINGS not in view.unattributed and (ul is None or ul.short or ul.more)
+    """Whether uploads were as the settings had them, of some users at least. These fit the PRBs that were
+    granted, not those that were asked for, so that less and more than asked for are as good."""
+    ul, settings = (view.unattributed.get(lever) for lever in (Lever.UL, Lever.SETTINGS))
+    some = settings is Reason.SETTINGS_NOT_APPLIED and not view.settings.keys() <= view.unapplied
+    return (settings is None or some) and (ul is None or ul.short or ul.more)
 
 
 def _typical_latency_ms(view: SliceView) -> float | None:
-    """The median latency of the uploads that arrived, ms; None where none did."""
+    """What half of the users do not exceed, of each the median latency of the uploads that arrived, ms; None
+    where none did. A user counts once, however many rows its host sends."""
     rows = view.samples.get("pose")
     if rows is None or not len(rows):
         return None
     ms = rows.values[:, LATENCY].astype(np.float64)
-    ms = ms[np.isfinite(ms)]
-    return float(np.median(ms)) if len(ms) else None
+    known = np.isfinite(ms) & (ms >= 0.0)
+    medians = sorted(float(np.median(ms[known & (rows.flow == u)])) for u in np.unique(rows.flow[known]))
+    return medians[(len(medians) - 1) // 2] if medians else None
 
 
 def _active(view: SliceView) -> tuple[Flow, ...]:

@@ -59,6 +59,9 @@ REMEMBER = 0.5
 TRAINING = Training(steps=400)
 USUAL = np.diag([0.05**2] * 3 + [4.0**2] * 3)
 """Covariance of a prediction's error before any is known, m and degrees: assumed."""
+FARTHEST_M = 1000.0
+"""From the origin, along each axis: content that is placed where users look would be drawn away by those who
+are further."""
 MAX_USERS = 256
 """Of whom something is remembered."""
 VERSION = 1
@@ -236,6 +239,8 @@ def _track(at: IntArray, pose: FloatArray, frames: int) -> tuple[FloatArray, Boo
     if len(at) < 2:
         return None
     known = unwrapped(pose[good][first])
+    if (np.abs(known[:, :3]) > FARTHEST_M).any():
+        raise ValueError(f"further than {FARTHEST_M:g} m from the origin")
     apart = np.diff(at)
     if (np.linalg.norm(np.diff(known[:, :3], axis=0), axis=1) > MAX_STEP_M * apart).any():
         raise ValueError("moved faster than a head does")

@@ -35,7 +35,8 @@ def judge(
 
     The slice has met its promise where a share epsilon of the users who were promised something, rounded down
     and one at least, had it kept; where nobody was it is not known. ``counts``:
-    ``promises`` that were judged and ``promises_kept``, ``frames`` and ``frames_hit``.
+    ``promises`` that were judged and ``promises_kept``, ``frames`` and ``frames_hit``. ``faults``: rows with
+    a VCHR outside 0..1 or a latency below 0, which is taken as not known.
     """
     users = view.users
     n = len(users)
@@ -45,7 +46,7 @@ def judge(
     frames = frames_hit = 0
     for i in range(n):
         rates = hits.values[hits.flow == i, 0].astype(np.float64) if len(hits) else np.empty(0)
-        rates = rates[np.isfinite(rates)]
+        rates = rates[(rates >= 0.0) & (rates <= 1.0)]
         if len(rates):
             hit = rates >= options.vchr - 1e-6  # float32 on the way
             share[i] = float(hit.mean())
@@ -95,7 +96,18 @@ def judge(
             "frames": frames,
             "frames_hit": frames_hit,
         },
+        faults=_faults(view),
     )
+
+
+def _faults(view: SliceView) -> dict[str, int]:
+    """Rows with a number that cannot be, by what it is."""
+    rates, latency = _within(view, "hits").values[:, 0], _within(view, "pose").values[:, -1]
+    found = {
+        "vchr outside 0..1": int(((rates < 0.0) | (rates > 1.0)).sum()),
+        "latency below 0": int((latency < 0.0).sum()),
+    }
+    return {fault: rows for fault, rows in found.items() if rows}
 
 
 def _reached(rates: FloatArray, rho: float) -> float:
@@ -120,7 +132,7 @@ def _latency(view: SliceView) -> list[float | None]:
     out: list[float | None] = []
     for i in range(len(view.users)):
         ms = rows.values[rows.flow == i, LATENCY].astype(np.float64) if len(rows) else np.empty(0)
-        ms = ms[np.isfinite(ms)]
+        ms = ms[np.isfinite(ms) & (ms >= 0.0)]
         out.append(float(ms.mean()) if len(ms) else None)
     return out
 

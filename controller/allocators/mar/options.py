@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from controller.allocators.base import Options
 from wire.definitions.poses import FRAME_RATE_HZ, HISTORY_FRAMES, LOOKAHEAD_FRAMES
@@ -76,6 +76,12 @@ class MarOptions(Options):
         if value[-1] > FRAME_RATE_HZ:
             raise ValueError(f"{value[-1]:g} Hz is above the frame rate, {FRAME_RATE_HZ:g}")
         return value
+
+    @model_validator(mode="after")
+    def _stands_somewhere(self) -> Self:
+        if (self.content_x is None) != (self.content_z is None):
+            raise ValueError("content_x and content_z: neither can do without the other")
+        return self
 
     @property
     def ends_early(self) -> bool:

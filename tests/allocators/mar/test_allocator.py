@@ -494,3 +494,45 @@ def test_the_fit_is_the_function_that_the_job_names() -> None:
     (job,) = a.jobs()
     assert job.function == f"{learn.__module__}:{learn.__name__}"
     assert job.arguments["pose"].shape == (12, 6) and job.arguments["options"] == OPTIONS.to_dict()
+
+
+# ---- hosts that go their own way ----------------------------------------------------------------------
+
+
+def hits_of(slot: int, users: int) -> Samples:
+    return table(slot, {u: [[1.0]] * 4 for u in range(users)})
+
+
+def test_a_user_whose_settings_are_refused_keeps_nobody_else_from_being_learned_about() -> None:
+    a = allocator(EXPECTED, windows=[])
+    decided(a, view())
+    seen = {"pose": uploads(1, 3, 150.0), "hits": hits_of(1, 3)}
+    told = {f"u{i}": {"upload_hz": (30.0,)} for i in range(3)}
+    refused: dict[str, Any] = {
+        "samples": seen,
+        "settings": told,
+        "unattributed": {Lever.SETTINGS: Reason.SETTINGS_NOT_APPLIED},
+    }
+    a.learn(view(1, unapplied=frozenset({"u1"}), **refused))
+    state = a.to_state()
+    assert len(state["windows"]) == 2 and state["stretch"] > STRETCH
+    # Where all refuse, nothing was as it was to be.
+    a.learn(view(2, unapplied=frozenset(told), **refused))
+    assert a.to_state()["windows"] == state["windows"] and a.to_state()["stretch"] == state["stretch"]
+
+
+def test_a_host_that_sends_more_rows_is_no_more_than_one_user() -> None:
+    late = table(0, {0: [[0.0] * 6 + [9e3]] * 500, 1: [[0.0] * 6 + [30.0]] * 4, 2: [[0.0] * 6 + [40.0]]})
+    a = allocator(EXPECTED)
+    demand, told = decided(a, view(samples={"pose": late}))
+    assert told["u1"] == 5.0 and "drains" not in demand.choices[0].why
+    assert a.to_state()["stretch"] == STRETCH * STRETCH_DOWN
+
+
+def test_twins_whose_model_has_gone_go_on_learning_from_what_is_in_memory() -> None:
+    a = allocator(EXPECTED)
+    a.load_state({**a.to_state(), "asked_in": -100}, lambda _: twins(EXPECTED))
+    outcome = a.learn(view(1, samples={"pose": uploads(1, 3, 40.0), "hits": hits_of(1, 3)}))
+    (job,) = a.jobs()
+    assert job.arguments["before"] == twins(EXPECTED)
+    assert outcome.measure("hits").values == (1.0,) * 3

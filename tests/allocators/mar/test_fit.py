@@ -111,6 +111,7 @@ def test_who_uploads_all_frames_teaches_what_traces_do() -> None:
     [
         (lambda p: p[1, 70:, 0].__iadd__(9.0), "moved faster"),
         (lambda p: p[1, 70, 4:5].__iadd__(150.0), "turned faster"),
+        (lambda p: p[1].fill(-1e30), "further than"),
     ],
 )
 def test_whose_poses_cannot_be_is_left_out_by_name(spoil: Any, why: str) -> None:

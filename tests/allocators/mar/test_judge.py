@@ -213,3 +213,17 @@ def test_promises_there_and_back() -> None:
     for wrong in ({"a": [1.0]}, {"a": 5}, [1]):
         with pytest.raises((TypeError, AttributeError)):
             Promises.from_state(wrong)  # type: ignore[arg-type]
+
+
+# ---- numbers that cannot be ---------------------------------------------------------------------------
+
+
+def test_a_rate_that_is_no_share_and_a_time_that_runs_backwards_are_not_known() -> None:
+    rates = rows({0: [7.0, -3.0, 1e30, np.inf, 0.9], 1: [1.5] * 3})
+    poses = rows({0: [[0.0] * 6 + [ms] for ms in (-5.0, 40.0)], 1: [[0.0] * 6 + [-1e5]]})
+    outcome = judged(view(2, samples={"hits": rates, "pose": poses}))
+    assert outcome.measure("hits").values == (1.0, None) and outcome.counts["frames"] == 1
+    assert outcome.measure("vchr").values[0] == pytest.approx(0.9)
+    assert outcome.measure("upload").values == (40.0, None)
+    assert outcome.faults == {"vchr outside 0..1": 7, "latency below 0": 2}
+    assert not judged(view(1, samples={"hits": rows({0: [np.nan, 0.0, 1.0]})})).faults
