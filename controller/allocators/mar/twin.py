@@ -1,9 +1,10 @@
 """The second function of a twin (equations 10, 11): the probability of each VCHR at each upload frequency.
 
-One softmax network for all users of a slice, and of each user its own: how far the predictions of its pose
-are usually off, coordinate by coordinate and frequency by frequency, shrunk towards what is usual for all
-(partial pooling). The network sees a user only through that and through the geometry of the frame
-(:mod:`controller.allocators.mar.features`), so that it holds for people it has not seen.
+One softmax network for all users of a slice. It sees a frame through its geometry
+(:mod:`controller.allocators.mar.features`), so that it holds for people it has not seen, and the user through
+how far the predictions of its pose are usually off, coordinate by coordinate and frequency by frequency,
+shrunk towards what is usual for all (partial pooling). What it gains it gains by the geometry: on the traces
+of the paper partial pooling takes .003 at most off the log loss.
 
 Beyond the paper, which trains one network for each user on pose and bandwidth: on frames of later seconds
 such a network does worse than one number for everybody (`prbandit figures mar`).
