@@ -63,14 +63,25 @@ def gaze_point(poses: FloatArray) -> FloatArray:
 
     ValueError where the lines are parallel, or are none.
     """
+    return meeting_point(gaze_equations(poses))
+
+
+def gaze_equations(poses: FloatArray) -> FloatArray:
+    """The normal equations of :func:`gaze_point`, coefficients and right-hand side, [3, 4]: those of more
+    poses are added to them."""
     flat = poses.reshape(-1, 6)
     direction = forward(flat)
     # Of the offset from a line the part along it does not count.
     normal = np.eye(3) - direction[:, :, None] * direction[:, None, :]
-    total = normal.sum(axis=0)
-    if not len(flat) or np.linalg.cond(total) > 1e9:
+    return np.column_stack([normal.sum(axis=0), np.einsum("nij,nj->i", normal, flat[:, :3])])
+
+
+def meeting_point(equations: FloatArray) -> FloatArray:
+    """The solution of :func:`gaze_equations`; ValueError as :func:`gaze_point`."""
+    total = equations[:, :3]
+    if not total.any() or np.linalg.cond(total) > 1e9:
         raise ValueError("the lines of gaze meet nowhere: they are parallel")
-    return np.linalg.solve(total, np.einsum("nij,nj->i", normal, flat[:, :3]))
+    return np.linalg.solve(total, equations[:, 3])
 
 
 def visible(

@@ -40,7 +40,7 @@ from wire.definitions.poses import (
     turned,
     unwrapped,
 )
-from wire.definitions.vchr import Content, gaze_point
+from wire.definitions.vchr import Content, gaze_equations, meeting_point
 
 LEAST_ROWS = 200
 """Before there are so many the network is not trained."""
@@ -64,7 +64,7 @@ FARTHEST_M = 1000.0
 are further."""
 MAX_USERS = 256
 """Of whom something is remembered."""
-VERSION = 1
+VERSION = 2
 
 
 @dataclass
@@ -73,7 +73,9 @@ class Memory:
 
     ``x`` [n, features], ``vchr`` [n] and ``frequency`` [n], the place among the frequencies. Of the errors,
     sums and weights in independent errors: ``total`` [F, 6, 6], ``weight`` [F]; of users ``own`` [U, F, 6],
-    ``own_weight`` [U, F]. ``expected`` [U, F]: probability of a hit; NaN where not known. ``left_out``: flows
+    ``own_weight`` [U, F]. ``content`` stands where all users so far looked: ``gaze`` [3, 4] are the equations
+    of that point. Rows that were computed for an earlier place are as good: they say how VCHR follows from
+    geometry. ``expected`` [U, F]: probability of a hit; NaN where not known. ``left_out``: flows
     whose poses could not be used the last time, and why.
     """
 
@@ -88,6 +90,7 @@ class Memory:
     own: FloatArray = field(init=False)
     own_weight: FloatArray = field(init=False)
     expected: FloatArray = field(init=False)
+    gaze: FloatArray = field(default_factory=lambda: np.zeros((3, 4)))
     network: SoftmaxNetwork | None = None
     clone: LinearClone | None = None
     fidelity: tuple[float, float] | None = None
@@ -165,7 +168,7 @@ class Memory:
         return np.sqrt(variance / shared)[..., None] * np.linalg.cholesky(common)
 
 
-_ARRAYS = ("x", "vchr", "frequency", "total", "weight", "own", "own_weight", "expected")
+_ARRAYS = ("x", "vchr", "frequency", "total", "weight", "own", "own_weight", "expected", "gaze")
 
 
 def learn(
@@ -213,8 +216,8 @@ def learn(
     if not tracks or frames <= first:
         return memory.to_bytes()
     poses, uploaded = np.stack(tracks), np.stack(uploads)
-    if memory.content is None:
-        memory.content = _content(o, poses)
+    memory.gaze += gaze_equations(poses)
+    memory.content = _content(o, memory.gaze)
     observed = observe(
         poses,
         o.upload_hz,
@@ -316,10 +319,10 @@ def _apart(clone: LinearClone, given: Inputs, target: FloatArray) -> tuple[float
     )
 
 
-def _content(o: MarOptions, poses: FloatArray) -> Content:
+def _content(o: MarOptions, gaze: FloatArray) -> Content:
     if o.content_x is not None and o.content_z is not None:
         return Content(o.content_x, o.content_z, o.content_m, o.cells)
-    x, _, z = gaze_point(poses)
+    x, _, z = meeting_point(gaze)
     return Content(float(x), float(z), o.content_m, o.cells)
 
 

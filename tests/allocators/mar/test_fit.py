@@ -11,6 +11,7 @@ from controller.allocators.mar import fit
 from controller.allocators.mar.fit import LEAST_ROWS, MAX_USERS, ROWS_OF_USER, Memory, learn
 from controller.twins.softmax import Training
 from tests.allocators.mar.people import statue, walkers
+from wire.definitions.vchr import gaze_point
 
 S = 1_000_000_000
 T0 = 1_800_000_000 * S
@@ -244,11 +245,20 @@ def test_rows_are_no_more_than_the_options_say() -> None:
     assert np.array_equal(memory.vchr[memory.frequency == 0][:20], before.vchr[before.frequency == 0][-20:])
 
 
-def test_the_place_of_the_content_is_fixed_the_first_time() -> None:
-    memory = learned(walkers(3, 150))
-    moved = walkers(3, 150)
-    moved[..., 0] += 1.0
-    assert learned(moved, before=memory.to_bytes()).content == memory.content != learned(moved).content
+def test_content_stands_where_all_users_so_far_looked() -> None:
+    """Whoever comes first has looked from one side: half a metre and more to the wrong place."""
+    everybody = walkers(8, 150)
+    first = learned(everybody[:1])
+    assert first.content is not None and np.hypot(first.content.x, first.content.z) > 0.2
+    memory = learned(walkers(8, 150, seed=1), before=first.to_bytes())
+    assert memory.content is not None
+    both = np.concatenate([everybody[0], *walkers(8, 150, seed=1)])
+    assert (memory.content.x, memory.content.z) == pytest.approx(gaze_point(both)[[0, 2]], abs=1e-3)
+    assert np.hypot(memory.content.x, memory.content.z) < 0.1
+    assert len(memory.x) > len(first.x) > 0, "what was seen before counts on"
+
+
+def test_content_stands_where_it_is_said_to() -> None:
     said = learned(walkers(3, 150), options={"content_x": 4.0, "content_z": -1.0, "cells": [2, 3, 1]})
     assert said.content is not None
     assert (said.content.x, said.content.z, said.content.cells) == (4.0, -1.0, (2, 3, 1))
