@@ -196,10 +196,6 @@ def learn(
     memory.left_out = {}
     frames = int((closed_ns - opened_ns) * FRAME_RATE_HZ // 1_000_000_000)
     first = max(FIRST_FRAME, o.lookahead_frames)
-    if predicted is not None and latency_ms is not None:
-        known = (user, _frames(time_ns, opened_ns), np.asarray(pose, np.float64), np.asarray(latency_ms))
-        answers = (predicted[0], _frames(predicted[1], opened_ns), np.asarray(predicted[2], np.float64))
-        _imitate(memory, o, known, answers)
     tracks, names, uploads = [], [], []
     for i, flow in enumerate(flows):
         rows = user == i
@@ -213,6 +209,12 @@ def learn(
             tracks.append(found[0])
             uploads.append(found[1])
             names.append(flow)
+    if predicted is not None and latency_ms is not None:
+        left_out = [i for i, flow in enumerate(flows) if flow in memory.left_out]
+        known = (user, _frames(time_ns, opened_ns), np.asarray(pose, np.float64), np.asarray(latency_ms))
+        used = ~np.isin(predicted[0], left_out)
+        of, at, answer = (np.asarray(column)[used] for column in predicted)
+        _imitate(memory, o, known, (of, _frames(at, opened_ns), answer.astype(np.float64)))
     if not tracks or frames <= first:
         return memory.to_bytes()
     poses, uploaded = np.stack(tracks), np.stack(uploads)
@@ -278,7 +280,8 @@ def _imitate(
     parts: list[Inputs] = []
     targets: list[FloatArray] = []
     for user in np.unique(answers[0]):
-        rows = (known[0] == user) & np.isfinite(known[2]).all(axis=1) & np.isfinite(known[3])
+        rows = (known[0] == user) & np.isfinite(known[2]).all(axis=1)
+        rows &= np.isfinite(known[3]) & (known[3] >= 0.0)
         order = np.argsort(known[1][rows], kind="stable")
         captured, poses = known[1][rows][order], known[2][rows][order]
         # An upload is known from the first frame on that is captured when it has arrived.

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from controller.allocators.mar import fit
+from controller.allocators.mar.clone import LinearClone
 from controller.allocators.mar.fit import LEAST_ROWS, MAX_USERS, ROWS_OF_USER, Memory, learn
 from controller.twins.softmax import Training
 from tests.allocators.mar.people import statue, walkers
@@ -312,3 +313,60 @@ def test_a_turn_through_180_degrees_is_none_to_the_other_side() -> None:
     a, b = learned(poses, 3), learned(wrapped, 3)
     assert not b.left_out
     assert a.own == pytest.approx(b.own, abs=1e-4)
+
+
+# ---- the predictor, cloned from what it was given and what it answered --------------------------------
+
+EVERY, LATENCY_MS, LATE_FRAMES, WINDOW, AHEAD = 3, 40.0, 2, 12, 10
+
+
+def answers(poses: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of predictions: the line through the uploads of twelve frames that have arrived."""
+    users, frames, _ = poses.shape
+    rows = []
+    for user in range(users):
+        for now in range(2 * WINDOW, frames - AHEAD):
+            k = np.arange(0, now - LATE_FRAMES + 1, EVERY)
+            k = k[now - k < WINDOW]
+            line = np.polynomial.polynomial.polyfit(k - now, poses[user, k], 1)
+            rows.append((user, now + AHEAD, line[0] + AHEAD * line[1]))
+    user, frame, pose = (np.array(column) for column in zip(*rows, strict=True))
+    return user, T0 + 5_000_000 + frame * S // 30, pose
+
+
+def imitated(poses: np.ndarray, spoil: slice, pose: float, latency_ms: float) -> Memory:
+    """What is known after a slot in which the users ``spoil`` sent nothing but these numbers."""
+    user, time_ns, given = uploads(poses, EVERY)
+    predicted = answers(poses)
+    wrong = np.isin(user, np.arange(len(poses))[spoil])
+    given[wrong] = pose if np.isfinite(pose) else given[wrong]
+    predicted[2][np.isin(predicted[0], user[wrong])] = 5.0
+    data = learn(
+        b"",
+        [f"u{i}" for i in range(len(poses))],
+        *(user, time_ns, given),
+        T0,
+        T0 + poses.shape[1] * S // 30,
+        {**OPTIONS, "lookahead_frames": AHEAD},
+        1,
+        np.where(wrong, latency_ms, LATENCY_MS),
+        predicted,
+    )
+    return Memory.from_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "pose", "latency_ms"),
+    [
+        (slice(0, 0), np.nan, LATENCY_MS),
+        (slice(2, 4), 1e30, LATENCY_MS),
+        (slice(2, 4), np.nan, -1e5),
+    ],
+    ids=["all are honest", "two are nowhere", "two upload before they capture"],
+)
+def test_the_predictor_is_cloned_from_those_whose_poses_can_be(
+    spoil: slice, pose: float, latency_ms: float
+) -> None:
+    memory = imitated(walkers(4, 150), spoil, pose, latency_ms)
+    assert memory.clone == LinearClone(WINDOW, 1)
+    assert memory.fidelity is not None and max(memory.fidelity) < 1e-3
