@@ -56,6 +56,16 @@ def replay(run_dir: Path, policy: str | None, last: int, replicates: int, as_jso
 def _compare(store: RunStore, models: ModelStore, as_json: bool) -> None:
     from controller.core.spec import LoopSpec
     from controller.loop import ControlLoop
+    from controller.store.models import ModelError
+
+    lost: set[str] = set()
+
+    def model(digest: str) -> bytes:
+        try:
+            return models.get(digest)
+        except ModelError as error:
+            lost.add(str(error))
+            raise
 
     compared = different = incomplete = 0
     first = ""
@@ -63,7 +73,7 @@ def _compare(store: RunStore, models: ModelStore, as_json: bool) -> None:
         if start.lost or start.pruned:
             incomplete += 1
             continue
-        loop = ControlLoop(LoopSpec.from_dict(start.spec), models.get)
+        loop = ControlLoop(LoopSpec.from_dict(start.spec), model)
         loop.load_state(start.state)
         for slot in store.slots(start.id):
             replayed = json.loads(json.dumps(loop.step(slot.observation).to_record()))
@@ -74,12 +84,15 @@ def _compare(store: RunStore, models: ModelStore, as_json: bool) -> None:
     text = f"{compared} decisions replayed, {different} differ" + (f"; first: {first}" if first else "")
     if incomplete:
         text += f"; {_left_out(incomplete)}"
+    if lost:
+        text += f"; {len(lost)} models cannot be read: {min(lost)}"
     emit(
         {
             "compared": compared,
             "different": different,
             "first_difference": first or None,
             "incomplete_starts": incomplete,
+            "models_lost": sorted(lost),
         },
         as_json,
         text,

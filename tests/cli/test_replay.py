@@ -97,3 +97,18 @@ def test_what_a_run_cannot_tell(recorded: tuple[Path, dict[str, Any]], tmp_path:
             db.execute(sql)
         status, out = estimated(copy, "aimd")
         assert status == 1 and why in out["slices"][0]["refused"]
+
+
+def test_a_replay_names_the_models_that_are_not_there_any_more(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    done = run("experiment", "mar", "--duration", "15", "--seed", "4", "--run", str(folder))
+    assert done.exit_code == 0, done.output
+    done = run("replay", str(folder), "--json")
+    assert done.exit_code == 0 and json.loads(done.stdout)["models_lost"] == []
+    model = min((folder / "models").iterdir())
+    model.unlink()
+    done = run("replay", str(folder), "--json")
+    out = json.loads(done.stdout)
+    assert done.exit_code == 1 and out["different"] > 0
+    assert out["models_lost"] == [f"model {model}: No such file or directory"]
+    assert f"1 models cannot be read: model {model}" in run("replay", str(folder)).stdout
