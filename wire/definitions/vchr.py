@@ -81,7 +81,7 @@ def meeting_point(equations: FloatArray) -> FloatArray:
     total = equations[:, :3]
     if not total.any() or np.linalg.cond(total) > 1e9:
         raise ValueError("the lines of gaze meet nowhere: they are parallel")
-    return np.linalg.solve(total, equations[:, 3])
+    return np.asarray(np.linalg.solve(total, equations[:, 3]), np.float64)
 
 
 def visible(

@@ -213,8 +213,9 @@ def learn(
         left_out = [i for i, flow in enumerate(flows) if flow in memory.left_out]
         known = (user, _frames(time_ns, opened_ns), np.asarray(pose, np.float64), np.asarray(latency_ms))
         used = ~np.isin(predicted[0], left_out)
-        of, at, answer = (np.asarray(column)[used] for column in predicted)
-        _imitate(memory, o, known, (of, _frames(at, opened_ns), answer.astype(np.float64)))
+        answered = _frames(predicted[1][used], opened_ns)
+        answers = (predicted[0][used], answered, np.asarray(predicted[2][used], np.float64))
+        _imitate(memory, o, known, answers)
     if not tracks or frames <= first:
         return memory.to_bytes()
     poses, uploaded = np.stack(tracks), np.stack(uploads)
