@@ -28,7 +28,8 @@ from controller.core.measure import worst_value
 if TYPE_CHECKING:
     from controller.config import Config
 
-_START_S = 60.0
+_START_S = 300.0
+"""The emulated cell's first start compiles it: a minute or two, more on a busy machine."""
 _STOP_S = 10.0
 _LOG_WIDTH = 110
 _SPARKS = "▁▂▃▄▅▆▇█"

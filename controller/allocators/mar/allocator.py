@@ -18,16 +18,18 @@ from controller.allocators.mar.margin import Margin, deviate
 from controller.allocators.mar.options import MarOptions
 from controller.allocators.mar.promises import Promise, Promises
 from controller.allocators.mar.radio import Uplink, prb_hz, prbs
+from controller.allocators.mar.traces import FIRST_FRAME
 from controller.core.decision import Choice, Grant, Settings, SliceDemand, Want
 from controller.core.fits import Job
 from controller.core.measure import Lever, Outcome, Reason
 from controller.core.observation import Flow
 from controller.core.spec import LoopSpec
 from wire.definitions import nr
-from wire.definitions.poses import POSE, FloatArray
+from wire.definitions.poses import FRAME_RATE_HZ, POSE, FloatArray
 
 METHOD = "qoe-csp"
-LEAST_SLOT_S = 2.0
+LEAST_JUDGED_S = 1.0
+"""Of a control slot, after the first frames, that twins can learn from."""
 LEAST_PRB = 5
 """The smallest grant of OpenAirInterface's scheduler."""
 USUAL_MCS = 9
@@ -89,10 +91,11 @@ class MarAllocator(Allocator):
 
     def __init__(self, slice_id: str, options: Options, loop: LoopSpec) -> None:
         assert isinstance(options, MarOptions)
-        if loop.control_slot_s < LEAST_SLOT_S:
+        least = max(FIRST_FRAME, options.lookahead_frames) / FRAME_RATE_HZ + LEAST_JUDGED_S
+        if loop.control_slot_s < least:
             raise ValueError(
                 f"control slots of {loop.control_slot_s:g} s are too short for twins to learn from: at least"
-                f" {LEAST_SLOT_S:g} s"
+                f" {least:g} s with a lookahead of {options.lookahead_frames} frames"
             )
         self._slice, self._options, self._loop = slice_id, options, loop
         self._frequencies = np.array(options.upload_hz)

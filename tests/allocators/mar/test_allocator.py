@@ -536,3 +536,11 @@ def test_twins_whose_model_has_gone_go_on_learning_from_what_is_in_memory() -> N
     (job,) = a.jobs()
     assert job.arguments["before"] == twins(EXPECTED)
     assert outcome.measure("hits").values == (1.0,) * 3
+
+
+@pytest.mark.parametrize(("slot_s", "lookahead"), [(1.9, 10), (5.0, 121)])
+def test_slots_in_which_twins_could_never_learn_are_refused(slot_s: float, lookahead: int) -> None:
+    options = OPTIONS.model_copy(update={"lookahead_frames": lookahead})
+    with pytest.raises(ValueError, match=f"control slots of {slot_s:g} s are too short"):
+        MarAllocator("mar", options, replace(LOOP, control_slot_s=slot_s))
+    MarAllocator("mar", options, replace(LOOP, control_slot_s=slot_s + 0.1))
