@@ -82,6 +82,7 @@ class SlotCollector:
         self._known: dict[str, int] = {}
         self._offset: dict[str, int] = {}
         self.frames_dropped = 0
+        self._ended: dict[str, None] = {}
         self._samples: list[_Rows] = []
         self._n_samples = 0
         self.samples_dropped = 0
@@ -104,6 +105,7 @@ class SlotCollector:
                 raise ValueError(f"flow {flow.flow}: more than {MAX_CELL_FLOWS} flows in one cell")
             self._drop(min(stopped, key=lambda f: f.stop_ns).flow)
         self._flows[flow.flow] = flow
+        self._ended.pop(flow.flow, None)
 
     def flow_stop(self, flow: str, time_ns: int) -> None:
         """A flow ends; ValueError where it never started."""
@@ -129,9 +131,13 @@ class SlotCollector:
 
         ``columns`` is int64 [n, 5]: sequence, ue_sent, edge_received, edge_sent, ue_received (ns, 0: not
         known at ``known_ns``). ``fault`` says why they are not ``synchronised``, where that is known.
-        ValueError where the flow never started, or some of the frames are of the future; all of them: its
-        clock has been set, and that is a fault.
+        What comes of a flow that stopped so long ago that it is forgotten is dropped. ValueError where the
+        flow never started, or some of the frames are of the future; all of them: its clock has been set, and
+        that is a fault.
         """
+        if flow in self._ended:
+            self.frames_dropped += len(columns)
+            return
         if flow not in self._flows:
             raise ValueError(f"flow {flow}: frames, but it never started")
         if known_ns:
@@ -165,6 +171,9 @@ class SlotCollector:
         ValueError where the flow never started.
         """
         if flow not in self._flows:
+            if flow in self._ended:
+                self.samples_dropped += len(time_ns)
+                return
             raise ValueError(f"flow {flow}: samples of table {table}, but it never started")
         self._samples.append(_Rows(flow, table, time_ns, values))
         self._n_samples += len(time_ns)
@@ -357,7 +366,11 @@ class SlotCollector:
 
     def _forget(self, closed_ns: int) -> None:
         self._floor_ns = closed_ns
-        self._flows = {n: f for n, f in self._flows.items() if self._lived(f, closed_ns - RETAIN_NS)}
+        kept_flows = {n: f for n, f in self._flows.items() if self._lived(f, closed_ns - RETAIN_NS)}
+        self._ended |= dict.fromkeys(self._flows.keys() - kept_flows.keys())
+        for name in list(self._ended)[:-MAX_CELL_FLOWS]:
+            del self._ended[name]
+        self._flows = kept_flows
         kept = [
             replace(b, columns=b.columns[_when(b.columns) >= closed_ns])
             for b in self._batches

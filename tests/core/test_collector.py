@@ -140,6 +140,23 @@ def test_a_frame_is_not_late_before_its_host_could_tell() -> None:
     assert close(c, T0 + S, T0 + 3 * S, 2).known_ns == T0 + 3 * S
 
 
+def test_what_comes_of_a_flow_after_it_was_forgotten_is_dropped_and_counted() -> None:
+    c = SlotCollector(("ar",))
+    c.flow_start(flow())
+    c.flow_stop("f", T0 + 10 * MS)
+    long_ago = T0 + collector_module.RETAIN_NS + 1_000 * MS
+    close(c, T0, long_ago)
+    c.frames("f", rows((0, T0, 0, 0, long_ago)), True)
+    c.samples("f", "t", np.array([T0]), np.zeros((1, 1), np.float32))
+    assert (c.frames_dropped, c.samples_dropped) == (1, 1)
+    assert not close(c, long_ago, long_ago + MS, slot=2).flows
+    c.flow_start(flow(start=long_ago + MS))
+    c.frames("f", rows((1, long_ago + MS, 0, 0, 0)), True)
+    assert c.frames_dropped == 1
+    with pytest.raises(ValueError, match="never started"):
+        c.frames("another", rows((0, T0, 0, 0, 0)), True)
+
+
 def test_a_flow_that_stopped_does_not_hold_the_others_back() -> None:
     c = SlotCollector(["ar"])
     c.flow_start(flow("a"))
