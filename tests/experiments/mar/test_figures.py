@@ -129,6 +129,7 @@ def test_theorem_1_misleads_less_the_more_frames() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_accuracy_on_a_few_walkers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib")
     pytest.importorskip("scipy")

@@ -21,6 +21,8 @@ pytest.importorskip("jinja2", reason="the report needs the extra 'report'")
 
 from tests.store.test_report import Page
 
+pytestmark = pytest.mark.long
+
 SHORT = SMALL.replace("duration_s: 60.0", "duration_s: 40.0")
 
 REGRET = "Regret against the best fixed actions in hindsight"

@@ -22,6 +22,9 @@ pytest.importorskip("scipy", reason="intervals need the extra 'research'")
 pytest.importorskip("matplotlib", reason="the page needs the extra 'report'")
 
 
+pytestmark = pytest.mark.long
+
+
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> table_v.Table:
     todo = table_v.jobs((1, 2), duration_s=120, scenarios=(2,))

@@ -26,6 +26,8 @@ pytest.importorskip("pyarrow", reason="Parquet needs the extra 'research'")
 pytest.importorskip("scipy", reason="intervals need the extra 'research'")
 pytest.importorskip("matplotlib", reason="the page needs the extra 'report'")
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[3]
 TINY = (
     *("experiment", "study", "--seeds", "2", "--scenarios", "2", "--policies", "static,mucb1"),
