@@ -95,6 +95,7 @@ def test_experiment_record_replay_and_report(tmp_path: Path) -> None:
         "different": 0,
         "first_difference": None,
         "incomplete_starts": 0,
+        "models_lost": [],
     }
     reported = json.loads(run("report", str(folder), "--out", str(tmp_path / "out"), "--json").output)
     assert Path(reported["report"]) == tmp_path / "out" / "report.html"
