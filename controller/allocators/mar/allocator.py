@@ -13,7 +13,7 @@ import numpy as np
 from controller.allocators.base import Allocator, Options, SliceView
 from controller.allocators.mar import qoe_csp
 from controller.allocators.mar.fit import Memory
-from controller.allocators.mar.judge import LATENCY, judge
+from controller.allocators.mar.judge import LATENCY, judge, present, silent
 from controller.allocators.mar.margin import Margin, deviate
 from controller.allocators.mar.options import MarOptions
 from controller.allocators.mar.promises import Promise, Promises
@@ -79,8 +79,8 @@ class MarAllocator(Allocator):
 
     Twins are trained beside the loop (:mod:`controller.allocators.mar.fit`). What they expect of a user is
     turned into the probability of its promise by a margin that is learned from what came of earlier control
-    slots. Of whom nothing is known yet, he uploads as often as can be, and so does everybody until there is a
-    twin and a margin.
+    slots. Of whom nothing is known, yet or any more, he uploads as often as can be, and so does everybody
+    until there is a twin and a margin.
 
     Equations (1) to (3) know a user's own bandwidth at its MCS, a carrier has PRBs that its users share and a
     scheduler that does not use all of them. So the bandwidths are stretched by a common factor: where uploads
@@ -111,6 +111,7 @@ class MarAllocator(Allocator):
         self._stretch = STRETCH
         self._latency_ms: float | None = None
         self._promises = Promises()
+        self._silent: frozenset[str] = frozenset()
         self._asked: _Asked | None = None
 
     def set(self, options: Options) -> None:
@@ -121,7 +122,7 @@ class MarAllocator(Allocator):
 
     def learn(self, view: SliceView) -> Outcome:
         left_out = self._take(view)
-        self._latency_ms = _typical_latency_ms(view)
+        self._latency_ms, self._silent = _typical_latency_ms(view), silent(view)
         outcome = judge(view, self._options, self._promises, self._loop.carrier, dict(view.unattributed))
         if view.granted is not None and _attributed(view):
             if self._latency_ms is None or self._latency_ms <= LATE * self._options.latency_ms:
@@ -129,6 +130,10 @@ class MarAllocator(Allocator):
             self._learn_stretch(view)
         self._learn_radio(view)
         self._job = self._next_job(view)
+        if self._silent and self._silent == present(view):
+            # Nobody tells of a frame: that is no idle slice, and nothing was learned about its radio.
+            unknown = dict.fromkeys((Lever.UL, Lever.DL), Reason.PROMISE_NOT_KNOWN)
+            outcome = replace(outcome, busy=True, unattributed={**unknown, **outcome.unattributed})
         return replace(outcome, faults={**outcome.faults, **left_out})
 
     def _take(self, view: SliceView) -> dict[str, int]:
@@ -283,6 +288,8 @@ class MarAllocator(Allocator):
         floor = min(self._pooled_prb(asked, needed), prb)
         if asked.drowned:
             why = "uploads are late: the queue drains"
+        elif self._silent and self._silent >= set(asked.users):
+            why = "no user tells of its frames: as often as can be"
         elif total > n_prb:
             why = f"all there is; {total - n_prb} PRB short of what all users want"
         elif self._margin is None or self._memory is None or self._memory.network is None:
@@ -309,7 +316,7 @@ class MarAllocator(Allocator):
         expected = np.full((len(users), len(self._frequencies)), np.nan)
         for i, user in enumerate(users):
             known = None if self._memory is None else self._memory.expected_of(user.flow)
-            if known is not None:
+            if known is not None and user.flow not in self._silent:
                 expected[i] = known
         reliability = np.full_like(expected, np.nan)
         if self._margin is not None:

@@ -40,7 +40,7 @@ def judge(
     """
     users = view.users
     n = len(users)
-    hits = _within(view, "hits")
+    hits, poses = _within(view, "hits"), _within(view, "pose")
     reached: list[float | None] = [None] * n
     share: list[float | None] = [None] * n
     frames = frames_hit = 0
@@ -58,7 +58,7 @@ def judge(
     judged = [k for k, p in zip(kept, promised, strict=True) if p and k is not None]
     enough = max(int(options.epsilon * len(judged) + 1e-9), 1)
     met = int(sum(judged) >= enough) if judged else None
-    latency = _latency(view)
+    latency = _latency(poses, n)
     known = [ms for ms in latency if ms is not None]
     got = _prb(view, carrier)
     measures = (
@@ -71,7 +71,7 @@ def judge(
             tuple(latency),
             (options.latency_ms,) * n,
             int(max(known) <= options.latency_ms) if known else None,
-            len(_within(view, "pose")),
+            len(poses),
         ),
         Measure(
             "ul_prb",
@@ -96,13 +96,27 @@ def judge(
             "frames": frames,
             "frames_hit": frames_hit,
         },
-        faults=_faults(view),
+        faults=_faults(hits, poses),
     )
 
 
-def _faults(view: SliceView) -> dict[str, int]:
+def present(view: SliceView) -> frozenset[str]:
+    """The users who were there all the time that is judged; none where there is no such time."""
+    if view.begin_ns >= view.end_ns:
+        return frozenset()
+    begin, end = view.begin_ns, view.end_ns
+    return frozenset(u.flow for u in view.users if u.start_ns <= begin and not 0 < u.stop_ns < end)
+
+
+def silent(view: SliceView) -> frozenset[str]:
+    """Of the users who were there all that time those of whose frames no row has come."""
+    heard = set(_within(view, "hits").flow.tolist())
+    return present(view) - {u.flow for i, u in enumerate(view.users) if i in heard}
+
+
+def _faults(hits: Samples, poses: Samples) -> dict[str, int]:
     """Rows with a number that cannot be, by what it is."""
-    rates, latency = _within(view, "hits").values[:, 0], _within(view, "pose").values[:, -1]
+    rates, latency = hits.values[:, 0], poses.values[:, -1]
     found = {
         "vchr outside 0..1": int(((rates < 0.0) | (rates > 1.0)).sum()),
         "latency below 0": int((latency < 0.0).sum()),
@@ -126,12 +140,11 @@ def _within(view: SliceView, table: str) -> Samples:
     return Samples(rows.flow[chosen], rows.time_ns[chosen], rows.values[chosen])
 
 
-def _latency(view: SliceView) -> list[float | None]:
+def _latency(poses: Samples, users: int) -> list[float | None]:
     """Mean latency of each user's uploads in ms."""
-    rows = _within(view, "pose")
     out: list[float | None] = []
-    for i in range(len(view.users)):
-        ms = rows.values[rows.flow == i, LATENCY].astype(np.float64) if len(rows) else np.empty(0)
+    for i in range(users):
+        ms = poses.values[poses.flow == i, LATENCY].astype(np.float64) if len(poses) else np.empty(0)
         ms = ms[np.isfinite(ms) & (ms >= 0.0)]
         out.append(float(ms.mean()) if len(ms) else None)
     return out

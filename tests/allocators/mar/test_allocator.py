@@ -58,6 +58,9 @@ def view(slot: int = 0, users: int | tuple[Flow, ...] = 3, **more: Any) -> Slice
     flows = tuple(flow(i) for i in range(users)) if isinstance(users, int) else users
     known: dict[str, Any] = {"users": flows, "granted": GRANT, "seed": (slot,)}
     closed = opened + SLOT_NS
+    # Of everybody's frames something is told: that there is nothing to render.
+    nothing = {"hits": table(slot, {i: [[np.nan]] for i in range(len(flows))})} if flows else {}
+    more["samples"] = {**nothing, **more.get("samples", {})}
     return SliceView("mar", slot, opened, closed, opened + 200 * MS, closed, **{**known, **more})
 
 
@@ -66,7 +69,7 @@ def table(slot: int, values: dict[int, list[Any]]) -> Samples:
     user = np.array([u for u, v in values.items() for _ in v], np.int64)
     data = np.array([row for v in values.values() for row in v], np.float32)
     time_ns = T0 + slot * SLOT_NS + 300 * MS + np.arange(len(user)) * MS
-    return Samples(user, time_ns, data.reshape(len(user), -1))
+    return Samples(user, time_ns, data.reshape(len(user), -1) if values else np.empty((0, 1), np.float32))
 
 
 def uploads(slot: int, users: int, latency_ms: float, n: int = 4) -> Samples:
@@ -544,3 +547,21 @@ def test_slots_in_which_twins_could_never_learn_are_refused(slot_s: float, looka
     with pytest.raises(ValueError, match=f"control slots of {slot_s:g} s are too short"):
         MarAllocator("mar", options, replace(LOOP, control_slot_s=slot_s))
     MarAllocator("mar", options, replace(LOOP, control_slot_s=slot_s + 0.1))
+
+
+def test_of_whom_nothing_is_heard_any_more_he_gets_more_and_not_less() -> None:
+    a = allocator(EXPECTED)
+    only_one = {"hits": table(0, {1: [[np.nan]]})}
+    assert decided(a, view(samples=only_one))[1] == {"u0": 30.0, "u1": 5.0, "u2": 30.0}
+    nobody = view(samples={"hits": table(0, {})})
+    demand, told = decided(a, nobody)
+    assert set(told.values()) == {30.0}
+    assert demand.choices[0].why == "no user tells of its frames: as often as can be"
+    outcome = a.learn(nobody)
+    assert outcome.busy and outcome.met is None and outcome.promised
+    for lever in (Lever.UL, Lever.DL):
+        assert outcome.unattributed[lever] is Reason.PROMISE_NOT_KNOWN
+    # Who has only just come has had no time to tell.
+    came = tuple(replace(flow(i), start_ns=T0 + 2 * S) for i in range(3))
+    outcome = a.learn(view(users=came, samples={"hits": table(0, {})}))
+    assert not outcome.busy and not outcome.unattributed
