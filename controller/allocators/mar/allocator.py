@@ -40,6 +40,8 @@ PATIENCE = 20
 """Control slots until a fit that does not come is given up."""
 MAX_UES = 256
 """Whose radio is remembered."""
+MAX_ERROR = 200
+"""Characters of why a fit failed, in a decision's reason."""
 RADIO_MEMORY = 0.8
 """What is known of a user's radio weighs so much beside a control slot's reports."""
 STRETCH = 2.0
@@ -103,6 +105,7 @@ class MarAllocator(Allocator):
         self._memory: Memory | None = None
         self._digest = ""
         self._pending = ""
+        self._fit_error = ""
         self._asked_in = 0
         self._job: Job | None = None
         self._windows: list[tuple[float, float]] = []
@@ -139,9 +142,10 @@ class MarAllocator(Allocator):
     def _take(self, view: SliceView) -> dict[str, int]:
         """The fit that was waited for; one that cannot be used changes nothing. Users whose poses could not
         be used, by why."""
+        self._fit_error = ""
         for fit in view.fits:
             if fit.key == self._pending:
-                self._pending = ""
+                self._pending, self._fit_error = "", fit.error[:MAX_ERROR]
                 if not fit.error:
                     self._memory = self._read(view.models(fit.digest))
                     self._digest = fit.digest
@@ -294,6 +298,7 @@ class MarAllocator(Allocator):
             why = f"all there is; {total - n_prb} PRB short of what all users want"
         elif self._margin is None or self._memory is None or self._memory.network is None:
             why = "as often as can be, until there are twins"
+            why += f"; the last fit failed: {self._fit_error}" if self._fit_error else ""
         else:
             why = f"least that keeps {int(asked.plan.promised.sum())} promises of {len(users)} users"
         ul = Want(prb, floor, self._gain(asked, prb, floor))

@@ -24,6 +24,7 @@ from controller.allocators.mar.twin import (
     CORRELATED_FRAMES,
     PRIOR_WEIGHT,
     BoolArray,
+    ErrorModel,
     Model,
     bin_edges,
     bins_of,
@@ -75,8 +76,9 @@ class Memory:
     sums and weights in independent errors: ``total`` [F, 6, 6], ``weight`` [F]; of users ``own`` [U, F, 6],
     ``own_weight`` [U, F]. ``content`` stands where all users so far looked: ``gaze`` [3, 4] are the equations
     of that point. Rows that were computed for an earlier place are as good: they say how VCHR follows from
-    geometry. ``expected`` [U, F]: probability of a hit; NaN where not known. ``left_out``: flows
-    whose poses could not be used the last time, and why.
+    geometry. ``expected`` [U, F]: probability of a hit; NaN where not known. ``clone`` of the predictor, and
+    its ``fidelity``: root mean square m and degrees between what both predicted the last time. ``left_out``:
+    flows whose poses could not be used then, and why.
     """
 
     frequencies: int
@@ -165,7 +167,7 @@ class Memory:
         shared = np.diagonal(common, axis1=1, axis2=2)
         weight = self.own_weight[..., None]
         variance = (self.own + PRIOR_WEIGHT * shared) / (weight + PRIOR_WEIGHT)
-        return np.sqrt(variance / shared)[..., None] * np.linalg.cholesky(common)
+        return ErrorModel(common, variance).deviation()
 
 
 _ARRAYS = ("x", "vchr", "frequency", "total", "weight", "own", "own_weight", "expected", "gaze")

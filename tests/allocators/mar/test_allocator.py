@@ -565,3 +565,15 @@ def test_of_whom_nothing_is_heard_any_more_he_gets_more_and_not_less() -> None:
     came = tuple(replace(flow(i), start_ns=T0 + 2 * S) for i in range(3))
     outcome = a.learn(view(users=came, samples={"hits": table(0, {})}))
     assert not outcome.busy and not outcome.unattributed
+
+
+def test_a_fit_that_fails_is_told_in_the_reason() -> None:
+    a = MarAllocator("mar", OPTIONS, LOOP)
+    v = view(1, samples={"pose": uploads(1, 3, 40.0)})
+    a.learn(v)
+    (job,) = a.jobs()
+    assert a.demand(v).choices[0].why == "as often as can be, until there are twins"
+    failed = (Fit("mar", job.key, "", "the lines of gaze meet nowhere"),)
+    v = view(2, samples={"pose": uploads(2, 3, 40.0)}, fits=failed)
+    a.learn(v)
+    assert a.demand(v).choices[0].why.endswith("the last fit failed: the lines of gaze meet nowhere")
