@@ -4,7 +4,6 @@ import json
 import re
 import resource
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from controller.cli import cli
+from tests import launch
 
 
 def run(*arguments: str) -> Result:
@@ -203,11 +203,8 @@ def test_a_cell_that_the_scenario_does_not_have_is_named(tmp_path: Path) -> None
     "command", [["controller", "demo", "--no-record"], ["edge-agent", "--address", "127.0.0.1:0"]]
 )
 def test_a_server_may_open_as_many_files_as_the_system_lets_it(command: list[str]) -> None:
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (256, 1000))
-
-    arguments = [sys.executable, "-m", "controller.cli", *command]
-    with subprocess.Popen(arguments, preexec_fn=limit, stderr=subprocess.DEVNULL) as process:
+    arguments = launch.python(["-m", "controller.cli", *command], {"RLIMIT_NOFILE": (256, 1000)})
+    with subprocess.Popen(arguments, stderr=subprocess.DEVNULL) as process:
         try:
             end = time.monotonic() + 30.0
             while (limits := resource.prlimit(process.pid, resource.RLIMIT_NOFILE)) != (1000, 1000):
@@ -219,13 +216,8 @@ def test_a_server_may_open_as_many_files_as_the_system_lets_it(command: list[str
 
 @pytest.mark.parametrize("command", [["controller", "demo", "--no-record"], ["edge-agent"]])
 def test_a_limit_under_which_no_thread_can_be_had_is_named_at_once(command: list[str]) -> None:
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (500 << 20, 500 << 20))
-
-    arguments = [sys.executable, "-m", "controller.cli", *command]
-    done = subprocess.run(
-        arguments, preexec_fn=limit, capture_output=True, text=True, timeout=30, check=False
-    )
+    arguments = launch.python(["-m", "controller.cli", *command], {"RLIMIT_AS": (500 << 20, 500 << 20)})
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 1
     assert "the address space is limited to 500 MiB (ulimit -v), 1024 MiB are needed" in done.stderr
     assert "Traceback" not in done.stderr

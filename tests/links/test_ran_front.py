@@ -9,7 +9,6 @@ import signal
 import socket
 import struct
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +21,7 @@ import zmq
 
 from agents.gnb_mock.agent import Cell, CellTime, RanAgent
 from controller.links.ran_front import HANDSHAKE_S, MEMORY_BYTES
+from tests import launch
 from tests.links.ran_controller import PERIOD_MS
 from wire import keys, ran_pb2
 from wire.security import CurveClient, curve_client
@@ -43,20 +43,17 @@ def rss_bytes(pid: int) -> int:
 
 
 class Controller:
-    """:mod:`tests.links.ran_controller` as a process, under ``limits``: resource -> (soft, hard)."""
+    """:mod:`tests.links.ran_controller` as a process, under ``limits``: ``RLIMIT_...`` -> (soft, hard)."""
 
-    def __init__(self, folder: Path | None, limits: Mapping[int, tuple[int, int]] | None = None) -> None:
-        def limit() -> None:
-            for what, values in (limits or {}).items():
-                resource.setrlimit(what, values)
-
-        command = [sys.executable, "-m", "tests.links.ran_controller", *([str(folder)] if folder else [])]
-        self.process = subprocess.Popen(
-            command, preexec_fn=limit, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    def __init__(self, folder: Path | None, limits: Mapping[str, tuple[int, int]] | None = None) -> None:
+        command = launch.python(
+            ["-m", "tests.links.ran_controller", *([str(folder)] if folder else [])], limits
         )
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self.process.stdin and self.process.stdout
         self.stdin, self.stdout = self.process.stdin, self.process.stdout
         self.address = self.stdout.readline().strip()
+        assert self.address, f"ended with {self.process.wait(PATIENCE_S)}"
 
     def front(self) -> int:
         """Process id of its front, 0 where there is none."""
@@ -152,7 +149,7 @@ def stack() -> Iterator[ExitStack]:
 
 
 def begin(
-    stack: ExitStack, folder: Path | None, limits: Mapping[int, tuple[int, int]] | None = None
+    stack: ExitStack, folder: Path | None, limits: Mapping[str, tuple[int, int]] | None = None
 ) -> tuple[Controller, Honest]:
     controller = Controller(folder, limits)
     stack.callback(controller.close)
@@ -292,7 +289,7 @@ def test_a_message_without_an_end_costs_the_controller_nothing(stack: ExitStack,
 def test_silent_connections_beyond_the_soft_limit_shut_no_gnb_out_and_are_closed(
     stack: ExitStack, folder: Path
 ) -> None:
-    controller, honest = begin(stack, folder, {resource.RLIMIT_NOFILE: (64, 1024)})
+    controller, honest = begin(stack, folder, {"RLIMIT_NOFILE": (64, 1024)})
     host, _, port = controller.address.removeprefix("tcp://").rpartition(":")
     silent = [stack.enter_context(socket.create_connection((host, int(port)))) for _ in range(200)]
     files = Path(f"/proc/{controller.front()}/fd")
@@ -309,7 +306,7 @@ def test_silent_connections_beyond_the_soft_limit_shut_no_gnb_out_and_are_closed
 
 def test_a_front_starts_under_a_lower_limit_of_memory_than_its_own(stack: ExitStack) -> None:
     limit = MEMORY_BYTES - (64 << 20)
-    controller, honest = begin(stack, None, {resource.RLIMIT_DATA: (limit, limit)})
+    controller, honest = begin(stack, None, {"RLIMIT_DATA": (limit, limit)})
     assert resource.prlimit(controller.front(), resource.RLIMIT_DATA) == (limit, limit)
     honest.is_controlled()
 

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from controller.experiments.mucb1 import table_v
 from controller.experiments.results import Results
 from controller.experiments.runs import FIGURES
 from controller.experiments.stats import estimate
+from tests import launch
 
 pytest.importorskip("pyarrow", reason="Parquet needs the extra 'research'")
 pytest.importorskip("scipy", reason="intervals need the extra 'research'")
@@ -180,13 +180,11 @@ def start(out: Path) -> subprocess.Popen[bytes]:
     log = (out.parent / "log").open("wb")
     with log:
         return subprocess.Popen(
-            [sys.executable, "-c", code, *COMMAND, "--out", str(out)],
+            launch.python(["-c", code, *COMMAND, "--out", str(out)]),
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=log,
             stderr=log,
-            # A shell that starts the tests in the background has them ignore SIGINT.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
 
