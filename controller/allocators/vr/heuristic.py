@@ -1,0 +1,761 @@
+"""Algorithm 1, mended: prices for what is scarce, then users who take what they can pay for, then exchanges.
+
+The published one ranks users by SINR, raises resolutions in a fixed order and looks at latency and GPU of the
+wrong station. Here
+
+1. prices of all resources come from the Lagrangian dual of the problem, by subgradients with Polyak's step;
+   the dual is an upper bound on the optimum;
+2. every user gets the fewest pixels at the lowest frame rate, where they fit; players of a game share a node;
+3. in turn, users take the configuration and the point of their front that is worth most after its price and
+   fits beside the others, at prices that fall to nothing;
+4. two users at a time exchange what they have, and whole games change their node, where that is worth more.
+
+From step 2 on every state is feasible.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numba import njit
+
+from controller.allocators.vr.problem import LINEAR, FloatArray, IntArray, Problem
+
+PRICE_STEPS: Final = 16
+"""Of the subgradient method."""
+DISCOUNTS: Final = (1.0, 0.5, 0.2, 0.0)
+"""Of the prices, in turn."""
+ROUNDS: Final = 3
+"""Of exchanges."""
+MAX_PARTNERS: Final = 40
+"""With whom a user exchanges."""
+MOVE: Final = 1e-9
+"""What a change must be worth at least."""
+FULL: Final = 1.0 + 1e-12
+
+
+class Tables(NamedTuple):
+    """The arrays of a :class:`Problem`, with the points of each front on its upper concave hull, and the
+    users of each game, ``players`` int64 [games, most], -1 beyond. ``hull_slope``: value a pixel from a point
+    of the hull to the next."""
+
+    menu_at: Any
+    pixels: Any
+    value: Any
+    hull_at: Any
+    hull: Any
+    hull_slope: Any
+    config_at: Any
+    station: Any
+    node: Any
+    rate_value: Any
+    unit: Any
+    budget_s: Any
+    pixel_s: Any
+    fixed: Any
+    slope: Any
+    resource: Any
+    game: Any
+    players: Any
+
+    @classmethod
+    def of(cls, p: Problem) -> Tables:
+        hull_at, hull, hull_slope = _hulls(p.menu_at, p.pixels, p.value)
+        size = np.bincount(p.game) if len(p) else np.zeros(0, np.int64)
+        players = np.full((len(size), max(1, int(size.max(initial=0)))), -1)
+        order = np.argsort(p.game, kind="stable")
+        at = np.arange(len(p)) - np.repeat(np.cumsum(size) - size, size)
+        players[p.game[order], at] = order
+        return cls(
+            *(
+                p.menu_at,
+                p.pixels,
+                p.value,
+                hull_at,
+                hull,
+                hull_slope,
+                p.config_at,
+                p.station,
+                p.node,
+                p.rate_value,
+            ),
+            *(p.unit, p.budget_s, p.pixel_s, p.fixed, p.slope, p.resource, p.game, players),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """For each user of a problem a configuration, -1 where not admitted, and a point of the front.
+
+    ``value`` is the sum of QoE without constants; ``bound`` is what the ``prices`` [resources] prove on it,
+    for any solution that admits as many.
+    """
+
+    config: IntArray
+    point: IntArray
+    value: float
+    bound: float
+    prices: FloatArray
+
+    @property
+    def admitted(self) -> int:
+        return int((self.config >= 0).sum())
+
+
+def solve(problem: Problem) -> Found:
+    """From nothing."""
+    tables = Tables.of(problem)
+    nodes, stations = len(problem.instance.nodes), len(problem.instance.stations)
+    games = len(tables.players)
+    prices = np.zeros(problem.resources)
+    home = np.full(games, -1)
+    worth, takes = np.zeros((games, nodes)), np.zeros((games, nodes, LINEAR))
+    last = reach(tables, problem.resources)
+    bound, config, point = _tune(tables, home, PRICE_STEPS, last, prices, worth, takes)
+    _settle(tables, prices, 2 * stations, worth, takes, home)
+    local = prices.copy()
+    _, config, point = _tune(tables, home, PRICE_STEPS // 2, last, local, worth, takes)
+    _, used = _admit(tables, nodes, local, config, point)
+    order = np.arange(len(problem))
+    for discount in DISCOUNTS:
+        _take_turns(tables, discount * local, order, MOVE, config, point, used)
+    for _ in range(ROUNDS):
+        gained = _exchange(tables, MOVE, config, point, used)
+        gained += _move_games(tables, nodes, local, config, point, used)
+        gained += _take_turns(tables, 0.0 * local, order, MOVE, config, point, used)
+        if gained <= MOVE:
+            break
+    return Found(config, point, float(total(tables, config, point)), float(bound), prices)
+
+
+def hold(
+    problem: Problem, prices: FloatArray, before: IntArray, point: IntArray, order: IntArray, least: float
+) -> Found:
+    """From what users had ``before``: configurations [n], -1 for who had nothing, and points.
+
+    In ``order`` users go back to what they had, as far as it still fits. Then who gains at least ``least``
+    changes.
+    """
+    tables = Tables.of(problem)
+    nodes = len(problem.instance.nodes)
+    config, points = before.copy(), point.copy()
+    _, used = _admit(tables, nodes, prices, config, points)
+    _restore(tables, before, point, order, config, points, used)
+    _take_turns(tables, 0.0 * prices, order, least, config, points, used)
+    return Found(config, points, float(total(tables, config, points)), np.inf, prices)
+
+
+# -- compiled ------------------------------------------------------------------------------------------------
+
+
+@njit(cache=True, nogil=True)
+def _hulls(menu_at: Any, pixels: Any, value: Any) -> tuple[Any, Any, Any]:
+    n = len(menu_at) - 1
+    at, points = np.zeros(n + 1, np.int64), np.empty(len(pixels), np.int64)
+    size = 0
+    for i in range(n):
+        start = size
+        for k in range(menu_at[i], menu_at[i + 1]):
+            while size - start >= 2:
+                a, b = points[size - 2], points[size - 1]
+                rise, run = value[b] - value[a], pixels[b] - pixels[a]
+                if rise * (pixels[k] - pixels[b]) > (value[k] - value[b]) * run:
+                    break
+                size -= 1
+            points[size] = k
+            size += 1
+        at[i + 1] = size
+    slope = np.zeros(size)
+    for i in range(n):
+        for h in range(at[i], at[i + 1] - 1):
+            a, b = points[h], points[h + 1]
+            slope[h] = (value[b] - value[a]) / (pixels[b] - pixels[a])
+    return at, points[:size].copy(), slope
+
+
+@njit(cache=True, nogil=True)
+def _take(t: Any, c: int, x: float, out: Any) -> None:
+    """What a frame of ``x`` pixels takes in configuration ``c`` of each of its resources."""
+    left = t.budget_s[c] - x * t.pixel_s[c]
+    out[0] = x * t.unit[c] / left if left > 0.0 else np.inf
+    for r in range(LINEAR):
+        out[1 + r] = t.fixed[c, r] + t.slope[c, r] * x
+
+
+@njit(cache=True, nogil=True)
+def _add(t: Any, c: int, k: int, sign: float, used: Any, out: Any) -> None:
+    if c >= 0:
+        _take(t, c, t.pixels[k], out)
+        for r in range(1 + LINEAR):
+            if t.resource[c, r] >= 0:
+                used[t.resource[c, r]] += sign * out[r]
+
+
+@njit(cache=True, nogil=True)
+def _fits(t: Any, c: int, k: int, used: Any, out: Any) -> bool:
+    _take(t, c, t.pixels[k], out)
+    for r in range(1 + LINEAR):
+        if t.resource[c, r] >= 0 and not used[t.resource[c, r]] + out[r] <= FULL:
+            return False
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _rates(t: Any, c: int, prices: Any) -> tuple[float, float, float]:
+    """What a configuration costs: for nothing, for a pixel, for the station's bandwidth."""
+    fixed, slope = 0.0, 0.0
+    for r in range(1, 1 + LINEAR):
+        q = t.resource[c, r]
+        if q >= 0:
+            fixed += prices[q] * t.fixed[c, r - 1]
+            slope += prices[q] * t.slope[c, r - 1]
+    return fixed, slope, prices[t.resource[c, 0]]
+
+
+@njit(cache=True, nogil=True)
+def _profit(t: Any, c: int, k: int, rates: Any) -> float:
+    """The value of a point after prices."""
+    x = t.pixels[k]
+    worth = t.rate_value[c] + t.value[k] - rates[0] - rates[1] * x
+    if rates[2] > 0.0:
+        worth -= rates[2] * x * t.unit[c] / (t.budget_s[c] - x * t.pixel_s[c])
+    return worth
+
+
+@njit(cache=True, nogil=True)
+def _last(t: Any, i: int, c: int, used: Any, out: Any) -> int:
+    """The last point of a user's front that fits, -1 for none."""
+    lo, hi = t.menu_at[i] - 1, t.menu_at[i + 1] - 1
+    while lo < hi:
+        mid = (lo + hi + 1) // 2
+        if _fits(t, c, mid, used, out):
+            lo = mid
+        else:
+            hi = mid - 1
+    return lo if lo >= t.menu_at[i] else -1
+
+
+@njit(cache=True, nogil=True)
+def reach(t: Any, resources: int) -> Any:
+    """For each configuration the last point of its user's front that fits alone."""
+    out, nothing = np.empty(1 + LINEAR), np.zeros(resources)
+    last = np.empty(len(t.node), np.int64)
+    for i in range(len(t.menu_at) - 1):
+        for c in range(t.config_at[i], t.config_at[i + 1]):
+            last[c] = _last(t, i, c, nothing, out)
+    return last
+
+
+@njit(cache=True, nogil=True)
+def _best(t: Any, i: int, c: int, last: int, prices: Any) -> tuple[float, int]:
+    """Profit of the best point of a user's front up to ``last``, and the point.
+
+    Along the hull the value is concave and what is taken convex: the end is where the next step costs more
+    than it is worth. Of the bandwidth x u / (b - x s) a step from x to y takes u b / ((b - x s)(b - y s)) a
+    pixel.
+    """
+    rates = _rates(t, c, prices)
+    budget, pixel_s = t.budget_s[c], t.pixel_s[c]
+    bandwidth = rates[2] * t.unit[c] * budget
+    lo, hi = t.hull_at[i], t.hull_at[i + 1] - 1
+    while lo < hi:
+        mid = (lo + hi) // 2
+        here, after = t.hull[mid], t.hull[mid + 1]
+        dear = True
+        if after <= last:
+            both = (budget - t.pixels[here] * pixel_s) * (budget - t.pixels[after] * pixel_s)
+            dear = t.hull_slope[mid] * both <= rates[1] * both + bandwidth
+        if dear:
+            hi = mid
+        else:
+            lo = mid + 1
+    point = t.hull[lo]
+    profit = _profit(t, c, point, rates)
+    if point < last and (lo + 1 == t.hull_at[i + 1] or t.hull[lo + 1] > last):
+        end = _profit(t, c, last, rates)
+        if end > profit:
+            return end, last
+    return profit, point
+
+
+@njit(cache=True, nogil=True)
+def _respond(t: Any, i: int, node: int, prices: Any, used: Any, out: Any) -> tuple[float, int, int]:
+    """The best of a user's configurations on a node (-1: any), and of its points, of those that fit."""
+    best, config, point = -np.inf, -1, -1
+    for c in range(t.config_at[i], t.config_at[i + 1]):
+        if node < 0 or t.node[c] == node:
+            last = _last(t, i, c, used, out)
+            if last >= 0:
+                profit, k = _best(t, i, c, last, prices)
+                if profit > best:
+                    best, config, point = profit, c, k
+    return best, config, point
+
+
+@njit(cache=True, nogil=True)
+def dual(
+    t: Any, home: Any, forced: bool, last: Any, prices: Any, spread: float, used: Any, config: Any, point: Any,
+    worth: Any, takes: Any,
+) -> float:  # fmt: skip
+    """The Lagrangian dual at ``prices``: an upper bound on what any solution is worth.
+
+    ``home`` [games] is the node of each game, -1 for any. What users choose is left in ``config`` and
+    ``point`` [n]: of each game the node that is best for all of its players. Unless ``forced`` a user may
+    stay away, -1. What a game is worth on each node and takes of it is left in ``worth`` [games, nodes] and
+    ``takes`` [games, nodes, LINEAR]. What users take is left in ``used`` [resources], with a game divided
+    over the nodes by a softmax of what each is worth to it over ``spread``: all players of a game change
+    their node at once, and prices that answer to that never settle. ``last`` are the last points of
+    :func:`reach`.
+    """
+    out = np.empty(1 + LINEAR)
+    games, nodes = worth.shape
+    most = t.players.shape[1]
+    total = prices.sum()
+    used[:] = 0.0
+    best_of = np.empty((nodes, most))
+    chosen, points = np.empty((nodes, most), np.int64), np.empty((nodes, most), np.int64)
+    for g in range(games):
+        worth[g] = 0.0
+        takes[g] = 0.0
+        players = 0
+        for q in range(most):
+            i = t.players[g, q]
+            if i < 0:
+                break
+            players += 1
+            best_of[:, q] = -np.inf if forced else 0.0
+            chosen[:, q] = -1
+            for c in range(t.config_at[i], t.config_at[i + 1]):
+                m = t.node[c]
+                if home[g] < 0 or home[g] == m:
+                    profit, k = _best(t, i, c, last[c], prices)
+                    if profit > best_of[m, q]:
+                        best_of[m, q], chosen[m, q], points[m, q] = profit, c, k
+            worth[g] += best_of[:, q]
+        best = home[g] if home[g] >= 0 else worth[g].argmax()
+        total += worth[g, best]
+        weight = 0.0
+        for m in range(nodes):
+            weight += np.exp((worth[g, m] - worth[g, best]) / spread)
+        for q in range(players):
+            i = t.players[g, q]
+            config[i], point[i] = chosen[best, q], points[best, q]
+            for m in range(nodes):
+                c = chosen[m, q]
+                if c < 0:
+                    continue
+                _take(t, c, t.pixels[points[m, q]], out)
+                takes[g, m] += out[1:]
+                part = np.exp((worth[g, m] - worth[g, best]) / spread) / weight
+                if home[g] >= 0:
+                    part = 1.0 if m == home[g] else 0.0
+                for r in range(1 + LINEAR):
+                    if t.resource[c, r] >= 0:
+                        used[t.resource[c, r]] += part * out[r]
+    return total
+
+
+@njit(cache=True, nogil=True)
+def _tune(
+    t: Any, home: Any, steps: int, last: Any, prices: Any, worth: Any, takes: Any
+) -> tuple[float, Any, Any]:
+    """Prices that make the dual small, in place; the dual, and what users then choose.
+
+    With quality as a logarithm of pixels what is asked for falls with its price, so that a price times what
+    is asked for is the next one: at a power that falls, as what is asked for falls in steps.
+    """
+    n, top = len(t.menu_at) - 1, 1.0
+    for i in range(n):
+        top += t.value[t.menu_at[i + 1] - 1]
+    config, point = np.full(n, -1), np.full(n, -1)
+    used = np.zeros(len(prices))
+    best = dual(t, home, False, last, prices, 0.05 * top, used, config, point, worth, takes)
+    best_config, best_point = config.copy(), point.copy()
+    trial = prices.copy()
+    if prices.max() <= 0.0:
+        trial[:] = np.where(used > 1.0, 0.1 * top, 0.0)
+    for step in range(steps):
+        power = 1.0 / (1.0 + 0.25 * step)
+        value = dual(t, home, False, last, trial, 0.05 * power * top, used, config, point, worth, takes)
+        if value < best:
+            gained = best - value
+            best = value
+            prices[:] = trial
+            best_config[:], best_point[:] = config, point
+            if step > 4 and gained < 1e-5 * best:
+                break
+        for r in range(len(prices)):
+            if trial[r] > 0.0:
+                trial[r] = max(trial[r] * min(max(used[r], 0.1), 10.0) ** power, 1e-6 * top)
+            elif used[r] > 1.0:
+                trial[r] = 0.01 * top
+    return best, best_config, best_point
+
+
+@njit(cache=True, nogil=True)
+def _crowding(t: Any, load: Any, m: int, prices: Any, at: int) -> float:
+    """What it costs that a node is asked for ``load`` [LINEAR] at prices at which 1 would be right.
+
+    Where what is asked for goes with 1 / price, a load of d at price p is worth p d ln(1 / d) less when it
+    must fit, and the prices promised p (1 - d): the difference is what is lost.
+    """
+    cost = 0.0
+    for r in range(1, LINEAR):
+        price, d = prices[at + m * (LINEAR - 1) + r - 1], load[r]
+        if price > 0.0 and d > 0.0:
+            cost += price * ((1.0 - d) + d * np.log(d))
+        elif price > 0.0:
+            cost += price
+    return cost
+
+
+@njit(cache=True, nogil=True)
+def _settle(t: Any, prices: Any, at: int, worth: Any, takes: Any, home: Any) -> None:
+    """The node of each game, in place: what games are worth there less what it costs that they crowd.
+
+    Begins with the largest on the emptiest and goes on while a game, or two that change places, do better.
+    """
+    games, nodes = worth.shape
+    load = np.zeros((nodes, LINEAR))
+    size = np.zeros(games)
+    for g in range(games):
+        for m in range(nodes):
+            for r in range(1, LINEAR):
+                size[g] += prices[at + m * (LINEAR - 1) + r - 1] * takes[g, m, r]
+    home[:] = -1
+    for g in np.argsort(-size):
+        best, chosen = -np.inf, -1
+        for m in range(nodes):
+            if worth[g, m] == -np.inf or (takes[g, m].max() <= 0.0 and worth[g].max() > worth[g, m]):
+                continue
+            total = worth[g, m] - _crowding(t, load[m] + takes[g, m], m, prices, at)
+            total += _crowding(t, load[m], m, prices, at)
+            if total > best:
+                best, chosen = total, m
+        if chosen < 0:
+            chosen = worth[g].argmax()
+        home[g] = chosen
+        load[chosen] += takes[g, chosen]
+    for _ in range(6):
+        moved = False
+        for g in range(games):
+            a = home[g]
+            for b in range(nodes):
+                if b == a or worth[g, b] == -np.inf:
+                    continue
+                now = (
+                    worth[g, a] - _crowding(t, load[a], a, prices, at) - _crowding(t, load[b], b, prices, at)
+                )
+                then = worth[g, b] - _crowding(t, load[a] - takes[g, a], a, prices, at)
+                then -= _crowding(t, load[b] + takes[g, b], b, prices, at)
+                if then > now + 1e-9:
+                    load[a] -= takes[g, a]
+                    load[b] += takes[g, b]
+                    home[g] = a = b
+                    moved = True
+        if games <= 64:
+            for g in range(games):
+                for h in range(g + 1, games):
+                    a, b = home[g], home[h]
+                    if a == b or worth[g, b] == -np.inf or worth[h, a] == -np.inf:
+                        continue
+                    now = worth[g, a] + worth[h, b] - _crowding(t, load[a], a, prices, at)
+                    now -= _crowding(t, load[b], b, prices, at)
+                    with_a = load[a] - takes[g, a] + takes[h, a]
+                    with_b = load[b] - takes[h, b] + takes[g, b]
+                    then = worth[g, b] + worth[h, a] - _crowding(t, with_a, a, prices, at)
+                    then -= _crowding(t, with_b, b, prices, at)
+                    if then > now + 1e-9:
+                        load[a], load[b] = with_a, with_b
+                        home[g], home[h] = b, a
+                        moved = True
+        if not moved:
+            break
+
+
+@njit(cache=True, nogil=True)
+def _place(t: Any, i: int, node: int, wish: int, prices: Any, used: Any, out: Any) -> tuple[float, int]:
+    """Where a user at the fewest pixels costs least, ``wish`` before all others that fit; -1 for nowhere."""
+    k = t.menu_at[i]
+    if wish >= 0 and (node < 0 or t.node[wish] == node) and _fits(t, wish, k, used, out):
+        return 0.0, wish
+    least, config = np.inf, -1
+    top = 1e-12 + prices.max()
+    for c in range(t.config_at[i], t.config_at[i + 1]):
+        if (node >= 0 and t.node[c] != node) or not _fits(t, c, k, used, out):
+            continue
+        cost = 0.0
+        for r in range(1 + LINEAR):
+            q = t.resource[c, r]
+            if q >= 0:
+                cost += out[r] * (prices[q] / top + 1.0 / (1.001 - used[q]))
+        if cost < least:
+            least, config = cost, c
+    return least, config
+
+
+@njit(cache=True, nogil=True)
+def _admit(t: Any, nodes: int, prices: Any, config: Any, point: Any) -> tuple[int, Any]:
+    """Everybody at the fewest pixels, game after game, in the configuration wished for where that fits.
+
+    ``config`` holds the wishes and then what came of them. Returns how many are admitted, and what they use.
+    The games of those who take least come first where not all fit otherwise.
+    """
+    n, games, most = len(t.menu_at) - 1, len(t.players), t.players.shape[1]
+    out = np.empty(1 + LINEAR)
+    wish, nothing = config.copy(), np.zeros(len(prices))
+    need = np.zeros(games)
+    for g in range(games):
+        for q in range(most):
+            i = t.players[g, q]
+            if i < 0:
+                break
+            least, c = _place(t, i, -1, -1, nothing, nothing, out)
+            need[g] += least
+    admitted, used = -1, np.zeros(len(prices))
+    trial = np.full(n, -1)
+    placed = np.full(most, -1)
+    for attempt in range(2):
+        order = np.argsort(need) if attempt else np.arange(games)
+        now = np.zeros(len(prices))
+        count = 0
+        trial[:] = -1
+        for g in order:
+            best_count, best_cost, best_node = 0, np.inf, -1
+            wished = -1
+            for q in range(most):
+                if t.players[g, q] >= 0 and wish[t.players[g, q]] >= 0:
+                    wished = t.node[wish[t.players[g, q]]]
+                    break
+            for m in range(nodes):
+                cost, fit = 0.0, 0
+                for q in range(most):
+                    i = t.players[g, q]
+                    placed[q] = -1
+                    if i < 0:
+                        break
+                    dear, c = _place(t, i, m, wish[i], prices, now, out)
+                    if c >= 0:
+                        fit, cost = fit + 1, cost + dear
+                        placed[q] = c
+                        _add(t, c, t.menu_at[i], 1.0, now, out)
+                for q in range(most):
+                    if t.players[g, q] < 0:
+                        break
+                    _add(t, placed[q], t.menu_at[t.players[g, q]], -1.0, now, out)
+                if m == wished:
+                    cost = -1.0
+                if fit > best_count or (fit == best_count and fit > 0 and cost < best_cost):
+                    best_count, best_cost, best_node = fit, cost, m
+            if best_node < 0:
+                continue
+            for q in range(most):
+                i = t.players[g, q]
+                if i < 0:
+                    break
+                dear, c = _place(t, i, best_node, wish[i], prices, now, out)
+                trial[i] = c
+                if c >= 0:
+                    count += 1
+                    _add(t, c, t.menu_at[i], 1.0, now, out)
+        if count > admitted:
+            admitted = count
+            config[:] = trial
+            used[:] = now
+        if count == n:
+            break
+    for i in range(n):
+        point[i] = t.menu_at[i]
+    return admitted, used
+
+
+@njit(cache=True, nogil=True)
+def _node_of(t: Any, i: int, config: Any) -> int:
+    """The node that a user's game has for others, -1 where it has none."""
+    g = t.game[i]
+    for q in range(t.players.shape[1]):
+        j = t.players[g, q]
+        if j < 0:
+            break
+        if j != i and config[j] >= 0:
+            return int(t.node[config[j]])
+    return -1
+
+
+@njit(cache=True, nogil=True)
+def _take_turns(t: Any, prices: Any, order: Any, least: float, config: Any, point: Any, used: Any) -> float:
+    """Each user changes to what is worth most, where it is worth ``least`` more; what was gained in all.
+
+    Who is not admitted comes in where there is room.
+    """
+    out = np.empty(1 + LINEAR)
+    gained = 0.0
+    for i in order:
+        c, k = config[i], point[i]
+        _add(t, c, k, -1.0, used, out)
+        worth, new_c, new_k = _respond(t, i, _node_of(t, i, config), prices, used, out)
+        now = _profit(t, c, k, _rates(t, c, prices)) if c >= 0 else -np.inf
+        if new_c >= 0 and (c < 0 or worth >= now + least):
+            gained += worth - now if c >= 0 else 1.0
+            config[i], point[i] = new_c, new_k
+        _add(t, config[i], point[i], 1.0, used, out)
+    return gained
+
+
+@njit(cache=True, nogil=True)
+def _restore(t: Any, before: Any, had: Any, order: Any, config: Any, point: Any, used: Any) -> None:
+    """Users go back to what they had, or to the last point that fits in that configuration."""
+    out = np.empty(1 + LINEAR)
+    for i in order:
+        c = before[i]
+        if c < 0 or config[i] < 0:
+            continue
+        node = _node_of(t, i, config)
+        if node >= 0 and t.node[c] != node:
+            continue
+        _add(t, config[i], point[i], -1.0, used, out)
+        k = had[i]
+        if not _fits(t, c, k, used, out):
+            k = min(k, _last(t, i, c, used, out))
+        if k >= 0:
+            config[i], point[i] = c, k
+        _add(t, config[i], point[i], 1.0, used, out)
+
+
+@njit(cache=True, nogil=True)
+def _exchange(t: Any, least: float, config: Any, point: Any, used: Any) -> float:
+    """Pairs that share a station or a node divide anew what they have and what is left; what was gained."""
+    n = len(config)
+    out, with_i = np.empty(1 + LINEAR), used.copy()
+    gained = 0.0
+    for i in range(n):
+        for step in range(1, min(n - 1, MAX_PARTNERS) + 1):
+            j = (i + step) % n
+            if (j < i and n - 1 <= MAX_PARTNERS) or config[i] < 0 or config[j] < 0:
+                continue
+            a, b = config[i], config[j]
+            if t.station[a] != t.station[b] and t.node[a] != t.node[b]:
+                continue
+            now = t.rate_value[a] + t.value[point[i]] + t.rate_value[b] + t.value[point[j]]
+            best = now + least
+            found = False
+            new = (a, point[i], b, point[j])
+            _add(t, a, point[i], -1.0, used, out)
+            _add(t, b, point[j], -1.0, used, out)
+            for c in range(t.config_at[i], t.config_at[i + 1]):
+                if t.station[c] != t.station[a] or t.node[c] != t.node[a]:
+                    continue
+                top = _last(t, i, c, used, out)
+                if top < 0:
+                    continue
+                for d in range(t.config_at[j], t.config_at[j + 1]):
+                    if t.station[d] != t.station[b] or t.node[d] != t.node[b]:
+                        continue
+                    reach = _last(t, j, d, used, out)
+                    if reach < 0:
+                        continue
+                    most = t.rate_value[c] + t.rate_value[d] + t.value[reach]
+                    for k in range(top, t.menu_at[i] - 1, -1):
+                        if most + t.value[k] <= best:
+                            break
+                        with_i[:] = used
+                        _add(t, c, k, 1.0, with_i, out)
+                        last = _last(t, j, d, with_i, out)
+                        if last >= 0:
+                            total = t.rate_value[c] + t.rate_value[d] + t.value[k] + t.value[last]
+                            if total > best:
+                                best, found = total, True
+                                new = (c, k, d, last)
+            config[i], point[i], config[j], point[j] = new
+            if found:
+                gained += best - now
+            _add(t, config[i], point[i], 1.0, used, out)
+            _add(t, config[j], point[j], 1.0, used, out)
+    return gained
+
+
+@njit(cache=True, nogil=True)
+def _move_games(t: Any, nodes: int, prices: Any, config: Any, point: Any, used: Any) -> float:
+    """Games of several players change to another node where that is worth more; what was gained."""
+    out = np.empty(1 + LINEAR)
+    most = t.players.shape[1]
+    gained = 0.0
+    old = np.empty((2, most), np.int64)
+    nothing = np.zeros(len(prices))
+    for g in range(len(t.players)):
+        if most < 2 or t.players[g, 1] < 0:
+            continue
+        now, admitted, home = 0.0, 0, -1
+        for q in range(most):
+            i = t.players[g, q]
+            if i < 0:
+                break
+            old[0, q], old[1, q] = config[i], point[i]
+            if config[i] >= 0:
+                now += t.rate_value[config[i]] + t.value[point[i]]
+                admitted, home = admitted + 1, t.node[config[i]]
+        for m in range(nodes):
+            if m == home or admitted == 0:
+                continue
+            for q in range(most):
+                i = t.players[g, q]
+                if i < 0:
+                    break
+                _add(t, config[i], point[i], -1.0, used, out)
+                config[i] = -1
+            fit = 0
+            for q in range(most):
+                i = t.players[g, q]
+                if i < 0:
+                    break
+                _, c = _place(t, i, m, -1, prices, used, out)
+                config[i], point[i] = c, t.menu_at[i]
+                _add(t, c, point[i], 1.0, used, out)
+                fit += c >= 0
+            total = 0.0
+            for rho in (1.0, 0.0):
+                for q in range(most):
+                    i = t.players[g, q]
+                    if i < 0:
+                        break
+                    if config[i] < 0:
+                        continue
+                    _add(t, config[i], point[i], -1.0, used, out)
+                    _, c, k = _respond(t, i, m, prices if rho > 0.0 else nothing, used, out)
+                    if c >= 0:
+                        config[i], point[i] = c, k
+                    _add(t, config[i], point[i], 1.0, used, out)
+            for q in range(most):
+                i = t.players[g, q]
+                if i < 0:
+                    break
+                if config[i] >= 0:
+                    total += t.rate_value[config[i]] + t.value[point[i]]
+            if fit > admitted or (fit == admitted and total > now + MOVE):
+                gained += total - now if fit == admitted else 1.0
+                now, admitted, home = total, fit, m
+                for q in range(most):
+                    if t.players[g, q] < 0:
+                        break
+                    old[0, q], old[1, q] = config[t.players[g, q]], point[t.players[g, q]]
+            else:
+                for q in range(most):
+                    i = t.players[g, q]
+                    if i < 0:
+                        break
+                    _add(t, config[i], point[i], -1.0, used, out)
+                    config[i], point[i] = old[0, q], old[1, q]
+                    _add(t, config[i], point[i], 1.0, used, out)
+    return gained
+
+
+@njit(cache=True, nogil=True)
+def total(t: Any, config: Any, point: Any) -> float:
+    """The sum of QoE, without constants, of who is admitted."""
+    summed = 0.0
+    for i in range(len(config)):
+        if config[i] >= 0:
+            summed += t.rate_value[config[i]] + t.value[point[i]]
+    return summed

@@ -1,0 +1,297 @@
+"""An instance as the arrays that solvers work on: users, their fronts, their configurations, what each takes.
+
+A configuration of a user is a frame rate, a base station and a compute node. In it a frame of P pixels takes
+
+    bandwidth  P unit / (budget - P pixel_s)   of the station's, the least that keeps equation (24)
+    others     fixed + P slope                 of packets at the station and of GPU, CPU, memory and network
+
+of what there is of each resource, so that every capacity is 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import inf, isfinite
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from controller.allocators.vr.check import LIGHT_M_S, Constraints, Objective, Placement, Solution
+from controller.allocators.vr.instance import Instance, User
+from controller.allocators.vr.menus import MAX_POINTS, Menu, menu
+from wire.definitions import cloud_gaming
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+NODE_RESOURCES: Final = ("gpu", "cpu", "memory", "network")
+LINEAR: Final = 1 + len(NODE_RESOURCES)
+"""Resources of a configuration beside the bandwidth: the station's packets, then those of the node."""
+MARGIN: Final = 1e-12
+"""Bandwidths are rounded up by this part, so that the latency is kept in floating point too."""
+Queue = Literal["least", "most"]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """See the module. Users are those who can be served, alone: n of them, ``user`` their index in the
+    instance; ``reasons`` says of each other why not.
+
+    User i has the points ``menu_at[i]`` to ``menu_at[i + 1]`` of ``pixels`` and ``value``, and the
+    configurations ``config_at[i]`` to ``config_at[i + 1]`` of ``station``, ``node``, ``frame_rate_hz``,
+    ``rate_value`` (ln f/30), ``unit``, ``budget_s``, ``pixel_s``, ``fixed`` and ``slope`` [c, LINEAR].
+    Column 0 of ``resource`` [c, 1 + LINEAR] is the station's bandwidth, -1 a resource without limit.
+    ``game`` numbers the users' games.
+    """
+
+    instance: Instance
+    constraints: Constraints
+    objective: Objective
+    menus: tuple[Menu, ...]
+    reasons: Mapping[int, str]
+    user: IntArray
+    game: IntArray
+    menu_at: IntArray
+    pixels: FloatArray
+    value: FloatArray
+    config_at: IntArray
+    station: IntArray
+    node: IntArray
+    frame_rate_hz: FloatArray
+    rate_value: FloatArray
+    unit: FloatArray
+    budget_s: FloatArray
+    pixel_s: FloatArray
+    fixed: FloatArray
+    slope: FloatArray
+    resource: IntArray
+    resources: int
+    queue_s: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    @classmethod
+    def of(
+        cls,
+        instance: Instance,
+        constraints: Constraints,
+        objective: Objective,
+        *,
+        queue: Queue = "least",
+        points: int = MAX_POINTS,
+        stations: int | None = None,
+        menus: Mapping[int, Menu] | None = None,
+    ) -> Problem:
+        """``queue``: a packet waits at a station as in an empty one, or as in the fullest that can be.
+
+        ``stations``: at most so many a user, those with the highest SINR. ``menus``: fronts that are known,
+        by user.
+        """
+        builder = _Builder(instance, constraints == "full", queue)
+        reasons: dict[int, str] = {}
+        users, found, configs = [], [], []
+        for i, user in enumerate(instance.users):
+            if user.fault:
+                reasons[i] = user.fault
+                continue
+            own = (menus or {}).get(i) or menu(instance, user, objective, points)
+            rows, why = builder.configurations(user, own.pixels[0], stations)
+            if why:
+                reasons[i] = why
+                continue
+            users.append(i)
+            found.append(own)
+            configs.append(rows)
+        games = {g: k for k, g in enumerate(dict.fromkeys(instance.users[i].game for i in users))}
+        columns = _stack(configs)
+        return cls(
+            instance,
+            constraints,
+            objective,
+            tuple(found),
+            reasons,
+            np.array(users, np.int64),
+            np.array([games[instance.users[i].game] for i in users], np.int64),
+            _offsets([len(m.pixels) for m in found]),
+            _concatenated([m.pixels for m in found]),
+            _concatenated([m.value for m in found]),
+            _offsets([len(c["station"]) for c in configs]),
+            **columns,
+            resources=builder.resources,
+            queue_s=builder.queue_s,
+        )
+
+    def solution(self, config: Sequence[int], point: Sequence[int]) -> Solution:
+        """What the choice of a configuration and a point of each user comes to, with the least bandwidth that
+        keeps the latency; a configuration of -1 is not admitted."""
+        full = self.constraints == "full"
+        packets = [0.0] * len(self.instance.stations)
+        for c, k in zip(config, point, strict=True):
+            if c >= 0:
+                bits = self.pixels[k] * self.instance.bits_per_pixel
+                packets[self.station[c]] += bits * self.frame_rate_hz[c] / self.instance.packet_bits
+        out: dict[int, Placement] = {}
+        for n, (c, k) in enumerate(zip(config, point, strict=True)):
+            if c < 0:
+                continue
+            b = int(self.station[c])
+            station = self.instance.stations[b]
+            rate = station.processing_packets_per_s
+            budget = float(self.budget_s[c])
+            if full and isfinite(rate):
+                wait = 1.0 / (rate - packets[b]) if rate > packets[b] else inf
+                budget += float(self.queue_s[b]) - wait
+            left = budget - self.pixels[k] * self.pixel_s[c]
+            need = self.pixels[k] * self.unit[c] / left if left > 0.0 else inf
+            out[int(self.user[n])] = Placement(
+                b,
+                int(self.node[c]),
+                float(self.frame_rate_hz[c]),
+                float(need * station.bandwidth_hz * (1.0 + MARGIN)),
+                self.menus[n].resolutions(int(k - self.menu_at[n])),
+            )
+        return out
+
+
+class _Builder:
+    """Configurations of one user after the other."""
+
+    def __init__(self, instance: Instance, full: bool, queue: Queue) -> None:
+        self._instance, self._full = instance, full
+        stations, nodes = instance.stations, instance.nodes
+        good_station = np.array([not s.fault for s in stations], bool)
+        good_node = np.array([not n.fault for n in nodes], bool)
+        self._bandwidth_hz = np.where(good_station, [s.bandwidth_hz for s in stations], 0.0)
+        latency = np.array([n.latency_s for n in nodes]).reshape(len(nodes), len(stations)).T
+        self._routing_s = np.where(good_node & good_station[:, None], latency, inf)
+        capacities = [
+            [n.gpu_flops_per_s for n in nodes],
+            [n.cpu if full else inf for n in nodes],
+            [n.memory_gb if full else inf for n in nodes],
+            [n.network_bits_per_s if full else inf for n in nodes],
+        ]
+        self._node_capacity = np.array(capacities, np.float64).reshape(len(NODE_RESOURCES), len(nodes)).T
+        rate = np.array([s.processing_packets_per_s if full else inf for s in stations], np.float64)
+        self._s_per_bit = np.array(
+            [_inverse(s.processing_bits_per_s) if full else 0.0 for s in stations], np.float64
+        )
+        finite = np.isfinite(rate)
+        # Beyond this load packets wait twenty times as long as in an empty station.
+        most = 0.95 * rate
+        with np.errstate(divide="ignore", invalid="ignore"):
+            load = most if queue == "most" else np.zeros(len(stations))
+            self.queue_s = np.where(finite, 1.0 / (rate - load), 0.0)
+        self._packet_rate = np.where(finite, most if queue == "most" else rate, inf)
+        self.resources = len(stations) * 2 + len(nodes) * len(NODE_RESOURCES)
+
+    def configurations(
+        self, user: User, least_pixels: float, stations: int | None
+    ) -> tuple[dict[str, Any], str]:
+        """Columns of those in which the user can be served alone, at the fewest pixels; or why there is
+        none."""
+        instance = self._instance
+        efficiency = np.array(user.spectral_efficiency)
+        order = np.argsort(-efficiency, kind="stable")
+        order = np.sort(order if stations is None else order[:stations])
+        rate = np.array(user.frame_rates_hz)
+        f, b, m = (
+            x.ravel()
+            for x in np.meshgrid(np.arange(len(rate)), order, np.arange(len(instance.nodes)), indexing="ij")
+        )
+        f_hz = rate[f]
+        game = instance.game(user)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            offered = efficiency[b] * self._bandwidth_hz[b]
+            unit = instance.bits_per_pixel / offered
+            budget = 1.0 / f_hz - self._routing_s[b, m] - instance.fixed_latency_s
+            pixel_s = np.zeros(len(f))
+            fixed, slope = np.zeros((len(f), LINEAR)), np.zeros((len(f), LINEAR))
+            capacity = np.column_stack((self._packet_rate[b], self._node_capacity[m]))
+            slope[:, 1] = instance.flop_per_pixel * f_hz
+            if self._full:
+                distance = np.array(user.distance_m)
+                budget = budget - distance[b] / LIGHT_M_S - self.queue_s[b]
+                rendering = instance.flop_per_pixel / self._node_capacity[m, 0]
+                pixel_s = instance.bits_per_pixel * self._s_per_bit[b] + np.nan_to_num(rendering, nan=0.0)
+                bits_per_s = instance.bits_per_pixel * f_hz
+                slope[:, 0] = bits_per_s / instance.packet_bits
+                fixed[:, 2], slope[:, 2] = game.cpu, game.cpu_per_pixel_s * f_hz
+                fixed[:, 3], slope[:, 3] = game.memory_gb, game.memory_gb_per_pixel
+                slope[:, 4] = bits_per_s
+            needs = (fixed > 0.0) | (slope > 0.0)
+            limited = np.isfinite(capacity) & needs
+            fixed = np.where(limited, fixed / capacity, 0.0)
+            slope = np.where(limited, slope / capacity, 0.0)
+            takes = fixed + slope * least_pixels
+            left = budget - least_pixels * pixel_s
+            bandwidth = np.where(left > 0.0, least_pixels * unit / left, inf)
+            alone = takes <= 1.0
+        stages = (
+            ("no base station reaches it", offered > 0.0),
+            ("no compute node can be reached", np.isfinite(budget)),
+            *((name, alone[:, 1 + k]) for k, name in enumerate(NODE_RESOURCES)),
+            ("latency", left > 0.0),
+            ("bandwidth", bandwidth <= 1.0),
+            ("packets of the base station", alone[:, 0]),
+        )
+        can = np.ones(len(f), bool)
+        for name, holds in stages:
+            can &= holds
+            if not can.any():
+                return {}, f"no base station and compute node can serve the user: {name}"
+        own = np.flatnonzero(can)
+        resource = np.full((len(own), 1 + LINEAR), -1)
+        resource[:, 0] = b[own]
+        node_at = len(instance.stations) * 2 + m[own] * len(NODE_RESOURCES)
+        at = np.column_stack(
+            (len(instance.stations) + b[own], node_at[:, None] + np.arange(len(NODE_RESOURCES)))
+        )
+        resource[:, 1:] = np.where(limited[own], at, -1)
+        columns = {
+            "station": b[own],
+            "node": m[own],
+            "frame_rate_hz": f_hz[own],
+            "rate_value": np.log(f_hz[own] / cloud_gaming.FRAME_RATES_HZ[0]),
+            "unit": unit[own],
+            "budget_s": budget[own],
+            "pixel_s": pixel_s[own],
+            "fixed": fixed[own],
+            "slope": slope[own],
+            "resource": resource,
+        }
+        return columns, ""
+
+
+def _inverse(rate: float) -> float:
+    return 1.0 / rate if rate > 0.0 else inf
+
+
+def _offsets(lengths: Sequence[int]) -> IntArray:
+    return np.concatenate(([0], np.cumsum(np.array(lengths, np.int64)))).astype(np.int64)
+
+
+def _concatenated(parts: Sequence[Any]) -> FloatArray:
+    return np.concatenate(parts) if parts else np.zeros(0)
+
+
+_EMPTY: Final[dict[str, Any]] = {
+    "station": np.zeros(0, np.int64),
+    "node": np.zeros(0, np.int64),
+    "frame_rate_hz": np.zeros(0),
+    "rate_value": np.zeros(0),
+    "unit": np.zeros(0),
+    "budget_s": np.zeros(0),
+    "pixel_s": np.zeros(0),
+    "fixed": np.zeros((0, LINEAR)),
+    "slope": np.zeros((0, LINEAR)),
+    "resource": np.zeros((0, 1 + LINEAR), np.int64),
+}
+
+
+def _stack(configs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {
+        name: np.ascontiguousarray(np.concatenate([c[name] for c in (*configs, _EMPTY)])) for name in _EMPTY
+    }

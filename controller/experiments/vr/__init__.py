@@ -1,0 +1,1 @@
+"""The ``vr`` service's experiments: instances, and the figures of its paper."""
