@@ -6,7 +6,8 @@ resolution class at which each is rendered (:mod:`wire.definitions.cloud_gaming`
 exchange begins at the edge when the frame is due.
 
 A server that is behind skips frames: one is not rendered where ``max_backlog`` earlier ones of its user have
-not arrived. What has arrived is looked at every :data:`PLAN_NS`.
+not arrived. What has arrived is looked at every :data:`PLAN_NS`. Without TCP nothing says that a frame is
+lost: there a frame is rendered in any case once all before it have been given up.
 
 Scenes are drawn or come from an instance (:class:`DrawnScenes`, :class:`InstanceScenes`).
 
@@ -273,7 +274,7 @@ def read_instance(path: str) -> list[tuple[Scene, Device]]:
 
 def _user(user: Any) -> tuple[Scene, Device]:
     hmd, objects = _entry(user, "hmd_resolution"), _entry(user, "objects")
-    if hmd not in HMD_CLASSES:
+    if not isinstance(hmd, str) or hmd not in HMD_CLASSES:
         raise ValueError(f"hmd_resolution {hmd!r} is none of {', '.join(HMD_CLASSES)}")
     max_fps = float(number("max_fps", False, _entry(user, "max_fps")))
     _check_max_fps(max_fps)
@@ -372,10 +373,10 @@ class Vr(Application):
         self._starts = [np.array([round(start * 1e9) for start, _ in user.active]) for user in users]
         self._row_ns = np.minimum(self._change_ns, [self._first_start(u, -1) for u in range(n)])
 
-        # Frames of a user that were offered; the first of them that is under way, now and when last looked.
+        # Frames of a user that were offered, the first of them that is under way, and how many there may be.
         self._offered = np.zeros(n, np.int64)
         self._underway_from = np.zeros(n, np.int64)
-        self._seen_from = self._underway_from
+        self._limit = np.zeros(n, np.int64)
         # Those without a row yet, by user and in the order in which they are due.
         self._frames: NDArray[np.void] = np.zeros(0, _FRAME)
         self._rows: dict[str, list[SampleRows]] = {}
@@ -389,7 +390,10 @@ class Vr(Application):
         self._report_frames(now_ns)
         self._report_scenes(now_ns)
         if now_ns >= self._due:
-            self._seen_from = self._underway_from.copy()
+            self._limit = self._underway_from + o.max_backlog
+            given_up = self._lossy.copy()
+            given_up[self._frames["user"][self._frames["sequence"] != _SKIPPED]] = False
+            self._limit[given_up] = np.maximum(self._limit, self._offered + 1)[given_up]
             self._due = min((now_ns // PLAN_NS + 1) * PLAN_NS, int(self._change_ns.min()))
         start = np.maximum(self._planned_ns, now_ns)
         self._planned_ns[:] = self._due
@@ -398,7 +402,7 @@ class Vr(Application):
         due = self._phase_ns + k * SECOND_NS // self._rate
         user = np.flatnonzero((due < self._due) & self.active.contain(np.arange(len(due)), due))
         due = due[user]
-        rendered = self._offered[user] - self._seen_from[user] < o.max_backlog
+        rendered = self._offered[user] < self._limit[user]
         frames = np.zeros(len(user), _FRAME)
         frames["user"], frames["due_ns"] = user, due
         frames["sequence"] = np.where(rendered, self._offered[user], _SKIPPED)
@@ -426,13 +430,14 @@ class Vr(Application):
         back = times.ue_received >= 0
         # A user's frames arrive in their order, so that those before are there, or lost.
         np.maximum.at(self._underway_from, times.user[back], times.sequence[back] + 1)
-        open_ = np.flatnonzero(self._frames["sequence"] != _SKIPPED)
-        key = (self._frames["user"][open_] << 40) + self._frames["sequence"][open_]
-        wanted = (times.user << 40) + times.sequence
-        found = np.isin(wanted, key)
-        place = open_[np.searchsorted(key, wanted[found])]
-        self._frames["edge_sent"][place] = times.edge_sent[found]
-        self._frames["ue_received"][place] = times.ue_received[found]
+        rendered = np.flatnonzero(self._frames["sequence"] != _SKIPPED)
+        key = (self._frames["user"][rendered] << 40) + self._frames["sequence"][rendered]
+        changed = (times.user << 40) + times.sequence
+        # Those that were given up have had their row.
+        open_ = np.isin(changed, key)
+        place = rendered[np.searchsorted(key, changed[open_])]
+        self._frames["edge_sent"][place] = times.edge_sent[open_]
+        self._frames["ue_received"][place] = times.ue_received[open_]
 
     def defaults(self, user: int) -> Settings:
         return {"frame_rate": (float(self._default_rate(user)),), "objects": (), "resolutions": ()}
@@ -560,9 +565,6 @@ class Vr(Application):
             )
         )
         self._add("delivered", f["user"][known], f["due_ns"][known], values[known])
-        # Nothing says that a message without TCP is lost.
-        lost = known & ~skipped & ~back & self._lossy[f["user"]]
-        np.maximum.at(self._underway_from, f["user"][lost], f["sequence"][lost] + 1)
         self._frames = f[~known]
 
     def _add(self, table: str, user: IntArray, time_ns: IntArray, values: FloatArray) -> None:
