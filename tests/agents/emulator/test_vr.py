@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from agents.emulator.applications import vr
-from agents.emulator.applications.base import ExchangeTimes
+from agents.emulator.applications.base import NEVER, ExchangeTimes
 from agents.emulator.applications.vr import DrawnScenes, Vr, VrOptions
 from agents.emulator.spec import (
     ApplicationSpec,
@@ -390,7 +390,9 @@ def test_after_an_outage_a_server_goes_on_and_what_was_given_up_is_not_repeated(
     bed = cell({**SMALL, "give_up_ms": 300})
     bed.advance(SECOND)
     bed.set_quotas({"s": (106, 0)}, {})
-    bed.advance(4 * SECOND)
+    for instant in range(3 * SECOND, 4 * SECOND, 3):
+        bed.advance(instant)
+        bed.apply({"vr-0": {}})
     bed.set_quotas({"s": (106, 106)}, {})
     bed.advance(8 * SECOND)
     time_ns, values = tables(bed)["delivered"][0]
@@ -416,6 +418,20 @@ def test_frames_lost_on_the_way_are_given_up_and_do_not_stop_the_server():
     lost = np.isnan(values[:, 0])
     assert len(time_ns) >= 170 and 20 < lost.sum() < len(lost) - 10
     assert lost[np.isin(time_ns, (f.ue_sent - bed.epoch_ns)[: len(back)][back])].sum() == 0
+
+
+def test_when_all_that_is_under_way_is_lost_a_frame_goes_at_a_time_until_one_arrives():
+    app = Vr(users({**SMALL, "give_up_ms": 400}, transport="udp"), 2)
+    lost = range(30, 36)
+    _, rows = run(app, 5 * SECOND_NS, lambda _, k: NEVER if k in lost else 10 * MS)
+    time_ns, latency = rows["delivered"][:, [1, 2]].T
+    assert np.isfinite(latency[:30]).all() and np.isnan(latency[30:34]).all()
+    # 30 to 33 fill the backlog; 34 goes once these are given up, 35 once 34 is.
+    missing = np.flatnonzero(np.isnan(latency))
+    assert missing.tolist() == list(range(30, int(missing[-1]) + 1))
+    outage = (time_ns[missing[-1] + 1] - time_ns[30]) / MS
+    assert 100 + 3 * 400 <= outage <= 100 + 3 * 440
+    assert len(latency) - missing[-1] > 50
 
 
 def test_a_row_waits_for_those_before_it():
@@ -486,7 +502,7 @@ def test_drawn_users_have_all_kinds_of_devices_and_scenes_of_the_asked_length():
     same = drawn(n=5, hmd_resolution="4k", max_fps=60, objects=9, scene_s=0)
     assert {(d.classes, d.max_fps) for d in same.devices} == {((2, 4, 8), 60)}
     assert {len(same.scene(u, 0).ids) for u in range(5)} == {9}
-    assert same.length_ns(0, 0) == vr.NEVER
+    assert same.length_ns(0, 0) == NEVER
 
 
 def test_users_beyond_the_instance_are_as_the_first_and_an_index_chooses(tmp_path):
