@@ -387,12 +387,12 @@ def test_each_frame_has_one_row_and_no_more_are_under_way_than_the_backlog(trans
 
 
 def test_after_an_outage_a_server_goes_on_and_what_was_given_up_is_not_repeated():
-    bed = cell({**SMALL, "give_up_ms": 300})
+    bed = cell({**SMALL, "give_up_ms": 300}, 2)
     bed.advance(SECOND)
     bed.set_quotas({"s": (106, 0)}, {})
     for instant in range(3 * SECOND, 4 * SECOND, 3):
         bed.advance(instant)
-        bed.apply({"vr-0": {}})
+        bed.apply({f"vr-{instant % 2}": {}})
     bed.set_quotas({"s": (106, 106)}, {})
     bed.advance(8 * SECOND)
     time_ns, values = tables(bed)["delivered"][0]
