@@ -16,7 +16,7 @@ From step 2 on every state is feasible.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -24,12 +24,16 @@ from numba import njit
 
 from controller.allocators.vr.problem import LINEAR, FloatArray, IntArray, Problem
 
-PRICE_STEPS: Final = 16
-"""Of the subgradient method."""
+PRICE_STEPS: Final = 40
+"""At most, while one in two makes the bound better by a part of ENOUGH."""
+ENOUGH: Final = 1e-4
 DISCOUNTS: Final = (1.0, 0.5, 0.2, 0.0)
 """Of the prices, in turn."""
 ROUNDS: Final = 3
 """Of exchanges."""
+FEW: Final = 40
+"""Up to so many users several divisions of the games over the nodes are tried, TRIES of them."""
+TRIES: Final = 4
 MAX_PARTNERS: Final = 40
 """With whom a user exchanges."""
 MOVE: Final = 1e-9
@@ -39,7 +43,8 @@ FULL: Final = 1.0 + 1e-12
 
 class Tables(NamedTuple):
     """The arrays of a :class:`Problem`, with the points of each front on its upper concave hull, and the
-    users of each game, ``players`` int64 [games, most], -1 beyond. ``hull_slope``: value a pixel from a point
+    users of each game, ``players`` int64 [games, most], -1 beyond, and where one of them has a configuration,
+    ``at_node`` bool [games, nodes]. ``hull_slope``: value a pixel from a point
     of the hull to the next."""
 
     menu_at: Any
@@ -60,6 +65,7 @@ class Tables(NamedTuple):
     resource: Any
     game: Any
     players: Any
+    at_node: Any
 
     @classmethod
     def of(cls, p: Problem) -> Tables:
@@ -69,21 +75,11 @@ class Tables(NamedTuple):
         order = np.argsort(p.game, kind="stable")
         at = np.arange(len(p)) - np.repeat(np.cumsum(size) - size, size)
         players[p.game[order], at] = order
-        return cls(
-            *(
-                p.menu_at,
-                p.pixels,
-                p.value,
-                hull_at,
-                hull,
-                hull_slope,
-                p.config_at,
-                p.station,
-                p.node,
-                p.rate_value,
-            ),
-            *(p.unit, p.budget_s, p.pixel_s, p.fixed, p.slope, p.resource, p.game, players),
-        )
+        at_node = np.zeros((len(size), len(p.instance.nodes)), bool)
+        at_node[np.repeat(p.game, np.diff(p.config_at)), p.node] = True
+        fields = {name: getattr(p, name, None) for name in cls._fields}
+        fields |= {"hull_at": hull_at, "hull": hull, "hull_slope": hull_slope}
+        return cls(**fields | {"players": players, "at_node": at_node})
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,24 +106,62 @@ def solve(problem: Problem) -> Found:
     tables = Tables.of(problem)
     nodes, stations = len(problem.instance.nodes), len(problem.instance.stations)
     prices = np.zeros(problem.resources)
-    home = np.full(len(tables.players), -1)
+    anywhere = np.full(len(tables.players), -1)
     asked = Asked.of(tables, nodes, problem.resources)
     last = reach(tables, problem.resources)
-    bound, config, point = _tune(tables, home, PRICE_STEPS, last, prices, asked)
+    bound, _, _ = _tune(tables, anywhere, PRICE_STEPS, last, prices, asked)
+    home = anywhere.copy()
     _settle(tables, prices, 2 * stations, asked.worth, asked.takes, home)
+    homes = [home]
+    if len(problem) <= FEW:
+        homes += _others(tables, prices, 2 * stations, asked.worth, asked.takes, home)
+    best: Found | None = None
+    for place in homes:
+        found = _at(problem, tables, place, last, prices, asked)
+        if best is None or (found.admitted, found.value) > (best.admitted, best.value):
+            best = found
+    assert best is not None
+    return replace(best, bound=float(bound), prices=prices)
+
+
+def _at(
+    problem: Problem, tables: Tables, home: IntArray, last: IntArray, prices: FloatArray, asked: Asked
+) -> Found:
+    """With the games on nodes to begin with."""
+    nodes = len(problem.instance.nodes)
     local = prices.copy()
     _, config, point = _tune(tables, home, PRICE_STEPS // 2, last, local, asked)
     _, used = _admit(tables, nodes, local, config, point)
-    order = np.arange(len(problem))
+    order, room = np.arange(len(problem)), np.empty(problem.resources)
     for discount in DISCOUNTS:
         _take_turns(tables, discount * local, order, MOVE, config, point, used, asked.out)
     for _ in range(ROUNDS):
-        gained = _exchange(tables, MOVE, config, point, used, asked.used, asked.out)
+        gained = _exchange(tables, MOVE, config, point, used, room, asked.out)
         gained += _move_games(tables, nodes, local, config, point, used)
         gained += _take_turns(tables, 0.0 * local, order, MOVE, config, point, used, asked.out)
         if gained <= MOVE:
             break
-    return Found(config, point, float(total(tables, config, point)), float(bound), prices)
+    return Found(config, point, float(total(tables, config, point)), np.inf, prices)
+
+
+def _others(
+    tables: Tables, prices: FloatArray, at: int, worth: FloatArray, takes: FloatArray, home: IntArray
+) -> list[IntArray]:
+    """The best, by what :func:`_settle` goes by, of what differs from ``home`` by a game or by two that
+    change places."""
+    games, nodes = worth.shape
+    near: list[IntArray] = []
+    for g in range(games):
+        for m in range(nodes):
+            if m != home[g] and worth[g, m] > -np.inf:
+                near.append(home.copy())
+                near[-1][g] = m
+        for h in range(g):
+            if home[g] != home[h] and worth[g, home[h]] > -np.inf and worth[h, home[g]] > -np.inf:
+                near.append(home.copy())
+                near[-1][[g, h]] = home[[h, g]]
+    rank = [_surrogate(tables, prices, at, worth, takes, other) for other in near]
+    return [near[k] for k in np.argsort(-np.array(rank), kind="stable")[: TRIES - 1]]
 
 
 def hold(
@@ -151,10 +185,11 @@ def hold(
 # -- compiled ------------------------------------------------------------------------------------------------
 
 _compiled: Any = njit(cache=True, nogil=True)
-_bare: Any = njit(cache=True, nogil=True, _nrt=False)
+_BARE: Final[dict[str, Any]] = {"cache": True, "nogil": True, "_nrt": False}
 """Allocates nothing: without Numba's reference counts on every array that is touched it is five times as
 fast."""
-_inlined: Any = njit(cache=True, nogil=True, _nrt=False, forceinline=True)
+_bare: Any = njit(**_BARE)
+_inlined: Any = njit(forceinline=True, **_BARE)
 """A call hands the tables over array by array, which takes longer than these functions."""
 
 
@@ -319,7 +354,8 @@ class Asked(NamedTuple):
 
     @classmethod
     def of(cls, t: Tables, nodes: int, resources: int) -> Asked:
-        n, games, most = len(t.menu_at) - 1, *t.players.shape
+        n = len(t.menu_at) - 1
+        games, most = t.players.shape
         return cls(
             np.full(n, -1),
             np.full(n, -1),
@@ -415,8 +451,12 @@ def _tune(t: Any, home: Any, steps: int, last: Any, prices: Any, asked: Any) -> 
     best_config, best_point = asked.config.copy(), asked.point.copy()
     trial = prices.copy()
     if prices.max() <= 0.0:
-        trial[:] = np.where(used > 1.0, 0.1 * top, 0.0)
+        scarce = max(1.0, float((used > 1.0).sum()))
+        trial[:] = np.where(used > 1.0, 0.2 * top / scarce, 0.0)
+    idle = 0
     for step in range(steps):
+        if idle >= 3:
+            break
         power = 1.0 / (1.0 + 0.25 * step)
         value = dual(t, home, False, last, trial, 0.05 * power * top, asked)
         if value < best:
@@ -424,8 +464,9 @@ def _tune(t: Any, home: Any, steps: int, last: Any, prices: Any, asked: Any) -> 
             best = value
             prices[:] = trial
             best_config[:], best_point[:] = asked.config, asked.point
-            if step > 4 and gained < 2e-4 * best:
-                break
+            idle = 0 if gained > ENOUGH * best else idle + 1
+        elif step > 8:
+            idle += 1
         for r in range(len(prices)):
             if trial[r] > 0.0:
                 trial[r] = max(trial[r] * min(max(used[r], 0.1), 10.0) ** power, 1e-6 * top)
@@ -449,6 +490,20 @@ def _crowding(t: Any, load: Any, m: int, prices: Any, at: int) -> float:
         elif price > 0.0:
             cost += price
     return cost
+
+
+@_compiled
+def _surrogate(t: Any, prices: Any, at: int, worth: Any, takes: Any, home: Any) -> float:
+    """What games are worth on their nodes less what it costs that they crowd."""
+    games, nodes = worth.shape
+    load = np.zeros((nodes, LINEAR))
+    summed = 0.0
+    for g in range(games):
+        summed += worth[g, home[g]]
+        load[home[g]] += takes[g, home[g]]
+    for m in range(nodes):
+        summed -= _crowding(t, load[m], m, prices, at)
+    return summed
 
 
 @_compiled
@@ -572,6 +627,8 @@ def _admit(t: Any, nodes: int, prices: Any, config: Any, point: Any) -> tuple[in
                     wished = t.node[wish[t.players[g, q]]]
                     break
             for m in range(nodes):
+                if not t.at_node[g, m]:
+                    continue
                 cost, fit = 0.0, 0
                 for q in range(most):
                     i = t.players[g, q]
@@ -739,7 +796,7 @@ def _move_games(t: Any, nodes: int, prices: Any, config: Any, point: Any, used: 
                 now += t.rate_value[config[i]] + t.value[point[i]]
                 admitted, home = admitted + 1, t.node[config[i]]
         for m in range(nodes):
-            if m == home or admitted == 0:
+            if m == home or admitted == 0 or not t.at_node[g, m]:
                 continue
             for q in range(most):
                 i = t.players[g, q]

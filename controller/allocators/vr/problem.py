@@ -277,8 +277,10 @@ class _Builder:
         if nodes is not None and nodes < n_nodes:
             for g, (game, players) in enumerate(games.items()):
                 far = sum(self._routing_s[near[i]].min(axis=0, initial=inf) for i in players)
-                # Of nodes that are equally far, other ones for each game.
-                home[game] = np.sort(np.lexsort(((every_node - g * nodes) % n_nodes, far))[:nodes])
+                near_by = np.argsort(far, kind="stable")[: nodes // 2]
+                others = np.setdiff1d(every_node, near_by)
+                spread = others[(g + np.arange(nodes - len(near_by)) * len(others) // nodes) % len(others)]
+                home[game] = np.union1d(near_by, spread)
         parts: list[tuple[int, FloatArray, IntArray, IntArray]] = []
         for i in users:
             rates, b, m = np.array(instance.users[i].frame_rates_hz), near[i], home[instance.users[i].game]
