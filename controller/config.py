@@ -361,6 +361,9 @@ class Emulation(_Strict):
     generator really did it, seed 4) or ``always`` (every flow from start to end). ``channel_trace`` is a
     file of measured CQI and SNR, or a folder of them; each seed and each UE begins elsewhere in it
     (:func:`controller.scenario.trace_uses`). Without it a channel process drives the cell.
+
+    ``modem_ms`` and ``modem_poll_ms``: what a UE's modem and host take for a packet down, and how often the
+    modem hands packets over, where it is not the modem of the MUCB1 paper (7.5 and 16).
     """
 
     duration_s: Positive = 3600.0
@@ -373,6 +376,8 @@ class Emulation(_Strict):
     on_off: OnOff | None = None
     channel_trace: str | None = None
     users: tuple[UserGroup, ...] = ()
+    modem_ms: Annotated[float, Field(ge=0, le=1000)] | None = None
+    modem_poll_ms: Annotated[float, Field(ge=0, le=1000)] | None = None
     stress: StressModel = StressModel()
 
     @field_validator("users", mode="before")

@@ -94,10 +94,11 @@ def testbed_spec(config: Config, seed: int, cell_id: str = "") -> TestbedSpec:
 def _stressed(spec: TestbedSpec, e: Emulation) -> TestbedSpec:
     """The testbed under the ``stress`` of its emulation section."""
     s = e.stress
-    rates = {
-        name: value
-        for name in ("hiccup_rate_hz", "ul_hold_rate_hz")
-        if (value := getattr(s, name)) is not None
+    delays: dict[str, Any] = {
+        "hiccup_rate_hz": s.hiccup_rate_hz,
+        "ul_hold_rate_hz": s.ul_hold_rate_hz,
+        "ue_dl_offset_ms": e.modem_ms,
+        "ue_dl_poll_ms": e.modem_poll_ms,
     }
     edge = spec.edge if s.stall_rate_hz is None else replace(spec.edge, stall_rate_hz=s.stall_rate_hz)
     at_s = e.duration_s / 2 if s.at_s is None else s.at_s
@@ -118,7 +119,7 @@ def _stressed(spec: TestbedSpec, e: Emulation) -> TestbedSpec:
     return replace(
         spec,
         flows=(*(replace(f, announced_rate=s.announced_rate) for f in spec.flows), *cross),
-        path=replace(PathSpec(), **rates),
+        path=replace(PathSpec(), **{name: value for name, value in delays.items() if value is not None}),
         edge=edge,
         applications=tuple(replace(a, users=_announcing(a.users, s)) for a in spec.applications),
         change=Change(at_s, s.demand, s.service_time) if s.changes else None,

@@ -142,6 +142,25 @@ def spectral_efficiency(mcs: int, table: int = 1) -> float:
     return order * rate / 1024
 
 
+CQI_EFFICIENCY: Final[tuple[float, ...]] = (
+    *(0.0, 0.1523, 0.2344, 0.3770, 0.6016, 0.8770, 1.1758, 1.4766),
+    *(1.9141, 2.4063, 2.7305, 3.3223, 3.9023, 4.5234, 5.1152, 5.5547),
+)
+"""Information bits of a resource element by CQI, 64QAM (TS 38.214 Table 5.2.2.1-2); 0: out of range."""
+
+
+def mcs_of_cqi(cqi: int) -> int:
+    """The highest MCS of table 1 with no more bits than a CQI says; 0 for CQI 0. ValueError outside 0..15.
+
+    >>> mcs_of_cqi(15)
+    28
+    """
+    if not 0 <= cqi < len(CQI_EFFICIENCY):
+        raise ValueError(f"CQI {cqi} is outside 0..{len(CQI_EFFICIENCY) - 1}")
+    limit = CQI_EFFICIENCY[cqi] + 1e-4
+    return max((m for m in range(max_mcs(1) + 1) if spectral_efficiency(m) <= limit), default=0)
+
+
 TBS_SMALL: Final[tuple[int, ...]] = (
     *range(24, 193, 8),
     *range(208, 385, 16),

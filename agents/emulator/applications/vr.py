@@ -314,11 +314,11 @@ def _entry(of: Any, name: str) -> Any:
 class Vr(Application):
     """See the module; options: :class:`VrOptions`.
 
-    Settings: ``frame_rate``, Hz, one of 30, 60 and 90 that the device has; ``objects``, ids, and
-    ``resolutions``, the class of each of them, of those that the device has: the longer one's rest is
-    ignored. An object that is not named is rendered at the default class. One that is not in the scene counts
-    when it comes. Frames of a rate are due at multiples of its period after the user's phase; another rate or
-    class begins with the next frame.
+    Settings: ``frame_rate``, Hz, one of 30, 60 and 90 that the device has, or 0: nothing is rendered;
+    ``objects``, ids, and ``resolutions``, the class of each of them, of those that the device has: the longer
+    one's rest is ignored. An object that is not named is rendered at the default class. One that is not in
+    the scene counts when it comes. Frames of a rate are due at multiples of its period after the user's
+    phase; another rate or class begins with the next frame.
 
     Tables:
 
@@ -398,9 +398,11 @@ class Vr(Application):
         start = np.maximum(self._planned_ns, now_ns)
         self._planned_ns[:] = self._due
         # The first frame from the start on; the next one is due beyond the end.
-        k = -((self._phase_ns - start) * self._rate // SECOND_NS)
-        due = self._phase_ns + k * SECOND_NS // self._rate
-        user = np.flatnonzero((due < self._due) & self.active.contain(np.arange(len(due)), due))
+        rate = np.maximum(self._rate, 1)
+        k = -((self._phase_ns - start) * rate // SECOND_NS)
+        due = self._phase_ns + k * SECOND_NS // rate
+        begins = (self._rate > 0) & (due < self._due)
+        user = np.flatnonzero(begins & self.active.contain(np.arange(len(due)), due))
         due = due[user]
         rendered = self._offered[user] < self._limit[user]
         frames = np.zeros(len(user), _FRAME)
@@ -445,8 +447,10 @@ class Vr(Application):
     def check(self, user: int, setting: str, values: tuple[float, ...]) -> None:
         device = self.source.devices[user]
         if setting == "frame_rate":
-            if values[0] not in FRAME_RATES_HZ or values[0] > device.max_fps:
-                raise ValueError(f"{values[0]:g} Hz is none of {_RATES} up to {device.max_fps:g}")
+            if values[0] and (values[0] not in FRAME_RATES_HZ or values[0] > device.max_fps):
+                raise ValueError(
+                    f"{values[0]:g} Hz is neither 0 nor one of {_RATES} up to {device.max_fps:g}"
+                )
         elif setting == "objects":
             for value in values:
                 if value != int(value) or not 0 <= value <= MAX_OBJECT_ID:

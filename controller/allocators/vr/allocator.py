@@ -31,15 +31,17 @@ LEAST_PRB: Final = 5
 USUAL_MCS: Final = 9
 """Of a UE that no report has named: where link adaptation begins."""
 MAX_UES: Final = 256
-RADIO_MEMORY: Final = 0.7
+CQI_MARGIN: Final = 0.8
+"""Of what a CQI promises, for the errors and the retransmissions that link adaptation allows."""
+RADIO_MEMORY: Final = 0.5
 """What is known of a UE's radio weighs so much beside a control slot's reports."""
 FEW_PRB_SLOTS: Final = 200
-"""With fewer in a control slot the MCS says more about a UE than what its PRBs carried."""
+"""With fewer in a control slot the CQI says more about a UE than what its PRBs carried."""
 USABLE: Final = 0.75
 """Of the PRBs of all downlink slots, to begin with: OpenAirInterface leaves a quarter of them empty."""
 USABLE_LIMITS: Final = (0.3, 1.0)
-SATURATED: Final = 0.9
-"""Of the reports, those in which bytes wait: then what was used is what can be used."""
+SATURATED_S: Final = 0.05
+"""Of what is carried so much waits, on average, where all that can be used is used (Little's law)."""
 FILLED: Final = 0.9
 """Of the usable PRBs, the part that settings are chosen for: near all of them the queue grows."""
 OVERHEAD_MEMORY: Final = 0.7
@@ -163,7 +165,7 @@ class VrAllocator(Allocator):
     def _learn_radio(self, view: SliceView) -> None:
         """Seconds that a PRB of all downlink slots takes for a bit of each UE: of what its PRBs carried, or
         of its MCS where they carried little."""
-        values = self._of_mcs(view) | self._of_counters(view)
+        values = self._of_quality(view) | self._of_counters(view)
         for ue, value in values.items():
             if ue in self._radio:
                 value = RADIO_MEMORY * self._radio[ue] + (1.0 - RADIO_MEMORY) * value
@@ -171,15 +173,20 @@ class VrAllocator(Allocator):
             self._radio[ue] = value
         self._radio = dict(list(self._radio.items())[-MAX_UES:])
 
-    def _of_mcs(self, view: SliceView) -> dict[str, float]:
+    def _of_quality(self, view: SliceView) -> dict[str, float]:
+        """Of the CQI, as link adaptation lowers the MCS of a UE that gets nothing; of the MCS without one."""
         factors = self._loop.carrier.prb_per_bit("dl")
         inverse: dict[str, list[float]] = {}
         for report in view.reports:
             columns = report.dl
-            rows = zip(report.ue_id, columns.mcs, columns.mcs_table, columns.layers, strict=True)
-            for ue, mcs, table, layers in rows:
-                factor = factors.get(table, {}).get(mcs)
-                if factor is not None and layers > 0:
+            cqi = report.cqi or (0,) * len(report.ue_id)
+            rows = zip(report.ue_id, cqi, columns.mcs, columns.mcs_table, columns.layers, strict=True)
+            for ue, quality, mcs, table, layers in rows:
+                if 0 < quality < len(nr.CQI_EFFICIENCY):
+                    factor = factors[1][nr.mcs_of_cqi(quality)] / CQI_MARGIN
+                else:
+                    factor = factors.get(table, {}).get(mcs, 0.0)
+                if factor > 0.0 and layers > 0:
                     inverse.setdefault(ue, []).append(factor / layers * nr.FRAME_MS / 1e3)
         return {ue: sum(values) / len(values) for ue, values in inverse.items()}
 
@@ -193,10 +200,13 @@ class VrAllocator(Allocator):
     def _learn_usable(self, view: SliceView) -> None:
         """Of the granted PRBs' slots, those that were used while bytes waited."""
         reports = view.reports
-        waiting = sum(any(r.dl.queued_bytes) for r in reports)
-        if len(reports) < 2 or view.granted is None or waiting < SATURATED * len(reports):
+        if len(reports) < 2 or view.granted is None:
             return
         seconds = (reports[-1].time_ns - reports[0].time_ns) / 1e9
+        carried = sum(bytes_ for _, bytes_, _ in _carried(view))
+        queued = sum(sum(r.dl.queued_bytes) for r in reports) / len(reports)
+        if queued * seconds < SATURATED_S * carried:
+            return
         there = view.granted.dl_prb * self._dl_slots_per_s * seconds
         used = sum(slots for _, _, slots in _carried(view))
         if there > 0.0 and used > 0:
@@ -246,7 +256,7 @@ class VrAllocator(Allocator):
         gpu_mhz = self._least_clock(problem, found)
         if gpu_mhz < self._clocks[-1]:
             # The same choices, in which frames are rendered longer and must be sent faster.
-            problem = self._problem_of(users, there, room, gpu_mhz)
+            problem = _slower(problem, self._clocks[-1] / gpu_mhz)
         settings = self._settings_of(users, there, problem, found)
         need = sum(s.prb for s in settings.values()) + others_prb
         whole = need / (self._usable * FILLED)
@@ -315,7 +325,8 @@ class VrAllocator(Allocator):
             flop_per_pixel=o.flop_per_pixel,
             fixed_latency_s=self._overhead_s,
         )
-        return Problem.of(instance, "full", o.objective, points=FAST_POINTS, menus=menus)
+        shared = o.bandwidth == "shared"
+        return Problem.of(instance, "full", o.objective, points=FAST_POINTS, shared=shared, menus=menus)
 
     def _problem_of(
         self, users: Sequence[Flow], there: Mapping[int, Scene], room: float, mhz: int
@@ -383,20 +394,14 @@ class VrAllocator(Allocator):
         longer for a frame then, which must be sent in less time."""
         chosen = found.config >= 0
         c, x = found.config[chosen], problem.pixels[found.point[chosen]]
-        most = inf
+        most, least = 1.0, self._clocks[-1]
         for mhz in reversed(self._clocks):
-            slower = self._clocks[-1] / mhz
-            left = problem.budget_s[c] - x * problem.pixel_s[c] * slower
-            if not (left > 0.0).all() or (x * problem.slope[c, _GPU]).sum() * slower > 1.0:
+            then = _slower(problem, self._clocks[-1] / mhz)
+            bandwidth = then.bandwidth(c, x).sum()
+            if not bandwidth <= most or (x * then.slope[c, _GPU]).sum() > 1.0:
                 break
-            bandwidth = float((x * problem.unit[c] / left).sum())
-            if bandwidth > min(most, 1.0):
-                break
-            most = min(most, bandwidth * CLOCK_COST)
-            least = mhz
-        else:
-            return self._clocks[0]
-        return self._clocks[-1] if most == inf else least
+            most, least = min(most, float(bandwidth) * CLOCK_COST), mhz
+        return least
 
     def _settings_of(
         self,
@@ -405,7 +410,7 @@ class VrAllocator(Allocator):
         problem: Problem,
         found: heuristic.Found,
     ) -> dict[str, _Setting]:
-        """Of the users with a scene; who is not admitted gets the least there is."""
+        """Of the users with a scene; for who is not admitted nothing is rendered."""
         places = list(there)
         used = _used(problem, found)
         out: dict[str, _Setting] = {}
@@ -417,7 +422,7 @@ class VrAllocator(Allocator):
             if n is None or c < 0:
                 lowest = dict.fromkeys((o for o, _, _ in scene.objects), scene.classes[0])
                 why = problem.reasons.get(k, "no room beside the others")
-                out[flow] = _Setting(scene.rates[0], lowest, 0.0, float(LEAST_PRB), 0.0, False, why)
+                out[flow] = _Setting(0.0, lowest, 0.0, 0.0, 0.0, False, why)
                 continue
             point = int(found.point[n])
             classes = problem.menus[n].resolutions(point - int(problem.menu_at[n]))
@@ -523,19 +528,22 @@ class VrAllocator(Allocator):
 
 
 def _prb_of(problem: Problem, c: int, point: int) -> float:
-    """PRBs, all of them usable, that a point takes in a configuration."""
-    x = float(problem.pixels[point])
-    left = float(problem.budget_s[c]) - x * float(problem.pixel_s[c])
-    room = problem.instance.stations[0].bandwidth_hz
-    return x * float(problem.unit[c]) * room / left if left > 0.0 else inf
+    """PRBs, all of them usable, that a point takes in a configuration; inf where it is not in time."""
+    return float(problem.bandwidth(c, problem.pixels[point])) * problem.instance.stations[0].bandwidth_hz
+
+
+def _slower(problem: Problem, factor: float) -> Problem:
+    """The same with a GPU that takes ``factor`` as long."""
+    slope = problem.slope.copy()
+    slope[:, _GPU] *= factor
+    return replace(problem, pixel_s=problem.pixel_s * factor, slope=slope)
 
 
 def _used(problem: Problem, found: heuristic.Found) -> tuple[float, float]:
     """Of the cell's bandwidth and the GPU's time."""
     chosen = found.config >= 0
     c, x = found.config[chosen], problem.pixels[found.point[chosen]]
-    bandwidth = x * problem.unit[c] / (problem.budget_s[c] - x * problem.pixel_s[c])
-    return float(bandwidth.sum()), float((x * problem.slope[c, _GPU]).sum())
+    return float(problem.bandwidth(c, x).sum()), float((x * problem.slope[c, _GPU]).sum())
 
 
 def _binding(problem: Problem, n: int, c: int, point: int, used: tuple[float, float]) -> str:

@@ -149,8 +149,7 @@ def _reduced(problem: Problem, tables: Any, prices: FloatArray, forced: bool) ->
 
 def _take(problem: Problem, c: int, x: FloatArray) -> FloatArray:
     """What frames of ``x`` pixels take in configuration ``c``: float [k, 1 + LINEAR]."""
-    bandwidth = x * problem.unit[c] / (problem.budget_s[c] - x * problem.pixel_s[c])
-    return np.column_stack((bandwidth, problem.fixed[c] + x[:, None] * problem.slope[c]))
+    return np.column_stack((problem.bandwidth(c, x), problem.fixed[c] + x[:, None] * problem.slope[c]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,8 +203,7 @@ def _stations(problem: Problem, picked: _Columns) -> _Columns:
             problem.frame_rate_hz[own] == problem.frame_rate_hz[c]
         )
         # Not those in which the point does not keep the latency.
-        left = problem.budget_s[own] - problem.pixels[k] * problem.pixel_s[own]
-        own = own[same & (left > 0.0)]
+        own = own[same & (problem.bandwidth(own, problem.pixels[k]) <= 1.0)]
         user.append(np.full(len(own), i))
         config.append(own)
         point.append(np.full(len(own), k))

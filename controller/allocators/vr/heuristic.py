@@ -44,8 +44,8 @@ FULL: Final = 1.0 + 1e-12
 class Tables(NamedTuple):
     """The arrays of a :class:`Problem`, with the points of each front on its upper concave hull, and the
     users of each game, ``players`` int64 [games, most], -1 beyond, and where one of them has a configuration,
-    ``at_node`` bool [games, nodes]. ``hull_slope``: value a pixel from a point
-    of the hull to the next."""
+    ``at_node`` bool [games, nodes]. ``most``: pixels of a frame that is in time, where bandwidth is shared.
+    ``hull_slope``: value a pixel from a point of the hull to the next."""
 
     menu_at: Any
     pixels: Any
@@ -60,6 +60,7 @@ class Tables(NamedTuple):
     unit: Any
     budget_s: Any
     pixel_s: Any
+    most: Any
     fixed: Any
     slope: Any
     resource: Any
@@ -79,7 +80,12 @@ class Tables(NamedTuple):
         at_node[np.repeat(p.game, np.diff(p.config_at)), p.node] = True
         fields = {name: getattr(p, name, None) for name in cls._fields}
         fields |= {"hull_at": hull_at, "hull": hull, "hull_slope": hull_slope}
-        return cls(**fields | {"players": players, "at_node": at_node})
+        fields |= {"players": players, "at_node": at_node, "most": np.full(len(p.node), np.inf)}
+        if p.shared:
+            fields["most"] = p.budget_s / (p.pixel_s + p.unit)
+            fields["unit"] = p.unit * p.frame_rate_hz
+            fields["budget_s"], fields["pixel_s"] = np.ones(len(p.node)), np.zeros(len(p.node))
+        return cls(**fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +262,8 @@ def _add(t: Any, c: int, k: int, sign: float, used: Any, out: Any) -> None:
 
 @_inlined
 def _fits(t: Any, c: int, k: int, used: Any, out: Any) -> bool:
+    if t.pixels[k] > t.most[c]:
+        return False
     _take(t, c, t.pixels[k], out)
     for r in range(1 + LINEAR):
         if t.resource[c, r] >= 0 and not used[t.resource[c, r]] + out[r] <= FULL:

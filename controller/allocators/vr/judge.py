@@ -152,9 +152,11 @@ def present(view: SliceView) -> frozenset[str]:
 
 
 def silent(view: SliceView) -> frozenset[str]:
-    """Of the users who were there all that time those of whose frames no row has come."""
+    """Of the users who were there all that time and for whom frames were to be rendered, those of whose
+    frames no row has come."""
     delivering = set(within(view, "delivered").flow.tolist())
-    return present(view) - {u.flow for i, u in enumerate(view.users) if i in delivering}
+    paused = {flow for flow, values in view.settings.items() if values.get("frame_rate") == (0.0,)}
+    return present(view) - {u.flow for i, u in enumerate(view.users) if i in delivering} - paused
 
 
 def _present_share(view: SliceView, start_ns: int, stop_ns: int) -> float:

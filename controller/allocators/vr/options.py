@@ -24,6 +24,9 @@ class VrOptions(Options):
     at most. ``gpu_mhz``: the clocks to choose among; the highest of the GPU alone where there is none.
     ``overhead_ms``: what a frame takes beside rendering and transmission, to begin with; it is learned.
 
+    ``bandwidth``: of the slice's PRBs each user has some that are nobody else's, ``dedicated`` as in the
+    paper, or users share them, as a scheduler has it: see :mod:`controller.allocators.vr.problem`.
+
     ``objective``: see :mod:`controller.allocators.vr.check`. ``hysteresis``: what a change of the users'
     settings must be worth, as a part of the slice's QoE; the same part of a user's is what a change of that
     user must be worth.
@@ -31,6 +34,7 @@ class VrOptions(Options):
 
     on_time: Share = 0.9
     users: Share = 0.9
+    bandwidth: Literal["shared", "dedicated"] = "shared"
     objective: Literal["weighted", "printed"] = "weighted"
     bits_per_pixel: Positive = BITS_PER_PIXEL
     flop_per_pixel: Positive = FLOP_PER_PIXEL

@@ -5,7 +5,14 @@ A configuration of a user is a frame rate, a base station and a compute node. In
     bandwidth  P unit / (budget - P pixel_s)   of the station's, the least that keeps equation (24)
     others     fixed + P slope                 of packets at the station and of GPU, CPU, memory and network
 
-of what there is of each resource, so that every capacity is 1.
+of what there is of each resource, so that every capacity is 1. That is the paper's model, in which a user's
+bandwidth is nobody else's. A scheduler gives what a user does not need for the moment to others. Where the
+bandwidth is ``shared`` a user takes
+
+    bandwidth  P unit f
+
+of it, and a frame may take all of it: P (pixel_s + unit) must be within the budget, in which then is what
+frames wait for one another.
 """
 
 from __future__ import annotations
@@ -69,6 +76,7 @@ class Problem:
     resource: IntArray
     resources: int
     queue_s: FloatArray
+    shared: bool
 
     def __len__(self) -> int:
         return len(self.user)
@@ -84,6 +92,7 @@ class Problem:
         points: int = MAX_POINTS,
         stations: int | None = None,
         nodes: int | None = None,
+        shared: bool = False,
         menus: Mapping[int, Menu] | None = None,
     ) -> Problem:
         """``queue``: a packet waits at a station as in an empty one, or as in the fullest that can be.
@@ -95,7 +104,8 @@ class Problem:
         reasons = {i: user.fault for i, user in enumerate(instance.users) if user.fault}
         users = [i for i, user in enumerate(instance.users) if not user.fault]
         found = [(menus or {}).get(i) or menu(instance, instance.users[i], objective, points) for i in users]
-        columns, why = builder.configurations(users, [m.pixels[0] for m in found], stations, nodes)
+        least = [float(m.pixels[0]) for m in found]
+        columns, why = builder.configurations(users, least, stations, nodes, shared)
         reasons |= {users[n]: text for n, text in why.items()}
         can = [n for n in range(len(users)) if n not in why]
         users, found = [users[n] for n in can], [found[n] for n in can]
@@ -116,11 +126,25 @@ class Problem:
             **columns,
             resources=builder.resources,
             queue_s=builder.queue_s,
+            shared=shared,
         )
+
+    def bandwidth(self, config: Any, pixels: Any) -> FloatArray:
+        """Part of the station's that frames take in configurations, arrays that broadcast; inf where they are
+        not in time."""
+        c, x = np.asarray(config), np.asarray(pixels, np.float64)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            if self.shared:
+                late = x * (self.pixel_s[c] + self.unit[c]) > self.budget_s[c]
+                return np.where(late, inf, x * self.unit[c] * self.frame_rate_hz[c])
+            left = self.budget_s[c] - x * self.pixel_s[c]
+            return np.where(left > 0.0, x * self.unit[c] / left, inf)
 
     def solution(self, config: Sequence[int], point: Sequence[int]) -> Solution:
         """What the choice of a configuration and a point of each user comes to, with the least bandwidth that
-        keeps the latency; a configuration of -1 is not admitted."""
+        keeps the latency; a configuration of -1 is not admitted. ValueError where bandwidth is shared."""
+        if self.shared:
+            raise ValueError("a user has no bandwidth where it is shared")
         full = self.constraints == "full"
         packets = [0.0] * len(self.instance.stations)
         for c, k in zip(config, point, strict=True):
@@ -182,7 +206,12 @@ class _Builder:
         self.resources = len(stations) * 2 + len(nodes) * len(NODE_RESOURCES)
 
     def configurations(
-        self, users: Sequence[int], least_pixels: Sequence[float], stations: int | None, nodes: int | None
+        self,
+        users: Sequence[int],
+        least_pixels: Sequence[float],
+        stations: int | None,
+        nodes: int | None,
+        shared: bool,
     ) -> tuple[dict[str, Any], dict[int, str]]:
         """Columns of those in which users can be served alone, at the fewest pixels, with ``user`` the place
         in ``users``; and of each user for whom there is none why."""
@@ -218,8 +247,8 @@ class _Builder:
             fixed = np.where(limited, fixed / capacity, 0.0)
             slope = np.where(limited, slope / capacity, 0.0)
             alone = fixed + slope * least[:, None] <= 1.0
-            left = budget - least * pixel_s
-            bandwidth = np.where(left > 0.0, least * unit / left, inf)
+            left = budget - least * (pixel_s + unit if shared else pixel_s)
+            bandwidth = np.where(left > 0.0, least * unit * f_hz if shared else least * unit / left, inf)
         stages = (
             ("no base station reaches it", offered > 0.0),
             ("no compute node can be reached", np.isfinite(budget)),
