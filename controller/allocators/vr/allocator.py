@@ -13,7 +13,7 @@ import numpy as np
 from controller.allocators.base import Allocator, Options, SliceView
 from controller.allocators.vr import heuristic
 from controller.allocators.vr.instance import Instance, Node, Object, Station, User
-from controller.allocators.vr.judge import GPU, LATENCY, PIXELS, Promise, judge, present, silent, within
+from controller.allocators.vr.judge import LATENCY, PIXELS, Promise, judge, present, silent, within
 from controller.allocators.vr.menus import FAST_POINTS, Menu
 from controller.allocators.vr.options import VrOptions
 from controller.allocators.vr.problem import IntArray, Problem
@@ -42,8 +42,9 @@ USABLE: Final = 0.75
 USABLE_LIMITS: Final = (0.3, 1.0)
 SATURATED_S: Final = 0.05
 """Of what is carried so much waits, on average, where all that can be used is used (Little's law)."""
-FILLED: Final = 0.9
-"""Of the usable PRBs, the part that settings are chosen for: near all of them the queue grows."""
+FILLED: Final = 0.8
+"""Of the usable PRBs, the part that settings are chosen for: near all of them queues grow, and what waits
+after a stall takes long to drain."""
 OVERHEAD_MEMORY: Final = 0.7
 OVERHEAD_LIMIT: Final = 0.6
 """Of the time of a frame at the lowest rate: what is left must do for rendering and transmission."""
@@ -73,17 +74,27 @@ class _Setting:
     prb: float
     gpu_share: float
     admitted: bool = True
+    changed: bool = False
     binding: str = ""
 
+    def after(self, before: _Setting | None) -> _Setting:
+        """With whether it differs from what the user had, in the frame rate or in the class of an object that
+        is still there."""
+        if before is None:
+            return self
+        other = any(self.classes[o] != k for o, k in before.classes.items() if o in self.classes)
+        return replace(self, changed=other or self.frame_rate_hz != before.frame_rate_hz)
+
     def to_state(self) -> list[Any]:
-        numbers = [self.frame_rate_hz, self.qoe, round(self.prb, 4), round(self.gpu_share, 6)]
-        return [*numbers, self.admitted, list(self.classes), list(self.classes.values())]
+        numbers = [self.frame_rate_hz, self.qoe, self.prb, self.gpu_share, self.admitted, self.changed]
+        return [*numbers, list(self.classes), list(self.classes.values())]
 
     @classmethod
     def from_state(cls, state: Sequence[Any]) -> _Setting:
-        rate, qoe, prb, share, admitted, objects, classes = state
+        *numbers, admitted, changed, objects, classes = state
+        rate, qoe, prb, share = (float(x) for x in numbers)
         by_object = {int(o): int(k) for o, k in zip(objects, classes, strict=True)}
-        return cls(float(rate), by_object, float(qoe), float(prb), float(share), bool(admitted))
+        return cls(rate, by_object, qoe, prb, share, bool(admitted), bool(changed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +157,7 @@ class VrAllocator(Allocator):
     def learn(self, view: SliceView) -> Outcome:
         self._silent = silent(view)
         promises = {
-            flow: Promise(s.frame_rate_hz, s.qoe, s.prb)
+            flow: Promise(s.frame_rate_hz, s.qoe, s.prb, s.changed)
             for flow, s in self._settings.items()
             if s.admitted and flow in view.settings and flow not in view.unapplied
         }
@@ -219,14 +230,16 @@ class VrAllocator(Allocator):
         assert view.granted is not None
         rows = within(view, "delivered")
         ms = rows.values[:, LATENCY].astype(np.float64)
-        known = np.isfinite(ms) & (ms >= 0.0) & np.isfinite(rows.values[:, (PIXELS, GPU)]).all(axis=1)
+        known = np.isfinite(ms) & (ms >= 0.0) & np.isfinite(rows.values[:, PIXELS])
         if not known.any() or view.granted.dl_prb < 1:
             return
         per_bit = np.array([self._s_per_bit(u.ue_id) for u in view.users])[rows.flow[known]]
         rows_of = rows.values[known].astype(np.float64)
-        bits = rows_of[:, PIXELS] * self._options.bits_per_pixel
-        sent = bits * per_bit / (view.granted.dl_prb * self._usable)
-        over = ms[known] / 1e3 - sent - rows_of[:, GPU] / 1e3 - self._options.encoding_ms / 1e3
+        o = self._options
+        sent = rows_of[:, PIXELS] * o.bits_per_pixel * per_bit / (view.granted.dl_prb * self._usable)
+        clock = (view.granted.gpu_mhz or self._clocks[-1]) / self._loop.max_mhz
+        rendered = rows_of[:, PIXELS] * o.flop_per_pixel / (o.gpu_flops_per_s * o.gpu_share * clock)
+        over = ms[known] / 1e3 - sent - rendered - o.encoding_ms / 1e3
         value = float(np.quantile(np.maximum(over, 0.0), self._options.on_time))
         self._overhead_s = OVERHEAD_MEMORY * self._overhead_s + (1.0 - OVERHEAD_MEMORY) * value
         self._overhead_s = min(self._overhead_s, OVERHEAD_LIMIT / FRAME_RATES_HZ[0])
@@ -429,9 +442,9 @@ class VrAllocator(Allocator):
             out[flow] = _Setting(
                 float(problem.frame_rate_hz[c]),
                 {o: k for (o, _, _), k in zip(scene.objects, classes, strict=True)},
-                float(problem.rate_value[c] + problem.value[point]),
-                _prb_of(problem, c, point),
-                float(problem.pixels[point] * problem.slope[c, _GPU]),
+                round(float(problem.rate_value[c] + problem.value[point]), 6),
+                round(_prb_of(problem, c, point), 6),
+                round(float(problem.pixels[point] * problem.slope[c, _GPU]) * self._options.gpu_share, 6),
                 binding=_binding(problem, n, c, point, used),
             )
         return out
@@ -499,7 +512,9 @@ class VrAllocator(Allocator):
             room = max(grant.dl_prb * self._usable * FILLED - asked.others_prb, 0.0)
             problem, found = self._solve(asked.users, asked.scenes, room, mhz)
             settings = self._settings_of(asked.users, asked.scenes, problem, found)
-        self._settings = self._settings | settings
+        had = self._settings
+        same = {flow: replace(s, changed=False) for flow, s in had.items()}
+        self._settings = same | {flow: s.after(had.get(flow)) for flow, s in settings.items()}
         return {
             flow: {
                 "frame_rate": (s.frame_rate_hz,),

@@ -29,11 +29,13 @@ _LATE: Final = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """What a user was given: frame rate, the QoE of that, and PRBs of the downlink at the user's MCS."""
+    """What a user was given: frame rate, the QoE of that, PRBs of the downlink at the user's radio, and
+    whether it was something else than before."""
 
     frame_rate_hz: float
     qoe: float
     prb: float
+    changed: bool = False
 
 
 def judge(
@@ -43,7 +45,7 @@ def judge(
     carrier: Carrier,
     unattributed: Mapping[Lever, Reason],
 ) -> Outcome:
-    """Five measures of each user, judged on the frames that were due between ``begin_ns`` and ``end_ns``.
+    """Six measures of each user, judged on the frames that were due between ``begin_ns`` and ``end_ns``.
 
     ``on_time``: the share of them that was there within 1/f, against the option of that name. ``qoe``:
     ln(f/30) of the frame rate that was in time (1 Hz at least) plus the mean quality of those frames, against
@@ -53,7 +55,8 @@ def judge(
 
     The slice has met its promise where a share ``users`` of those who were given something, rounded down and
     one at least, had ``on_time`` kept. ``counts``: ``promises`` that were judged and ``promises_kept``,
-    ``frames`` due and ``frames_on_time``. ``faults``: rows with a number that cannot be.
+    ``frames`` due and ``frames_on_time``, ``settings_changed``. ``faults``: rows with a number that cannot
+    be.
     """
     users = view.users
     rows = within(view, "delivered")
@@ -84,6 +87,7 @@ def judge(
     kept = [None if s is None else s >= options.on_time - 1e-9 for s in share]
     given = [promises.get(u.flow) for u in users]
     judged = [k for k, p in zip(kept, given, strict=True) if p is not None and k is not None]
+    per_minute = 60.0 / max((view.closed_ns - view.opened_ns) / 1e9, 1e-3)
     enough = max(int(options.users * len(judged) + 1e-9), 1)
     met = int(sum(judged) >= enough) if judged else None
     measures = (
@@ -110,6 +114,15 @@ def judge(
             None,
             len(view.reports),
         ),
+        Measure(
+            "changes",
+            "1/min",
+            "lower",
+            tuple(None if p is None else p.changed * per_minute for p in given),
+            (0.0,) * n,
+            None,
+            len(judged),
+        ),
     )
     return Outcome(
         met=met,
@@ -123,6 +136,7 @@ def judge(
             "promises_kept": sum(judged),
             "frames": frames,
             "frames_on_time": frames_on_time,
+            "settings_changed": sum(p is not None and p.changed for p in given),
         },
         faults=faults,
     )

@@ -40,7 +40,7 @@ class VrOptions(Options):
     flop_per_pixel: Positive = FLOP_PER_PIXEL
     gpu_flops_per_s: Positive = 3e12
     encoding_ms: Annotated[float, Field(ge=0.0, le=1000.0, allow_inf_nan=False)] = 2.0
-    gpu_share: Share = 0.8
+    gpu_share: Share = 0.5
     gpu_mhz: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(max_length=64)] = ()
     overhead_ms: Annotated[float, Field(ge=0.0, le=1000.0, allow_inf_nan=False)] = 5.0
     hysteresis: Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)] = 0.03
