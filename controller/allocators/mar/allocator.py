@@ -13,12 +13,13 @@ import numpy as np
 from controller.allocators.base import Allocator, Options, SliceView
 from controller.allocators.mar import qoe_csp
 from controller.allocators.mar.fit import Memory
-from controller.allocators.mar.judge import LATENCY, judge, present, silent
+from controller.allocators.mar.judge import LATENCY, judge, silent
 from controller.allocators.mar.margin import Margin, deviate
 from controller.allocators.mar.options import MarOptions
 from controller.allocators.mar.promises import Promise, Promises
 from controller.allocators.mar.radio import Uplink, prb_hz, prbs
 from controller.allocators.mar.traces import FIRST_FRAME
+from controller.allocators.views import active, present
 from controller.core.decision import Choice, Grant, Settings, SliceDemand, Want
 from controller.core.fits import Job
 from controller.core.measure import Lever, Outcome, Reason
@@ -275,7 +276,7 @@ class MarAllocator(Allocator):
 
     def demand(self, view: SliceView) -> SliceDemand:
         n_prb = self._loop.n_prb
-        users = _active(view)
+        users = active(view)
         least = min(LEAST_PRB, n_prb)
         if not users:
             self._asked = None
@@ -407,7 +408,7 @@ class MarAllocator(Allocator):
     def early(self, view: SliceView) -> str:
         """A user came, for whom nothing was asked."""
         known = () if self._asked is None else self._asked.users
-        came = any(user.flow not in known for user in _active(view))
+        came = any(user.flow not in known for user in active(view))
         return "a user came" if came and view.granted is not None else ""
 
     # ---- settle --------------------------------------------------------------------------------------------
@@ -480,12 +481,3 @@ def _typical_latency_ms(view: SliceView) -> float | None:
     known = np.isfinite(ms) & (ms >= 0.0)
     medians = sorted(float(np.median(ms[known & (rows.flow == u)])) for u in np.unique(rows.flow[known]))
     return medians[(len(medians) - 1) // 2] if medians else None
-
-
-def _active(view: SliceView) -> tuple[Flow, ...]:
-    """The users who go on, each once."""
-    found: dict[str, Flow] = {}
-    for user in view.users:
-        if not user.stop_ns or user.stop_ns > view.closed_ns:
-            found[user.flow] = user
-    return tuple(found.values())

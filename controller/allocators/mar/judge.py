@@ -9,10 +9,10 @@ import numpy as np
 from controller.allocators.base import SliceView
 from controller.allocators.mar.options import MarOptions
 from controller.allocators.mar.promises import Promises
+from controller.allocators.views import prb_had, present, within
 from controller.core.hops import Carrier
 from controller.core.measure import Lever, Measure, Outcome, Reason
 from controller.core.observation import Samples
-from wire.definitions import nr
 from wire.definitions.poses import POSE, FloatArray
 
 LATENCY = len(POSE)
@@ -40,7 +40,7 @@ def judge(
     """
     users = view.users
     n = len(users)
-    hits, poses = _within(view, "hits"), _within(view, "pose")
+    hits, poses = within(view, "hits"), within(view, "pose")
     reached: list[float | None] = [None] * n
     share: list[float | None] = [None] * n
     frames = frames_hit = 0
@@ -60,7 +60,7 @@ def judge(
     met = int(sum(judged) >= enough) if judged else None
     latency = _latency(poses, n)
     known = [ms for ms in latency if ms is not None]
-    got = _prb(view, carrier)
+    got = prb_had(view, carrier, "ul")
     measures = (
         Measure("vchr", "1", "higher", tuple(reached), (options.vchr,) * n, met, frames),
         Measure("hits", "1", "higher", tuple(share), (options.rho,) * n, met, frames),
@@ -100,17 +100,9 @@ def judge(
     )
 
 
-def present(view: SliceView) -> frozenset[str]:
-    """The users who were there all the time that is judged; none where there is no such time."""
-    if view.begin_ns >= view.end_ns:
-        return frozenset()
-    begin, end = view.begin_ns, view.end_ns
-    return frozenset(u.flow for u in view.users if u.start_ns <= begin and not 0 < u.stop_ns < end)
-
-
 def silent(view: SliceView) -> frozenset[str]:
     """Of the users who were there all that time those of whose frames no row has come."""
-    heard = set(_within(view, "hits").flow.tolist())
+    heard = set(within(view, "hits").flow.tolist())
     return present(view) - {u.flow for i, u in enumerate(view.users) if i in heard}
 
 
@@ -131,15 +123,6 @@ def _reached(rates: FloatArray, rho: float) -> float:
     return float(ordered[least - 1])
 
 
-def _within(view: SliceView, table: str) -> Samples:
-    """Rows of a table whose frame was captured in the part of the slot that is judged."""
-    rows = view.samples.get(table)
-    if rows is None:
-        return Samples(np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 1), np.float32))
-    chosen = (rows.time_ns >= view.begin_ns) & (rows.time_ns < view.end_ns)
-    return Samples(rows.flow[chosen], rows.time_ns[chosen], rows.values[chosen])
-
-
 def _latency(poses: Samples, users: int) -> list[float | None]:
     """Mean latency of each user's uploads in ms."""
     out: list[float | None] = []
@@ -147,21 +130,4 @@ def _latency(poses: Samples, users: int) -> list[float | None]:
         ms = poses.values[poses.flow == i, LATENCY].astype(np.float64) if len(poses) else np.empty(0)
         ms = ms[np.isfinite(ms) & (ms >= 0.0)]
         out.append(float(ms.mean()) if len(ms) else None)
-    return out
-
-
-def _prb(view: SliceView, carrier: Carrier) -> list[float | None]:
-    """PRBs in each uplink slot that each user's UE had in mean, from the gNB's counters."""
-    if len(view.reports) < 2:
-        return [None] * len(view.users)
-    first, last = view.reports[0], view.reports[-1]
-    slots = (last.time_ns - first.time_ns) / nr.slot_ns(carrier.scs_khz)
-    slots *= carrier.tdd.share("ul", guard=carrier.guard)
-    before = dict(zip(first.ue_id, first.ul.prb_slots, strict=False))
-    after = dict(zip(last.ue_id, last.ul.prb_slots, strict=False))
-    out: list[float | None] = []
-    for user in view.users:
-        ue = user.ue_id
-        known = slots > 0 and ue in before and ue in after and after[ue] >= before[ue]
-        out.append((after[ue] - before[ue]) / slots if known else None)
     return out

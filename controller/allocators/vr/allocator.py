@@ -11,9 +11,10 @@ from typing import Any, Final
 import numpy as np
 
 from controller.allocators.base import Allocator, Options, SliceView
+from controller.allocators.views import active, present, within
 from controller.allocators.vr import heuristic
 from controller.allocators.vr.instance import Instance, Node, Object, Station, User
-from controller.allocators.vr.judge import LATENCY, PIXELS, Promise, judge, present, silent, within
+from controller.allocators.vr.judge import COLUMNS, LATENCY, PIXELS, Promise, judge, silent
 from controller.allocators.vr.menus import FAST_POINTS, Menu
 from controller.allocators.vr.options import VrOptions
 from controller.allocators.vr.problem import IntArray, Problem
@@ -228,7 +229,7 @@ class VrAllocator(Allocator):
         """What all but a share ``1 - on_time`` of the frames do not exceed beside rendering and transmission
         with all of the granted PRBs."""
         assert view.granted is not None
-        rows = within(view, "delivered")
+        rows = within(view, "delivered", COLUMNS)
         ms = rows.values[:, LATENCY].astype(np.float64)
         known = np.isfinite(ms) & (ms >= 0.0) & np.isfinite(rows.values[:, PIXELS])
         if not known.any() or view.granted.dl_prb < 1:
@@ -251,7 +252,7 @@ class VrAllocator(Allocator):
     # ---- demand --------------------------------------------------------------------------------------------
 
     def demand(self, view: SliceView) -> SliceDemand:
-        users, n_prb = _active(view), self._loop.n_prb
+        users, n_prb = active(view), self._loop.n_prb
         least = min(LEAST_PRB, n_prb)
         self._settings = {u.flow: self._settings[u.flow] for u in users if u.flow in self._settings}
         if not users:
@@ -435,7 +436,7 @@ class VrAllocator(Allocator):
             if n is None or c < 0:
                 lowest = dict.fromkeys((o for o, _, _ in scene.objects), scene.classes[0])
                 why = problem.reasons.get(k, "no room beside the others")
-                out[flow] = _Setting(0.0, lowest, 0.0, 0.0, 0.0, False, why)
+                out[flow] = _Setting(0.0, lowest, 0.0, 0.0, 0.0, False, binding=why)
                 continue
             point = int(found.point[n])
             classes = problem.menus[n].resolutions(point - int(problem.menu_at[n]))
@@ -496,7 +497,7 @@ class VrAllocator(Allocator):
     def early(self, view: SliceView) -> str:
         """A user came, for whom nothing was asked."""
         known = () if self._asked is None else tuple(u.flow for u in self._asked.users)
-        came = any(user.flow not in known for user in _active(view))
+        came = any(user.flow not in known for user in active(view))
         return "a user came" if came and view.granted is not None else ""
 
     # ---- settle --------------------------------------------------------------------------------------------
@@ -593,12 +594,3 @@ def _attributed(view: SliceView) -> bool:
     dl, settings = (view.unattributed.get(lever) for lever in (Lever.DL, Lever.SETTINGS))
     some = settings is Reason.SETTINGS_NOT_APPLIED and not view.settings.keys() <= view.unapplied
     return (settings is None or some) and (dl is None or dl.short or dl.more)
-
-
-def _active(view: SliceView) -> tuple[Flow, ...]:
-    """The users who go on, each once."""
-    found: dict[str, Flow] = {}
-    for user in view.users:
-        if not user.stop_ns or user.stop_ns > view.closed_ns:
-            found[user.flow] = user
-    return tuple(found.values())

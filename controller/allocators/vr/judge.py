@@ -12,16 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controller.allocators.base import SliceView
+from controller.allocators.views import prb_had, present, within
 from controller.allocators.vr.options import VrOptions
 from controller.core.hops import Carrier
 from controller.core.measure import Lever, Measure, Outcome, Reason
 from controller.core.observation import Samples
-from wire.definitions import cloud_gaming, nr
+from wire.definitions import cloud_gaming
 from wire.definitions.cloud_gaming import FloatArray
 
 BoolArray = NDArray[np.bool_]
 
 LATENCY, RATE, QUALITY, PIXELS, GPU = range(5)
+COLUMNS = 5
 """Columns of the table ``delivered``: ms, Hz, sum of attention ln(class / lowest), pixels, ms."""
 _LATE: Final = 1e-3
 """Of 1/f: float32 on the way."""
@@ -51,7 +53,8 @@ def judge(
     ln(f/30) of the frame rate that was in time (1 Hz at least) plus the mean quality of those frames, against
     what was given; quality is by the attention that the users had then. ``latency``: the mean of the frames
     that came, in ms, against 1/f. ``frame_rate``: of the frames in time. ``dl_prb``: PRBs in each downlink
-    slot that the user really had, HARQ included, against what the settings need.
+    slot that the user really had, HARQ included, against what the settings need. ``changes``: of the
+    settings, a minute.
 
     The slice has met its promise where a share ``users`` of those who were given something, rounded down and
     one at least, had ``on_time`` kept. ``counts``: ``promises`` that were judged and ``promises_kept``,
@@ -59,7 +62,7 @@ def judge(
     be.
     """
     users = view.users
-    rows = within(view, "delivered")
+    rows = within(view, "delivered", COLUMNS)
     faults = _faults(rows)
     rows = rows if not faults else _usable(rows)
     n = len(users)
@@ -109,7 +112,7 @@ def judge(
             "dl_prb",
             "PRB",
             "higher",
-            tuple(_prb(view, carrier)),
+            tuple(prb_had(view, carrier, "dl")),
             tuple(0.0 if p is None else p.prb for p in given),
             None,
             len(view.reports),
@@ -148,27 +151,10 @@ def on_time(rows: FloatArray) -> BoolArray:
     return in_time
 
 
-def within(view: SliceView, table: str) -> Samples:
-    """Rows of a table from the part of the slot that is judged."""
-    rows = view.samples.get(table)
-    if rows is None:
-        return Samples(np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 5), np.float32))
-    chosen = (rows.time_ns >= view.begin_ns) & (rows.time_ns < view.end_ns)
-    return Samples(rows.flow[chosen], rows.time_ns[chosen], rows.values[chosen])
-
-
-def present(view: SliceView) -> frozenset[str]:
-    """The users who were there all the time that is judged; none where there is no such time."""
-    if view.begin_ns >= view.end_ns:
-        return frozenset()
-    begin, end = view.begin_ns, view.end_ns
-    return frozenset(u.flow for u in view.users if u.start_ns <= begin and not 0 < u.stop_ns < end)
-
-
 def silent(view: SliceView) -> frozenset[str]:
     """Of the users who were there all that time and for whom frames were to be rendered, those of whose
     frames no row has come."""
-    delivering = set(within(view, "delivered").flow.tolist())
+    delivering = set(within(view, "delivered", COLUMNS).flow.tolist())
     paused = {flow for flow, values in view.settings.items() if values.get("frame_rate") == (0.0,)}
     return present(view) - {u.flow for i, u in enumerate(view.users) if i in delivering} - paused
 
@@ -196,20 +182,3 @@ def _faults(rows: Samples) -> dict[str, int]:
 def _usable(rows: Samples) -> Samples:
     good = ~np.any(list(_impossible(rows).values()), axis=0)
     return Samples(rows.flow[good], rows.time_ns[good], rows.values[good])
-
-
-def _prb(view: SliceView, carrier: Carrier) -> list[float | None]:
-    """PRBs in each downlink slot that each user's UE had in mean, from the gNB's counters."""
-    if len(view.reports) < 2:
-        return [None] * len(view.users)
-    first, last = view.reports[0], view.reports[-1]
-    slots = (last.time_ns - first.time_ns) / nr.slot_ns(carrier.scs_khz)
-    slots *= carrier.tdd.share("dl", guard=carrier.guard)
-    before = dict(zip(first.ue_id, first.dl.prb_slots, strict=False))
-    after = dict(zip(last.ue_id, last.dl.prb_slots, strict=False))
-    out: list[float | None] = []
-    for user in view.users:
-        ue = user.ue_id
-        known = slots > 0 and ue in before and ue in after and after[ue] >= before[ue]
-        out.append((after[ue] - before[ue]) / slots if known else None)
-    return out
