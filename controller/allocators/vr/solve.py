@@ -23,12 +23,14 @@ from controller.allocators.vr.check import (
     evaluate,
 )
 from controller.allocators.vr.instance import Instance
-from controller.allocators.vr.menus import FAST_POINTS, MAX_POINTS
+from controller.allocators.vr.menus import MAX_POINTS
 from controller.allocators.vr.milp import PROOF, Progress, Status
 from controller.allocators.vr.problem import Problem, Queue
 
 Solver = Literal["exact", "heuristic", "rca", "fixed"]
 SOLVERS: Final[tuple[Solver, ...]] = ("exact", "heuristic", "rca", "fixed")
+HEURISTIC_POINTS: Final = 1 << 12
+"""Of a front; where that is not all of it, the heuristic's bound is none."""
 MAX_CONFIGURATIONS: Final = 2_000_000
 """With more, users have only the base stations with the highest SINR, and there is no bound."""
 
@@ -130,7 +132,7 @@ def _find(request: Request, queue: Queue) -> Answer:
         config, point = fixed.solve(problem)
         solution = problem.solution(config.tolist(), point.tolist())
     elif request.solver == "heuristic":
-        problem = Problem.of(instance, constraints, objective, points=FAST_POINTS, **limits)
+        problem = Problem.of(instance, constraints, objective, points=HEURISTIC_POINTS, **limits)
         found = heuristic.solve(problem)
         solution = problem.solution(found.config.tolist(), found.point.tolist())
         bound = found.bound if all(m.exact for m in problem.menus) else None
