@@ -94,7 +94,7 @@ def maximise(
         """Without the line that HiGHS prints where callbacks are set up, before options can be."""
 
         def enableCallbacks(self) -> None:
-            self.setOptionValue("output_flag", False)
+            self.setOptionValue("log_to_console", False)
             super().enableCallbacks()
 
     solver = Silent()

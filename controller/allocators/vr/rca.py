@@ -30,6 +30,8 @@ from controller.allocators.vr.milp import Row, Status, capacity_rows, game_rows,
 from controller.allocators.vr.problem import Problem
 
 REFERENCE_BPS_HZ: Final = 4 * log2(1 + 10 ** (30 / 10))
+_ADMITTED: Final = 1e-6
+"""Of two that are worth the same the one that admits more: at the lowest resolution users are worth 0."""
 REASON: Final = "rca gives each base station's bandwidth to one user"
 
 
@@ -56,7 +58,7 @@ def solve(problem: Problem, *, time_limit_s: float = inf) -> tuple[Status, Mappi
             user.append(np.full(int(fits.sum()), i))
             config.append(np.full(int(fits.sum()), c))
             point.append(hull[fits])
-            worth.append(((1.0 - late) * efficiency / REFERENCE_BPS_HZ * value)[fits])
+            worth.append(((1.0 - late) * efficiency / REFERENCE_BPS_HZ * value + _ADMITTED)[fits])
             takes.append(needs[fits])
     if not user:
         return "infeasible", {}

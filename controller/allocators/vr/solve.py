@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, isfinite
 from typing import Any, Final, Literal
 
@@ -132,14 +132,16 @@ def _find(request: Request, queue: Queue) -> Answer:
         config, point = fixed.solve(problem)
         solution = problem.solution(config.tolist(), point.tolist())
     elif request.solver == "heuristic":
-        problem = Problem.of(instance, constraints, objective, points=HEURISTIC_POINTS, **limits)
+        problem = _with_constants(
+            Problem.of(instance, constraints, objective, points=HEURISTIC_POINTS, **limits)
+        )
         found = heuristic.solve(problem)
         solution = problem.solution(found.config.tolist(), found.point.tolist())
         bound = found.bound if all(m.exact for m in problem.menus) else None
         if bound is not None and bound - found.value <= PROOF * max(1.0, abs(found.value)):
             status = "optimal" if found.admitted == len(problem) else status
     else:
-        problem = Problem.of(instance, constraints, objective, points=MAX_POINTS, **limits)
+        problem = _with_constants(Problem.of(instance, constraints, objective, points=MAX_POINTS, **limits))
         best = exact.solve(problem, time_limit_s=request.time_limit_s, progress=request.progress)
         solution = problem.solution(best.config.tolist(), best.point.tolist())
         status, bound = best.status, best.bound
@@ -147,8 +149,7 @@ def _find(request: Request, queue: Queue) -> Answer:
         status, bound = "infeasible", None
     evaluation = evaluate(instance, solution, constraints, objective)
     if bound is not None and isfinite(bound) and stations is None:
-        constants = sorted((constant(instance.users[i], objective) for i in problem.user), reverse=True)
-        bound = max(bound + sum(constants[: len(solution)]), evaluation.objective)
+        bound = max(bound, evaluation.objective)
     else:
         bound = None
     left_out = dict(problem.reasons)
@@ -157,6 +158,13 @@ def _find(request: Request, queue: Queue) -> Answer:
     elif not evaluation.violations:
         left_out = reasons(problem, solution, evaluation)
     return Answer(status, solution, evaluation, bound, left_out)
+
+
+def _with_constants(problem: Problem) -> Problem:
+    """The same with all of a user's QoE in the values: where not everybody is admitted it counts who is."""
+    own = np.array([constant(problem.instance.users[i], problem.objective) for i in problem.user], np.float64)
+    each = np.repeat(own, np.diff(problem.config_at))
+    return replace(problem, rate_value=problem.rate_value + each)
 
 
 def _stations(instance: Instance) -> int | None:
