@@ -15,7 +15,10 @@ from agents.emulator.applications.base import Application
 
 GROUP: Final = "prbandit.applications"
 
-_APPLICATIONS: dict[str, str] = {"mar": "agents.emulator.applications.mar:Mar"}
+_APPLICATIONS: dict[str, str] = {
+    "mar": "agents.emulator.applications.mar:Mar",
+    "vr": "agents.emulator.applications.vr:Vr",
+}
 """Name -> ``module:Class``."""
 
 

@@ -145,9 +145,9 @@ class Application(ABC):
     nothing else, whoever advances the cell and in whatever steps. All randomness is from
     :mod:`agents.emulator.draws`, so that two runs with other quotas or settings share it.
 
-    Subclasses name themselves and what they know: ``settings``, setting -> number of its values; ``tables``,
-    table -> number of its columns. ``service``: whose users these are, the application's own name where
-    empty.
+    Subclasses name themselves and what they know: ``settings``, setting -> how many values it has at most,
+    at least 1 where it is set; ``tables``, table -> number of its columns. ``service``: whose users these
+    are, the application's own name where empty.
     """
 
     name: ClassVar[str]
@@ -182,7 +182,7 @@ class Application(ABC):
         """Exchanges whose times changed since the last call."""
 
     def defaults(self, user: int) -> Settings:
-        """What a user does while nobody has set it otherwise: a value for each of ``settings``."""
+        """What a user does while nobody has set it otherwise: a value for each of ``settings``, or ()."""
         if self.settings:
             raise NotImplementedError(f"application {self.name!r} has settings and no defaults")
         return {}
@@ -191,7 +191,7 @@ class Application(ABC):
         """ValueError, which says why, for values that a user's setting cannot have. Changes nothing.
 
         The testbed has seen to it that the setting is one of ``settings`` and that the values are finite and
-        as many as it has; it puts the flow and the setting before the text.
+        no more than it has; it puts the flow and the setting before the text.
         """
         return
 

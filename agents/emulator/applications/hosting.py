@@ -110,8 +110,9 @@ class HostedApplication:
             if name not in known:
                 names = ", ".join(sorted(known)) or "none"
                 raise ValueError(f"{place}: application {self.name!r} has {names}")
-            if len(values) != known[name]:
-                raise ValueError(f"{place}: {len(values)} values instead of {known[name]}")
+            if not 1 <= len(values) <= known[name]:
+                bound = f"1 to {known[name]}" if known[name] > 1 else "1"
+                raise ValueError(f"{place}: {len(values)} values instead of {bound}")
             if not all(math.isfinite(v) for v in values):
                 raise ValueError(f"{place}: {tuple(values)} is not finite")
             try:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final, Protocol
 
@@ -39,6 +39,7 @@ from agents.emulator.applications.base import (
     Settings,
     UnitTestCase,
 )
+from agents.emulator.applications.options import check_range, parse
 from agents.emulator.spec import UserSpec
 from wire.definitions import vchr
 from wire.definitions.nr import SLOT_NS
@@ -99,49 +100,20 @@ class MarOptions:
 
     def __post_init__(self) -> None:
         check_upload_hz(self.upload_hz)
-        for name, low, high in (
-            ("frame_bytes", 1, MAX_FRAME_BYTES),
-            ("content_bytes", 1, MAX_FRAME_BYTES),
-            ("estimation_ms", 0.0, 10_000.0),
-            ("pose_noise_m", 0.0, 10.0),
-            ("pose_noise_deg", 0.0, 180.0),
-            ("history", 1, MAX_WINDOW_FRAMES),
-            ("lookahead", 0, MAX_WINDOW_FRAMES),
-        ):
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(f"{name} {getattr(self, name)} is outside {low:g}..{high:g}")
+        check_range(
+            self,
+            {
+                "frame_bytes": (1, MAX_FRAME_BYTES),
+                "content_bytes": (1, MAX_FRAME_BYTES),
+                "estimation_ms": (0.0, 10_000.0),
+                "pose_noise_m": (0.0, 10.0),
+                "pose_noise_deg": (0.0, 180.0),
+                "history": (1, MAX_WINDOW_FRAMES),
+                "lookahead": (0, MAX_WINDOW_FRAMES),
+            },
+        )
         if (self.content_x is None) != (self.content_z is None):
             raise ValueError("content_x and content_z: neither can do without the other")
-
-    @classmethod
-    def of(cls, options: Mapping[str, Any]) -> MarOptions:
-        """From what a scenario says; ValueError for unknown options and values of another type too."""
-        known = {f.name: f.type for f in fields(cls)}
-        if unknown := sorted(options.keys() - known.keys()):
-            raise ValueError(f"mar has no option {', '.join(unknown)}; it has {', '.join(known)}")
-        return cls(**{name: _typed(name, str(known[name]), value) for name, value in options.items()})
-
-
-def _typed(name: str, kind: str, value: Any) -> Any:
-    """An option's value as its field has it."""
-    if kind == "str":
-        if not isinstance(value, str):
-            raise ValueError(f"{name} {value!r} is no text")
-        return value
-    if kind.startswith("tuple"):
-        length = 2 if name == "field_of_view_deg" else 3
-        if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != length:
-            raise ValueError(f"{name} {value!r} is not {length} numbers")
-        return tuple(_number(name, "int" in kind, v) for v in value)
-    return _number(name, kind == "int", value)
-
-
-def _number(name: str, whole: bool, value: Any) -> int | float:
-    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
-        raise ValueError(f"{name} {value!r} is no {'whole ' if whole else ''}number")
-    if not math.isfinite(value):
-        raise ValueError(f"{name} {value!r} is not finite")
-    return value
 
 
 def check_upload_hz(hz: float) -> None:
@@ -307,7 +279,7 @@ class Mar(Application):
             if user.options != users[0].options:
                 raise ValueError(f"flow {user.flow!r}: its options differ from those of {users[0].flow!r}")
         try:
-            self.options = o = MarOptions.of(users[0].options)
+            self.options = o = parse(MarOptions, self.name, users[0].options)
             self.content, self.source = _scene(o, seed, self.index)
         except ValueError as error:
             raise ValueError(f"flow {users[0].flow!r}: {error}") from error

@@ -115,12 +115,12 @@ class _Reduced:
 
 
 def _reduced(problem: Problem, tables: Any, prices: FloatArray, forced: bool) -> tuple[float, _Reduced]:
-    n, nodes, games = len(problem), len(problem.instance.nodes), len(tables.players)
-    used, config, point = np.zeros(len(prices)), np.full(n, -1), np.full(n, -1)
-    worth, takes = np.zeros((games, nodes)), np.zeros((games, nodes, LINEAR))
+    n, nodes = len(problem), len(problem.instance.nodes)
+    asked = heuristic.Asked.of(tables, nodes, problem.resources)
     last = heuristic.reach(tables, problem.resources)
-    home = np.full(games, -1)
-    bound = heuristic.dual(tables, home, forced, last, prices, 1.0, used, config, point, worth, takes)
+    home = np.full(len(tables.players), -1)
+    bound = heuristic.dual(tables, home, forced, last, prices, 1.0, asked)
+    worth = asked.worth
     loss: list[FloatArray] = []
     total = 0
     for i in range(n):

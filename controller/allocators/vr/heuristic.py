@@ -15,7 +15,8 @@ From step 2 on every state is feasible.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -23,12 +24,16 @@ from numba import njit
 
 from controller.allocators.vr.problem import LINEAR, FloatArray, IntArray, Problem
 
-PRICE_STEPS: Final = 16
-"""Of the subgradient method."""
+PRICE_STEPS: Final = 40
+"""At most, while one in two makes the bound better by a part of ENOUGH."""
+ENOUGH: Final = 1e-4
 DISCOUNTS: Final = (1.0, 0.5, 0.2, 0.0)
 """Of the prices, in turn."""
 ROUNDS: Final = 3
 """Of exchanges."""
+FEW: Final = 40
+"""Up to so many users several divisions of the games over the nodes are tried, TRIES of them."""
+TRIES: Final = 4
 MAX_PARTNERS: Final = 40
 """With whom a user exchanges."""
 MOVE: Final = 1e-9
@@ -38,7 +43,8 @@ FULL: Final = 1.0 + 1e-12
 
 class Tables(NamedTuple):
     """The arrays of a :class:`Problem`, with the points of each front on its upper concave hull, and the
-    users of each game, ``players`` int64 [games, most], -1 beyond. ``hull_slope``: value a pixel from a point
+    users of each game, ``players`` int64 [games, most], -1 beyond, and where one of them has a configuration,
+    ``at_node`` bool [games, nodes]. ``hull_slope``: value a pixel from a point
     of the hull to the next."""
 
     menu_at: Any
@@ -59,6 +65,7 @@ class Tables(NamedTuple):
     resource: Any
     game: Any
     players: Any
+    at_node: Any
 
     @classmethod
     def of(cls, p: Problem) -> Tables:
@@ -68,21 +75,11 @@ class Tables(NamedTuple):
         order = np.argsort(p.game, kind="stable")
         at = np.arange(len(p)) - np.repeat(np.cumsum(size) - size, size)
         players[p.game[order], at] = order
-        return cls(
-            *(
-                p.menu_at,
-                p.pixels,
-                p.value,
-                hull_at,
-                hull,
-                hull_slope,
-                p.config_at,
-                p.station,
-                p.node,
-                p.rate_value,
-            ),
-            *(p.unit, p.budget_s, p.pixel_s, p.fixed, p.slope, p.resource, p.game, players),
-        )
+        at_node = np.zeros((len(size), len(p.instance.nodes)), bool)
+        at_node[np.repeat(p.game, np.diff(p.config_at)), p.node] = True
+        fields = {name: getattr(p, name, None) for name in cls._fields}
+        fields |= {"hull_at": hull_at, "hull": hull, "hull_slope": hull_slope}
+        return cls(**fields | {"players": players, "at_node": at_node})
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,26 +105,63 @@ def solve(problem: Problem) -> Found:
     """From nothing."""
     tables = Tables.of(problem)
     nodes, stations = len(problem.instance.nodes), len(problem.instance.stations)
-    games = len(tables.players)
     prices = np.zeros(problem.resources)
-    home = np.full(games, -1)
-    worth, takes = np.zeros((games, nodes)), np.zeros((games, nodes, LINEAR))
+    anywhere = np.full(len(tables.players), -1)
+    asked = Asked.of(tables, nodes, problem.resources)
     last = reach(tables, problem.resources)
-    bound, config, point = _tune(tables, home, PRICE_STEPS, last, prices, worth, takes)
-    _settle(tables, prices, 2 * stations, worth, takes, home)
+    bound, _, _ = _tune(tables, anywhere, PRICE_STEPS, last, prices, asked)
+    home = anywhere.copy()
+    _settle(tables, prices, 2 * stations, asked.worth, asked.takes, home)
+    homes = [home]
+    if len(problem) <= FEW:
+        homes += _others(tables, prices, 2 * stations, asked.worth, asked.takes, home)
+    best: Found | None = None
+    for place in homes:
+        found = _at(problem, tables, place, last, prices, asked)
+        if best is None or (found.admitted, found.value) > (best.admitted, best.value):
+            best = found
+    assert best is not None
+    return replace(best, bound=float(bound), prices=prices)
+
+
+def _at(
+    problem: Problem, tables: Tables, home: IntArray, last: IntArray, prices: FloatArray, asked: Asked
+) -> Found:
+    """With the games on nodes to begin with."""
+    nodes = len(problem.instance.nodes)
     local = prices.copy()
-    _, config, point = _tune(tables, home, PRICE_STEPS // 2, last, local, worth, takes)
+    _, config, point = _tune(tables, home, PRICE_STEPS // 2, last, local, asked)
     _, used = _admit(tables, nodes, local, config, point)
-    order = np.arange(len(problem))
+    order, room = np.arange(len(problem)), np.empty(problem.resources)
     for discount in DISCOUNTS:
-        _take_turns(tables, discount * local, order, MOVE, config, point, used)
+        _take_turns(tables, discount * local, order, MOVE, config, point, used, asked.out)
     for _ in range(ROUNDS):
-        gained = _exchange(tables, MOVE, config, point, used)
+        gained = _exchange(tables, MOVE, config, point, used, room, asked.out)
         gained += _move_games(tables, nodes, local, config, point, used)
-        gained += _take_turns(tables, 0.0 * local, order, MOVE, config, point, used)
+        gained += _take_turns(tables, 0.0 * local, order, MOVE, config, point, used, asked.out)
         if gained <= MOVE:
             break
-    return Found(config, point, float(total(tables, config, point)), float(bound), prices)
+    return Found(config, point, float(total(tables, config, point)), np.inf, prices)
+
+
+def _others(
+    tables: Tables, prices: FloatArray, at: int, worth: FloatArray, takes: FloatArray, home: IntArray
+) -> list[IntArray]:
+    """The best, by what :func:`_settle` goes by, of what differs from ``home`` by a game or by two that
+    change places."""
+    games, nodes = worth.shape
+    near: list[IntArray] = []
+    for g in range(games):
+        for m in range(nodes):
+            if m != home[g] and worth[g, m] > -np.inf:
+                near.append(home.copy())
+                near[-1][g] = m
+        for h in range(g):
+            if home[g] != home[h] and worth[g, home[h]] > -np.inf and worth[h, home[g]] > -np.inf:
+                near.append(home.copy())
+                near[-1][[g, h]] = home[[h, g]]
+    rank = [_surrogate(tables, prices, at, worth, takes, other) for other in near]
+    return [near[k] for k in np.argsort(-np.array(rank), kind="stable")[: TRIES - 1]]
 
 
 def hold(
@@ -141,16 +175,25 @@ def hold(
     tables = Tables.of(problem)
     nodes = len(problem.instance.nodes)
     config, points = before.copy(), point.copy()
+    out = np.empty(1 + LINEAR)
     _, used = _admit(tables, nodes, prices, config, points)
-    _restore(tables, before, point, order, config, points, used)
-    _take_turns(tables, 0.0 * prices, order, least, config, points, used)
+    _restore(tables, before, point, order, config, points, used, out)
+    _take_turns(tables, 0.0 * prices, order, least, config, points, used, out)
     return Found(config, points, float(total(tables, config, points)), np.inf, prices)
 
 
 # -- compiled ------------------------------------------------------------------------------------------------
 
+_compiled: Any = njit(cache=True, nogil=True)
+_BARE: Final[dict[str, Any]] = {"cache": True, "nogil": True, "_nrt": False}
+"""Allocates nothing: without Numba's reference counts on every array that is touched it is five times as
+fast."""
+_bare: Any = njit(**_BARE)
+_inlined: Any = njit(forceinline=True, **_BARE)
+"""A call hands the tables over array by array, which takes longer than these functions."""
 
-@njit(cache=True, nogil=True)
+
+@_compiled
 def _hulls(menu_at: Any, pixels: Any, value: Any) -> tuple[Any, Any, Any]:
     n = len(menu_at) - 1
     at, points = np.zeros(n + 1, np.int64), np.empty(len(pixels), np.int64)
@@ -175,7 +218,7 @@ def _hulls(menu_at: Any, pixels: Any, value: Any) -> tuple[Any, Any, Any]:
     return at, points[:size].copy(), slope
 
 
-@njit(cache=True, nogil=True)
+@_inlined
 def _take(t: Any, c: int, x: float, out: Any) -> None:
     """What a frame of ``x`` pixels takes in configuration ``c`` of each of its resources."""
     left = t.budget_s[c] - x * t.pixel_s[c]
@@ -184,7 +227,7 @@ def _take(t: Any, c: int, x: float, out: Any) -> None:
         out[1 + r] = t.fixed[c, r] + t.slope[c, r] * x
 
 
-@njit(cache=True, nogil=True)
+@_inlined
 def _add(t: Any, c: int, k: int, sign: float, used: Any, out: Any) -> None:
     if c >= 0:
         _take(t, c, t.pixels[k], out)
@@ -193,7 +236,7 @@ def _add(t: Any, c: int, k: int, sign: float, used: Any, out: Any) -> None:
                 used[t.resource[c, r]] += sign * out[r]
 
 
-@njit(cache=True, nogil=True)
+@_inlined
 def _fits(t: Any, c: int, k: int, used: Any, out: Any) -> bool:
     _take(t, c, t.pixels[k], out)
     for r in range(1 + LINEAR):
@@ -202,7 +245,7 @@ def _fits(t: Any, c: int, k: int, used: Any, out: Any) -> bool:
     return True
 
 
-@njit(cache=True, nogil=True)
+@_inlined
 def _rates(t: Any, c: int, prices: Any) -> tuple[float, float, float]:
     """What a configuration costs: for nothing, for a pixel, for the station's bandwidth."""
     fixed, slope = 0.0, 0.0
@@ -214,7 +257,7 @@ def _rates(t: Any, c: int, prices: Any) -> tuple[float, float, float]:
     return fixed, slope, prices[t.resource[c, 0]]
 
 
-@njit(cache=True, nogil=True)
+@_inlined
 def _profit(t: Any, c: int, k: int, rates: Any) -> float:
     """The value of a point after prices."""
     x = t.pixels[k]
@@ -224,7 +267,7 @@ def _profit(t: Any, c: int, k: int, rates: Any) -> float:
     return worth
 
 
-@njit(cache=True, nogil=True)
+@_inlined
 def _last(t: Any, i: int, c: int, used: Any, out: Any) -> int:
     """The last point of a user's front that fits, -1 for none."""
     lo, hi = t.menu_at[i] - 1, t.menu_at[i + 1] - 1
@@ -237,7 +280,7 @@ def _last(t: Any, i: int, c: int, used: Any, out: Any) -> int:
     return lo if lo >= t.menu_at[i] else -1
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def reach(t: Any, resources: int) -> Any:
     """For each configuration the last point of its user's front that fits alone."""
     out, nothing = np.empty(1 + LINEAR), np.zeros(resources)
@@ -248,7 +291,7 @@ def reach(t: Any, resources: int) -> Any:
     return last
 
 
-@njit(cache=True, nogil=True)
+@_inlined
 def _best(t: Any, i: int, c: int, last: int, prices: Any) -> tuple[float, int]:
     """Profit of the best point of a user's front up to ``last``, and the point.
 
@@ -280,7 +323,7 @@ def _best(t: Any, i: int, c: int, last: int, prices: Any) -> tuple[float, int]:
     return profit, point
 
 
-@njit(cache=True, nogil=True)
+@_bare
 def _respond(t: Any, i: int, node: int, prices: Any, used: Any, out: Any) -> tuple[float, int, int]:
     """The best of a user's configurations on a node (-1: any), and of its points, of those that fit."""
     best, config, point = -np.inf, -1, -1
@@ -294,73 +337,107 @@ def _respond(t: Any, i: int, node: int, prices: Any, used: Any, out: Any) -> tup
     return best, config, point
 
 
-@njit(cache=True, nogil=True)
-def dual(
-    t: Any, home: Any, forced: bool, last: Any, prices: Any, spread: float, used: Any, config: Any, point: Any,
-    worth: Any, takes: Any,
-) -> float:  # fmt: skip
+class Asked(NamedTuple):
+    """What users would choose at prices: ``config`` and ``point`` [n], what each game is ``worth`` [games,
+    nodes] and ``takes`` [games, nodes, LINEAR] on each node, and what all take, ``used`` [resources]. The
+    rest is room to work in."""
+
+    config: Any
+    point: Any
+    worth: Any
+    takes: Any
+    used: Any
+    best: Any
+    chosen: Any
+    points: Any
+    out: Any
+
+    @classmethod
+    def of(cls, t: Tables, nodes: int, resources: int) -> Asked:
+        n = len(t.menu_at) - 1
+        games, most = t.players.shape
+        return cls(
+            np.full(n, -1),
+            np.full(n, -1),
+            np.zeros((games, nodes)),
+            np.zeros((games, nodes, LINEAR)),
+            np.zeros(resources),
+            np.zeros((most, nodes)),
+            np.zeros((most, nodes), np.int64),
+            np.zeros((most, nodes), np.int64),
+            np.zeros(1 + LINEAR),
+        )
+
+
+@_bare
+def dual(t: Any, home: Any, forced: bool, last: Any, prices: Any, spread: float, asked: Any) -> float:
     """The Lagrangian dual at ``prices``: an upper bound on what any solution is worth.
 
-    ``home`` [games] is the node of each game, -1 for any. What users choose is left in ``config`` and
-    ``point`` [n]: of each game the node that is best for all of its players. Unless ``forced`` a user may
-    stay away, -1. What a game is worth on each node and takes of it is left in ``worth`` [games, nodes] and
-    ``takes`` [games, nodes, LINEAR]. What users take is left in ``used`` [resources], with a game divided
-    over the nodes by a softmax of what each is worth to it over ``spread``: all players of a game change
-    their node at once, and prices that answer to that never settle. ``last`` are the last points of
-    :func:`reach`.
+    ``home`` [games] is the node of each game, -1 for the best for all of its players. Unless ``forced`` a
+    user may stay away, -1. Of a game that is on no node in particular each node has its part in
+    ``asked.used``, by a softmax of what it is worth there over ``spread``: all players of a game change their
+    node at once, and prices that answer to that never settle. ``last`` are the last points of :func:`reach`.
     """
-    out = np.empty(1 + LINEAR)
-    games, nodes = worth.shape
-    most = t.players.shape[1]
-    total = prices.sum()
-    used[:] = 0.0
-    best_of = np.empty((nodes, most))
-    chosen, points = np.empty((nodes, most), np.int64), np.empty((nodes, most), np.int64)
+    games, nodes = asked.worth.shape
+    total = 0.0
+    for r in range(len(prices)):
+        total += prices[r]
+        asked.used[r] = 0.0
     for g in range(games):
-        worth[g] = 0.0
-        takes[g] = 0.0
+        for m in range(nodes):
+            asked.worth[g, m] = -np.inf
+            for r in range(LINEAR):
+                asked.takes[g, m, r] = 0.0
         players = 0
-        for q in range(most):
+        for q in range(t.players.shape[1]):
             i = t.players[g, q]
             if i < 0:
                 break
             players += 1
-            best_of[:, q] = -np.inf if forced else 0.0
-            chosen[:, q] = -1
+            for m in range(nodes):
+                asked.best[q, m] = -np.inf if forced else 0.0
+                asked.chosen[q, m] = -1
             for c in range(t.config_at[i], t.config_at[i + 1]):
                 m = t.node[c]
-                if home[g] < 0 or home[g] == m:
-                    profit, k = _best(t, i, c, last[c], prices)
-                    if profit > best_of[m, q]:
-                        best_of[m, q], chosen[m, q], points[m, q] = profit, c, k
-            worth[g] += best_of[:, q]
-        best = home[g] if home[g] >= 0 else worth[g].argmax()
-        total += worth[g, best]
+                if home[g] >= 0 and home[g] != m:
+                    continue
+                if asked.worth[g, m] == -np.inf:
+                    asked.worth[g, m] = 0.0
+                profit, k = _best(t, i, c, last[c], prices)
+                if profit > asked.best[q, m]:
+                    asked.best[q, m], asked.chosen[q, m], asked.points[q, m] = profit, c, k
+        best = 0
+        for m in range(nodes):
+            for q in range(players):
+                asked.worth[g, m] += asked.best[q, m]
+            if asked.worth[g, m] > asked.worth[g, best]:
+                best = m
+        if home[g] >= 0:
+            best = home[g]
+        total += max(asked.worth[g, best], -np.inf if forced else 0.0)
         weight = 0.0
         for m in range(nodes):
-            weight += np.exp((worth[g, m] - worth[g, best]) / spread)
+            if asked.worth[g, m] > -np.inf:
+                weight += math.exp((asked.worth[g, m] - asked.worth[g, best]) / spread)
         for q in range(players):
             i = t.players[g, q]
-            config[i], point[i] = chosen[best, q], points[best, q]
+            asked.config[i], asked.point[i] = asked.chosen[q, best], asked.points[q, best]
             for m in range(nodes):
-                c = chosen[m, q]
-                if c < 0:
+                c = asked.chosen[q, m]
+                if c < 0 or asked.worth[g, m] == -np.inf:
                     continue
-                _take(t, c, t.pixels[points[m, q]], out)
-                takes[g, m] += out[1:]
-                part = np.exp((worth[g, m] - worth[g, best]) / spread) / weight
-                if home[g] >= 0:
-                    part = 1.0 if m == home[g] else 0.0
+                part = math.exp((asked.worth[g, m] - asked.worth[g, best]) / spread) / weight
+                _take(t, c, t.pixels[asked.points[q, m]], asked.out)
+                for r in range(LINEAR):
+                    asked.takes[g, m, r] += asked.out[1 + r]
                 for r in range(1 + LINEAR):
                     if t.resource[c, r] >= 0:
-                        used[t.resource[c, r]] += part * out[r]
+                        asked.used[t.resource[c, r]] += part * asked.out[r]
     return total
 
 
-@njit(cache=True, nogil=True)
-def _tune(
-    t: Any, home: Any, steps: int, last: Any, prices: Any, worth: Any, takes: Any
-) -> tuple[float, Any, Any]:
+@_compiled
+def _tune(t: Any, home: Any, steps: int, last: Any, prices: Any, asked: Any) -> tuple[float, Any, Any]:
     """Prices that make the dual small, in place; the dual, and what users then choose.
 
     With quality as a logarithm of pixels what is asked for falls with its price, so that a price times what
@@ -369,23 +446,27 @@ def _tune(
     n, top = len(t.menu_at) - 1, 1.0
     for i in range(n):
         top += t.value[t.menu_at[i + 1] - 1]
-    config, point = np.full(n, -1), np.full(n, -1)
-    used = np.zeros(len(prices))
-    best = dual(t, home, False, last, prices, 0.05 * top, used, config, point, worth, takes)
-    best_config, best_point = config.copy(), point.copy()
+    used = asked.used
+    best = dual(t, home, False, last, prices, 0.05 * top, asked)
+    best_config, best_point = asked.config.copy(), asked.point.copy()
     trial = prices.copy()
     if prices.max() <= 0.0:
-        trial[:] = np.where(used > 1.0, 0.1 * top, 0.0)
+        scarce = max(1.0, float((used > 1.0).sum()))
+        trial[:] = np.where(used > 1.0, 0.2 * top / scarce, 0.0)
+    idle = 0
     for step in range(steps):
+        if idle >= 3:
+            break
         power = 1.0 / (1.0 + 0.25 * step)
-        value = dual(t, home, False, last, trial, 0.05 * power * top, used, config, point, worth, takes)
+        value = dual(t, home, False, last, trial, 0.05 * power * top, asked)
         if value < best:
             gained = best - value
             best = value
             prices[:] = trial
-            best_config[:], best_point[:] = config, point
-            if step > 4 and gained < 1e-5 * best:
-                break
+            best_config[:], best_point[:] = asked.config, asked.point
+            idle = 0 if gained > ENOUGH * best else idle + 1
+        elif step > 8:
+            idle += 1
         for r in range(len(prices)):
             if trial[r] > 0.0:
                 trial[r] = max(trial[r] * min(max(used[r], 0.1), 10.0) ** power, 1e-6 * top)
@@ -394,7 +475,7 @@ def _tune(
     return best, best_config, best_point
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def _crowding(t: Any, load: Any, m: int, prices: Any, at: int) -> float:
     """What it costs that a node is asked for ``load`` [LINEAR] at prices at which 1 would be right.
 
@@ -411,7 +492,21 @@ def _crowding(t: Any, load: Any, m: int, prices: Any, at: int) -> float:
     return cost
 
 
-@njit(cache=True, nogil=True)
+@_compiled
+def _surrogate(t: Any, prices: Any, at: int, worth: Any, takes: Any, home: Any) -> float:
+    """What games are worth on their nodes less what it costs that they crowd."""
+    games, nodes = worth.shape
+    load = np.zeros((nodes, LINEAR))
+    summed = 0.0
+    for g in range(games):
+        summed += worth[g, home[g]]
+        load[home[g]] += takes[g, home[g]]
+    for m in range(nodes):
+        summed -= _crowding(t, load[m], m, prices, at)
+    return summed
+
+
+@_compiled
 def _settle(t: Any, prices: Any, at: int, worth: Any, takes: Any, home: Any) -> None:
     """The node of each game, in place: what games are worth there less what it costs that they crowd.
 
@@ -428,7 +523,7 @@ def _settle(t: Any, prices: Any, at: int, worth: Any, takes: Any, home: Any) -> 
     for g in np.argsort(-size):
         best, chosen = -np.inf, -1
         for m in range(nodes):
-            if worth[g, m] == -np.inf or (takes[g, m].max() <= 0.0 and worth[g].max() > worth[g, m]):
+            if worth[g, m] == -np.inf:
                 continue
             total = worth[g, m] - _crowding(t, load[m] + takes[g, m], m, prices, at)
             total += _crowding(t, load[m], m, prices, at)
@@ -475,14 +570,16 @@ def _settle(t: Any, prices: Any, at: int, worth: Any, takes: Any, home: Any) -> 
             break
 
 
-@njit(cache=True, nogil=True)
+@_bare
 def _place(t: Any, i: int, node: int, wish: int, prices: Any, used: Any, out: Any) -> tuple[float, int]:
     """Where a user at the fewest pixels costs least, ``wish`` before all others that fit; -1 for nowhere."""
     k = t.menu_at[i]
     if wish >= 0 and (node < 0 or t.node[wish] == node) and _fits(t, wish, k, used, out):
         return 0.0, wish
     least, config = np.inf, -1
-    top = 1e-12 + prices.max()
+    top = 1e-12
+    for r in range(len(prices)):
+        top = max(top, prices[r])
     for c in range(t.config_at[i], t.config_at[i + 1]):
         if (node >= 0 and t.node[c] != node) or not _fits(t, c, k, used, out):
             continue
@@ -496,7 +593,7 @@ def _place(t: Any, i: int, node: int, wish: int, prices: Any, used: Any, out: An
     return least, config
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def _admit(t: Any, nodes: int, prices: Any, config: Any, point: Any) -> tuple[int, Any]:
     """Everybody at the fewest pixels, game after game, in the configuration wished for where that fits.
 
@@ -530,6 +627,8 @@ def _admit(t: Any, nodes: int, prices: Any, config: Any, point: Any) -> tuple[in
                     wished = t.node[wish[t.players[g, q]]]
                     break
             for m in range(nodes):
+                if not t.at_node[g, m]:
+                    continue
                 cost, fit = 0.0, 0
                 for q in range(most):
                     i = t.players[g, q]
@@ -571,7 +670,7 @@ def _admit(t: Any, nodes: int, prices: Any, config: Any, point: Any) -> tuple[in
     return admitted, used
 
 
-@njit(cache=True, nogil=True)
+@_inlined
 def _node_of(t: Any, i: int, config: Any) -> int:
     """The node that a user's game has for others, -1 where it has none."""
     g = t.game[i]
@@ -584,13 +683,14 @@ def _node_of(t: Any, i: int, config: Any) -> int:
     return -1
 
 
-@njit(cache=True, nogil=True)
-def _take_turns(t: Any, prices: Any, order: Any, least: float, config: Any, point: Any, used: Any) -> float:
+@_bare
+def _take_turns(
+    t: Any, prices: Any, order: Any, least: float, config: Any, point: Any, used: Any, out: Any
+) -> float:
     """Each user changes to what is worth most, where it is worth ``least`` more; what was gained in all.
 
     Who is not admitted comes in where there is room.
     """
-    out = np.empty(1 + LINEAR)
     gained = 0.0
     for i in order:
         c, k = config[i], point[i]
@@ -604,10 +704,9 @@ def _take_turns(t: Any, prices: Any, order: Any, least: float, config: Any, poin
     return gained
 
 
-@njit(cache=True, nogil=True)
-def _restore(t: Any, before: Any, had: Any, order: Any, config: Any, point: Any, used: Any) -> None:
+@_bare
+def _restore(t: Any, before: Any, had: Any, order: Any, config: Any, point: Any, used: Any, out: Any) -> None:
     """Users go back to what they had, or to the last point that fits in that configuration."""
-    out = np.empty(1 + LINEAR)
     for i in order:
         c = before[i]
         if c < 0 or config[i] < 0:
@@ -624,11 +723,10 @@ def _restore(t: Any, before: Any, had: Any, order: Any, config: Any, point: Any,
         _add(t, config[i], point[i], 1.0, used, out)
 
 
-@njit(cache=True, nogil=True)
-def _exchange(t: Any, least: float, config: Any, point: Any, used: Any) -> float:
+@_bare
+def _exchange(t: Any, least: float, config: Any, point: Any, used: Any, with_i: Any, out: Any) -> float:
     """Pairs that share a station or a node divide anew what they have and what is left; what was gained."""
     n = len(config)
-    out, with_i = np.empty(1 + LINEAR), used.copy()
     gained = 0.0
     for i in range(n):
         for step in range(1, min(n - 1, MAX_PARTNERS) + 1):
@@ -660,7 +758,8 @@ def _exchange(t: Any, least: float, config: Any, point: Any, used: Any) -> float
                     for k in range(top, t.menu_at[i] - 1, -1):
                         if most + t.value[k] <= best:
                             break
-                        with_i[:] = used
+                        for r in range(len(used)):
+                            with_i[r] = used[r]
                         _add(t, c, k, 1.0, with_i, out)
                         last = _last(t, j, d, with_i, out)
                         if last >= 0:
@@ -676,7 +775,7 @@ def _exchange(t: Any, least: float, config: Any, point: Any, used: Any) -> float
     return gained
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def _move_games(t: Any, nodes: int, prices: Any, config: Any, point: Any, used: Any) -> float:
     """Games of several players change to another node where that is worth more; what was gained."""
     out = np.empty(1 + LINEAR)
@@ -697,7 +796,7 @@ def _move_games(t: Any, nodes: int, prices: Any, config: Any, point: Any, used: 
                 now += t.rate_value[config[i]] + t.value[point[i]]
                 admitted, home = admitted + 1, t.node[config[i]]
         for m in range(nodes):
-            if m == home or admitted == 0:
+            if m == home or admitted == 0 or not t.at_node[g, m]:
                 continue
             for q in range(most):
                 i = t.players[g, q]
@@ -751,7 +850,7 @@ def _move_games(t: Any, nodes: int, prices: Any, config: Any, point: Any, used: 
     return gained
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def total(t: Any, config: Any, point: Any) -> float:
     """The sum of QoE, without constants, of who is admitted."""
     summed = 0.0

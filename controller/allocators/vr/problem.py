@@ -10,7 +10,7 @@ of what there is of each resource, so that every capacity is 1.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, isfinite
 from typing import Any, Final, Literal
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controller.allocators.vr.check import LIGHT_M_S, Constraints, Objective, Placement, Solution
-from controller.allocators.vr.instance import Instance, User
+from controller.allocators.vr.instance import Instance
 from controller.allocators.vr.menus import MAX_POINTS, Menu, menu
 from wire.definitions import cloud_gaming
 
@@ -83,6 +83,7 @@ class Problem:
         queue: Queue = "least",
         points: int = MAX_POINTS,
         stations: int | None = None,
+        nodes: int | None = None,
         menus: Mapping[int, Menu] | None = None,
     ) -> Problem:
         """``queue``: a packet waits at a station as in an empty one, or as in the fullest that can be.
@@ -91,22 +92,15 @@ class Problem:
         by user.
         """
         builder = _Builder(instance, constraints == "full", queue)
-        reasons: dict[int, str] = {}
-        users, found, configs = [], [], []
-        for i, user in enumerate(instance.users):
-            if user.fault:
-                reasons[i] = user.fault
-                continue
-            own = (menus or {}).get(i) or menu(instance, user, objective, points)
-            rows, why = builder.configurations(user, own.pixels[0], stations)
-            if why:
-                reasons[i] = why
-                continue
-            users.append(i)
-            found.append(own)
-            configs.append(rows)
+        reasons = {i: user.fault for i, user in enumerate(instance.users) if user.fault}
+        users = [i for i, user in enumerate(instance.users) if not user.fault]
+        found = [(menus or {}).get(i) or menu(instance, instance.users[i], objective, points) for i in users]
+        columns, why = builder.configurations(users, [m.pixels[0] for m in found], stations, nodes)
+        reasons |= {users[n]: text for n, text in why.items()}
+        can = [n for n in range(len(users)) if n not in why]
+        users, found = [users[n] for n in can], [found[n] for n in can]
+        sizes = np.bincount(columns.pop("user"), minlength=len(can) + len(why))[can]
         games = {g: k for k, g in enumerate(dict.fromkeys(instance.users[i].game for i in users))}
-        columns = _stack(configs)
         return cls(
             instance,
             constraints,
@@ -118,7 +112,7 @@ class Problem:
             _offsets([len(m.pixels) for m in found]),
             _concatenated([m.pixels for m in found]),
             _concatenated([m.value for m in found]),
-            _offsets([len(c["station"]) for c in configs]),
+            _offsets(sizes.tolist()),
             **columns,
             resources=builder.resources,
             queue_s=builder.queue_s,
@@ -157,7 +151,7 @@ class Problem:
 
 
 class _Builder:
-    """Configurations of one user after the other."""
+    """Configurations of users."""
 
     def __init__(self, instance: Instance, full: bool, queue: Queue) -> None:
         self._instance, self._full = instance, full
@@ -188,47 +182,43 @@ class _Builder:
         self.resources = len(stations) * 2 + len(nodes) * len(NODE_RESOURCES)
 
     def configurations(
-        self, user: User, least_pixels: float, stations: int | None
-    ) -> tuple[dict[str, Any], str]:
-        """Columns of those in which the user can be served alone, at the fewest pixels; or why there is
-        none."""
+        self, users: Sequence[int], least_pixels: Sequence[float], stations: int | None, nodes: int | None
+    ) -> tuple[dict[str, Any], dict[int, str]]:
+        """Columns of those in which users can be served alone, at the fewest pixels, with ``user`` the place
+        in ``users``; and of each user for whom there is none why."""
         instance = self._instance
-        efficiency = np.array(user.spectral_efficiency)
-        order = np.argsort(-efficiency, kind="stable")
-        order = np.sort(order if stations is None else order[:stations])
-        rate = np.array(user.frame_rates_hz)
-        f, b, m = (
-            x.ravel()
-            for x in np.meshgrid(np.arange(len(rate)), order, np.arange(len(instance.nodes)), indexing="ij")
-        )
-        f_hz = rate[f]
-        game = instance.game(user)
+        user, f_hz, b, m = self._candidates(users, stations, nodes)
+        efficiency = np.array([instance.users[i].spectral_efficiency for i in users])
+        least = np.array(least_pixels)[user]
         with np.errstate(divide="ignore", invalid="ignore"):
-            offered = efficiency[b] * self._bandwidth_hz[b]
+            offered = efficiency[user, b] * self._bandwidth_hz[b]
             unit = instance.bits_per_pixel / offered
             budget = 1.0 / f_hz - self._routing_s[b, m] - instance.fixed_latency_s
-            pixel_s = np.zeros(len(f))
-            fixed, slope = np.zeros((len(f), LINEAR)), np.zeros((len(f), LINEAR))
+            pixel_s = np.zeros(len(f_hz))
+            fixed, slope = np.zeros((len(f_hz), LINEAR)), np.zeros((len(f_hz), LINEAR))
             capacity = np.column_stack((self._packet_rate[b], self._node_capacity[m]))
             slope[:, 1] = instance.flop_per_pixel * f_hz
             if self._full:
-                distance = np.array(user.distance_m)
-                budget = budget - distance[b] / LIGHT_M_S - self.queue_s[b]
+                distance = np.array([instance.users[i].distance_m for i in users])
+                budget = budget - distance[user, b] / LIGHT_M_S - self.queue_s[b]
                 rendering = instance.flop_per_pixel / self._node_capacity[m, 0]
                 pixel_s = instance.bits_per_pixel * self._s_per_bit[b] + np.nan_to_num(rendering, nan=0.0)
                 bits_per_s = instance.bits_per_pixel * f_hz
                 slope[:, 0] = bits_per_s / instance.packet_bits
-                fixed[:, 2], slope[:, 2] = game.cpu, game.cpu_per_pixel_s * f_hz
-                fixed[:, 3], slope[:, 3] = game.memory_gb, game.memory_gb_per_pixel
+                game = [instance.game(instance.users[i]) for i in users]
+                cpu, cpu_slope, memory, memory_slope = (
+                    np.array([getattr(g, name) for g in game])[user]
+                    for name in ("cpu", "cpu_per_pixel_s", "memory_gb", "memory_gb_per_pixel")
+                )
+                fixed[:, 2], slope[:, 2] = cpu, cpu_slope * f_hz
+                fixed[:, 3], slope[:, 3] = memory, memory_slope
                 slope[:, 4] = bits_per_s
-            needs = (fixed > 0.0) | (slope > 0.0)
-            limited = np.isfinite(capacity) & needs
+            limited = np.isfinite(capacity) & ((fixed > 0.0) | (slope > 0.0))
             fixed = np.where(limited, fixed / capacity, 0.0)
             slope = np.where(limited, slope / capacity, 0.0)
-            takes = fixed + slope * least_pixels
-            left = budget - least_pixels * pixel_s
-            bandwidth = np.where(left > 0.0, least_pixels * unit / left, inf)
-            alone = takes <= 1.0
+            alone = fixed + slope * least[:, None] <= 1.0
+            left = budget - least * pixel_s
+            bandwidth = np.where(left > 0.0, least * unit / left, inf)
         stages = (
             ("no base station reaches it", offered > 0.0),
             ("no compute node can be reached", np.isfinite(budget)),
@@ -237,11 +227,12 @@ class _Builder:
             ("bandwidth", bandwidth <= 1.0),
             ("packets of the base station", alone[:, 0]),
         )
-        can = np.ones(len(f), bool)
+        can = np.ones(len(user), bool)
+        why: dict[int, str] = {}
         for name, holds in stages:
             can &= holds
-            if not can.any():
-                return {}, f"no base station and compute node can serve the user: {name}"
+            for n in np.flatnonzero(np.bincount(user[can], minlength=len(users)) == 0).tolist():
+                why.setdefault(n, f"no base station and compute node can serve the user: {name}")
         own = np.flatnonzero(can)
         resource = np.full((len(own), 1 + LINEAR), -1)
         resource[:, 0] = b[own]
@@ -251,6 +242,7 @@ class _Builder:
         )
         resource[:, 1:] = np.where(limited[own], at, -1)
         columns = {
+            "user": user[own],
             "station": b[own],
             "node": m[own],
             "frame_rate_hz": f_hz[own],
@@ -262,7 +254,50 @@ class _Builder:
             "slope": slope[own],
             "resource": resource,
         }
-        return columns, ""
+        return columns, why
+
+    def _candidates(
+        self, users: Sequence[int], stations: int | None, nodes: int | None
+    ) -> tuple[IntArray, FloatArray, IntArray, IntArray]:
+        """Place of the user, frame rate, station and node of all configurations, by user."""
+        instance = self._instance
+        n_stations, n_nodes = len(instance.stations), len(instance.nodes)
+        every_station, every_node = np.arange(n_stations), np.arange(n_nodes)
+        near: dict[int, IntArray] = {}
+        for i in users:
+            if stations is None or stations >= n_stations:
+                near[i] = every_station
+            else:
+                order = np.argsort(-np.array(instance.users[i].spectral_efficiency), kind="stable")
+                near[i] = np.sort(order[:stations])
+        games: dict[Hashable, list[int]] = {}
+        for i in users:
+            games.setdefault(instance.users[i].game, []).append(i)
+        home: dict[Hashable, IntArray] = dict.fromkeys(games, every_node)
+        if nodes is not None and nodes < n_nodes:
+            for g, (game, players) in enumerate(games.items()):
+                far = sum(self._routing_s[near[i]].min(axis=0, initial=inf) for i in players)
+                near_by = np.argsort(far, kind="stable")[: nodes // 2]
+                others = np.setdiff1d(every_node, near_by)
+                spread = others[(g + np.arange(nodes - len(near_by)) * len(others) // nodes) % len(others)]
+                home[game] = np.union1d(near_by, spread)
+        parts: list[tuple[int, FloatArray, IntArray, IntArray]] = []
+        for i in users:
+            rates, b, m = np.array(instance.users[i].frame_rates_hz), near[i], home[instance.users[i].game]
+            parts.append(
+                (
+                    len(rates) * len(b) * len(m),
+                    np.repeat(rates, len(b) * len(m)),
+                    np.tile(np.repeat(b, len(m)), len(rates)),
+                    np.tile(m, len(rates) * len(b)),
+                )
+            )
+        return (
+            np.repeat(np.arange(len(users)), [p[0] for p in parts]),
+            _concatenated([p[1] for p in parts]),
+            _concatenated([p[2] for p in parts]).astype(np.int64),
+            _concatenated([p[3] for p in parts]).astype(np.int64),
+        )
 
 
 def _inverse(rate: float) -> float:
@@ -275,23 +310,3 @@ def _offsets(lengths: Sequence[int]) -> IntArray:
 
 def _concatenated(parts: Sequence[Any]) -> FloatArray:
     return np.concatenate(parts) if parts else np.zeros(0)
-
-
-_EMPTY: Final[dict[str, Any]] = {
-    "station": np.zeros(0, np.int64),
-    "node": np.zeros(0, np.int64),
-    "frame_rate_hz": np.zeros(0),
-    "rate_value": np.zeros(0),
-    "unit": np.zeros(0),
-    "budget_s": np.zeros(0),
-    "pixel_s": np.zeros(0),
-    "fixed": np.zeros((0, LINEAR)),
-    "slope": np.zeros((0, LINEAR)),
-    "resource": np.zeros((0, 1 + LINEAR), np.int64),
-}
-
-
-def _stack(configs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    return {
-        name: np.ascontiguousarray(np.concatenate([c[name] for c in (*configs, _EMPTY)])) for name in _EMPTY
-    }

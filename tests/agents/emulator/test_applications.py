@@ -78,11 +78,11 @@ def round_trips_ms(frames):
 
 
 def samples_of(bed):
-    """{(flow, table): rows of (time, values)}."""
-    return {
-        (s.flow, s.table): np.column_stack((s.time_ns - bed.epoch_ns, s.values)).tolist()
-        for s in bed.take_samples()
+    """{(flow, table): rows of (time, values)}; None for NaN, which is equal to nothing."""
+    rows = {
+        (s.flow, s.table): np.column_stack((s.time_ns - bed.epoch_ns, s.values)) for s in bed.take_samples()
     }
+    return {key: np.where(np.isnan(values), None, values).tolist() for key, values in rows.items()}
 
 
 def assert_conserved(bed):

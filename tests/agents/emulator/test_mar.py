@@ -10,7 +10,7 @@ import pytest
 
 from agents.emulator.applications import mar
 from agents.emulator.applications.base import ExchangeTimes
-from agents.emulator.applications.mar import Mar, MarOptions, Traces, Walks
+from agents.emulator.applications.mar import Mar, Traces, Walks
 from agents.emulator.spec import (
     ApplicationSpec,
     CellSpec,
@@ -429,9 +429,8 @@ def test_all_users_have_the_same_options():
 
 
 def test_options_of_a_scenario_reach_the_application():
-    o = MarOptions.of(
-        {"content_m": [1, 2, 3], "cells": [2, 2, 2], "history": 1, "field_of_view_deg": [60, 40]}
-    )
+    options = {"content_m": [1, 2, 3], "cells": [2, 2, 2], "history": 1, "field_of_view_deg": [60, 40]}
+    o = Mar([UserSpec("f", "u", options=options)], 1).options
     assert (o.content_m, o.cells, o.history, o.field_of_view_deg) == ((1, 2, 3), (2, 2, 2), 1, (60, 40))
     app = Mar([UserSpec("f", "u", options={"cells": [2, 3, 2], "content_x": 1, "content_z": 2})], 1)
     assert (app.content.cells, app.content.x, app.content.z) == ((2, 3, 2), 1, 2)
