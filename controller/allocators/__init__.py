@@ -18,8 +18,10 @@ __all__ = ["Allocator", "Service", "SliceView", "names", "service"]
 _SERVICES: dict[str, str] = {
     "ar": "controller.allocators.ar",
     "mar": "controller.allocators.mar",
+    "vr": "controller.allocators.vr",
 }
 GROUP = "prbandit.services"
+_OURS = ("agents", "controller", "wire")
 
 
 def names() -> tuple[str, ...]:
@@ -29,9 +31,16 @@ def names() -> tuple[str, ...]:
 
 @cache
 def service(name: str) -> Service:
-    """A service; ValueError, listing those that there are, for a name that is none."""
+    """A service; ValueError, listing those that there are, for a name that is none, and naming what to
+    install for what it needs."""
     if name in _SERVICES:
-        found: object = import_module(_SERVICES[name]).SERVICE
+        try:
+            found: object = import_module(_SERVICES[name]).SERVICE
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.split(".")[0] in _OURS:
+                raise
+            said = f"service {name!r}: the package {error.name} is missing: pip install 'prbandit[{name}]'"
+            raise ValueError(said) from error
     else:
         brought = {e.name: e for e in entry_points(group=GROUP)}
         if name not in brought:

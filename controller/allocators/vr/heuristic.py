@@ -124,6 +124,24 @@ def solve(problem: Problem) -> Found:
     return replace(best, bound=float(bound), prices=prices)
 
 
+def frontier(problem: Problem, prices: FloatArray, points: int) -> tuple[FloatArray, FloatArray]:
+    """Of a problem with one base station: parts of its bandwidth, ascending, and what the users' QoE can be
+    with each, on the concave hull, at the ``prices`` of the other resources. Begins with (0, 0)."""
+    tables = Tables.of(problem)
+    asked = Asked.of(tables, len(problem.instance.nodes), problem.resources)
+    last, home = reach(tables, problem.resources), np.full(len(tables.players), -1)
+    local = prices.copy()
+    top = 1.0 + float(tables.value[tables.menu_at[1:] - 1].sum()) if len(problem) else 1.0
+    part, value = [0.0], [0.0]
+    for price in np.geomspace(100.0 * top, 1e-4 * top, points):
+        local[0] = price
+        dual(tables, home, False, last, local, 1.0, asked)
+        if asked.used[0] > part[-1] * (1.0 + 1e-9):
+            part.append(float(asked.used[0]))
+            value.append(float(total(tables, asked.config, asked.point)))
+    return np.array(part), np.array(value)
+
+
 def _at(
     problem: Problem, tables: Tables, home: IntArray, last: IntArray, prices: FloatArray, asked: Asked
 ) -> Found:

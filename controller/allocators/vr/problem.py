@@ -188,8 +188,9 @@ class _Builder:
         in ``users``; and of each user for whom there is none why."""
         instance = self._instance
         user, f_hz, b, m = self._candidates(users, stations, nodes)
-        efficiency = np.array([instance.users[i].spectral_efficiency for i in users])
-        least = np.array(least_pixels)[user]
+        shape = (len(users), len(instance.stations))
+        efficiency = np.array([instance.users[i].spectral_efficiency for i in users]).reshape(shape)
+        least = np.array(least_pixels, np.float64)[user]
         with np.errstate(divide="ignore", invalid="ignore"):
             offered = efficiency[user, b] * self._bandwidth_hz[b]
             unit = instance.bits_per_pixel / offered
@@ -199,7 +200,7 @@ class _Builder:
             capacity = np.column_stack((self._packet_rate[b], self._node_capacity[m]))
             slope[:, 1] = instance.flop_per_pixel * f_hz
             if self._full:
-                distance = np.array([instance.users[i].distance_m for i in users])
+                distance = np.array([instance.users[i].distance_m for i in users]).reshape(shape)
                 budget = budget - distance[user, b] / LIGHT_M_S - self.queue_s[b]
                 rendering = instance.flop_per_pixel / self._node_capacity[m, 0]
                 pixel_s = instance.bits_per_pixel * self._s_per_bit[b] + np.nan_to_num(rendering, nan=0.0)
@@ -207,7 +208,7 @@ class _Builder:
                 slope[:, 0] = bits_per_s / instance.packet_bits
                 game = [instance.game(instance.users[i]) for i in users]
                 cpu, cpu_slope, memory, memory_slope = (
-                    np.array([getattr(g, name) for g in game])[user]
+                    np.array([getattr(g, name) for g in game], np.float64)[user]
                     for name in ("cpu", "cpu_per_pixel_s", "memory_gb", "memory_gb_per_pixel")
                 )
                 fixed[:, 2], slope[:, 2] = cpu, cpu_slope * f_hz
