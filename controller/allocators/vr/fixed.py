@@ -25,6 +25,7 @@ def problem(
     *,
     queue: Queue = "least",
     stations: int | None = None,
+    nodes: int | None = None,
 ) -> Problem:
     """With a single point for each user: all objects at 4K, or at the display's highest below, or its lowest.
 
@@ -36,7 +37,9 @@ def problem(
             below = [k for k in user.resolutions if k <= CLASS]
             only = max(below, default=min(user.resolutions))
             menus[i] = _single(instance, user, objective, only)
-    return Problem.of(instance, constraints, objective, queue=queue, stations=stations, menus=menus)
+    return Problem.of(
+        instance, constraints, objective, queue=queue, stations=stations, nodes=nodes, menus=menus
+    )
 
 
 def solve(problem: Problem) -> tuple[IntArray, IntArray]:

@@ -31,8 +31,15 @@ Solver = Literal["exact", "heuristic", "rca", "fixed"]
 SOLVERS: Final[tuple[Solver, ...]] = ("exact", "heuristic", "rca", "fixed")
 HEURISTIC_POINTS: Final = 1 << 12
 """Of a front; where that is not all of it, the heuristic's bound is none."""
-MAX_CONFIGURATIONS: Final = 2_000_000
-"""With more, users have only the base stations with the highest SINR, and there is no bound."""
+MAX_CONFIGURATIONS: Final[Mapping[Solver, int]] = {
+    "exact": 2_000_000,
+    "heuristic": 200_000,
+    "rca": 200_000,
+    "fixed": 200_000,
+}
+NEAR: Final = {"stations": 4, "nodes": 16}
+"""How many base stations and compute nodes a user has where there are more configurations than that. Then no
+bound holds for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +126,8 @@ def find(request: Request) -> Answer:
 
 def _find(request: Request, queue: Queue) -> Answer:
     instance, constraints, objective = request.instance, request.constraints, request.objective
-    stations = _stations(instance)
-    limits: dict[str, Any] = {"queue": queue, "stations": stations}
+    near = _limits(instance, request.solver)
+    limits: dict[str, Any] = {"queue": queue, **near}
     status: Status = "feasible"
     bound: float | None = None
     if request.solver == "rca":
@@ -148,10 +155,10 @@ def _find(request: Request, queue: Queue) -> Answer:
     if not solution:
         status, bound = "infeasible", None
     evaluation = evaluate(instance, solution, constraints, objective)
-    if bound is not None and isfinite(bound) and stations is None:
+    if bound is not None and isfinite(bound) and not near:
         bound = max(bound, evaluation.objective)
     else:
-        bound = None
+        status, bound = "feasible" if status == "optimal" else status, None
     left_out = dict(problem.reasons)
     if request.solver == "rca":
         left_out |= {int(i): rca.REASON for i in problem.user if int(i) not in solution}
@@ -167,12 +174,10 @@ def _with_constants(problem: Problem) -> Problem:
     return replace(problem, rate_value=problem.rate_value + each)
 
 
-def _stations(instance: Instance) -> int | None:
-    """How many base stations a user has at most, None: all."""
-    rates = {f for user in instance.users for f in user.frame_rates_hz}
-    each = max(1, len(instance.users) * len(instance.nodes) * len(rates))
-    most = max(1, MAX_CONFIGURATIONS // each)
-    return None if most >= len(instance.stations) else most
+def _limits(instance: Instance, solver: Solver) -> dict[str, int]:
+    configurations = sum(len(user.frame_rates_hz) for user in instance.users)
+    configurations *= len(instance.stations) * len(instance.nodes)
+    return {} if configurations <= MAX_CONFIGURATIONS[solver] else dict(NEAR)
 
 
 def report(request: Request, answer: Answer) -> dict[str, Any]:
