@@ -126,21 +126,21 @@ def find(request: Request) -> Answer:
 
 def _find(request: Request, queue: Queue) -> Answer:
     instance, constraints, objective = request.instance, request.constraints, request.objective
-    near = _limits(instance, request.solver)
-    limits: dict[str, Any] = {"queue": queue, **near}
+    near = limits(instance, request.solver)
+    choice: dict[str, Any] = {"queue": queue, **near}
     status: Status = "feasible"
     bound: float | None = None
     if request.solver == "rca":
-        problem = Problem.of(instance, constraints, "weighted", **limits)
+        problem = Problem.of(instance, constraints, "weighted", **choice)
         status, solution = rca.solve(problem, time_limit_s=request.time_limit_s)
         status = "feasible" if status == "optimal" else status
     elif request.solver == "fixed":
-        problem = fixed.problem(instance, constraints, objective, **limits)
+        problem = fixed.problem(instance, constraints, objective, **choice)
         config, point = fixed.solve(problem)
         solution = problem.solution(config.tolist(), point.tolist())
     elif request.solver == "heuristic":
         problem = _with_constants(
-            Problem.of(instance, constraints, objective, points=HEURISTIC_POINTS, **limits)
+            Problem.of(instance, constraints, objective, points=HEURISTIC_POINTS, **choice)
         )
         found = heuristic.solve(problem)
         solution = problem.solution(found.config.tolist(), found.point.tolist())
@@ -148,7 +148,7 @@ def _find(request: Request, queue: Queue) -> Answer:
         if bound is not None and bound - found.value <= PROOF * max(1.0, abs(found.value)):
             status = "optimal" if found.admitted == len(problem) else status
     else:
-        problem = _with_constants(Problem.of(instance, constraints, objective, points=MAX_POINTS, **limits))
+        problem = _with_constants(Problem.of(instance, constraints, objective, points=MAX_POINTS, **choice))
         best = exact.solve(problem, time_limit_s=request.time_limit_s, progress=request.progress)
         solution = problem.solution(best.config.tolist(), best.point.tolist())
         status, bound = best.status, best.bound
@@ -174,7 +174,8 @@ def _with_constants(problem: Problem) -> Problem:
     return replace(problem, rate_value=problem.rate_value + each)
 
 
-def _limits(instance: Instance, solver: Solver) -> dict[str, int]:
+def limits(instance: Instance, solver: Solver) -> dict[str, int]:
+    """How many base stations and compute nodes a user has at most; {}: all."""
     configurations = sum(len(user.frame_rates_hz) for user in instance.users)
     configurations *= len(instance.stations) * len(instance.nodes)
     return {} if configurations <= MAX_CONFIGURATIONS[solver] else dict(NEAR)

@@ -1,10 +1,11 @@
-"""``prbandit solve vr``: an instance of VR-GX in, a table or JSON out."""
+"""``prbandit solve vr`` and ``prbandit figures vr``: instances of VR-GX in, tables and JSON out."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +70,7 @@ synthetic_type = _Synthetic()
     help="weighted: attention x ln(resolution / lowest); printed: equation (1), where attention decides"
     " nothing.",
 )
-@click.option("--time-limit", type=SECONDS, help="Of exact and rca, in seconds.")
+@click.option("--time-limit", type=SECONDS, help="Of the MILP solver in exact and rca, in seconds.")
 @click.option("--progress", is_flag=True, help="Print the best objective and the bound of exact to stderr.")
 @json_option
 def solve(
@@ -105,6 +106,64 @@ def solve(
     answer, seconds = timed(request)
     result = {**report(request, answer), "seconds": seconds}
     emit(result, as_json, text(result))
+
+
+@click.command("figures")
+@click.option("--instance", type=_FILE, required=True, help="The instance, as of `solve vr`.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default="figures-vr",
+    show_default=True,
+    help="Where plots and page go.",
+)
+@click.option("--users", type=click.IntRange(1), help="Up to so many users (default: all of the instance).")
+@click.option(
+    "--time-limit",
+    type=SECONDS,
+    default=60.0,
+    show_default=True,
+    help="Of the MILP solver, in seconds, each.",
+)
+@click.option(
+    "--largest", type=click.IntRange(1), default=1000, show_default=True, help="Synthetic instances."
+)
+@click.option(
+    "--attention",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder of ratings: uoal_observed.csv and uoal_ground_truth.csv.",
+)
+@click.option("--figure", "names", multiple=True, metavar="NAME", help="Only this one; may be repeated.")
+@json_option
+def figures(
+    instance: Path,
+    out: Path,
+    users: int | None,
+    time_limit: float,
+    largest: int,
+    attention: Path | None,
+    names: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Redo the figures of the paper, and what it does not show: proofs, the full model, larger instances."""
+    from controller.allocators.vr.instance import Instance
+    from controller.cli.progress import progress
+
+    figures_module = import_module("controller.experiments.vr.figures")
+    for name in names:
+        if name not in figures_module.NAMES:
+            raise click.BadParameter(
+                f"no figure {name!r}; figures: {', '.join(figures_module.NAMES)}", param_hint="--figure"
+            )
+    data = read_instance(instance)
+    try:
+        there = Instance.of(data)
+        count = len(there.first(len(there.users) if users is None else users).users)
+        study = figures_module.Study(data, count, time_limit, attention, largest)
+        result = figures_module.run(study, out, names or figures_module.NAMES, progress)
+    except (OSError, ValueError) as error:
+        raise click.ClickException(f"{instance}: {error}") from error
+    emit(result, as_json, figures_module.text(result))
 
 
 def timed(request: Request) -> tuple[Any, float]:
