@@ -136,6 +136,18 @@ def plain(values: Any) -> Any:
     return None if isinstance(values, float) and values != values else values
 
 
+def logarithmic(axes: Any, *names: str) -> None:
+    """The axes "x" or "y" as powers of ten that are written out: pages parse no formulas."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    for name in names:
+        axes.set(**{f"{name}scale": "log"})
+        axis = getattr(axes, f"{name}axis")
+        axis.set_major_locator(LogLocator(10.0))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
+
+
 def canvas(columns: int, rows: int = 1, width: float = 3.6, height: float = 3.2) -> tuple[Any, Any]:
     """A matplotlib figure and its axes [rows][columns]."""
     from matplotlib.figure import Figure as Canvas

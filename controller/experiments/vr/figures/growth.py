@@ -13,7 +13,7 @@ from controller.allocators.vr import heuristic
 from controller.allocators.vr.instance import Instance, User
 from controller.allocators.vr.problem import LINEAR, NODE_RESOURCES, Problem
 from controller.allocators.vr.solve import HEURISTIC_POINTS, Solver, limits
-from controller.experiments.figures import COLOURS, Plot, Table, canvas, cell
+from controller.experiments.figures import COLOURS, Plot, Table, canvas, cell, logarithmic
 from controller.experiments.vr.figures.base import Figure, Study, solve
 from controller.experiments.vr.instances import draw
 
@@ -125,8 +125,7 @@ def shown(result: Mapping[str, Any]) -> list[str | Table]:
     return [
         f"Synthetic instances (seed {SEED}), full model, at most {result['time_limit_s']:g} s for the"
         f" optimum, which is tried up to {EXACT} users. The gap is to the best bound that is proven:"
-        " that of the optimum, else the Lagrangian dual, which is the bound of the linear relaxation where users choose"
-        " between the points of their fronts.",
+        " that of the optimum, else the Lagrangian dual.",
         Table("Growth", head, rows),
     ]
 
@@ -146,8 +145,7 @@ def plots(result: Mapping[str, Any]) -> list[Plot]:
         values = [_gap(row["bound"], row[solver]["objective"]) or 0.0 for row in rows]
         gap.plot(users, np.maximum(values, 1e-4), **style)
     for axis, label in ((seconds, "seconds"), (gap, "gap to the bound, %")):
-        axis.set_xscale("log")
-        axis.set_yscale("log")
+        logarithmic(axis, "x", "y")
         axis.set_xlabel("users")
         axis.set_ylabel(label)
     seconds.legend(fontsize=7)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from controller.experiments.figures import COLOURS, Plot, Table
+from controller.experiments.figures import COLOURS, Plot, Table, logarithmic
 from controller.experiments.vr.figures.base import NAMES, Figure, Study, lines, plot
 
 PAPER: Final = (
@@ -40,9 +40,9 @@ def shown(result: Mapping[str, Any]) -> list[str | Table]:
 def plots(result: Mapping[str, Any]) -> list[Plot]:
     figure = lines(result, [("seconds", lambda entry: entry["seconds"])])
     (axis,) = figure.axes
-    axis.set_yscale("log")
+    logarithmic(axis, "y")
     axis.axhline(HOUR_S, color=COLOURS[5], linewidth=0.8, linestyle="--")
-    axis.text(1, HOUR_S * 1.2, "the paper's limit, which its optimum reaches from 7 users on", fontsize=7)
+    axis.text(1, HOUR_S * 1.2, "the paper's limit: its optimum, from 7 users on", fontsize=7)
     axis.axhline(HEURISTIC_S, color=COLOURS[5], linewidth=0.8, linestyle=":")
     axis.text(1, HEURISTIC_S * 0.5, "the paper's heuristic: below this", fontsize=7)
     axis.legend(fontsize=7, loc="center right")
