@@ -17,38 +17,28 @@ Where not everybody can be admitted, as many as can be are admitted first, then 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 
 from controller.allocators.vr import heuristic
+from controller.allocators.vr.milp import (
+    PROOF,
+    Progress,
+    Row,
+    Status,
+    capacity_rows,
+    game_rows,
+    maximise,
+    shared_games,
+)
 from controller.allocators.vr.problem import LINEAR, FloatArray, IntArray, Problem
 
-_Row = tuple[float, float, IntArray, FloatArray]
-"""A constraint: the least, the most, columns and their coefficients."""
-Status = Literal["optimal", "feasible", "infeasible", "time limit"]
-Progress = Callable[[float, float, float], None]
-"""Called with seconds, the best objective so far and the bound."""
-
-PROOF: Final = 1e-6
-"""Relative gap below which a solution counts as the optimum."""
 _TOLERANCE: Final = 1e-9
-_SCALE: Final = 1e3
-"""A capacity in the programme, so that the tolerances of HiGHS are small against it."""
 _CHEAP: Final = 0.01
 """Of all prices: below it those of bandwidth do not matter."""
-_OPTIONS: Final[dict[str, Any]] = {
-    "output_flag": False,
-    "threads": 1,
-    "random_seed": 0,
-    "mip_rel_gap": PROOF / 10,
-    "mip_abs_gap": 1e-7,
-    "primal_feasibility_tolerance": _TOLERANCE,
-    "mip_feasibility_tolerance": _TOLERANCE,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +58,8 @@ class Optimum:
 
 
 def solve(problem: Problem, *, time_limit_s: float = inf, progress: Progress | None = None) -> Optimum:
-    """The optimum; the best found, and a bound, where the time limit comes first.
+    """The optimum; the best found, and a bound, where the time limit comes first. The bound is on solutions
+    that admit as many.
 
     ImportError, which says what to install, without HiGHS.
     """
@@ -76,9 +67,11 @@ def solve(problem: Problem, *, time_limit_s: float = inf, progress: Progress | N
     n = len(problem)
     if n == 0:
         return Optimum("infeasible", start.config, start.point, 0.0, 0.0)
-    config, point, admitted = start.config, start.point, start.admitted
+    config, point, admitted, proven = start.config, start.point, start.admitted, True
     if admitted < n:
-        config, point, admitted = _most(problem, start, time_limit_s)
+        config, point, proven, seconds = _most(problem, start, time_limit_s)
+        admitted = int((config >= 0).sum())
+        time_limit_s = max(0.0, time_limit_s - seconds)
     if admitted == 0:
         return Optimum("infeasible", config, point, 0.0, 0.0)
     tables = heuristic.Tables.of(problem)
@@ -107,7 +100,9 @@ def solve(problem: Problem, *, time_limit_s: float = inf, progress: Progress | N
     if not all(m.exact for m in problem.menus):
         bound = max(bound, start.bound)
     if bound - value <= PROOF * max(1.0, abs(value)):
-        status = "optimal"
+        status = "optimal" if proven else "time limit"
+    elif status == "optimal":
+        status = "feasible"
     return Optimum(status, config, point, value, bound, len(columns.user), reduced.total)
 
 
@@ -135,7 +130,7 @@ def _reduced(problem: Problem, tables: Any, prices: FloatArray, forced: bool) ->
         for c in own:
             k = slice(problem.menu_at[i], last[c] + 1)
             x = problem.pixels[k]
-            cost = _take(problem, c, x) @ np.where(problem.resource[c] >= 0, prices[problem.resource[c]], 0.0)
+            cost = take(problem, c, x) @ np.where(problem.resource[c] >= 0, prices[problem.resource[c]], 0.0)
             profits.append(problem.rate_value[c] + problem.value[k] - cost)
             total += len(x)
         best = np.full(nodes, -inf if forced else 0.0)
@@ -147,7 +142,7 @@ def _reduced(problem: Problem, tables: Any, prices: FloatArray, forced: bool) ->
     return float(bound), _Reduced(loss, total)
 
 
-def _take(problem: Problem, c: int, x: FloatArray) -> FloatArray:
+def take(problem: Problem, c: int, x: FloatArray) -> FloatArray:
     """What frames of ``x`` pixels take in configuration ``c``: float [k, 1 + LINEAR]."""
     return np.column_stack((problem.bandwidth(c, x), problem.fixed[c] + x[:, None] * problem.slope[c]))
 
@@ -214,7 +209,7 @@ def _takes(problem: Problem, columns: _Columns) -> FloatArray:
     takes = np.empty((len(columns.user), 1 + LINEAR))
     for c in np.unique(columns.config):
         rows = columns.config == c
-        takes[rows] = _take(problem, int(c), problem.pixels[columns.point[rows]])
+        takes[rows] = take(problem, int(c), problem.pixels[columns.point[rows]])
     return takes
 
 
@@ -223,15 +218,19 @@ def _value(problem: Problem, columns: _Columns) -> FloatArray:
     return value
 
 
-def _most(problem: Problem, start: heuristic.Found, time_limit_s: float) -> tuple[IntArray, IntArray, int]:
-    """As many users as can be admitted, each at the fewest pixels."""
+def _most(
+    problem: Problem, start: heuristic.Found, time_limit_s: float
+) -> tuple[IntArray, IntArray, bool, float]:
+    """As many users as can be admitted, each at the fewest pixels, whether no more can be, and seconds."""
     user = np.repeat(np.arange(len(problem)), np.diff(problem.config_at))
     lowest = _Columns(user, np.arange(len(user)), problem.menu_at[user])
     search = _Search(problem, None, time_limit_s, None)
     found = search.run(lowest, start.config, problem.menu_at[:-1].copy())
-    if (found.config >= 0).sum() <= start.admitted:
-        return start.config, start.point, start.admitted
-    return found.config, found.point, int((found.config >= 0).sum())
+    admitted = int((found.config >= 0).sum())
+    proven = found.bound < admitted + 1 - PROOF
+    if admitted <= start.admitted:
+        return start.config, start.point, proven, search.seconds
+    return found.config, found.point, proven, search.seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,46 +252,40 @@ class _Search:
         self, problem: Problem, admitted: int | None, time_limit_s: float, progress: Progress | None
     ) -> None:
         self._problem, self._admitted = problem, admitted
-        self._left_s, self._progress = time_limit_s, progress
+        self._time_limit_s, self._progress = time_limit_s, progress
+        self.seconds = 0.0
 
     def run(self, columns: _Columns, config: IntArray, point: IntArray, *, bandwidth: bool = True) -> _Result:
         """Beginning with a solution that has ``config`` and ``point``."""
         problem, n, size = self._problem, len(self._problem), len(columns.user)
         nodes = len(problem.instance.nodes)
         by_user = [np.flatnonzero(columns.user == i) for i in range(n)]
-        shared = [players for players in _players(problem) if len(players) > 1]
+        shared = shared_games(problem)
         width = size + nodes * len(shared)
         cost, start = np.zeros(width), np.zeros(width)
         cost[:size] = 1.0 if self._admitted is None else _value(problem, columns)
         everybody = self._admitted == n
-        rows: list[_Row] = [
+        rows: list[Row] = [
             (1.0 if everybody else 0.0, 1.0, own, np.ones(len(own))) for own in by_user if len(own)
         ]
         if everybody and any(not len(own) for own in by_user):
             return _Result("infeasible", config, point, -inf, None)
         if self._admitted is not None and not everybody:
             rows.append((float(self._admitted), float(n), np.arange(size), np.ones(size)))
+        rows += game_rows(problem, columns.config, by_user, shared, everybody)
         for at, players in enumerate(shared):
-            z = size + nodes * at + np.arange(nodes)
-            rows.append((1.0, 1.0, z, np.ones(nodes)))
-            for i in players:
-                for m in range(nodes):
-                    own = by_user[i][problem.node[columns.config[by_user[i]]] == m]
-                    ones = np.append(np.ones(len(own)), -1.0)
-                    rows.append((0.0 if everybody else -1.0, 0.0, np.append(own, z[m]), ones))
             homes = [int(problem.node[config[i]]) for i in players if config[i] >= 0]
-            start[z[homes[0] if homes else 0]] = 1.0
+            start[size + nodes * at + (homes[0] if homes else 0)] = 1.0
         resource, takes = problem.resource[columns.config].copy(), _takes(problem, columns)
         if not bandwidth:
             resource[:, 0] = -1
-        for r in np.unique(resource[resource >= 0]):
-            j, k = np.nonzero(resource == r)
-            rows.append((-inf, _SCALE, j, _SCALE * takes[j, k]))
+        rows += capacity_rows(resource, takes)
         for i in np.flatnonzero(config >= 0):
             own = by_user[i]
             start[own[(columns.config[own] == config[i]) & (columns.point[own] == point[i])]] = 1.0
-        status, chosen, bound, seconds = _highs(cost, rows, start, self._left_s, self._progress)
-        self._left_s = max(0.0, self._left_s - seconds)
+        left_s = max(0.0, self._time_limit_s - self.seconds)
+        status, chosen, bound, seconds = maximise(cost, rows, start, left_s, self._progress)
+        self.seconds += seconds
         if chosen is None:
             return _Result(status, config, point, bound, None)
         picked = columns.take(np.flatnonzero(chosen[:size] > 0.5))
@@ -310,62 +303,12 @@ def _better(
     used = np.zeros(problem.resources)
     for c, k in zip(config, point, strict=True):
         if c >= 0:
-            take = _take(problem, int(c), problem.pixels[[k]])[0]
             limited = problem.resource[c] >= 0
-            np.add.at(used, problem.resource[c][limited], take[limited])
+            np.add.at(
+                used, problem.resource[c][limited], take(problem, int(c), problem.pixels[[k]])[0, limited]
+            )
     if not (used <= heuristic.FULL).all():
         return False
     tables = heuristic.Tables.of(problem)
     now, before = (heuristic.total(tables, *choice) for choice in ((config, point), (than, than_point)))
     return bool(((config >= 0).sum(), now) > ((than >= 0).sum(), before))
-
-
-def _players(problem: Problem) -> list[IntArray]:
-    games = int(problem.game.max(initial=-1)) + 1
-    return [np.flatnonzero(problem.game == g) for g in range(games)]
-
-
-def _highs(
-    cost: FloatArray, rows: list[_Row], start: FloatArray, time_limit_s: float, progress: Progress | None
-) -> tuple[Status, FloatArray | None, float, float]:
-    """Maximises over binaries: status, the best found or None, the bound, seconds."""
-    try:
-        import highspy
-    except ImportError as error:
-        said = "the package highspy is missing: pip install 'prbandit[vr]'"
-        raise ImportError(said, name="highspy") from error
-    solver = highspy.Highs()
-    for option, value in _OPTIONS.items():
-        solver.setOptionValue(option, value)
-    if time_limit_s < inf:
-        solver.setOptionValue("time_limit", float(time_limit_s))
-    width = len(cost)
-    programme = highspy.HighsLp()
-    programme.num_col_, programme.num_row_ = width, len(rows)
-    programme.sense_ = highspy.ObjSense.kMaximize
-    programme.col_cost_ = cost
-    programme.col_lower_, programme.col_upper_ = np.zeros(width), np.ones(width)
-    programme.integrality_ = [highspy.HighsVarType.kInteger] * width
-    programme.row_lower_ = np.array([max(row[0], -highspy.kHighsInf) for row in rows])
-    programme.row_upper_ = np.array([row[1] for row in rows])
-    programme.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
-    programme.a_matrix_.start_ = np.cumsum([0] + [len(row[2]) for row in rows])
-    programme.a_matrix_.index_ = np.concatenate([row[2] for row in rows])
-    programme.a_matrix_.value_ = np.concatenate([row[3] for row in rows])
-    solver.passModel(programme)
-    begin = highspy.HighsSolution()
-    begin.col_value = start.tolist()
-    solver.setSolution(begin)
-    if progress is not None:
-        solver.cbMipLogging += lambda event: progress(
-            event.data_out.running_time, event.data_out.mip_primal_bound, event.data_out.mip_dual_bound
-        )
-    solver.run()
-    information, model, seconds = solver.getInfo(), solver.getModelStatus(), float(solver.getRunTime())
-    chosen = np.array(solver.getSolution().col_value) if information.primal_solution_status == 2 else None
-    if model == highspy.HighsModelStatus.kOptimal:
-        return "optimal", chosen, float(information.mip_dual_bound), seconds
-    if model == highspy.HighsModelStatus.kTimeLimit:
-        return "time limit", chosen, float(information.mip_dual_bound), seconds
-    infeasible = model == highspy.HighsModelStatus.kInfeasible
-    return ("infeasible" if infeasible else "feasible"), chosen, (-inf if infeasible else inf), seconds

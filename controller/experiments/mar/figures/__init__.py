@@ -5,14 +5,14 @@ A figure is a file of this package with a ``FIGURE`` and a line of :data:`FIGURE
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from controller.allocators.mar.options import MarOptions
 from controller.allocators.mar.splits import KINDS
+from controller.experiments import figures
+from controller.experiments.figures import Progress
 from controller.experiments.mar.figures import (
     accuracy,
     clone,
@@ -22,8 +22,7 @@ from controller.experiments.mar.figures import (
     theorem_1,
     vchr,
 )
-from controller.experiments.mar.figures.base import DEFAULT_SNR_DB, Figure, Table, Video
-from controller.store import figures as pages
+from controller.experiments.mar.figures.base import DEFAULT_SNR_DB, Figure, Video
 from wire.definitions.poses import FloatArray
 
 FIGURES: Final[Mapping[str, Figure]] = {
@@ -36,21 +35,6 @@ FIGURES: Final[Mapping[str, Figure]] = {
     "spectrum": spectrum.FIGURE,
 }
 NAMES: Final = tuple(FIGURES)
-_TEMPLATE = Path(__file__).with_name("page.html")
-
-Progress = Callable[[str, int | None], AbstractContextManager[Callable[[str], None]]]
-
-
-def require() -> None:
-    """ImportError, naming the extra, where a package that figures need is not installed."""
-    try:
-        import jinja2  # noqa: F401
-        import matplotlib  # noqa: F401
-        import scipy  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            f"the figures need the package {error.name}: pip install 'prbandit[mar]'", name=error.name
-        ) from error
 
 
 def run(
@@ -67,7 +51,7 @@ def run(
 
     ImportError, naming the extra ``mar``. ValueError, naming the video, where it has too few frames.
     """
-    require()
+    figures.require("mar")
     options = MarOptions()
     of_poses = [Video(name, poses, options, tuple(snr_db)) for name, poses in videos.items()]
     for video in of_poses:
@@ -82,58 +66,18 @@ def run(
         "options": options.model_dump(mode="json"),
         "figures": computed,
     }
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "figures.json").write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    (out / "figures.html").write_text(_page(result, out), encoding="utf-8")
+    across, up = options.field_of_view_deg
+    introduction = (
+        "; ".join(f"{v.name}: {v.poses.shape[0]} users, {v.poses.shape[1]} frames" for v in of_poses)
+        + f". VCHR is the share of cells, of those visible or prepared, that are both. V = {options.vchr},"
+        f" H = {options.history_frames} and W = {options.lookahead_frames} frames, field of view {across} x"
+        f" {up} degrees."
+    )
+    title = "Digital twins of mobile AR: figures on measured poses"
+    figures.write(result, FIGURES, out, title, [introduction])
     return result
 
 
 def text(result: Mapping[str, Any]) -> str:
     """Every figure as sentences and tables."""
-    lines: list[str] = []
-    for name, computed in result["figures"].items():
-        lines += [f"{name}: {FIGURES[name].title}", ""]
-        for part in FIGURES[name].shown(computed):
-            lines += [*(_lines(part) if isinstance(part, Table) else [part]), ""]
-    return "\n".join(lines).rstrip()
-
-
-def _lines(table: Table) -> list[str]:
-    rows = [list(table.columns), *table.rows]
-    width = [max(len(row[k]) for row in rows) for k in range(len(table.columns))]
-    return [
-        table.caption,
-        *(
-            "  ".join(
-                [row[0].ljust(width[0]), *(c.rjust(w) for c, w in zip(row[1:], width[1:], strict=True))]
-            ).rstrip()
-            for row in rows
-        ),
-    ]
-
-
-def _page(result: Mapping[str, Any], out: Path) -> str:
-    """The page, self-contained; each plot goes to a file of its own besides."""
-    import matplotlib
-
-    sections = []
-    with matplotlib.rc_context(pages.RC):
-        for name, computed in result["figures"].items():
-            drawn = []
-            for place, plot in enumerate(FIGURES[name].plots(computed), start=1):
-                key = f"{name}-{place}"
-                (out / f"{key}.svg").write_text(pages.standalone_svg(plot.figure), encoding="utf-8")
-                drawn.append((plot.caption, pages.svg(plot.figure, key, plot.caption)))
-            parts = FIGURES[name].shown(computed)
-            sections.append(
-                {
-                    "name": name,
-                    "title": FIGURES[name].title,
-                    "plots": drawn,
-                    "parts": [(isinstance(part, Table), part) for part in parts],
-                }
-            )
-    page: str = pages.template(_TEMPLATE).render(
-        videos=result["videos"], options=result["options"], sections=sections
-    )
-    return page
+    return figures.text(result["figures"], FIGURES)

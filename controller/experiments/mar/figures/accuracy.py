@@ -11,9 +11,10 @@ import numpy as np
 
 from controller.allocators.mar.splits import KINDS, Kind
 from controller.allocators.mar.twin import PRIOR_WEIGHT
+from controller.experiments.figures import COLOURS, Plot, Table, canvas, cell
 from controller.experiments.mar import baselines
 from controller.experiments.mar.baselines import METRICS, PERSONAL_TRAINING, Problem, Scores, score
-from controller.experiments.mar.figures.base import COLOURS, Figure, Plot, Table, Video, canvas, cell
+from controller.experiments.mar.figures.base import Figure, Video
 from wire.definitions.poses import FloatArray
 
 SEEDS: Final[Mapping[Kind, tuple[int, ...]]] = {"temporal": (0,), "blocks": (0, 1, 2), "random": (0, 1, 2)}

@@ -8,7 +8,8 @@ from typing import Any, Final
 import numpy as np
 
 from controller.allocators.mar.clone import GeneralClone, Inputs, LinearClone, inputs, joined
-from controller.experiments.mar.figures.base import COLOURS, Figure, Plot, Table, Video, canvas, cell
+from controller.experiments.figures import COLOURS, Plot, Table, canvas, cell
+from controller.experiments.mar.figures.base import Figure, Video
 from wire.definitions.poses import FloatArray, IntArray, predict, turned, unwrapped, upload_frames
 from wire.definitions.vchr import visible
 

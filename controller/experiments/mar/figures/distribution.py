@@ -8,18 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from controller.experiments.figures import COLOURS, Plot, Table, canvas, cell, plain
 from controller.experiments.mar.baselines import counts
-from controller.experiments.mar.figures.base import (
-    COLOURS,
-    Figure,
-    Plot,
-    Table,
-    Video,
-    canvas,
-    cell,
-    hertz,
-    plain,
-)
+from controller.experiments.mar.figures.base import Figure, Video, hertz
 
 USER = 6
 """The paper's User 7; the last one where there are fewer."""

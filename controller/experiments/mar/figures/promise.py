@@ -18,8 +18,9 @@ from controller.allocators.mar.learning import STRIDE, learn, share_of_hits, was
 from controller.allocators.mar.promise import kept, normal_reliability, reliability
 from controller.allocators.mar.splits import Kind
 from controller.allocators.mar.twin import every
+from controller.experiments.figures import COLOURS, Plot, Table, canvas, cell
 from controller.experiments.mar.baselines import aggregated, of_network
-from controller.experiments.mar.figures.base import COLOURS, Figure, Plot, Table, Video, canvas, cell
+from controller.experiments.mar.figures.base import Figure, Video
 
 VCHR: Final = (0.7, 0.8, 0.9)
 RHO: Final = (0.6, 0.7, 0.8)

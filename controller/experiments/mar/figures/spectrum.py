@@ -20,7 +20,8 @@ from controller.allocators.mar import qoe_csp
 from controller.allocators.mar.learning import STRIDE, learn, share_of_hits, was_kept
 from controller.allocators.mar.radio import Uplink
 from controller.allocators.mar.twin import every
-from controller.experiments.mar.figures.base import COLOURS, Figure, Plot, Table, Video, canvas, cell
+from controller.experiments.figures import COLOURS, Plot, Table, canvas, cell
+from controller.experiments.mar.figures.base import Figure, Video
 from wire.definitions.poses import FloatArray
 
 EPSILON: Final = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95)

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from controller.allocators.mar.promise import approximation_errors
-from controller.experiments.mar.figures.base import COLOURS, Figure, Plot, Table, Video, canvas, cell
+from controller.experiments.figures import COLOURS, Plot, Table, canvas, cell
+from controller.experiments.mar.figures.base import Figure, Video
 
 FRAMES: Final = (10, 30, 90, 300, 900)
 HIT_PROBABILITY: Final = tuple(k / 100 for k in range(50, 100))

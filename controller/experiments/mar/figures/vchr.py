@@ -8,17 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from controller.experiments.mar.figures.base import (
-    COLOURS,
-    Figure,
-    Plot,
-    Table,
-    Video,
-    canvas,
-    cell,
-    hertz,
-    plain,
-)
+from controller.experiments.figures import COLOURS, Plot, Table, canvas, cell, plain
+from controller.experiments.mar.figures.base import Figure, Video, hertz
 from wire.definitions.poses import FloatArray, rotation, upload_frames
 from wire.definitions.vchr import BoolArray, Content, hit_rate, visible
 
