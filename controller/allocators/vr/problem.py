@@ -133,7 +133,7 @@ class Problem:
         """Part of the station's that frames take in configurations, arrays that broadcast; inf where they are
         not in time."""
         c, x = np.asarray(config), np.asarray(pixels, np.float64)
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             if self.shared:
                 late = x * (self.pixel_s[c] + self.unit[c]) > self.budget_s[c]
                 return np.where(late, inf, x * self.unit[c] * self.frame_rate_hz[c])
@@ -199,7 +199,7 @@ class _Builder:
         finite = np.isfinite(rate)
         # Beyond this load packets wait twenty times as long as in an empty station.
         most = 0.95 * rate
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             load = most if queue == "most" else np.zeros(len(stations))
             self.queue_s = np.where(finite, 1.0 / (rate - load), 0.0)
         self._packet_rate = np.where(finite, most if queue == "most" else rate, inf)
@@ -220,7 +220,7 @@ class _Builder:
         shape = (len(users), len(instance.stations))
         efficiency = np.array([instance.users[i].spectral_efficiency for i in users]).reshape(shape)
         least = np.array(least_pixels, np.float64)[user]
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             offered = efficiency[user, b] * self._bandwidth_hz[b]
             unit = instance.bits_per_pixel / offered
             budget = 1.0 / f_hz - self._routing_s[b, m] - instance.fixed_latency_s
