@@ -33,13 +33,13 @@ HEURISTIC_POINTS: Final = 1 << 12
 """Of a front; where that is not all of it, the heuristic's bound is none."""
 MAX_CONFIGURATIONS: Final[Mapping[Solver, int]] = {
     "exact": 2_000_000,
-    "heuristic": 200_000,
+    "heuristic": 500_000,
     "rca": 200_000,
-    "fixed": 200_000,
+    "fixed": 500_000,
 }
-NEAR: Final = {"stations": 4, "nodes": 16}
-"""How many base stations and compute nodes a user has where there are more configurations than that. Then no
-bound holds for all."""
+NEAR: Final = 4
+"""Base stations that a user has where there are more configurations than that, and as many compute nodes as
+there may be then. No bound holds for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,9 +176,11 @@ def _with_constants(problem: Problem) -> Problem:
 
 def limits(instance: Instance, solver: Solver) -> dict[str, int]:
     """How many base stations and compute nodes a user has at most; {}: all."""
-    configurations = sum(len(user.frame_rates_hz) for user in instance.users)
-    configurations *= len(instance.stations) * len(instance.nodes)
-    return {} if configurations <= MAX_CONFIGURATIONS[solver] else dict(NEAR)
+    rates = sum(len(user.frame_rates_hz) for user in instance.users)
+    most = MAX_CONFIGURATIONS[solver]
+    if rates * len(instance.stations) * len(instance.nodes) <= most:
+        return {}
+    return {"stations": NEAR, "nodes": max(2, most // (rates * NEAR))}
 
 
 def report(request: Request, answer: Answer) -> dict[str, Any]:

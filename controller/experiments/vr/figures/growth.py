@@ -13,7 +13,7 @@ from controller.allocators.vr import heuristic
 from controller.allocators.vr.exact import dual_bound
 from controller.allocators.vr.instance import Instance, User
 from controller.allocators.vr.problem import Problem
-from controller.allocators.vr.solve import HEURISTIC_POINTS, NEAR, Solver
+from controller.allocators.vr.solve import HEURISTIC_POINTS, NEAR, Solver, limits
 from controller.experiments.figures import COLOURS, Plot, Table, canvas, cell, logarithmic
 from controller.experiments.vr.figures.base import Figure, Study, solve
 from controller.experiments.vr.instances import draw
@@ -58,8 +58,7 @@ def relaxed_bound(instance: Instance) -> float:
     user reaches every node over one more that is as good as the best of the others in everything, and whose
     bandwidth is scarce to none.
     """
-    near: dict[str, Any] = {**NEAR}
-    few = NEAR["stations"]
+    near: dict[str, Any] = {**limits(instance, "heuristic")}
     restricted = Problem.of(instance, "full", "weighted", points=HEURISTIC_POINTS, **near)
     prices = heuristic.solve(restricted).prices
     any_other = replace(
@@ -74,21 +73,21 @@ def relaxed_bound(instance: Instance) -> float:
         nodes=tuple(
             replace(node, latency_s=(*node.latency_s, min(node.latency_s))) for node in instance.nodes
         ),
-        users=tuple(_with_any_other(user, few) for user in instance.users),
+        users=tuple(_with_any_other(user) for user in instance.users),
     )
-    problem = Problem.of(relaxed, "full", "weighted", stations=few + 1)
+    problem = Problem.of(relaxed, "full", "weighted", stations=NEAR + 1)
     n = len(instance.stations)
     bandwidth, packets, nodes = prices[:n], prices[n : 2 * n], prices[2 * n :]
     return dual_bound(problem, np.concatenate((bandwidth, [0.0], packets, [0.0], nodes)))
 
 
-def _with_any_other(user: User, few: int) -> User:
-    """With the ``few`` best stations, and the best of the others as the last."""
+def _with_any_other(user: User) -> User:
+    """With the best stations, and the best of the others as the last."""
     efficiency = np.array(user.spectral_efficiency)
     best = np.argsort(-efficiency, kind="stable")
     kept = np.zeros(len(efficiency) + 1)
-    kept[best[:few]] = efficiency[best[:few]]
-    kept[-1] = efficiency[best[few:]].max(initial=0.0)
+    kept[best[:NEAR]] = efficiency[best[:NEAR]]
+    kept[-1] = efficiency[best[NEAR:]].max(initial=0.0)
     return replace(
         user, spectral_efficiency=tuple(kept.tolist()), distance_m=(*user.distance_m, min(user.distance_m))
     )
