@@ -183,9 +183,10 @@ def _undominated(problem: Problem, columns: _Columns, *, bandwidth: bool) -> _Co
     everything; ``bandwidth`` says whether that counts."""
     takes, value = _takes(problem, columns), _value(problem, columns)
     place = problem.node[columns.config]
-    if bandwidth:
+    # Stations differ in what they have of bandwidth and of packets.
+    if bandwidth or (problem.resource[columns.config, 1] >= 0).any():
         place = place * len(problem.instance.stations) + problem.station[columns.config]
-    else:
+    if not bandwidth:
         takes = takes[:, 1:]
     group = columns.user * (int(place.max(initial=0)) + 1) + place
     kept: list[int] = []

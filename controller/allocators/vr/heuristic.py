@@ -8,7 +8,9 @@ wrong station. Here
 2. every user gets the fewest pixels at the lowest frame rate, where they fit; players of a game share a node;
 3. in turn, users take the configuration and the point of their front that is worth most after its price and
    fits beside the others, at prices that fall to nothing;
-4. two users at a time exchange what they have, and whole games change their node, where that is worth more.
+4. two users at a time exchange what they have, who is not admitted takes another's place, and whole games
+change
+   their node, where that is worth more.
 
 From step 2 on every state is feasible.
 """
@@ -34,6 +36,8 @@ ROUNDS: Final = 3
 FEW: Final = 40
 """Up to so many users several divisions of the games over the nodes are tried, TRIES of them."""
 TRIES: Final = 4
+MANY: Final = 300
+"""Up to so many users those who are not admitted are tried in the place of the others."""
 MAX_PARTNERS: Final = 40
 """With whom a user exchanges."""
 MOVE: Final = 1e-9
@@ -161,6 +165,8 @@ def _at(
         _take_turns(tables, discount * local, order, MOVE, config, point, used, asked.out)
     for _ in range(ROUNDS):
         gained = _exchange(tables, MOVE, config, point, used, room, asked.out)
+        if (config < 0).any() and len(problem) <= MANY:
+            gained += _replace(tables, 0.0 * local, config, point, used, asked.out)
         gained += _move_games(tables, nodes, local, config, point, used)
         gained += _take_turns(tables, 0.0 * local, order, MOVE, config, point, used, asked.out)
         if gained <= MOVE:
@@ -727,6 +733,36 @@ def _take_turns(
             gained += worth - now if c >= 0 else 1.0
             config[i], point[i] = new_c, new_k
         _add(t, config[i], point[i], 1.0, used, out)
+    return gained
+
+
+@_bare
+def _replace(t: Any, prices: Any, config: Any, point: Any, used: Any, out: Any) -> float:
+    """Who is not admitted takes the place of whom that gains most, where it gains; what was gained."""
+    n = len(config)
+    gained = 0.0
+    for i in range(n):
+        if config[i] >= 0:
+            continue
+        best, whom, new_c, new_k = MOVE, -1, -1, -1
+        for j in range(n):
+            c, k = config[j], point[j]
+            if c < 0:
+                continue
+            _add(t, c, k, -1.0, used, out)
+            config[j] = -1
+            worth, own_c, own_k = _respond(t, i, _node_of(t, i, config), prices, used, out)
+            config[j] = c
+            _add(t, c, k, 1.0, used, out)
+            if own_c >= 0 and worth - t.rate_value[c] - t.value[k] > best:
+                best, whom = worth - t.rate_value[c] - t.value[k], j
+                new_c, new_k = own_c, own_k
+        if whom >= 0:
+            _add(t, config[whom], point[whom], -1.0, used, out)
+            config[whom] = -1
+            config[i], point[i] = new_c, new_k
+            _add(t, new_c, new_k, 1.0, used, out)
+            gained += best
     return gained
 
 
