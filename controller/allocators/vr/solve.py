@@ -110,6 +110,9 @@ def find(request: Request) -> Answer:
     answer = _find(request, "least")
     if answer.evaluation.violations:
         least, answer = answer, _find(request, "most")
+        if request.solver == "exact":
+            # The optimum beside full stations may be less than what was found beside their true load.
+            answer = max(find(replace(request, solver="heuristic")), answer, key=_rank)
         bound = least.bound if len(least.solution) == len(answer.solution) else None
         if answer.evaluation.violations:
             why = f"the solution of solver {request.solver} is none: {answer.evaluation.violations[0]}"
@@ -117,11 +120,18 @@ def find(request: Request) -> Answer:
             empty = evaluate(request.instance, {}, request.constraints, request.objective)
             return Answer("infeasible", {}, empty, None, {i: answer.reasons.get(i, why) for i in users})
         objective = answer.evaluation.objective
-        status, proven = answer.status, bound is not None and bound - objective <= PROOF * abs(objective)
-        if status == "optimal" and not proven:
+        status = answer.status
+        if least.status == "optimal" and bound is not None and bound - objective <= PROOF * abs(objective):
+            status = "optimal"
+        elif status == "optimal":
             status = "feasible"
         answer = Answer(status, answer.solution, answer.evaluation, bound, answer.reasons)
     return answer
+
+
+def _rank(answer: Answer) -> tuple[bool, int, float]:
+    """The better is a solution, admits more, is worth more."""
+    return not answer.evaluation.violations, len(answer.solution), answer.evaluation.objective
 
 
 def _find(request: Request, queue: Queue) -> Answer:
