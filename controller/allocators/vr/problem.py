@@ -251,7 +251,7 @@ class _Builder:
             bandwidth = np.where(left > 0.0, least * unit * f_hz if shared else least * unit / left, inf)
         stages = (
             ("no base station reaches it", offered > 0.0),
-            ("no compute node can be reached", np.isfinite(budget)),
+            ("no compute node can be reached", np.isfinite(self._routing_s[b, m])),
             *((name, alone[:, 1 + k]) for k, name in enumerate(NODE_RESOURCES)),
             ("latency", left > 0.0),
             ("bandwidth", bandwidth <= 1.0),
@@ -259,6 +259,9 @@ class _Builder:
         )
         can = np.ones(len(user), bool)
         why: dict[int, str] = {}
+        for n in np.flatnonzero(np.bincount(user, minlength=len(users)) == 0).tolist():
+            there = "compute node" if instance.stations else "base station"
+            why[n] = f"there is no {there}"
         for name, holds in stages:
             can &= holds
             for n in np.flatnonzero(np.bincount(user[can], minlength=len(users)) == 0).tolist():
