@@ -260,8 +260,8 @@ class _Builder:
         can = np.ones(len(user), bool)
         why: dict[int, str] = {}
         for n in np.flatnonzero(np.bincount(user, minlength=len(users)) == 0).tolist():
-            there = "compute node" if instance.stations else "base station"
-            why[n] = f"there is no {there}"
+            missing = "compute node" if instance.stations else "base station"
+            why[n] = f"no base station and compute node can serve the user: there is no {missing}"
         for name, holds in stages:
             can &= holds
             for n in np.flatnonzero(np.bincount(user[can], minlength=len(users)) == 0).tolist():
