@@ -314,22 +314,25 @@ class _Builder:
                 others = np.setdiff1d(every_node, near_by)
                 spread = others[(g + np.arange(nodes - len(near_by)) * len(others) // nodes) % len(others)]
                 home[game] = np.union1d(near_by, spread)
-        parts: list[tuple[int, FloatArray, IntArray, IntArray]] = []
+        # Most users have the same rates, stations and nodes to choose among.
+        grids: dict[tuple[Any, ...], tuple[FloatArray, IntArray, IntArray]] = {}
+        parts: list[tuple[FloatArray, IntArray, IntArray]] = []
         for i in users:
-            rates, b, m = np.array(instance.users[i].frame_rates_hz), near[i], home[instance.users[i].game]
-            parts.append(
-                (
-                    len(rates) * len(b) * len(m),
-                    np.repeat(rates, len(b) * len(m)),
-                    np.tile(np.repeat(b, len(m)), len(rates)),
-                    np.tile(m, len(rates) * len(b)),
-                )
-            )
+            user = instance.users[i]
+            b, m = near[i], home[user.game]
+            key = (user.frame_rates_hz, b.tobytes(), m.tobytes())
+            if key not in grids:
+                rates = np.array(user.frame_rates_hz)
+                shape = (len(rates), len(b), len(m))
+                grid = (rates[:, None, None], b[None, :, None], m[None, None, :])
+                f, b, m = (np.broadcast_to(axis, shape).ravel() for axis in grid)
+                grids[key] = (f, b, m)
+            parts.append(grids[key])
         return (
-            np.repeat(np.arange(len(users)), [p[0] for p in parts]),
-            _concatenated([p[1] for p in parts]),
+            np.repeat(np.arange(len(users)), [len(p[0]) for p in parts]),
+            _concatenated([p[0] for p in parts]),
+            _concatenated([p[1] for p in parts]).astype(np.int64),
             _concatenated([p[2] for p in parts]).astype(np.int64),
-            _concatenated([p[3] for p in parts]).astype(np.int64),
         )
 
 
