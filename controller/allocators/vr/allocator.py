@@ -27,6 +27,7 @@ from wire.definitions import nr
 from wire.definitions.cloud_gaming import FRAME_RATES_HZ, RESOLUTION_PIXELS, VIEW_PIXELS
 
 METHOD: Final = "vr-gx"
+NO_ROOM: Final = "no room beside the others"
 LEAST_PRB: Final = 5
 """The smallest grant of OpenAirInterface's scheduler."""
 USUAL_MCS: Final = 9
@@ -49,9 +50,11 @@ SATURATED_S: Final = 0.05
 FILLED: Final = 0.8
 """Of the usable PRBs, the part that settings are chosen for: near all of them queues grow, and what waits
 after a stall takes long to drain."""
+OUTDONE: Final = 0.25
+"""So much more users, or so much more QoE, there must be for those who are admitted to be chosen anew."""
 SLACK: Final = 0.1
-"""So much more than that users may take with what they have: a radio that is known anew each control slot
-would change settings each time."""
+"""So much more than that, and half as much less, users may take with what they have: a radio that is known
+anew each control slot would change settings each time."""
 OVERHEAD_MEMORY: Final = 0.7
 OVERHEAD_LIMIT: Final = 0.6
 """Of the time of a frame at the lowest rate: what is left must do for rendering and transmission."""
@@ -284,13 +287,13 @@ class VrAllocator(Allocator):
         others_prb = sum(self._usual_prb(u) for i, u in enumerate(users) if i not in there)
         others_part = 1.0 - len(there) / len(users)
         room = _room(n_prb * self._usable * FILLED, others_prb, others_part)
-        problem, found = self._solve(users, there, room, self._clocks[-1])
+        problem, found, served = self._solve(users, there, room, self._clocks[-1])
         # Of who sends no view it is not known what is rendered.
         gpu_mhz = self._least_clock(problem, found) if len(there) == len(users) else self._clocks[-1]
         if gpu_mhz < self._clocks[-1]:
             # The same choices, in which frames are rendered longer and must be sent faster.
             problem = _slower(problem, self._clocks[-1] / gpu_mhz)
-        settings = self._settings_of(users, there, problem, found)
+        settings = self._settings_of(users, there, served, problem, found)
         need = sum(s.prb for s in settings.values()) + others_prb
         whole = need / (self._usable * FILLED)
         prb = min(max(ceil(whole - 1e-9), least), n_prb)
@@ -389,23 +392,62 @@ class VrAllocator(Allocator):
 
     def _solve(
         self, users: Sequence[Flow], there: Mapping[int, Scene], room: float, mhz: int
+    ) -> tuple[Problem, heuristic.Found, Mapping[int, Scene]]:
+        """From what users have, unless what is worth more by the hysteresis comes from nothing; and who the
+        users of the problem are.
+
+        Who is not admitted waits until there is room for the lowest class with something to spare, or until
+        a solution from nothing that counts all of them is by far the better one.
+        """
+        everybody = self._problem_of(users, there, room, mhz)
+        waiting = self._waiting(users, there, everybody)
+        if not waiting:
+            return *self._improved(users, there, everybody), there
+        served = {i: scene for i, scene in there.items() if i not in waiting}
+        problem, found = self._improved(users, served, self._problem_of(users, served, room, mhz))
+        fresh = heuristic.solve(everybody)
+        worth, admitted = (1.0 + OUTDONE) * found.value, (1.0 + OUTDONE) * found.admitted
+        if fresh.admitted > admitted or (fresh.admitted >= found.admitted and fresh.value > worth):
+            return everybody, fresh, there
+        return problem, found, served
+
+    def _waiting(self, users: Sequence[Flow], there: Mapping[int, Scene], problem: Problem) -> frozenset[int]:
+        """Places of those without admission for whom there is no room yet, at the fewest pixels; of nobody
+        where nobody is admitted."""
+        places = list(there)
+        place = [places[k] for k in problem.user.tolist()]
+        had = [self._settings.get(users[i].flow) for i in place]
+        admitted = np.array([s is not None and s.admitted for s in had], bool)
+        if not admitted.any():
+            return frozenset()
+        least = problem.bandwidth(_lowest_rates(problem), problem.pixels[problem.menu_at[:-1]])
+        room = 1.0 - SLACK - float(least[admitted].sum())
+        waiting: list[int] = []
+        for n in np.argsort(least, kind="stable").tolist():
+            if not admitted[n]:
+                room -= float(least[n])
+                if room < 0.0:
+                    waiting.append(place[n])
+        return frozenset(waiting)
+
+    def _improved(
+        self, users: Sequence[Flow], there: Mapping[int, Scene], problem: Problem
     ) -> tuple[Problem, heuristic.Found]:
-        """From what users have, unless from nothing is worth more by the hysteresis. What they have may take
-        a little more than there is, where nobody comes in."""
-        problem = self._problem_of(users, there, room, mhz)
+        """What users have may take a little more than there is, or less, where nobody comes in."""
         fresh = heuristic.solve(problem)
         config, point, order = self._before(users, there, problem)
         if not (config >= 0).any():
             return problem, fresh
         least = max(self._options.hysteresis * fresh.value / max(len(problem), 1), heuristic.MOVE)
-        held = heuristic.hold(problem, fresh.prices, config, point, order, least)
+        held, of = heuristic.hold(problem, fresh.prices, config, point, order, least), problem
+        loose = replace(problem, budget_s=problem.budget_s + SLACK / problem.frame_rate_hz)
         value = float(heuristic.total(heuristic.Tables.of(problem), config, point))
         as_before = heuristic.Found(config, point, value, inf, fresh.prices)
-        most = max(_used(problem, as_before))
-        if 1.0 < most <= 1.0 + SLACK and held.admitted <= as_before.admitted:
-            held = as_before
+        most = max(_used(loose, as_before))
+        if 1.0 - SLACK / 2 < most <= 1.0 + SLACK and held.admitted <= as_before.admitted:
+            held, of = as_before, loose
         better = fresh.value > held.value + self._options.hysteresis * abs(held.value)
-        return problem, fresh if better or fresh.admitted > held.admitted else held
+        return (problem, fresh) if better or fresh.admitted > held.admitted else (of, held)
 
     def _before(
         self, users: Sequence[Flow], there: Mapping[int, Scene], problem: Problem
@@ -443,7 +485,7 @@ class VrAllocator(Allocator):
         longer for a frame then, which must be sent in less time."""
         chosen = found.config >= 0
         c, x = found.config[chosen], problem.pixels[found.point[chosen]]
-        most, least = 1.0, self._clocks[-1]
+        most, least = max(float(problem.bandwidth(c, x).sum()), 1.0), self._clocks[-1]
         for mhz in reversed(self._clocks):
             then = _slower(problem, self._clocks[-1] / mhz)
             bandwidth = then.bandwidth(c, x).sum()
@@ -456,28 +498,31 @@ class VrAllocator(Allocator):
         self,
         users: Sequence[Flow],
         there: Mapping[int, Scene],
+        served: Mapping[int, Scene],
         problem: Problem,
         found: heuristic.Found,
     ) -> dict[str, _Setting]:
-        """Of the users with a scene; for who is not admitted nothing is rendered."""
-        places = list(there)
+        """Of the users with a scene, ``served`` those of the problem; for who is not admitted nothing is
+        rendered."""
+        places = list(served)
         used = _used(problem, found)
         out: dict[str, _Setting] = {}
-        row = {k: n for n, k in enumerate(problem.user.tolist())}
-        for k, place in enumerate(places):
-            scene, n = there[place], row.get(k)
+        row = {places[k]: n for n, k in enumerate(problem.user.tolist())}
+        reasons = {places[k]: why for k, why in problem.reasons.items()}
+        for place, scene in there.items():
+            n = row.get(place)
             flow = users[place].flow
             c = -1 if n is None else int(found.config[n])
             if n is None or c < 0:
                 lowest = dict.fromkeys((o for o, _, _ in scene.objects), scene.classes[0])
-                why = problem.reasons.get(k, "no room beside the others")
+                why = reasons.get(place, NO_ROOM)
                 out[flow] = _Setting(0.0, lowest, 0.0, 0.0, 0.0, False, binding=why)
                 continue
             point = int(found.point[n])
             classes = problem.menus[n].resolutions(point - int(problem.menu_at[n]))
             out[flow] = _Setting(
                 float(problem.frame_rate_hz[c]),
-                {o: k for (o, _, _), k in zip(scene.objects, classes, strict=True)},
+                {o: int(k) for (o, _, _), k in zip(scene.objects, classes, strict=True)},
                 round(float(problem.rate_value[c] + problem.value[point]), 6),
                 round(_prb_of(problem, c, point), 6),
                 round(float(problem.pixels[point] * problem.slope[c, _GPU]) * self._options.gpu_share, 6),
@@ -486,13 +531,11 @@ class VrAllocator(Allocator):
         return out
 
     def _floor(self, problem: Problem, others_prb: float) -> float:
-        """PRBs with which all users can have the fewest pixels at the lowest rate."""
-        total = others_prb
-        for n in range(len(problem)):
-            own = range(problem.config_at[n], problem.config_at[n + 1])
-            c = min(own, key=lambda c: float(problem.frame_rate_hz[c]))
-            total += _prb_of(problem, c, int(problem.menu_at[n]))
-        return total / (self._usable * FILLED)
+        """PRBs with which all users can have the fewest pixels at the lowest rate, as far as they can at
+        all."""
+        part = problem.bandwidth(_lowest_rates(problem), problem.pixels[problem.menu_at[:-1]])
+        total = float(part[np.isfinite(part)].sum()) * problem.instance.stations[0].bandwidth_hz
+        return (total + others_prb) / (self._usable * FILLED)
 
     def _gain(
         self, problem: Problem, found: heuristic.Found, floor: int, prb: int, others_prb: float
@@ -546,8 +589,8 @@ class VrAllocator(Allocator):
         mhz = grant.gpu_mhz or asked.gpu_mhz
         if grant.dl_prb < asked.dl_prb or mhz < asked.gpu_mhz:
             room = _room(grant.dl_prb * self._usable * FILLED, asked.others_prb, asked.others_part)
-            problem, found = self._solve(asked.users, asked.scenes, room, mhz)
-            settings = self._settings_of(asked.users, asked.scenes, problem, found)
+            problem, found, served = self._solve(asked.users, asked.scenes, room, mhz)
+            settings = self._settings_of(asked.users, asked.scenes, served, problem, found)
         had = self._settings
         same = {flow: replace(s, changed=False) for flow, s in had.items()}
         self._settings = same | {flow: s.after(had.get(flow)) for flow, s in settings.items()}
@@ -591,6 +634,14 @@ def _prb_of(problem: Problem, c: int, point: int) -> float:
 def _room(prb: float, others_prb: float, others_part: float) -> float:
     """PRBs for the users with a view; the others leave them their part."""
     return prb - min(others_prb, prb * others_part)
+
+
+def _lowest_rates(problem: Problem) -> IntArray:
+    """Of each user the configuration of the lowest frame rate, int64 [n]."""
+    config = problem.config_at[:-1].copy()
+    for n in range(len(problem)):
+        config[n] += problem.frame_rate_hz[problem.config_at[n] : problem.config_at[n + 1]].argmin()
+    return config
 
 
 def _slower(problem: Problem, factor: float) -> Problem:
