@@ -115,6 +115,7 @@ class _Asked:
 
     users: tuple[Flow, ...]
     scenes: Mapping[int, Scene]
+    served: Mapping[int, Scene]
     settings: Mapping[str, _Setting]
     others_prb: float
     others_part: float
@@ -143,6 +144,7 @@ class VrAllocator(Allocator):
         self._settings: dict[str, _Setting] = {}
         self._menus: dict[str, tuple[Scene, Menu]] = {}
         self._silent: frozenset[str] = frozenset()
+        self._seen: tuple[SliceView, dict[int, Scene], dict[str, int]] | None = None
         self._asked: _Asked | None = None
         self._warm_up()
 
@@ -177,7 +179,8 @@ class VrAllocator(Allocator):
             if Lever.EDGE not in view.unattributed or _other(view.unattributed[Lever.EDGE]):
                 self._learn_overhead(view)
         self._learn_radio(view)
-        _, faults = scenes(view.samples, len(view.users))
+        self._seen = None
+        _, faults = self._views(view)
         if self._silent and self._silent == present(view):
             # Nobody tells of a frame: that is no idle slice, and nothing was learned about its radio.
             unknown = dict.fromkeys((Lever.UL, Lever.DL), Reason.PROMISE_NOT_KNOWN)
@@ -307,7 +310,7 @@ class VrAllocator(Allocator):
         else:
             admitted = sum(s.admitted for s in settings.values())
             why = f"frame rates and resolutions of {admitted} of {len(users)} users"
-        self._asked = _Asked(users, there, settings, others_prb, others_part, prb, gpu_mhz)
+        self._asked = _Asked(users, there, served, settings, others_prb, others_part, prb, gpu_mhz)
         share = min(sum(s.gpu_share for s in settings.values()), 1.0)
         choices = [
             self._choice(Lever.DL, prb, why, whole),
@@ -332,9 +335,15 @@ class VrAllocator(Allocator):
         pixels = RESOLUTION_PIXELS[min(RESOLUTION_PIXELS)]
         return pixels * self._options.bits_per_pixel * FRAME_RATES_HZ[0] * self._s_per_bit(user.ue_id)
 
+    def _views(self, view: SliceView) -> tuple[dict[int, Scene], dict[str, int]]:
+        """:func:`scenes` of a control slot; demand asks after learn."""
+        if self._seen is None or self._seen[0] is not view:
+            self._seen = (view, *scenes(view.samples, len(view.users)))
+        return self._seen[1:]
+
     def _scenes_of(self, view: SliceView, users: Sequence[Flow]) -> dict[int, Scene]:
         """By place in ``users``; those who are admitted come first, as they have the first room."""
-        found, _ = scenes(view.samples, len(view.users))
+        found, _ = self._views(view)
         place = {u.flow: i for i, u in enumerate(view.users)}
         admitted = {flow for flow, s in self._settings.items() if s.admitted}
         order = sorted(range(len(users)), key=lambda i: users[i].flow not in admitted)
@@ -446,8 +455,9 @@ class VrAllocator(Allocator):
         most = max(_used(loose, as_before))
         if 1.0 - SLACK / 2 < most <= 1.0 + SLACK and held.admitted <= as_before.admitted:
             held, of = as_before, loose
-        better = fresh.value > held.value + self._options.hysteresis * abs(held.value)
-        return (problem, fresh) if better or fresh.admitted > held.admitted else (of, held)
+        worth = held.value + self._options.hysteresis * abs(held.value)
+        better = fresh.admitted > held.admitted or (fresh.admitted == held.admitted and fresh.value > worth)
+        return (problem, fresh) if better else (of, held)
 
     def _before(
         self, users: Sequence[Flow], there: Mapping[int, Scene], problem: Problem
@@ -589,8 +599,9 @@ class VrAllocator(Allocator):
         mhz = grant.gpu_mhz or asked.gpu_mhz
         if grant.dl_prb < asked.dl_prb or mhz < asked.gpu_mhz:
             room = _room(grant.dl_prb * self._usable * FILLED, asked.others_prb, asked.others_part)
-            problem, found, served = self._solve(asked.users, asked.scenes, room, mhz)
-            settings = self._settings_of(asked.users, asked.scenes, served, problem, found)
+            problem = self._problem_of(asked.users, asked.served, room, mhz)
+            problem, found = self._improved(asked.users, asked.served, problem)
+            settings = self._settings_of(asked.users, asked.scenes, asked.served, problem, found)
         had = self._settings
         same = {flow: replace(s, changed=False) for flow, s in had.items()}
         self._settings = same | {flow: s.after(had.get(flow)) for flow, s in settings.items()}
@@ -616,6 +627,11 @@ class VrAllocator(Allocator):
     def load_state(self, state: Mapping[str, Any], models: Callable[[str], bytes]) -> None:
         radio = {str(ue): float(r) for ue, r in state["radio"].items()}
         usable, overhead_s = float(state["usable"]), float(state["overhead_s"])
+        low, high = USABLE_LIMITS
+        if not (
+            low <= usable <= high and 0.0 <= overhead_s < inf and all(0.0 < r < inf for r in radio.values())
+        ):
+            raise ValueError(f"usable {usable}, overhead_s {overhead_s} or a radio is not what can be")
         settings = {str(flow): _Setting.from_state(s) for flow, s in state["settings"].items()}
         self._radio, self._usable, self._overhead_s, self._settings = radio, usable, overhead_s, settings
         self._asked, self._menus = None, {}
@@ -632,8 +648,9 @@ def _prb_of(problem: Problem, c: int, point: int) -> float:
 
 
 def _room(prb: float, others_prb: float, others_part: float) -> float:
-    """PRBs for the users with a view; the others leave them their part."""
-    return prb - min(others_prb, prb * others_part)
+    """PRBs for the users with a view; the others leave them their part, and half of all at least, as with
+    less no frame would be in time."""
+    return prb - min(others_prb, prb * min(others_part, 0.5))
 
 
 def _lowest_rates(problem: Problem) -> IntArray:
