@@ -518,9 +518,12 @@ class Vr(Application):
     # -- rows ----------------------------------------------------------------------------------------
 
     def _report_scenes(self, now_ns: int) -> None:
-        """Rows of scenes, and the scenes that begin, up to now."""
+        """Rows of scenes, and the scenes that begin, up to now.
+
+        A start within an NR slot is worked off when the next one begins; no row is there before it.
+        """
         for u in np.flatnonzero(self._row_ns <= now_ns).tolist():
-            while (time_ns := int(self._row_ns[u])) <= now_ns:
+            while (time_ns := int(self._row_ns[u])) <= now_ns - SLOT_NS * (time_ns < self._change_ns[u]):
                 if time_ns == self._change_ns[u]:
                     self._number[u] += 1
                     self._scenes[u] = self.source.scene(u, int(self._number[u]))

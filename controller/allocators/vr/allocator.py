@@ -24,9 +24,10 @@ from controller.core.measure import Lever, Outcome, Reason
 from controller.core.observation import Flow
 from controller.core.spec import LoopSpec
 from wire.definitions import nr
-from wire.definitions.cloud_gaming import FRAME_RATES_HZ, VIEW_PIXELS
+from wire.definitions.cloud_gaming import FRAME_RATES_HZ, RESOLUTION_PIXELS, VIEW_PIXELS
 
 METHOD: Final = "vr-gx"
+NO_ROOM: Final = "no room beside the others"
 LEAST_PRB: Final = 5
 """The smallest grant of OpenAirInterface's scheduler."""
 USUAL_MCS: Final = 9
@@ -41,11 +42,19 @@ FEW_PRB_SLOTS: Final = 200
 USABLE: Final = 0.75
 """Of the PRBs of all downlink slots, to begin with: OpenAirInterface leaves a quarter of them empty."""
 USABLE_LIMITS: Final = (0.3, 1.0)
+USABLE_RISE: Final = 0.1
+"""Of the way to USABLE, in a control slot that tells nothing: what is less than that is never used up, so
+that no queue would ever say that there is more."""
 SATURATED_S: Final = 0.05
-"""Of what is carried so much waits, on average, where all that can be used is used (Little's law)."""
+"""What a UE carries waits so long, on average, where all that can be used is used (Little's law)."""
 FILLED: Final = 0.8
 """Of the usable PRBs, the part that settings are chosen for: near all of them queues grow, and what waits
 after a stall takes long to drain."""
+OUTDONE: Final = 0.25
+"""So much more users, or so much more QoE, there must be for those who are admitted to be chosen anew."""
+SLACK: Final = 0.1
+"""So much more than that, and half as much less, users may take with what they have: a radio that is known
+anew each control slot would change settings each time."""
 OVERHEAD_MEMORY: Final = 0.7
 OVERHEAD_LIMIT: Final = 0.6
 """Of the time of a frame at the lowest rate: what is left must do for rendering and transmission."""
@@ -61,6 +70,8 @@ CLOCK_COST: Final = 1.05
 """So much more bandwidth a lower clock may take."""
 _GPU: Final = 1
 """The column of a problem's linear resources."""
+_DIGITS: Final = 6
+"""Of numbers that are kept from one control slot to the next."""
 TIGHT: Final = 0.98
 """A resource of which more is taken is what holds users back."""
 
@@ -88,14 +99,14 @@ class _Setting:
 
     def to_state(self) -> list[Any]:
         numbers = [self.frame_rate_hz, self.qoe, self.prb, self.gpu_share, self.admitted, self.changed]
-        return [*numbers, list(self.classes), list(self.classes.values())]
+        return [*numbers, self.binding, list(self.classes), list(self.classes.values())]
 
     @classmethod
     def from_state(cls, state: Sequence[Any]) -> _Setting:
-        *numbers, admitted, changed, objects, classes = state
+        *numbers, admitted, changed, binding, objects, classes = state
         rate, qoe, prb, share = (float(x) for x in numbers)
         by_object = {int(o): int(k) for o, k in zip(objects, classes, strict=True)}
-        return cls(rate, by_object, qoe, prb, share, bool(admitted), bool(changed))
+        return cls(rate, by_object, qoe, prb, share, bool(admitted), bool(changed), str(binding))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +115,10 @@ class _Asked:
 
     users: tuple[Flow, ...]
     scenes: Mapping[int, Scene]
+    served: Mapping[int, Scene]
     settings: Mapping[str, _Setting]
     others_prb: float
+    others_part: float
     dl_prb: int
     gpu_mhz: int
 
@@ -122,9 +135,7 @@ class VrAllocator(Allocator):
     def __init__(self, slice_id: str, options: Options, loop: LoopSpec) -> None:
         assert isinstance(options, VrOptions)
         self._slice, self._options, self._loop = slice_id, options, loop
-        self._clocks = options.gpu_mhz or tuple(
-            sorted({max(1, round(loop.max_mhz * k / CLOCKS)) for k in range(1, CLOCKS + 1)})
-        )
+        self._clocks = options.gpu_mhz or _clocks(loop)
         slots_per_s = 1e9 / nr.slot_ns(loop.carrier.scs_khz)
         self._dl_slots_per_s = slots_per_s * loop.carrier.tdd.share("dl", guard=loop.carrier.guard)
         self._radio: dict[str, float] = {}
@@ -133,15 +144,15 @@ class VrAllocator(Allocator):
         self._settings: dict[str, _Setting] = {}
         self._menus: dict[str, tuple[Scene, Menu]] = {}
         self._silent: frozenset[str] = frozenset()
+        self._seen: tuple[SliceView, dict[int, Scene], dict[str, int]] | None = None
         self._asked: _Asked | None = None
         self._warm_up()
 
     def set(self, options: Options) -> None:
         assert isinstance(options, VrOptions)
-        if (options.objective, options.gpu_mhz) != (self._options.objective, self._options.gpu_mhz):
+        if options.objective != self._options.objective:
             self._menus = {}
-            if options.gpu_mhz:
-                self._clocks = options.gpu_mhz
+        self._clocks = options.gpu_mhz or _clocks(self._loop)
         self._options = options
 
     def _warm_up(self) -> None:
@@ -165,9 +176,11 @@ class VrAllocator(Allocator):
         outcome = judge(view, self._options, promises, self._loop.carrier, dict(view.unattributed))
         if view.granted is not None and _attributed(view):
             self._learn_usable(view)
-            self._learn_overhead(view)
+            if Lever.EDGE not in view.unattributed or _other(view.unattributed[Lever.EDGE]):
+                self._learn_overhead(view)
         self._learn_radio(view)
-        _, faults = scenes(view.samples, len(view.users))
+        self._seen = None
+        _, faults = self._views(view)
         if self._silent and self._silent == present(view):
             # Nobody tells of a frame: that is no idle slice, and nothing was learned about its radio.
             unknown = dict.fromkeys((Lever.UL, Lever.DL), Reason.PROMISE_NOT_KNOWN)
@@ -182,7 +195,7 @@ class VrAllocator(Allocator):
             if ue in self._radio:
                 value = RADIO_MEMORY * self._radio[ue] + (1.0 - RADIO_MEMORY) * value
             self._radio.pop(ue, None)  # the latest come last
-            self._radio[ue] = value
+            self._radio[ue] = float(f"{value:.{_DIGITS}g}")
         self._radio = dict(list(self._radio.items())[-MAX_UES:])
 
     def _of_quality(self, view: SliceView) -> dict[str, float]:
@@ -210,20 +223,26 @@ class VrAllocator(Allocator):
         return out
 
     def _learn_usable(self, view: SliceView) -> None:
-        """Of the granted PRBs' slots, those that were used while bytes waited."""
+        """Of the granted PRBs' slots, those that were used while the bytes of most had to wait."""
         reports = view.reports
         if len(reports) < 2 or view.granted is None:
             return
         seconds = (reports[-1].time_ns - reports[0].time_ns) / 1e9
-        carried = sum(bytes_ for _, bytes_, _ in _carried(view))
-        queued = sum(sum(r.dl.queued_bytes) for r in reports) / len(reports)
-        if queued * seconds < SATURATED_S * carried:
-            return
+        queued: dict[str, float] = {}
+        for report in reports:
+            for ue, waiting in zip(report.ue_id, report.dl.queued_bytes, strict=True):
+                queued[ue] = queued.get(ue, 0.0) + waiting / len(reports)
+        rows = _carried(view)
+        carried = sum(bytes_ for _, bytes_, _ in rows)
+        # Of a UE alone that waits it is the radio that says so.
+        behind = sum(bytes_ for ue, bytes_, _ in rows if queued.get(ue, 0.0) * seconds > SATURATED_S * bytes_)
         there = view.granted.dl_prb * self._dl_slots_per_s * seconds
-        used = sum(slots for _, _, slots in _carried(view))
-        if there > 0.0 and used > 0:
+        used = sum(slots for _, _, slots in rows)
+        if carried > 0 and 2 * behind >= carried and there > 0.0 and used > 0:
             low, high = USABLE_LIMITS
             self._usable = 0.5 * (self._usable + min(max(used / there, low), high))
+        else:
+            self._usable += USABLE_RISE * max(USABLE - self._usable, 0.0)
 
     def _learn_overhead(self, view: SliceView) -> None:
         """What all but a share ``1 - on_time`` of the frames do not exceed beside rendering and transmission
@@ -232,7 +251,14 @@ class VrAllocator(Allocator):
         rows = within(view, "delivered", COLUMNS)
         ms = rows.values[:, LATENCY].astype(np.float64)
         known = np.isfinite(ms) & (ms >= 0.0) & np.isfinite(rows.values[:, PIXELS])
-        if not known.any() or view.granted.dl_prb < 1:
+        if view.granted.dl_prb < 1:
+            return
+        if not known.any():
+            if self._silent:
+                return
+            # Nothing is rendered for anybody: what it was then must not keep everybody out for ever.
+            start = self._options.overhead_ms / 1e3
+            self._overhead_s = OVERHEAD_MEMORY * self._overhead_s + (1.0 - OVERHEAD_MEMORY) * start
             return
         per_bit = np.array([self._s_per_bit(u.ue_id) for u in view.users])[rows.flow[known]]
         rows_of = rows.values[known].astype(np.float64)
@@ -259,19 +285,18 @@ class VrAllocator(Allocator):
             self._asked, self._menus = None, {}
             idle = Want(least)
             return SliceDemand(idle, idle, choices=(self._choice(Lever.DL, least, "nobody is there"),))
+        self._menus = {u.flow: self._menus[u.flow] for u in users if u.flow in self._menus}
         there = self._scenes_of(view, users)
-        others_prb = sum(
-            self._settings[u.flow].prb if u.flow in self._settings else float(least)
-            for i, u in enumerate(users)
-            if i not in there
-        )
-        room = max(n_prb * self._usable * FILLED - others_prb, 0.0)
-        problem, found = self._solve(users, there, room, self._clocks[-1])
-        gpu_mhz = self._least_clock(problem, found)
+        others_prb = sum(self._usual_prb(u) for i, u in enumerate(users) if i not in there)
+        others_part = 1.0 - len(there) / len(users)
+        room = _room(n_prb * self._usable * FILLED, others_prb, others_part)
+        problem, found, served = self._solve(users, there, room, self._clocks[-1])
+        # Of who sends no view it is not known what is rendered.
+        gpu_mhz = self._least_clock(problem, found) if len(there) == len(users) else self._clocks[-1]
         if gpu_mhz < self._clocks[-1]:
             # The same choices, in which frames are rendered longer and must be sent faster.
             problem = _slower(problem, self._clocks[-1] / gpu_mhz)
-        settings = self._settings_of(users, there, problem, found)
+        settings = self._settings_of(users, there, served, problem, found)
         need = sum(s.prb for s in settings.values()) + others_prb
         whole = need / (self._usable * FILLED)
         prb = min(max(ceil(whole - 1e-9), least), n_prb)
@@ -285,7 +310,7 @@ class VrAllocator(Allocator):
         else:
             admitted = sum(s.admitted for s in settings.values())
             why = f"frame rates and resolutions of {admitted} of {len(users)} users"
-        self._asked = _Asked(users, there, settings, others_prb, prb, gpu_mhz)
+        self._asked = _Asked(users, there, served, settings, others_prb, others_part, prb, gpu_mhz)
         share = min(sum(s.gpu_share for s in settings.values()), 1.0)
         choices = [
             self._choice(Lever.DL, prb, why, whole),
@@ -302,11 +327,27 @@ class VrAllocator(Allocator):
         ul = self._ul_prb(users, settings, least)
         return SliceDemand(Want(ul, ul), Want(prb, floor, gain), gpu_mhz, share, tuple(choices))
 
+    def _usual_prb(self, user: Flow) -> float:
+        """PRBs of a user without a view: what it has, or the lowest class at the lowest frame rate, with
+        which servers begin."""
+        if (had := self._settings.get(user.flow)) is not None:
+            return had.prb
+        pixels = RESOLUTION_PIXELS[min(RESOLUTION_PIXELS)]
+        return pixels * self._options.bits_per_pixel * FRAME_RATES_HZ[0] * self._s_per_bit(user.ue_id)
+
+    def _views(self, view: SliceView) -> tuple[dict[int, Scene], dict[str, int]]:
+        """:func:`scenes` of a control slot; demand asks after learn."""
+        if self._seen is None or self._seen[0] is not view:
+            self._seen = (view, *scenes(view.samples, len(view.users)))
+        return self._seen[1:]
+
     def _scenes_of(self, view: SliceView, users: Sequence[Flow]) -> dict[int, Scene]:
-        """By place in ``users``."""
-        found, _ = scenes(view.samples, len(view.users))
+        """By place in ``users``; those who are admitted come first, as they have the first room."""
+        found, _ = self._views(view)
         place = {u.flow: i for i, u in enumerate(view.users)}
-        return {i: found[place[u.flow]] for i, u in enumerate(users) if place[u.flow] in found}
+        admitted = {flow for flow, s in self._settings.items() if s.admitted}
+        order = sorted(range(len(users)), key=lambda i: users[i].flow not in admitted)
+        return {i: found[place[users[i].flow]] for i in order if place[users[i].flow] in found}
 
     def _problem(
         self,
@@ -360,17 +401,63 @@ class VrAllocator(Allocator):
 
     def _solve(
         self, users: Sequence[Flow], there: Mapping[int, Scene], room: float, mhz: int
+    ) -> tuple[Problem, heuristic.Found, Mapping[int, Scene]]:
+        """From what users have, unless what is worth more by the hysteresis comes from nothing; and who the
+        users of the problem are.
+
+        Who is not admitted waits until there is room for the lowest class with something to spare, or until
+        a solution from nothing that counts all of them is by far the better one.
+        """
+        everybody = self._problem_of(users, there, room, mhz)
+        waiting = self._waiting(users, there, everybody)
+        if not waiting:
+            return *self._improved(users, there, everybody), there
+        served = {i: scene for i, scene in there.items() if i not in waiting}
+        problem, found = self._improved(users, served, self._problem_of(users, served, room, mhz))
+        fresh = heuristic.solve(everybody)
+        worth, admitted = (1.0 + OUTDONE) * found.value, (1.0 + OUTDONE) * found.admitted
+        if fresh.admitted > admitted or (fresh.admitted >= found.admitted and fresh.value > worth):
+            return everybody, fresh, there
+        return problem, found, served
+
+    def _waiting(self, users: Sequence[Flow], there: Mapping[int, Scene], problem: Problem) -> frozenset[int]:
+        """Places of those without admission for whom there is no room yet, at the fewest pixels; of nobody
+        where nobody is admitted."""
+        places = list(there)
+        place = [places[k] for k in problem.user.tolist()]
+        had = [self._settings.get(users[i].flow) for i in place]
+        admitted = np.array([s is not None and s.admitted for s in had], bool)
+        if not admitted.any():
+            return frozenset()
+        least = problem.bandwidth(_lowest_rates(problem), problem.pixels[problem.menu_at[:-1]])
+        room = 1.0 - SLACK - float(least[admitted].sum())
+        waiting: list[int] = []
+        for n in np.argsort(least, kind="stable").tolist():
+            if not admitted[n]:
+                room -= float(least[n])
+                if room < 0.0:
+                    waiting.append(place[n])
+        return frozenset(waiting)
+
+    def _improved(
+        self, users: Sequence[Flow], there: Mapping[int, Scene], problem: Problem
     ) -> tuple[Problem, heuristic.Found]:
-        """From what users have, unless from nothing is worth more by the hysteresis."""
-        problem = self._problem_of(users, there, room, mhz)
+        """What users have may take a little more than there is, or less, where nobody comes in."""
         fresh = heuristic.solve(problem)
         config, point, order = self._before(users, there, problem)
         if not (config >= 0).any():
             return problem, fresh
         least = max(self._options.hysteresis * fresh.value / max(len(problem), 1), heuristic.MOVE)
-        held = heuristic.hold(problem, fresh.prices, config, point, order, least)
-        better = fresh.value > held.value + self._options.hysteresis * abs(held.value)
-        return problem, fresh if better or fresh.admitted > held.admitted else held
+        held, of = heuristic.hold(problem, fresh.prices, config, point, order, least), problem
+        loose = replace(problem, budget_s=problem.budget_s + SLACK / problem.frame_rate_hz)
+        value = float(heuristic.total(heuristic.Tables.of(problem), config, point))
+        as_before = heuristic.Found(config, point, value, inf, fresh.prices)
+        most = max(_used(loose, as_before))
+        if 1.0 - SLACK / 2 < most <= 1.0 + SLACK and held.admitted <= as_before.admitted:
+            held, of = as_before, loose
+        worth = held.value + self._options.hysteresis * abs(held.value)
+        better = fresh.admitted > held.admitted or (fresh.admitted == held.admitted and fresh.value > worth)
+        return (problem, fresh) if better else (of, held)
 
     def _before(
         self, users: Sequence[Flow], there: Mapping[int, Scene], problem: Problem
@@ -408,7 +495,7 @@ class VrAllocator(Allocator):
         longer for a frame then, which must be sent in less time."""
         chosen = found.config >= 0
         c, x = found.config[chosen], problem.pixels[found.point[chosen]]
-        most, least = 1.0, self._clocks[-1]
+        most, least = max(float(problem.bandwidth(c, x).sum()), 1.0), self._clocks[-1]
         for mhz in reversed(self._clocks):
             then = _slower(problem, self._clocks[-1] / mhz)
             bandwidth = then.bandwidth(c, x).sum()
@@ -421,28 +508,31 @@ class VrAllocator(Allocator):
         self,
         users: Sequence[Flow],
         there: Mapping[int, Scene],
+        served: Mapping[int, Scene],
         problem: Problem,
         found: heuristic.Found,
     ) -> dict[str, _Setting]:
-        """Of the users with a scene; for who is not admitted nothing is rendered."""
-        places = list(there)
+        """Of the users with a scene, ``served`` those of the problem; for who is not admitted nothing is
+        rendered."""
+        places = list(served)
         used = _used(problem, found)
         out: dict[str, _Setting] = {}
-        row = {k: n for n, k in enumerate(problem.user.tolist())}
-        for k, place in enumerate(places):
-            scene, n = there[place], row.get(k)
+        row = {places[k]: n for n, k in enumerate(problem.user.tolist())}
+        reasons = {places[k]: why for k, why in problem.reasons.items()}
+        for place, scene in there.items():
+            n = row.get(place)
             flow = users[place].flow
             c = -1 if n is None else int(found.config[n])
             if n is None or c < 0:
                 lowest = dict.fromkeys((o for o, _, _ in scene.objects), scene.classes[0])
-                why = problem.reasons.get(k, "no room beside the others")
+                why = reasons.get(place, NO_ROOM)
                 out[flow] = _Setting(0.0, lowest, 0.0, 0.0, 0.0, False, binding=why)
                 continue
             point = int(found.point[n])
             classes = problem.menus[n].resolutions(point - int(problem.menu_at[n]))
             out[flow] = _Setting(
                 float(problem.frame_rate_hz[c]),
-                {o: k for (o, _, _), k in zip(scene.objects, classes, strict=True)},
+                {o: int(k) for (o, _, _), k in zip(scene.objects, classes, strict=True)},
                 round(float(problem.rate_value[c] + problem.value[point]), 6),
                 round(_prb_of(problem, c, point), 6),
                 round(float(problem.pixels[point] * problem.slope[c, _GPU]) * self._options.gpu_share, 6),
@@ -451,13 +541,11 @@ class VrAllocator(Allocator):
         return out
 
     def _floor(self, problem: Problem, others_prb: float) -> float:
-        """PRBs with which all users can have the fewest pixels at the lowest rate."""
-        total = others_prb
-        for n in range(len(problem)):
-            own = range(problem.config_at[n], problem.config_at[n + 1])
-            c = min(own, key=lambda c: float(problem.frame_rate_hz[c]))
-            total += _prb_of(problem, c, int(problem.menu_at[n]))
-        return total / (self._usable * FILLED)
+        """PRBs with which all users can have the fewest pixels at the lowest rate, as far as they can at
+        all."""
+        part = problem.bandwidth(_lowest_rates(problem), problem.pixels[problem.menu_at[:-1]])
+        total = float(part[np.isfinite(part)].sum()) * problem.instance.stations[0].bandwidth_hz
+        return (total + others_prb) / (self._usable * FILLED)
 
     def _gain(
         self, problem: Problem, found: heuristic.Found, floor: int, prb: int, others_prb: float
@@ -510,9 +598,10 @@ class VrAllocator(Allocator):
         settings = dict(asked.settings)
         mhz = grant.gpu_mhz or asked.gpu_mhz
         if grant.dl_prb < asked.dl_prb or mhz < asked.gpu_mhz:
-            room = max(grant.dl_prb * self._usable * FILLED - asked.others_prb, 0.0)
-            problem, found = self._solve(asked.users, asked.scenes, room, mhz)
-            settings = self._settings_of(asked.users, asked.scenes, problem, found)
+            room = _room(grant.dl_prb * self._usable * FILLED, asked.others_prb, asked.others_part)
+            problem = self._problem_of(asked.users, asked.served, room, mhz)
+            problem, found = self._improved(asked.users, asked.served, problem)
+            settings = self._settings_of(asked.users, asked.scenes, asked.served, problem, found)
         had = self._settings
         same = {flow: replace(s, changed=False) for flow, s in had.items()}
         self._settings = same | {flow: s.after(had.get(flow)) for flow, s in settings.items()}
@@ -538,14 +627,38 @@ class VrAllocator(Allocator):
     def load_state(self, state: Mapping[str, Any], models: Callable[[str], bytes]) -> None:
         radio = {str(ue): float(r) for ue, r in state["radio"].items()}
         usable, overhead_s = float(state["usable"]), float(state["overhead_s"])
+        low, high = USABLE_LIMITS
+        if not (
+            low <= usable <= high and 0.0 <= overhead_s < inf and all(0.0 < r < inf for r in radio.values())
+        ):
+            raise ValueError(f"usable {usable}, overhead_s {overhead_s} or a radio is not what can be")
         settings = {str(flow): _Setting.from_state(s) for flow, s in state["settings"].items()}
         self._radio, self._usable, self._overhead_s, self._settings = radio, usable, overhead_s, settings
         self._asked, self._menus = None, {}
 
 
+def _clocks(loop: LoopSpec) -> tuple[int, ...]:
+    """Where the configuration names none, MHz."""
+    return tuple(sorted({max(1, round(loop.max_mhz * k / CLOCKS)) for k in range(1, CLOCKS + 1)}))
+
+
 def _prb_of(problem: Problem, c: int, point: int) -> float:
     """PRBs, all of them usable, that a point takes in a configuration; inf where it is not in time."""
     return float(problem.bandwidth(c, problem.pixels[point])) * problem.instance.stations[0].bandwidth_hz
+
+
+def _room(prb: float, others_prb: float, others_part: float) -> float:
+    """PRBs for the users with a view; the others leave them their part, and half of all at least, as with
+    less no frame would be in time."""
+    return prb - min(others_prb, prb * min(others_part, 0.5))
+
+
+def _lowest_rates(problem: Problem) -> IntArray:
+    """Of each user the configuration of the lowest frame rate, int64 [n]."""
+    config = problem.config_at[:-1].copy()
+    for n in range(len(problem)):
+        config[n] += problem.frame_rate_hz[problem.config_at[n] : problem.config_at[n + 1]].argmin()
+    return config
 
 
 def _slower(problem: Problem, factor: float) -> Problem:
@@ -593,4 +706,9 @@ def _attributed(view: SliceView) -> bool:
     granted and not those that were asked for: less and more than asked for are as good."""
     dl, settings = (view.unattributed.get(lever) for lever in (Lever.DL, Lever.SETTINGS))
     some = settings is Reason.SETTINGS_NOT_APPLIED and not view.settings.keys() <= view.unapplied
-    return (settings is None or some) and (dl is None or dl.short or dl.more)
+    return (settings is None or some) and (dl is None or _other(dl))
+
+
+def _other(reason: Reason) -> bool:
+    """Whether there was less or more than asked for, and it is known how much."""
+    return reason.short or reason.more

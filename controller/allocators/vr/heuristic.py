@@ -200,7 +200,7 @@ def hold(
     """From what users had ``before``: configurations [n], -1 for who had nothing, and points.
 
     In ``order`` users go back to what they had, as far as it still fits. Then who gains at least ``least``
-    changes.
+    changes, and two users exchange where both together gain twice as much.
     """
     tables = Tables.of(problem)
     nodes = len(problem.instance.nodes)
@@ -209,6 +209,7 @@ def hold(
     _, used = _admit(tables, nodes, prices, config, points)
     _restore(tables, before, point, order, config, points, used, out)
     _take_turns(tables, 0.0 * prices, order, least, config, points, used, out)
+    _exchange(tables, 2.0 * least, config, points, used, np.empty_like(used), out)
     return Found(config, points, float(total(tables, config, points)), np.inf, prices)
 
 

@@ -43,7 +43,7 @@ class VrOptions(Options):
     gpu_share: Share = 0.5
     gpu_mhz: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(max_length=64)] = ()
     overhead_ms: Annotated[float, Field(ge=0.0, le=1000.0, allow_inf_nan=False)] = 5.0
-    hysteresis: Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)] = 0.03
+    hysteresis: Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)] = 0.05
 
     @field_validator("gpu_mhz")
     @classmethod

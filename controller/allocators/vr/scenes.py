@@ -10,13 +10,14 @@ import numpy as np
 
 from controller.core.observation import Samples
 from wire.definitions.bounds import MAX_SETTING_VALUES
-from wire.definitions.cloud_gaming import FRAME_RATES_HZ, RESOLUTION_PIXELS
+from wire.definitions.cloud_gaming import FRAME_RATES_HZ, MAX_ATTENTION, RESOLUTION_PIXELS, VIEW_PIXELS
 
 OBJECT, AREA, ATTENTION = range(3)
 """Columns of ``scene``: the object's id, pixels of the reference view, attention."""
 MAX_FPS, HIGHEST = range(2)
 """Columns of ``device``: Hz, resolution class."""
-MAX_ATTENTION: Final = 1e6
+MAX_OBJECT: Final = (1 << 24) - 1
+"""The highest id: float32 has all whole numbers up to here, beyond it two objects may have the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ def _latest(rows: Samples, user: int) -> np.ndarray:
 def _fault(views: np.ndarray) -> str:
     if not np.isfinite(views).all():
         return "scene with a number that is not finite"
-    if (views < 0.0).any() or (views[:, ATTENTION] > MAX_ATTENTION).any():
+    if (views < 0.0).any() or (views > (MAX_OBJECT, VIEW_PIXELS, MAX_ATTENTION)).any():
         return "scene with a number that cannot be"
     if len(views) > MAX_SETTING_VALUES:
         return f"scene of more than {MAX_SETTING_VALUES} objects"
