@@ -126,6 +126,43 @@ def test_the_heuristic_s_bound_is_not_below_the_optimum(sixteen: dict[str, Any])
         assert found.value >= optimum.value * 0.99
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_bound_counts_every_point_of_the_fronts(seed: int) -> None:
+    """Where rendering takes time bandwidth is convex in pixels, and a point below the hull can be the best."""
+    problem = Problem.of(Instance.of(draw(seed, 4, objects=9)), "full", "weighted")
+    prices = heuristic.solve(problem).prices
+    for price in (prices, np.full_like(prices, 2.0), np.full_like(prices, 10.0)):
+        assert exact.dual_bound(problem, price) == pytest.approx(_dual(problem, price), rel=1e-9)
+
+
+def _dual(problem: Problem, prices: Any) -> float:
+    """What the prices prove, by trying all."""
+    nodes = len(problem.instance.nodes)
+    worth = np.zeros((len(problem) + 1, nodes))
+    for i in range(len(problem)):
+        best = np.zeros(nodes)
+        x = problem.pixels[problem.menu_at[i] : problem.menu_at[i + 1]]
+        value = problem.value[problem.menu_at[i] : problem.menu_at[i + 1]]
+        for c in range(problem.config_at[i], problem.config_at[i + 1]):
+            needs = exact.take(problem, c, x)
+            limited = problem.resource[c] >= 0
+            fits = (needs[:, limited] <= heuristic.FULL).all(axis=1)
+            cost = needs[fits][:, limited] @ prices[problem.resource[c][limited]]
+            profit = problem.rate_value[c] + value[fits] - cost
+            best[problem.node[c]] = max(best[problem.node[c]], profit.max(initial=0.0))
+        worth[problem.game[i]] += best
+    return float(prices.sum() + worth.max(axis=1).sum())
+
+
+def test_a_front_that_is_not_all_there_proves_nothing() -> None:
+    instance = Instance.of(draw(3, 3, objects=9))
+    for points, proven in ((1 << 15, True), (8, False)):
+        problem = Problem.of(instance, "full", "weighted", points=points)
+        assert all(menu.exact for menu in problem.menus) == proven
+        optimum = exact.solve(problem)
+        assert (optimum.status, np.isfinite(optimum.bound)) == ("optimal" if proven else "feasible", proven)
+
+
 # ---- the two that are compared with ------------------------------------------------------------------------
 
 
