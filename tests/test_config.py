@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import pytest
 
+from agents.emulator.spec import PathSpec
 from controller import config, policies
 from controller.config import Config, ConfigError
 from controller.core.spec import EventsSpec, LoopSpec
 from controller.loop import ControlLoop
+from controller.scenario import testbed_spec
 from wire.definitions.nr import TDD_PATTERNS
 
 GOOD = """\
@@ -216,3 +218,10 @@ def test_a_rescue_that_cannot_be_is_refused_by_name(rescue: str) -> None:
 def test_the_papers_scenarios_leave_the_policies_alone(n: int) -> None:
     loaded = config.load(config.find(f"mucb1-{n}"))
     assert loaded.control.rescue is None and loaded.cells[0].slices[0].options.policy == "mucb1"
+
+
+def test_a_modem_of_the_emulation_is_the_path_s() -> None:
+    c = config.parse(GOOD + "emulation: {schedule: always, modem_ms: 2.0, modem_poll_ms: 0.0}\n")
+    path = testbed_spec(c, 0).path
+    assert (path.ue_dl_offset_ms, path.ue_dl_poll_ms) == (2.0, 0.0)
+    assert testbed_spec(config.parse(GOOD + "emulation: {schedule: always}\n"), 0).path == PathSpec()

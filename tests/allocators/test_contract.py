@@ -230,3 +230,13 @@ def test_a_service_has_no_setting_that_its_messages_cannot_carry(
         Service(
             "wide", Options, allocators.service("ar").allocator, settings={name: Column(name, "1", length)}
         )
+
+
+def test_a_service_whose_packages_are_missing_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in [m for m in sys.modules if m.startswith("controller.allocators.vr")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "numba", None)
+    with pytest.raises(
+        ValueError, match=r"'vr': the package numba is missing: pip install 'prbandit\[vr\]'$"
+    ):
+        allocators.service.__wrapped__("vr")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from math import nan
 from typing import Any
 
@@ -19,6 +20,8 @@ from controller.allocators.vr.problem import Problem
 from controller.allocators.vr.rca import REASON
 from controller.allocators.vr.solve import SOLVERS, Request, jain, solve
 from tests.allocators.vr.worlds import SIXTEEN, best, draw, solution_of
+
+service = import_module("controller.allocators.vr.solve")
 
 OPTIMA = {4: 164.015, 5: 168.174, 6: 228.883, 8: 306.110, 10: 341.984}
 
@@ -424,6 +427,29 @@ def test_no_attention_is_an_admitted_user_without_quality() -> None:
 def test_what_is_no_request(change: dict[str, Any], named: str) -> None:
     with pytest.raises(ValueError, match="^" + named):
         Request.of({**alike(2), **change})
+
+
+def test_a_sinr_of_each_stream_is_their_sum() -> None:
+    data = alike(2)
+    data["users"][0]["sinr_db"], data["users"][1]["sinr_db"] = [[15.0] * 4], [[15.0, 5.0]]
+    first, second = Instance.of(data).users
+    assert first.spectral_efficiency == Instance.of(alike(1)).users[0].spectral_efficiency
+    assert second.spectral_efficiency == (pytest.approx(np.log2(1 + 10**1.5) + np.log2(1 + 10**0.5)),)
+
+
+def test_near_stations_alone_are_those_with_the_best_channel_and_prove_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = draw(1, 6)
+    instance = Instance.of(data)
+    problem = Problem.of(instance, "full", "weighted", stations=1)
+    for n, i in enumerate(problem.user):
+        own = problem.station[problem.config_at[n] : problem.config_at[n + 1]]
+        assert set(own.tolist()) == {int(np.argmax(instance.users[i].spectral_efficiency))}
+    whole = solve(data)
+    monkeypatch.setattr(service, "MAX_CONFIGURATIONS", dict.fromkeys(SOLVERS, 1))
+    near = solve(data)
+    assert (whole["status"], near["status"], near["bound"]) == ("optimal", "feasible", None)
 
 
 # ---- objectives, fairness ----------------------------------------------------------------------------------
