@@ -430,7 +430,7 @@ class VrAllocator(Allocator):
         if not admitted.any():
             return frozenset()
         least = problem.bandwidth(_lowest_rates(problem), problem.pixels[problem.menu_at[:-1]])
-        room = 1.0 - SLACK - float(least[admitted].sum())
+        room = 1.0 - SLACK / 2 - float(least[admitted].sum())
         waiting: list[int] = []
         for n in np.argsort(least, kind="stable").tolist():
             if not admitted[n]:
