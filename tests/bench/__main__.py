@@ -21,6 +21,7 @@ from tests.bench import (
     report_rate,
     scaling,
     user_plane,
+    vr,
 )
 from tests.bench.common import Row, Skip
 
@@ -33,6 +34,7 @@ _ALL = (
     exchanges,
     scaling,
     mar,
+    vr,
     memory,
     user_plane,
     edge_agent,

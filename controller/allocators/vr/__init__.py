@@ -5,6 +5,7 @@ from __future__ import annotations
 from controller.allocators.base import Column, Service
 from controller.allocators.vr.allocator import VrAllocator
 from controller.allocators.vr.options import VrOptions
+from controller.allocators.vr.solve import solve
 from wire.definitions.bounds import MAX_SETTING_VALUES
 
 SERVICE = Service(
@@ -27,6 +28,7 @@ SERVICE = Service(
         "objects": Column("objects", "1", MAX_SETTING_VALUES),
         "resolutions": Column("resolutions", "1", MAX_SETTING_VALUES),
     },
+    solve=solve,
     unit_test_options=({}, {"objective": "printed", "gpu_mhz": [400, 1600], "hysteresis": 0.0}),
 )
 """VR cloud gaming: edge servers render what users look at, in the resolutions that it is worth."""

@@ -107,6 +107,8 @@ def evaluate(
     for i, p in solution.items():
         _in_range(i, p, instance)
         found += _of_domain(instance, i, p)
+    # Of a user with a fault the instance knows nothing more.
+    solution = {i: p for i, p in solution.items() if not instance.users[i].fault}
     pixels = {i: _pixels(instance, instance.users[i], p) for i, p in solution.items()}
     bits = {i: p * instance.bits_per_pixel for i, p in pixels.items()}
     bandwidth = [0.0] * len(instance.stations)

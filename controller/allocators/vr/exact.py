@@ -114,6 +114,15 @@ class _Reduced:
     total: int
 
 
+def dual_bound(problem: Problem, prices: FloatArray) -> float:
+    """What prices [resources] prove on any solution of a problem whose fronts are exact."""
+    tables = heuristic.Tables.of(problem)
+    asked = heuristic.Asked.of(tables, len(problem.instance.nodes), problem.resources)
+    home = np.full(len(tables.players), -1)
+    last = heuristic.reach(tables, problem.resources)
+    return float(heuristic.dual(tables, home, False, last, prices, 1.0, asked))
+
+
 def _reduced(problem: Problem, tables: Any, prices: FloatArray, forced: bool) -> tuple[float, _Reduced]:
     n, nodes = len(problem), len(problem.instance.nodes)
     asked = heuristic.Asked.of(tables, nodes, problem.resources)
@@ -228,7 +237,10 @@ def _most(
     search = _Search(problem, None, time_limit_s, None)
     found = search.run(lowest, start.config, problem.menu_at[:-1].copy())
     admitted = int((found.config >= 0).sum())
+    # The bound of HiGHS on a whole number may stay a whole one above an optimum.
     proven = found.bound < admitted + 1 - PROOF
+    if found.picked is not None and found.status == "optimal":
+        proven = len(found.picked.user) <= admitted
     if admitted <= start.admitted:
         return start.config, start.point, proven, search.seconds
     return found.config, found.point, proven, search.seconds

@@ -158,7 +158,7 @@ def _at(
     """With the games on nodes to begin with."""
     nodes = len(problem.instance.nodes)
     local = prices.copy()
-    _, config, point = _tune(tables, home, PRICE_STEPS // 2, last, local, asked)
+    _, config, point = _tune(tables, home, PRICE_STEPS // 4, last, local, asked)
     _, used = _admit(tables, nodes, local, config, point)
     order, room = np.arange(len(problem)), np.empty(problem.resources)
     for discount in DISCOUNTS:

@@ -133,7 +133,7 @@ class Problem:
         """Part of the station's that frames take in configurations, arrays that broadcast; inf where they are
         not in time."""
         c, x = np.asarray(config), np.asarray(pixels, np.float64)
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             if self.shared:
                 late = x * (self.pixel_s[c] + self.unit[c]) > self.budget_s[c]
                 return np.where(late, inf, x * self.unit[c] * self.frame_rate_hz[c])
@@ -199,7 +199,7 @@ class _Builder:
         finite = np.isfinite(rate)
         # Beyond this load packets wait twenty times as long as in an empty station.
         most = 0.95 * rate
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             load = most if queue == "most" else np.zeros(len(stations))
             self.queue_s = np.where(finite, 1.0 / (rate - load), 0.0)
         self._packet_rate = np.where(finite, most if queue == "most" else rate, inf)
@@ -220,7 +220,7 @@ class _Builder:
         shape = (len(users), len(instance.stations))
         efficiency = np.array([instance.users[i].spectral_efficiency for i in users]).reshape(shape)
         least = np.array(least_pixels, np.float64)[user]
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             offered = efficiency[user, b] * self._bandwidth_hz[b]
             unit = instance.bits_per_pixel / offered
             budget = 1.0 / f_hz - self._routing_s[b, m] - instance.fixed_latency_s
@@ -251,7 +251,7 @@ class _Builder:
             bandwidth = np.where(left > 0.0, least * unit * f_hz if shared else least * unit / left, inf)
         stages = (
             ("no base station reaches it", offered > 0.0),
-            ("no compute node can be reached", np.isfinite(budget)),
+            ("no compute node can be reached", np.isfinite(self._routing_s[b, m])),
             *((name, alone[:, 1 + k]) for k, name in enumerate(NODE_RESOURCES)),
             ("latency", left > 0.0),
             ("bandwidth", bandwidth <= 1.0),
@@ -259,6 +259,9 @@ class _Builder:
         )
         can = np.ones(len(user), bool)
         why: dict[int, str] = {}
+        for n in np.flatnonzero(np.bincount(user, minlength=len(users)) == 0).tolist():
+            missing = "compute node" if instance.stations else "base station"
+            why[n] = f"no base station and compute node can serve the user: there is no {missing}"
         for name, holds in stages:
             can &= holds
             for n in np.flatnonzero(np.bincount(user[can], minlength=len(users)) == 0).tolist():
@@ -311,22 +314,25 @@ class _Builder:
                 others = np.setdiff1d(every_node, near_by)
                 spread = others[(g + np.arange(nodes - len(near_by)) * len(others) // nodes) % len(others)]
                 home[game] = np.union1d(near_by, spread)
-        parts: list[tuple[int, FloatArray, IntArray, IntArray]] = []
+        # Most users have the same rates, stations and nodes to choose among.
+        grids: dict[tuple[Any, ...], tuple[FloatArray, IntArray, IntArray]] = {}
+        parts: list[tuple[FloatArray, IntArray, IntArray]] = []
         for i in users:
-            rates, b, m = np.array(instance.users[i].frame_rates_hz), near[i], home[instance.users[i].game]
-            parts.append(
-                (
-                    len(rates) * len(b) * len(m),
-                    np.repeat(rates, len(b) * len(m)),
-                    np.tile(np.repeat(b, len(m)), len(rates)),
-                    np.tile(m, len(rates) * len(b)),
-                )
-            )
+            user = instance.users[i]
+            b, m = near[i], home[user.game]
+            key = (user.frame_rates_hz, b.tobytes(), m.tobytes())
+            if key not in grids:
+                rates = np.array(user.frame_rates_hz)
+                shape = (len(rates), len(b), len(m))
+                grid = (rates[:, None, None], b[None, :, None], m[None, None, :])
+                f, b, m = (np.broadcast_to(axis, shape).ravel() for axis in grid)
+                grids[key] = (f, b, m)
+            parts.append(grids[key])
         return (
-            np.repeat(np.arange(len(users)), [p[0] for p in parts]),
-            _concatenated([p[1] for p in parts]),
+            np.repeat(np.arange(len(users)), [len(p[0]) for p in parts]),
+            _concatenated([p[0] for p in parts]),
+            _concatenated([p[1] for p in parts]).astype(np.int64),
             _concatenated([p[2] for p in parts]).astype(np.int64),
-            _concatenated([p[3] for p in parts]).astype(np.int64),
         )
 
 

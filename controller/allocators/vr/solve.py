@@ -33,13 +33,13 @@ HEURISTIC_POINTS: Final = 1 << 12
 """Of a front; where that is not all of it, the heuristic's bound is none."""
 MAX_CONFIGURATIONS: Final[Mapping[Solver, int]] = {
     "exact": 2_000_000,
-    "heuristic": 200_000,
+    "heuristic": 500_000,
     "rca": 200_000,
-    "fixed": 200_000,
+    "fixed": 500_000,
 }
-NEAR: Final = {"stations": 4, "nodes": 16}
-"""How many base stations and compute nodes a user has where there are more configurations than that. Then no
-bound holds for all."""
+NEAR: Final = 4
+"""Base stations that a user has where there are more configurations than that, and as many compute nodes as
+there may be then. No bound holds for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +110,9 @@ def find(request: Request) -> Answer:
     answer = _find(request, "least")
     if answer.evaluation.violations:
         least, answer = answer, _find(request, "most")
+        if request.solver == "exact":
+            # The optimum beside full stations may be less than what was found beside their true load.
+            answer = max(find(replace(request, solver="heuristic")), answer, key=_rank)
         bound = least.bound if len(least.solution) == len(answer.solution) else None
         if answer.evaluation.violations:
             why = f"the solution of solver {request.solver} is none: {answer.evaluation.violations[0]}"
@@ -117,11 +120,18 @@ def find(request: Request) -> Answer:
             empty = evaluate(request.instance, {}, request.constraints, request.objective)
             return Answer("infeasible", {}, empty, None, {i: answer.reasons.get(i, why) for i in users})
         objective = answer.evaluation.objective
-        status, proven = answer.status, bound is not None and bound - objective <= PROOF * abs(objective)
-        if status == "optimal" and not proven:
+        status = answer.status
+        if least.status == "optimal" and bound is not None and bound - objective <= PROOF * abs(objective):
+            status = "optimal"
+        elif status == "optimal":
             status = "feasible"
         answer = Answer(status, answer.solution, answer.evaluation, bound, answer.reasons)
     return answer
+
+
+def _rank(answer: Answer) -> tuple[bool, int, float]:
+    """The better is a solution, admits more, is worth more."""
+    return not answer.evaluation.violations, len(answer.solution), answer.evaluation.objective
 
 
 def _find(request: Request, queue: Queue) -> Answer:
@@ -176,9 +186,11 @@ def _with_constants(problem: Problem) -> Problem:
 
 def limits(instance: Instance, solver: Solver) -> dict[str, int]:
     """How many base stations and compute nodes a user has at most; {}: all."""
-    configurations = sum(len(user.frame_rates_hz) for user in instance.users)
-    configurations *= len(instance.stations) * len(instance.nodes)
-    return {} if configurations <= MAX_CONFIGURATIONS[solver] else dict(NEAR)
+    rates = sum(len(user.frame_rates_hz) for user in instance.users)
+    most = MAX_CONFIGURATIONS[solver]
+    if rates * len(instance.stations) * len(instance.nodes) <= most:
+        return {}
+    return {"stations": NEAR, "nodes": max(2, most // (rates * NEAR))}
 
 
 def report(request: Request, answer: Answer) -> dict[str, Any]:

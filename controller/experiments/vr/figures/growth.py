@@ -10,9 +10,10 @@ from typing import Any, Final
 import numpy as np
 
 from controller.allocators.vr import heuristic
+from controller.allocators.vr.exact import dual_bound
 from controller.allocators.vr.instance import Instance, User
-from controller.allocators.vr.problem import LINEAR, NODE_RESOURCES, Problem
-from controller.allocators.vr.solve import HEURISTIC_POINTS, Solver, limits
+from controller.allocators.vr.problem import Problem
+from controller.allocators.vr.solve import HEURISTIC_POINTS, NEAR, Solver, limits
 from controller.experiments.figures import COLOURS, Plot, Table, canvas, cell, logarithmic
 from controller.experiments.vr.figures.base import Figure, Study, solve
 from controller.experiments.vr.instances import draw
@@ -53,49 +54,42 @@ def _row(users: int, stations: int, limit_s: float) -> dict[str, Any]:
 def relaxed_bound(instance: Instance) -> float:
     """A bound on the QoE of any solution of a large instance without faults, in the full model.
 
-    The dual of a relaxation at the heuristic's prices of the nodes: every user reaches every node over one
-    base station that has the best SINR and shortest path of all, and whose bandwidth is scarce to none.
+    The dual of a relaxation at the heuristic's prices: beside the few base stations with the highest SINR a
+    user reaches every node over one more that is as good as the best of the others in everything, and whose
+    bandwidth is scarce to none.
     """
     near: dict[str, Any] = {**limits(instance, "heuristic")}
-    prices = heuristic.solve(Problem.of(instance, "full", "weighted", points=HEURISTIC_POINTS, **near)).prices
-    best = replace(
+    restricted = Problem.of(instance, "full", "weighted", points=HEURISTIC_POINTS, **near)
+    prices = heuristic.solve(restricted).prices
+    any_other = replace(
         max(instance.stations, key=lambda s: s.bandwidth_hz),
+        id="any other",
         processing_bits_per_s=inf,
         processing_packets_per_s=inf,
     )
     relaxed = replace(
         instance,
-        stations=(best,),
-        nodes=tuple(replace(node, latency_s=(min(node.latency_s),)) for node in instance.nodes),
-        users=tuple(_at_best(user) for user in instance.users),
+        stations=(*instance.stations, any_other),
+        nodes=tuple(
+            replace(node, latency_s=(*node.latency_s, min(node.latency_s))) for node in instance.nodes
+        ),
+        users=tuple(_with_any_other(user) for user in instance.users),
     )
-    problem = Problem.of(relaxed, "full", "weighted")
-    price = np.zeros(problem.resources)
-    price[2:] = prices[-len(instance.nodes) * len(NODE_RESOURCES) :]
-    tables = heuristic.Tables.of(problem)
-    n, nodes, games = len(problem), len(instance.nodes), len(tables.players)
-    return float(
-        heuristic.dual(
-            tables,
-            np.full(games, -1),
-            False,
-            heuristic.reach(tables, problem.resources),
-            price,
-            1.0,
-            np.zeros(problem.resources),
-            np.full(n, -1),
-            np.full(n, -1),
-            np.zeros((games, nodes)),
-            np.zeros((games, nodes, LINEAR)),
-        )
-    )
+    problem = Problem.of(relaxed, "full", "weighted", stations=NEAR + 1)
+    n = len(instance.stations)
+    bandwidth, packets, nodes = prices[:n], prices[n : 2 * n], prices[2 * n :]
+    return dual_bound(problem, np.concatenate((bandwidth, [0.0], packets, [0.0], nodes)))
 
 
-def _at_best(user: User) -> User:
+def _with_any_other(user: User) -> User:
+    """With the best stations, and the best of the others as the last."""
+    efficiency = np.array(user.spectral_efficiency)
+    best = np.argsort(-efficiency, kind="stable")
+    kept = np.zeros(len(efficiency) + 1)
+    kept[best[:NEAR]] = efficiency[best[:NEAR]]
+    kept[-1] = efficiency[best[NEAR:]].max(initial=0.0)
     return replace(
-        user,
-        spectral_efficiency=(max(user.spectral_efficiency),),
-        distance_m=(min(user.distance_m),),
+        user, spectral_efficiency=tuple(kept.tolist()), distance_m=(*user.distance_m, min(user.distance_m))
     )
 
 
