@@ -157,11 +157,14 @@ class VrAllocator(Allocator):
 
     def _warm_up(self) -> None:
         """What is compiled at its first use is compiled now, not in a control slot."""
-        scene = Scene(((0, 1.0, 1.0),), (2, 4), FRAME_RATES_HZ[:1])
-        problem = self._problem([("", scene)], {0: 1e9}, 1.0, self._clocks[-1], {})
+        scene = Scene(((0, float(VIEW_PIXELS), 1.0),), (2, 4), FRAME_RATES_HZ[:1])
+        # Room for one of the two.
+        bits_per_s = RESOLUTION_PIXELS[2] * self._options.bits_per_pixel * FRAME_RATES_HZ[0]
+        rates = dict.fromkeys(range(2), 1e3 * bits_per_s)
+        problem = self._problem([("a", scene), ("b", scene)], rates, 1.5e-3, self._clocks[-1], {})
         found = heuristic.solve(problem)
-        nobody = np.full(1, -1)
-        heuristic.hold(problem, found.prices, nobody, found.point, np.arange(1), 0.0)
+        nobody = np.full(len(problem), -1)
+        heuristic.hold(problem, found.prices, nobody, found.point, np.arange(len(problem)), 0.0)
         heuristic.frontier(problem, found.prices, 2)
 
     # ---- learn ---------------------------------------------------------------------------------------------
