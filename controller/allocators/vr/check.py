@@ -144,7 +144,7 @@ def evaluate(
     for i, p in solution.items():
         user, f = instance.users[i], p.frame_rate_hz
         offered = p.bandwidth_hz * user.spectral_efficiency[p.station]
-        if _exceeds(bits[i] * f if full else bits[i], offered):
+        if _exceeds(bits[i] * f, offered):
             found.append(f"(16) user {user.id!r}: {bits[i] * f:.9g} bit/s, {offered:.9g} are offered")
         latency = _latency(instance, user, p, pixels[i], bits[i], offered, packets[p.station], full)
         budget = 1.0 / f if f > 0.0 else 0.0

@@ -59,7 +59,7 @@ class Optimum:
 
 def solve(problem: Problem, *, time_limit_s: float = inf, progress: Progress | None = None) -> Optimum:
     """The optimum; the best found, and a bound, where the time limit comes first. The bound is on solutions
-    that admit as many.
+    that admit as many; inf where a front is not exact.
 
     ImportError, which says what to install, without HiGHS.
     """
@@ -98,10 +98,11 @@ def solve(problem: Problem, *, time_limit_s: float = inf, progress: Progress | N
         # Nothing that was left out is worth more than the solution that it was compared with.
         bound = min(bound, max(last.bound, value))
     if not all(m.exact for m in problem.menus):
-        bound = max(bound, start.bound)
+        # What is missing of a front may be worth more than all that prices prove of the rest.
+        bound = inf
     if bound - value <= PROOF * max(1.0, abs(value)):
         status = "optimal" if proven else "time limit"
-    elif status == "optimal":
+    elif status != "time limit":
         status = "feasible"
     return Optimum(status, config, point, value, bound, len(columns.user), reduced.total)
 

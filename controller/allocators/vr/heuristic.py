@@ -328,9 +328,10 @@ def reach(t: Any, resources: int) -> Any:
 def _best(t: Any, i: int, c: int, last: int, prices: Any) -> tuple[float, int]:
     """Profit of the best point of a user's front up to ``last``, and the point.
 
-    Along the hull the value is concave and what is taken convex: the end is where the next step costs more
-    than it is worth. Of the bandwidth x u / (b - x s) a step from x to y takes u b / ((b - x s)(b - y s)) a
-    pixel.
+    Along the hull the value is concave and what is taken convex: the best of the hull is where the next step
+    costs more than it is worth. Of the bandwidth x u / (b - x s) a step from x to y takes
+    u b / ((b - x s)(b - y s)) a pixel. A point below the hull can be better where ``last`` cuts an edge of
+    the hull or bandwidth, which is not linear, costs: then it is on an edge that meets the best of the hull.
     """
     rates = _rates(t, c, prices)
     budget, pixel_s = t.budget_s[c], t.pixel_s[c]
@@ -349,10 +350,16 @@ def _best(t: Any, i: int, c: int, last: int, prices: Any) -> tuple[float, int]:
             lo = mid + 1
     point = t.hull[lo]
     profit = _profit(t, c, point, rates)
-    if point < last and (lo + 1 == t.hull_at[i + 1] or t.hull[lo + 1] > last):
-        end = _profit(t, c, last, rates)
-        if end > profit:
-            return end, last
+    curved = bandwidth > 0.0 and pixel_s > 0.0
+    begin, end = point + 1, last
+    if curved and lo > t.hull_at[i]:
+        begin = t.hull[lo - 1] + 1
+    if lo + 1 < t.hull_at[i + 1] and t.hull[lo + 1] <= last:
+        end = t.hull[lo + 1] - 1 if curved else point
+    for k in range(begin, end + 1):
+        other = _profit(t, c, k, rates)
+        if other > profit:
+            profit, point = other, k
     return profit, point
 
 

@@ -25,8 +25,9 @@ These may be there beside:
   ``resolution_pixels`` ("2K" -> pixels of a view), ``allowed_resolutions`` (display -> resolutions) and
   ``frame_rates``, by default those of :mod:`wire.definitions.cloud_gaming`.
 
-A user who cannot be read is left out with a reason, as is an entry of a station or a node that is no number:
-they have no capacity. Only an instance that has no lists of stations, nodes and users is no instance.
+A user who cannot be read is left out with a reason, as is an entry of a station or a node that is no number
+or not from LEAST to MOST: they have no capacity. Only an instance that has no lists of stations, nodes and
+users is no instance.
 """
 
 from __future__ import annotations
@@ -34,9 +35,15 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf, isfinite, log2
-from typing import Any
+from typing import Any, Final
 
 from wire.definitions import cloud_gaming
+
+LEAST: Final = 1e-18
+MOST: Final = 1e18
+"""Numbers other than 0 are from LEAST to MOST: products of them neither vanish nor overflow."""
+MAX_CLASSES: Final = 256
+"""Of resolutions: a front counts them in a byte."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +161,8 @@ class _Reader:
                 "resolution_pixels", {f"{k}K": v for k, v in cloud_gaming.RESOLUTION_PIXELS.items()}
             ).items()
         }
-        if not pixels:
-            raise ValueError("resolution_pixels: no resolution")
+        if not 1 <= len(pixels) <= MAX_CLASSES:
+            raise ValueError(f"resolution_pixels: {len(pixels)} resolutions are not from 1 to {MAX_CLASSES}")
         allowed = {
             str(display): tuple(sorted({self._class(name) for name in self._names(display, names)}))
             for display, names in self._mapping(
@@ -171,7 +178,7 @@ class _Reader:
             raise ValueError("frame_rates: a list of Hz is needed")
         rates = tuple(sorted({self._scalar(f, "frame_rates", above=0.0) for f in rates}))
         streams = self._data.get("mimo_streams", 4)
-        if type(streams) is not int or streams < 1:
+        if type(streams) is not int or not 1 <= streams <= MOST:
             raise ValueError(f"mimo_streams: {streams!r} is not a whole number from 1")
         seen: set[Hashable] = set()
         users = tuple(
@@ -213,12 +220,14 @@ class _Reader:
         return cloud_gaming.class_of(str(name))
 
     def _scalar(self, value: Any, place: str, above: float | None = None) -> float:
-        """A finite number from 0, or greater than ``above``."""
+        """A finite number from 0, or greater than ``above``, up to MOST."""
         number = _number(value)
         if number is None or not isfinite(number) or number < 0.0 or (above is not None and number <= above):
             raise ValueError(
                 f"{place}: {value!r} is not a finite number {'above' if above is not None else 'from'} 0"
             )
+        if not _in_bounds(number):
+            raise ValueError(f"{place}: {value!r} is neither 0 nor from {LEAST:g} to {MOST:g}")
         return number
 
     def _stations(self, entries: Sequence[Any]) -> list[Station]:
@@ -367,12 +376,20 @@ def _number(value: Any) -> float | None:
         return None
 
 
+def _in_bounds(number: float) -> bool:
+    return number == 0.0 or LEAST <= number <= MOST
+
+
 def _capacity(entry: Any, key: str, default: float | None, place: str) -> tuple[float, str]:
     """A capacity, and what is wrong with it; 0 where something is."""
     value = entry.get(key, default) if isinstance(entry, Mapping) else None
     number = _number(value)
     if number is None or not number >= 0.0 or (number == inf and default is None):
         return 0.0, f"{place}.{key}: {value!r} is not a number from 0"
+    if default is not None and number > MOST:
+        return inf, ""
+    if not _in_bounds(number):
+        return 0.0, f"{place}.{key}: {value!r} is neither 0 nor from {LEAST:g} to {MOST:g}"
     return number, ""
 
 
@@ -390,14 +407,14 @@ def _highest(path: Any) -> float:
 def _efficiency(sinr_db: Any, streams: int) -> float:
     """Bit/s/Hz over all streams, from one SINR or one a stream; 0 where it is not known."""
     if isinstance(sinr_db, Sequence) and not isinstance(sinr_db, str):
-        values = [_number(s) for s in sinr_db]
+        values, times = [_number(s) for s in sinr_db], 1
     else:
-        values = [_number(sinr_db)] * streams
+        values, times = [_number(sinr_db)], streams
     total = 0.0
     for value in values:
         if value is None or not isfinite(value):
             return 0.0
-        total += log2(1.0 + 10.0 ** (min(value, 300.0) / 10.0))
+        total += times * log2(1.0 + 10.0 ** (min(value, 300.0) / 10.0))
     return total
 
 

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controller.allocators.vr.check import LIGHT_M_S, Constraints, Objective, Placement, Solution
-from controller.allocators.vr.instance import Instance
+from controller.allocators.vr.instance import Instance, Node, Station
 from controller.allocators.vr.menus import MAX_POINTS, Menu, menu
 from wire.definitions import cloud_gaming
 
@@ -250,8 +250,8 @@ class _Builder:
             left = budget - least * (pixel_s + unit if shared else pixel_s)
             bandwidth = np.where(left > 0.0, least * unit * f_hz if shared else least * unit / left, inf)
         stages = (
-            ("no base station reaches it", offered > 0.0),
-            ("no compute node can be reached", np.isfinite(self._routing_s[b, m])),
+            ("no base station reaches it" + _faults(instance.stations), offered > 0.0),
+            ("no compute node can be reached" + _faults(instance.nodes), np.isfinite(self._routing_s[b, m])),
             *((name, alone[:, 1 + k]) for k, name in enumerate(NODE_RESOURCES)),
             ("latency", left > 0.0),
             ("bandwidth", bandwidth <= 1.0),
@@ -334,6 +334,11 @@ class _Builder:
             _concatenated([p[1] for p in parts]).astype(np.int64),
             _concatenated([p[2] for p in parts]).astype(np.int64),
         )
+
+
+def _faults(places: Sequence[Station] | Sequence[Node]) -> str:
+    """The first fault among stations or nodes, in brackets."""
+    return next((f" ({place.fault})" for place in places if place.fault), "")
 
 
 def _inverse(rate: float) -> float:

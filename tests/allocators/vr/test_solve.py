@@ -126,6 +126,43 @@ def test_the_heuristic_s_bound_is_not_below_the_optimum(sixteen: dict[str, Any])
         assert found.value >= optimum.value * 0.99
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_bound_counts_every_point_of_the_fronts(seed: int) -> None:
+    """Where rendering takes time bandwidth is convex in pixels: a point below the hull can be the best."""
+    problem = Problem.of(Instance.of(draw(seed, 4, objects=9)), "full", "weighted")
+    prices = heuristic.solve(problem).prices
+    for price in (prices, np.full_like(prices, 2.0), np.full_like(prices, 10.0)):
+        assert exact.dual_bound(problem, price) == pytest.approx(_dual(problem, price), rel=1e-9)
+
+
+def _dual(problem: Problem, prices: Any) -> float:
+    """What the prices prove, by trying all."""
+    nodes = len(problem.instance.nodes)
+    worth = np.zeros((len(problem) + 1, nodes))
+    for i in range(len(problem)):
+        best = np.zeros(nodes)
+        x = problem.pixels[problem.menu_at[i] : problem.menu_at[i + 1]]
+        value = problem.value[problem.menu_at[i] : problem.menu_at[i + 1]]
+        for c in range(problem.config_at[i], problem.config_at[i + 1]):
+            needs = exact.take(problem, c, x)
+            limited = problem.resource[c] >= 0
+            fits = (needs[:, limited] <= heuristic.FULL).all(axis=1)
+            cost = needs[fits][:, limited] @ prices[problem.resource[c][limited]]
+            profit = problem.rate_value[c] + value[fits] - cost
+            best[problem.node[c]] = max(best[problem.node[c]], profit.max(initial=0.0))
+        worth[problem.game[i]] += best
+    return float(prices.sum() + worth.max(axis=1).sum())
+
+
+def test_a_front_that_is_not_all_there_proves_nothing() -> None:
+    instance = Instance.of(draw(3, 3, objects=9))
+    for points, proven in ((1 << 15, True), (8, False)):
+        problem = Problem.of(instance, "full", "weighted", points=points)
+        assert all(menu.exact for menu in problem.menus) == proven
+        optimum = exact.solve(problem)
+        assert (optimum.status, np.isfinite(optimum.bound)) == ("optimal" if proven else "feasible", proven)
+
+
 # ---- the two that are compared with ------------------------------------------------------------------------
 
 
@@ -218,6 +255,16 @@ BAD: dict[str, tuple[tuple[Any, ...], Any, str]] = {
     "no id": (("users", 1, "id"), None, "users[1].id: None is neither"),
     "no user": (("users", 1), 7, "users[1]: a mapping is needed, not int"),
     "an enormous view": (("users", 1, "objects", 0, "pixels"), 10**9, NOBODY + "gpu"),
+    "pixels that vanish": (
+        ("users", 1, "objects", 0, "pixels"),
+        5e-324,
+        "users[1].objects[0].pixels: 5e-324 is",
+    ),
+    "attention that overflows": (
+        ("users", 1, "objects", 0, "attention"),
+        1e308,
+        "users[1].objects[0].attention: 1e+308 is neither 0 nor from 1e-18 to 1e+18",
+    ),
     "an endless number": (("users", 1, "objects", 0, "pixels"), 10**400, "users[1].objects[0].pixels"),
 }
 
@@ -238,10 +285,28 @@ def test_a_user_who_cannot_be_served_is_named_and_the_others_are_served(case: st
     ("path", "value", "reason"),
     [
         (("base_stations", 0, "bandwidth_hz"), 0, "no base station reaches it"),
-        (("base_stations", 0, "bandwidth_hz"), nan, "no base station reaches it"),
+        (
+            ("base_stations", 0, "bandwidth_hz"),
+            nan,
+            "(base_stations[0].bandwidth_hz: nan is not a number from 0)",
+        ),
+        (
+            ("base_stations", 0, "bandwidth_hz"),
+            -1,
+            "no base station reaches it (base_stations[0].bandwidth_hz: -1 ",
+        ),
+        (
+            ("base_stations", 0, "bandwidth_hz"),
+            1e308,
+            "(base_stations[0].bandwidth_hz: 1e+308 is neither 0 nor",
+        ),
         (("base_stations", 0, "processing_bits_per_s"), 0, "latency"),
         (("compute_nodes", 0, "gpu_flops_per_s"), 0, "gpu"),
-        (("compute_nodes", 0, "gpu_flops_per_s"), nan, "no compute node can be reached"),
+        (
+            ("compute_nodes", 0, "gpu_flops_per_s"),
+            nan,
+            "(compute_nodes[0].gpu_flops_per_s: nan is not a number",
+        ),
         (("compute_nodes", 0, "network_bits_per_s"), 0, "network"),
         (("compute_nodes", 0, "latency_ms_to_bs"), [nan], "no compute node can be reached"),
         (("compute_nodes", 0, "latency_ms_to_bs"), [40.0], "latency"),
@@ -308,6 +373,22 @@ def test_a_game_s_node_without_room_while_another_has_some(solver: str) -> None:
     ]
 
 
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_frames_may_take_longer_than_a_second(solver: str) -> None:
+    data = {**alike(2), "frame_rates": [0.5], "constraints": "published-code", "solver": solver}
+    data["base_stations"][0]["bandwidth_hz"] = 1e4
+    data["users"] = data["users"][:1]
+    result = solve(data)
+    assert result["admitted"] == 1 and result["violations"] == []
+
+
+def test_a_limit_beyond_all_numbers_and_very_many_streams_are_none() -> None:
+    data = {**alike(2), "mimo_streams": 10**12}
+    for key in ("cpu", "memory_gb", "network_bits_per_s"):
+        data["compute_nodes"][0][key] = 1e308
+    assert solve(data)["admitted"] == 2
+
+
 def test_no_attention_is_an_admitted_user_without_quality() -> None:
     data = alike(2)
     data["users"][1]["objects"][0]["attention"] = 0
@@ -329,6 +410,15 @@ def test_no_attention_is_an_admitted_user_without_quality() -> None:
         ({"time_limit_s": 0.0}, "time_limit_s: 0.0 is not a time"),
         ({"users": None}, "users: a list is needed"),
         ({"bits_per_pixel": nan}, "bits_per_pixel: nan"),
+        ({"packet_bits": 5e-324}, "packet_bits: 5e-324 is neither 0 nor"),
+        ({"frame_rates": [30, "60"]}, "frame_rates: '60' is not"),
+        ({"frame_rates": []}, "frame_rates: a list of Hz is needed"),
+        ({"mimo_streams": 2.5}, "mimo_streams: 2.5 is not a whole number"),
+        ({"resolution_pixels": {"1080p": 2e6}}, "resolution '1080p' is not"),
+        (
+            {"resolution_pixels": {f"{k}K": k for k in range(2, 300)}},
+            "resolution_pixels: 298 resolutions are not",
+        ),
     ],
 )
 def test_what_is_no_request(change: dict[str, Any], named: str) -> None:
