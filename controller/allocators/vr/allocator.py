@@ -52,7 +52,7 @@ FILLED: Final = 0.8
 after a stall takes long to drain."""
 OUTDONE: Final = 0.25
 """So much more users, or so much more QoE, there must be for those who are admitted to be chosen anew."""
-SLACK: Final = 0.1
+SLACK: Final = 0.05
 """So much more than that, and half as much less, users may take with what they have: a radio that is known
 anew each control slot would change settings each time."""
 OVERHEAD_MEMORY: Final = 0.7
@@ -70,8 +70,6 @@ CLOCK_COST: Final = 1.05
 """So much more bandwidth a lower clock may take."""
 _GPU: Final = 1
 """The column of a problem's linear resources."""
-_DIGITS: Final = 6
-"""Of numbers that are kept from one control slot to the next."""
 TIGHT: Final = 0.98
 """A resource of which more is taken is what holds users back."""
 
@@ -198,7 +196,7 @@ class VrAllocator(Allocator):
             if ue in self._radio:
                 value = RADIO_MEMORY * self._radio[ue] + (1.0 - RADIO_MEMORY) * value
             self._radio.pop(ue, None)  # the latest come last
-            self._radio[ue] = float(f"{value:.{_DIGITS}g}")
+            self._radio[ue] = value
         self._radio = dict(list(self._radio.items())[-MAX_UES:])
 
     def _of_quality(self, view: SliceView) -> dict[str, float]:
@@ -345,12 +343,10 @@ class VrAllocator(Allocator):
         return self._seen[1:]
 
     def _scenes_of(self, view: SliceView, users: Sequence[Flow]) -> dict[int, Scene]:
-        """By place in ``users``; those who are admitted come first, as they have the first room."""
+        """By place in ``users``."""
         found, _ = self._views(view)
         place = {u.flow: i for i, u in enumerate(view.users)}
-        admitted = {flow for flow, s in self._settings.items() if s.admitted}
-        order = sorted(range(len(users)), key=lambda i: users[i].flow not in admitted)
-        return {i: found[place[users[i].flow]] for i in order if place[users[i].flow] in found}
+        return {i: found[place[u.flow]] for i, u in enumerate(users) if place[u.flow] in found}
 
     def _problem(
         self,
@@ -433,7 +429,7 @@ class VrAllocator(Allocator):
         if not admitted.any():
             return frozenset()
         least = problem.bandwidth(_lowest_rates(problem), problem.pixels[problem.menu_at[:-1]])
-        room = 1.0 - SLACK / 2 - float(least[admitted].sum())
+        room = 1.0 - SLACK - float(least[admitted].sum())
         waiting: list[int] = []
         for n in np.argsort(least, kind="stable").tolist():
             if not admitted[n]:

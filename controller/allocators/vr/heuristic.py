@@ -638,7 +638,7 @@ def _admit(t: Any, nodes: int, prices: Any, config: Any, point: Any) -> tuple[in
     """Everybody at the fewest pixels, game after game, in the configuration wished for where that fits.
 
     ``config`` holds the wishes and then what came of them. Returns how many are admitted, and what they use.
-    The games of those who take least come first where not all fit otherwise.
+    The games of those who take least come first, and nothing is wished for, where not all fit otherwise.
     """
     n, games, most = len(t.menu_at) - 1, len(t.players), t.players.shape[1]
     out = np.empty(1 + LINEAR)
@@ -654,8 +654,10 @@ def _admit(t: Any, nodes: int, prices: Any, config: Any, point: Any) -> tuple[in
     admitted, used = -1, np.zeros(len(prices))
     trial = np.full(n, -1)
     placed = np.full(most, -1)
-    for attempt in range(2):
-        order = np.argsort(need) if attempt else np.arange(games)
+    for attempt in range(4):
+        order = np.argsort(need) if attempt % 2 else np.arange(games)
+        if attempt == 2:
+            wish[:] = -1  # a higher frame rate that is wished for may take another's place
         now = np.zeros(len(prices))
         count = 0
         trial[:] = -1
