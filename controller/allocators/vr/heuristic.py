@@ -34,8 +34,9 @@ DISCOUNTS: Final = (1.0, 0.5, 0.2, 0.0)
 ROUNDS: Final = 3
 """Of exchanges."""
 FEW: Final = 40
-"""Up to so many users several divisions of the games over the nodes are tried, TRIES of them."""
-TRIES: Final = 4
+"""Up to so many users several divisions of the games over the nodes are tried."""
+TRIES: Final = 90
+"""How many that are, times users; 3 at least."""
 MANY: Final = 300
 """Up to so many users those who are not admitted are tried in the place of the others."""
 MAX_PARTNERS: Final = 40
@@ -191,7 +192,10 @@ def _others(
                 near.append(home.copy())
                 near[-1][[g, h]] = home[[h, g]]
     rank = [_surrogate(tables, prices, at, worth, takes, other) for other in near]
-    return [near[k] for k in np.argsort(-np.array(rank), kind="stable")[: TRIES - 1]]
+    return [
+        near[k]
+        for k in np.argsort(-np.array(rank), kind="stable")[: max(3, TRIES // max(1, len(tables.game))) - 1]
+    ]
 
 
 def hold(
