@@ -52,7 +52,7 @@ FILLED: Final = 0.8
 after a stall takes long to drain."""
 OUTDONE: Final = 0.25
 """So much more users, or so much more QoE, there must be for those who are admitted to be chosen anew."""
-SLACK: Final = 0.05
+SLACK: Final = 0.1
 """So much more than that, and half as much less, users may take with what they have: a radio that is known
 anew each control slot would change settings each time."""
 OVERHEAD_MEMORY: Final = 0.7
