@@ -70,8 +70,6 @@ CLOCK_COST: Final = 1.05
 """So much more bandwidth a lower clock may take."""
 _GPU: Final = 1
 """The column of a problem's linear resources."""
-_DIGITS: Final = 6
-"""Of numbers that are kept from one control slot to the next."""
 TIGHT: Final = 0.98
 """A resource of which more is taken is what holds users back."""
 
@@ -157,11 +155,14 @@ class VrAllocator(Allocator):
 
     def _warm_up(self) -> None:
         """What is compiled at its first use is compiled now, not in a control slot."""
-        scene = Scene(((0, 1.0, 1.0),), (2, 4), FRAME_RATES_HZ[:1])
-        problem = self._problem([("", scene)], {0: 1e9}, 1.0, self._clocks[-1], {})
+        scene = Scene(((0, float(VIEW_PIXELS), 1.0),), (2, 4), FRAME_RATES_HZ[:1])
+        # Room for one of the two.
+        bits_per_s = RESOLUTION_PIXELS[2] * self._options.bits_per_pixel * FRAME_RATES_HZ[0]
+        rates = dict.fromkeys(range(2), 1e3 * bits_per_s)
+        problem = self._problem([("a", scene), ("b", scene)], rates, 1.5e-3, self._clocks[-1], {})
         found = heuristic.solve(problem)
-        nobody = np.full(1, -1)
-        heuristic.hold(problem, found.prices, nobody, found.point, np.arange(1), 0.0)
+        nobody = np.full(len(problem), -1)
+        heuristic.hold(problem, found.prices, nobody, found.point, np.arange(len(problem)), 0.0)
         heuristic.frontier(problem, found.prices, 2)
 
     # ---- learn ---------------------------------------------------------------------------------------------
@@ -195,7 +196,7 @@ class VrAllocator(Allocator):
             if ue in self._radio:
                 value = RADIO_MEMORY * self._radio[ue] + (1.0 - RADIO_MEMORY) * value
             self._radio.pop(ue, None)  # the latest come last
-            self._radio[ue] = float(f"{value:.{_DIGITS}g}")
+            self._radio[ue] = value
         self._radio = dict(list(self._radio.items())[-MAX_UES:])
 
     def _of_quality(self, view: SliceView) -> dict[str, float]:
@@ -342,12 +343,10 @@ class VrAllocator(Allocator):
         return self._seen[1:]
 
     def _scenes_of(self, view: SliceView, users: Sequence[Flow]) -> dict[int, Scene]:
-        """By place in ``users``; those who are admitted come first, as they have the first room."""
+        """By place in ``users``."""
         found, _ = self._views(view)
         place = {u.flow: i for i, u in enumerate(view.users)}
-        admitted = {flow for flow, s in self._settings.items() if s.admitted}
-        order = sorted(range(len(users)), key=lambda i: users[i].flow not in admitted)
-        return {i: found[place[users[i].flow]] for i in order if place[users[i].flow] in found}
+        return {i: found[place[u.flow]] for i, u in enumerate(users) if place[u.flow] in found}
 
     def _problem(
         self,

@@ -34,8 +34,9 @@ DISCOUNTS: Final = (1.0, 0.5, 0.2, 0.0)
 ROUNDS: Final = 3
 """Of exchanges."""
 FEW: Final = 40
-"""Up to so many users several divisions of the games over the nodes are tried, TRIES of them."""
-TRIES: Final = 4
+"""Up to so many users several divisions of the games over the nodes are tried."""
+TRIES: Final = 90
+"""How many that are, times users; 3 at least."""
 MANY: Final = 300
 """Up to so many users those who are not admitted are tried in the place of the others."""
 MAX_PARTNERS: Final = 40
@@ -191,7 +192,10 @@ def _others(
                 near.append(home.copy())
                 near[-1][[g, h]] = home[[h, g]]
     rank = [_surrogate(tables, prices, at, worth, takes, other) for other in near]
-    return [near[k] for k in np.argsort(-np.array(rank), kind="stable")[: TRIES - 1]]
+    return [
+        near[k]
+        for k in np.argsort(-np.array(rank), kind="stable")[: max(3, TRIES // max(1, len(tables.game))) - 1]
+    ]
 
 
 def hold(
@@ -638,7 +642,7 @@ def _admit(t: Any, nodes: int, prices: Any, config: Any, point: Any) -> tuple[in
     """Everybody at the fewest pixels, game after game, in the configuration wished for where that fits.
 
     ``config`` holds the wishes and then what came of them. Returns how many are admitted, and what they use.
-    The games of those who take least come first where not all fit otherwise.
+    The games of those who take least come first, and nothing is wished for, where not all fit otherwise.
     """
     n, games, most = len(t.menu_at) - 1, len(t.players), t.players.shape[1]
     out = np.empty(1 + LINEAR)
@@ -654,8 +658,10 @@ def _admit(t: Any, nodes: int, prices: Any, config: Any, point: Any) -> tuple[in
     admitted, used = -1, np.zeros(len(prices))
     trial = np.full(n, -1)
     placed = np.full(most, -1)
-    for attempt in range(2):
-        order = np.argsort(need) if attempt else np.arange(games)
+    for attempt in range(4):
+        order = np.argsort(need) if attempt % 2 else np.arange(games)
+        if attempt == 2:
+            wish[:] = -1  # a higher frame rate that is wished for may take another's place
         now = np.zeros(len(prices))
         count = 0
         trial[:] = -1

@@ -268,8 +268,8 @@ def test_the_shorter_of_objects_and_resolutions_counts_and_a_new_setting_forgets
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"frame_rate": (90.0,)}, "'frame_rate': 90 Hz is none of 30, 60, 90 up to 60"),
-        ({"frame_rate": (45.0,)}, "45 Hz is none of"),
+        ({"frame_rate": (90.0,)}, "'frame_rate': 90 Hz is neither 0 nor one of 30, 60, 90 up to 60"),
+        ({"frame_rate": (45.0,)}, "45 Hz is neither 0 nor one of"),
         ({"frame_rate": (30.0, 60.0)}, "2 values instead of 1"),
         ({"objects": (1.5,)}, "'objects': 1.5 is no id"),
         ({"objects": (-1.0,)}, "-1 is no id"),

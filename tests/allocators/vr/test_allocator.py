@@ -322,14 +322,55 @@ def test_who_is_admitted_stays_and_who_waits_comes_in_when_there_is_room() -> No
     assert rates(told)[last] >= 30.0
 
 
-def test_by_far_more_users_are_chosen_anew() -> None:
-    # One that takes nearly all, and then eight for whom that would do.
-    a = allocator(replace_options(bits_per_pixel=0.3))
-    _, told = decided(a, view(0, 1, mcs=(GOOD,)))
-    for slot in range(1, 8):
-        mcs = [1, *(27,) * 8]
-        _, told = decided(a, view(slot, 9, views=dict.fromkeys(range(9), HALVES), mcs=mcs, settings=told))
-    assert sum(rate > 0.0 for rate in rates(told).values()) >= 3
+def lowest_prb(a: VrAllocator, ue: str = "ue-0", bits_per_pixel: float = 1.0) -> float:
+    """Of a user at the lowest class and frame rate."""
+    return RESOLUTION_PIXELS[2] * bits_per_pixel * FRAME_RATES_HZ[0] * a._s_per_bit(ue)
+
+
+@pytest.mark.parametrize(("part", "admitted"), [(1.0 - 0.5 * SLACK, 4), (1.0 - 1.5 * SLACK, 5)])
+def test_who_comes_in_leaves_something_to_spare(part: float, admitted: int) -> None:
+    known = allocator()
+    known.learn(view(users=5))
+    bits_per_pixel = part * PRB * USABLE * FILLED / 5 / lowest_prb(known)
+    a = allocator(replace_options(bits_per_pixel=bits_per_pixel))
+    still: View = ((1, 1.0, 0.0),)
+    _, told = decided(a, view(0, 4, views=dict.fromkeys(range(4), still)))
+    assert min(rates(told).values()) == 30.0, "nobody has more while another has nothing"
+    _, told = decided(a, view(1, 5, views=dict.fromkeys(range(5), still), settings=told))
+    assert sum(rate > 0.0 for rate in rates(told).values()) == admitted
+    # Where nobody is there yet, all of these may be.
+    _, told = decided(allocator(a._options), view(0, 5, views=dict.fromkeys(range(5), still)))
+    assert min(rates(told).values()) == 30.0
+
+
+def test_where_by_far_more_users_would_do_they_are_chosen_anew() -> None:
+    # Two with a bad radio fill the cell; four others would fit in the place of one.
+    known = allocator()
+    known.learn(view(users=6, mcs=(4, 4, *(27,) * 4)))
+    bad, good = lowest_prb(known), lowest_prb(known, "ue-5")
+    bits_per_pixel = 0.97 * PRB * USABLE * FILLED / (2 * bad)
+    assert bad > 4 * good
+    a = allocator(replace_options(bits_per_pixel=bits_per_pixel))
+    still: View = ((1, 1.0, 0.0),)
+    _, told = decided(a, view(0, 2, mcs=(4, 4), views=dict.fromkeys(range(2), still)))
+    assert min(rates(told).values()) == 30.0
+    known_views = {"views": dict.fromkeys(range(6), still), "mcs": (4, 4, *(27,) * 4)}
+    _, told = decided(a, view(1, 6, settings=told, **known_views))
+    assert sum(rate > 0.0 for rate in rates(told).values()) == 5 and 0.0 in (
+        rates(told)["u0"],
+        rates(told)["u1"],
+    )
+
+
+def test_the_floor_is_of_those_whose_frames_can_be_in_time() -> None:
+    a = allocator()
+    v = view(users=3, mcs=(GOOD, GOOD, BAD))
+    a.learn(v)
+    problem = a._problem_of(v.users, a._scenes_of(v, v.users), 160.0, MHZ)
+    assert len(problem) == 3
+    late = replace(problem, budget_s=problem.budget_s.copy())
+    late.budget_s[problem.config_at[2] :] = 0.0
+    assert 0.0 < a._floor(late, 0.0) < a._floor(problem, 0.0) < np.inf
 
 
 def test_changes_are_of_the_frame_rate_and_of_objects_that_are_still_there() -> None:
