@@ -82,7 +82,7 @@ def _instance(users: int) -> tuple[str, Mapping[str, Any], str]:
 def _seconds(data: Mapping[str, Any], solver: str, constraints: str, times: int) -> tuple[float, Any]:
     """The least of a few, and the answer."""
     from controller.allocators.vr.solve import Request, find
-    from controller.experiments.vr.commands import warm_up
+    from controller.experiments.vr.timing import warm_up
 
     request = Request.of({**data, "solver": solver, "constraints": constraints, "time_limit_s": LIMIT_S})
     warm_up(request)

@@ -19,6 +19,7 @@ from controller.allocators.vr.menus import FAST_POINTS, Menu
 from controller.allocators.vr.options import VrOptions
 from controller.allocators.vr.problem import IntArray, Problem
 from controller.allocators.vr.scenes import Scene, scenes
+from controller.allocators.vr.tables import MOVE, Tables, total
 from controller.core.decision import Choice, Grant, Settings, SliceDemand, Want
 from controller.core.measure import Lever, Outcome, Reason
 from controller.core.observation import Flow
@@ -446,10 +447,10 @@ class VrAllocator(Allocator):
         config, point, order = self._before(users, there, problem)
         if not (config >= 0).any():
             return problem, fresh
-        least = max(self._options.hysteresis * fresh.value / max(len(problem), 1), heuristic.MOVE)
+        least = max(self._options.hysteresis * fresh.value / max(len(problem), 1), MOVE)
         held, of = heuristic.hold(problem, fresh.prices, config, point, order, least), problem
         loose = replace(problem, budget_s=problem.budget_s + SLACK / problem.frame_rate_hz)
-        value = float(heuristic.total(heuristic.Tables.of(problem), config, point))
+        value = float(total(Tables.of(problem), config, point))
         as_before = heuristic.Found(config, point, value, inf, fresh.prices)
         most = max(_used(loose, as_before))
         if 1.0 - SLACK / 2 < most <= 1.0 + SLACK and held.admitted <= as_before.admitted:

@@ -34,7 +34,9 @@ from controller.allocators.vr.milp import (
     maximise,
     shared_games,
 )
+from controller.allocators.vr.prices import Asked, dual
 from controller.allocators.vr.problem import LINEAR, FloatArray, IntArray, Problem
+from controller.allocators.vr.tables import FULL, Tables, reach, total
 
 _TOLERANCE: Final = 1e-9
 _CHEAP: Final = 0.01
@@ -74,8 +76,8 @@ def solve(problem: Problem, *, time_limit_s: float = inf, progress: Progress | N
         time_limit_s = max(0.0, time_limit_s - seconds)
     if admitted == 0:
         return Optimum("infeasible", config, point, 0.0, 0.0)
-    tables = heuristic.Tables.of(problem)
-    value = float(heuristic.total(tables, config, point))
+    tables = Tables.of(problem)
+    value = float(total(tables, config, point))
     forced = admitted == n
     bound, reduced = _reduced(problem, tables, start.prices, forced)
     columns = _columns(problem, reduced, bound - value + _TOLERANCE * max(1.0, abs(value)))
@@ -90,11 +92,11 @@ def solve(problem: Problem, *, time_limit_s: float = inf, progress: Progress | N
         elif relaxed.picked is not None:
             divided = search.run(_stations(problem, relaxed.picked), config, point)
             config, point = divided.config, divided.point
-    value = float(heuristic.total(tables, config, point))
+    value = float(total(tables, config, point))
     if status != "time limit" and bound - value > PROOF * max(1.0, abs(value)):
         last = search.run(_undominated(problem, columns, bandwidth=True), config, point)
         status, config, point = last.status, last.config, last.point
-        value = float(heuristic.total(tables, config, point))
+        value = float(total(tables, config, point))
         # Nothing that was left out is worth more than the solution that it was compared with.
         bound = min(bound, max(last.bound, value))
     if not all(m.exact for m in problem.menus):
@@ -117,19 +119,19 @@ class _Reduced:
 
 def dual_bound(problem: Problem, prices: FloatArray) -> float:
     """What prices [resources] prove on any solution of a problem whose fronts are exact."""
-    tables = heuristic.Tables.of(problem)
-    asked = heuristic.Asked.of(tables, len(problem.instance.nodes), problem.resources)
+    tables = Tables.of(problem)
+    asked = Asked.of(tables, len(problem.instance.nodes), problem.resources)
     home = np.full(len(tables.players), -1)
-    last = heuristic.reach(tables, problem.resources)
-    return float(heuristic.dual(tables, home, False, last, prices, 1.0, asked))
+    last = reach(tables, problem.resources)
+    return float(dual(tables, home, False, last, prices, 1.0, asked))
 
 
 def _reduced(problem: Problem, tables: Any, prices: FloatArray, forced: bool) -> tuple[float, _Reduced]:
     n, nodes = len(problem), len(problem.instance.nodes)
-    asked = heuristic.Asked.of(tables, nodes, problem.resources)
-    last = heuristic.reach(tables, problem.resources)
+    asked = Asked.of(tables, nodes, problem.resources)
+    last = reach(tables, problem.resources)
     home = np.full(len(tables.players), -1)
-    bound = heuristic.dual(tables, home, forced, last, prices, 1.0, asked)
+    bound = dual(tables, home, forced, last, prices, 1.0, asked)
     worth = asked.worth
     loss: list[FloatArray] = []
     total = 0
@@ -321,8 +323,8 @@ def _better(
             np.add.at(
                 used, problem.resource[c][limited], take(problem, int(c), problem.pixels[[k]])[0, limited]
             )
-    if not (used <= heuristic.FULL).all():
+    if not (used <= FULL).all():
         return False
-    tables = heuristic.Tables.of(problem)
-    now, before = (heuristic.total(tables, *choice) for choice in ((config, point), (than, than_point)))
+    tables = Tables.of(problem)
+    now, before = (total(tables, *choice) for choice in ((config, point), (than, than_point)))
     return bool(((config >= 0).sum(), now) > ((than >= 0).sum(), before))

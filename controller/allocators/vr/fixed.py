@@ -9,10 +9,10 @@ import numpy as np
 
 from controller.allocators.vr.check import Constraints, Objective, weights
 from controller.allocators.vr.exact import take
-from controller.allocators.vr.heuristic import FULL
 from controller.allocators.vr.instance import Instance, User
 from controller.allocators.vr.menus import Menu
 from controller.allocators.vr.problem import IntArray, Problem, Queue
+from controller.allocators.vr.tables import FULL
 from wire.definitions import cloud_gaming
 
 CLASS: Final = 4

@@ -23,11 +23,11 @@ from typing import Final
 
 import numpy as np
 
-from controller.allocators.vr import heuristic
 from controller.allocators.vr.check import Placement
 from controller.allocators.vr.exact import take
 from controller.allocators.vr.milp import Row, Status, capacity_rows, game_rows, maximise, shared_games
 from controller.allocators.vr.problem import Problem
+from controller.allocators.vr.tables import FULL, Tables
 
 REFERENCE_BPS_HZ: Final = 4 * log2(1 + 10 ** (30 / 10))
 _ADMITTED: Final = 1e-6
@@ -42,7 +42,7 @@ def solve(problem: Problem, *, time_limit_s: float = inf) -> tuple[Status, Mappi
     ImportError, which says what to install, without HiGHS.
     """
     instance = problem.instance
-    tables = heuristic.Tables.of(problem)
+    tables = Tables.of(problem)
     user, config, point, worth, takes = [], [], [], [], []
     for i in range(len(problem)):
         own = np.arange(problem.config_at[i], problem.config_at[i + 1])
@@ -50,7 +50,7 @@ def solve(problem: Problem, *, time_limit_s: float = inf) -> tuple[Status, Mappi
         x, value = problem.pixels[hull], problem.value[hull]
         for c in own[problem.frame_rate_hz[own] == problem.frame_rate_hz[own].min()]:
             needs = take(problem, int(c), x)
-            fits = (problem.budget_s[c] > x * problem.pixel_s[c]) & (needs <= heuristic.FULL).all(axis=1)
+            fits = (problem.budget_s[c] > x * problem.pixel_s[c]) & (needs <= FULL).all(axis=1)
             station, node = instance.stations[problem.station[c]], instance.nodes[problem.node[c]]
             fixed_s = node.latency_s[problem.station[c]] + instance.fixed_latency_s
             late = (x * problem.unit[c] + fixed_s) * problem.frame_rate_hz[c]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -15,7 +14,7 @@ from controller.cli import emit, json_option
 from controller.cli.options import SECONDS
 
 if TYPE_CHECKING:
-    from controller.allocators.vr.solve import Request
+    pass
 
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
@@ -87,6 +86,7 @@ def solve(
     """Who is admitted, and with which base station, compute node, frame rate and resolution of each object
     the quality of experience of all is highest."""
     from controller.allocators.vr.solve import Request, report
+    from controller.experiments.vr.timing import timed
 
     if (instance is None) == (synthetic is None):
         raise click.UsageError("one of INSTANCE and --synthetic is needed")
@@ -164,27 +164,6 @@ def figures(
     except (OSError, ValueError) as error:
         raise click.ClickException(f"{instance}: {error}") from error
     emit(result, as_json, figures_module.text(result))
-
-
-def timed(request: Request) -> tuple[Any, float]:
-    """The answer, and how long solver and checker took: after what is compiled at the first call."""
-    from controller.allocators.vr.solve import find
-
-    warm_up(request)
-    begin = time.perf_counter()
-    answer = find(request)
-    return answer, time.perf_counter() - begin
-
-
-def warm_up(request: Request) -> None:
-    """Compiles and imports what a solver needs, with a tiny instance."""
-    from dataclasses import replace
-
-    from controller.allocators.vr.instance import Instance
-    from controller.allocators.vr.solve import find
-    from controller.experiments.vr.instances import draw
-
-    find(replace(request, instance=Instance.of(draw(3, 2)), progress=None))
 
 
 def read_instance(path: Path) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from controller.allocators.vr.instance import Instance
 from controller.allocators.vr.problem import Problem
 from controller.allocators.vr.rca import REASON
 from controller.allocators.vr.solve import SOLVERS, Request, jain, solve
+from controller.allocators.vr.tables import FULL
 from tests.allocators.vr.worlds import SIXTEEN, best, draw, solution_of
 
 service = import_module("controller.allocators.vr.solve")
@@ -149,7 +150,7 @@ def _dual(problem: Problem, prices: Any) -> float:
         for c in range(problem.config_at[i], problem.config_at[i + 1]):
             needs = exact.take(problem, c, x)
             limited = problem.resource[c] >= 0
-            fits = (needs[:, limited] <= heuristic.FULL).all(axis=1)
+            fits = (needs[:, limited] <= FULL).all(axis=1)
             cost = needs[fits][:, limited] @ prices[problem.resource[c][limited]]
             profit = problem.rate_value[c] + value[fits] - cost
             best[problem.node[c]] = max(best[problem.node[c]], profit.max(initial=0.0))

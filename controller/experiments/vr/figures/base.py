@@ -11,7 +11,7 @@ from controller.allocators.vr.check import Constraints, Objective
 from controller.allocators.vr.solve import SOLVERS, Request, Solver, report
 from controller.experiments import figures
 from controller.experiments.figures import COLOURS, Plot, canvas
-from controller.experiments.vr.commands import timed
+from controller.experiments.vr.timing import timed
 
 NAMES: Final[Mapping[Solver, str]] = {
     "exact": "VR-GX, optimum",
