@@ -3,11 +3,10 @@ from __future__ import annotations
 import pytest
 
 from agents.emulator.spec import PathSpec
-from controller import config, policies
+from controller import config, policies, scenario
 from controller.config import Config, ConfigError
 from controller.core.spec import EventsSpec, LoopSpec
 from controller.loop import ControlLoop
-from controller.scenario import testbed_spec
 from wire.definitions.nr import TDD_PATTERNS
 
 GOOD = """\
@@ -222,6 +221,6 @@ def test_the_papers_scenarios_leave_the_policies_alone(n: int) -> None:
 
 def test_a_modem_of_the_emulation_is_the_path_s() -> None:
     c = config.parse(GOOD + "emulation: {schedule: always, modem_ms: 2.0, modem_poll_ms: 0.0}\n")
-    path = testbed_spec(c, 0).path
+    path = scenario.testbed_spec(c, 0).path
     assert (path.ue_dl_offset_ms, path.ue_dl_poll_ms) == (2.0, 0.0)
-    assert testbed_spec(config.parse(GOOD + "emulation: {schedule: always}\n"), 0).path == PathSpec()
+    assert scenario.testbed_spec(config.parse(GOOD + "emulation: {schedule: always}\n"), 0).path == PathSpec()

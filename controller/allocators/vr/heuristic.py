@@ -35,7 +35,7 @@ ROUNDS: Final = 3
 """Of exchanges."""
 FEW: Final = 40
 """Up to so many users several divisions of the games over the nodes are tried."""
-TRIES: Final = 90
+TRIES: Final = 70
 """How many that are, times users; 3 at least."""
 MANY: Final = 300
 """Up to so many users those who are not admitted are tried in the place of the others."""
