@@ -255,3 +255,18 @@ def test_impossible_tdd_patterns_are_refused() -> None:
     with pytest.raises(ValueError, match="'up'"):
         nr.TDD_PATTERNS["DSUUU"].share("up", guard=True)
     assert nr.TddPattern("DU", 1, 0, 0, 1).share("dl", guard=False) == 1 / 3
+
+
+def test_a_cqi_gives_the_highest_mcs_that_carries_no_more() -> None:
+    """TS 38.214 Tables 5.2.2.1-2 and 5.1.3.1-1: CQI 4 and MCS 4 are 308/1024 with QPSK, CQI 15 and MCS 28 are
+    948/1024 with 64QAM."""
+    found = [nr.mcs_of_cqi(cqi) for cqi in range(16)]
+    assert found == sorted(found)
+    assert (found[0], found[1], found[4], found[15]) == (0, 0, 4, 28)
+    for cqi in range(2, 16):
+        limit = nr.CQI_EFFICIENCY[cqi] + 1e-4
+        assert nr.spectral_efficiency(found[cqi]) <= limit
+        assert found[cqi] == 28 or nr.spectral_efficiency(found[cqi] + 1) > limit
+    for cqi in (-1, 16):
+        with pytest.raises(ValueError, match=f"CQI {cqi} is outside 0..15"):
+            nr.mcs_of_cqi(cqi)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass
+from functools import cache
 from math import ceil, floor
 from typing import Final
 
@@ -149,6 +150,7 @@ CQI_EFFICIENCY: Final[tuple[float, ...]] = (
 """Information bits of a resource element by CQI, 64QAM (TS 38.214 Table 5.2.2.1-2); 0: out of range."""
 
 
+@cache
 def mcs_of_cqi(cqi: int) -> int:
     """The highest MCS of table 1 with no more bits than a CQI says; 0 for CQI 0. ValueError outside 0..15.
 
