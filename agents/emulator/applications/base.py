@@ -40,6 +40,7 @@ __all__ = [
     "SampleRows",
     "Settings",
     "UnitTestCase",
+    "joined",
 ]
 
 
@@ -103,6 +104,18 @@ class ExchangeTimes:
 
     def __len__(self) -> int:
         return len(self.user)
+
+
+def joined(parts: Mapping[str, Sequence[SampleRows]]) -> dict[str, SampleRows]:
+    """Table -> all rows of its parts, in their order; each table has a part at least."""
+    return {
+        table: (
+            np.concatenate([user for user, _, _ in rows]),
+            np.concatenate([time_ns for _, time_ns, _ in rows]),
+            np.concatenate([values for _, _, values in rows]),
+        )
+        for table, rows in parts.items()
+    }
 
 
 @dataclass(frozen=True, slots=True)

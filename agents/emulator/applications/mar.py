@@ -38,6 +38,7 @@ from agents.emulator.applications.base import (
     SampleRows,
     Settings,
     UnitTestCase,
+    joined,
 )
 from agents.emulator.applications.options import check_range, parse
 from agents.emulator.spec import UserSpec
@@ -345,14 +346,7 @@ class Mar(Application):
 
     def samples(self) -> Mapping[str, SampleRows]:
         rows, self._rows = self._rows, {}
-        return {
-            table: (
-                np.concatenate([user for user, _, _ in parts]),
-                np.concatenate([time_ns for _, time_ns, _ in parts]),
-                np.concatenate([values for _, _, values in parts]),
-            )
-            for table, parts in rows.items()
-        }
+        return joined(rows)
 
     @classmethod
     def unit_test_cases(cls) -> Iterable[UnitTestCase]:
