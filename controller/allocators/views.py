@@ -8,6 +8,7 @@ import numpy as np
 
 from controller.allocators.base import SliceView
 from controller.core.hops import Carrier
+from controller.core.measure import Lever, Reason
 from controller.core.observation import Flow, Samples
 from wire.definitions import nr
 
@@ -19,6 +20,24 @@ def active(view: SliceView) -> tuple[Flow, ...]:
         if not user.stop_ns or user.stop_ns > view.closed_ns:
             found[user.flow] = user
     return tuple(found.values())
+
+
+def attributed(view: SliceView, lever: Lever) -> bool:
+    """Whether users did as the settings had it, some of them at least, with PRBs of a direction that are
+    known.
+
+    For a slice whose settings fit the PRBs that were granted and not those that were asked for: less and more
+    than asked for are as good.
+    """
+    settings = view.unattributed.get(Lever.SETTINGS)
+    some = settings is Reason.SETTINGS_NOT_APPLIED and not view.settings.keys() <= view.unapplied
+    return (settings is None or some) and granted_counts(view, lever)
+
+
+def granted_counts(view: SliceView, lever: Lever) -> bool:
+    """Whether a lever stood as asked for, or with less or more, of which it is known how much."""
+    reason = view.unattributed.get(lever)
+    return reason is None or reason.short or reason.more
 
 
 def present(view: SliceView) -> frozenset[str]:

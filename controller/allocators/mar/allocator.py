@@ -19,7 +19,7 @@ from controller.allocators.mar.options import MarOptions
 from controller.allocators.mar.promises import Promise, Promises
 from controller.allocators.mar.radio import Uplink, prb_hz, prbs
 from controller.allocators.mar.traces import FIRST_FRAME
-from controller.allocators.views import active, present
+from controller.allocators.views import active, attributed, present
 from controller.core.decision import Choice, Grant, Settings, SliceDemand, Want
 from controller.core.fits import Job
 from controller.core.measure import Lever, Outcome, Reason
@@ -128,7 +128,7 @@ class MarAllocator(Allocator):
         left_out = self._take(view)
         self._latency_ms, self._silent = _typical_latency_ms(view), silent(view)
         outcome = judge(view, self._options, self._promises, self._loop.carrier, dict(view.unattributed))
-        if view.granted is not None and _attributed(view):
+        if view.granted is not None and attributed(view, Lever.UL):
             if self._latency_ms is None or self._latency_ms <= LATE * self._options.latency_ms:
                 self._learn_margin(view, outcome)
             self._learn_stretch(view)
@@ -461,14 +461,6 @@ class MarAllocator(Allocator):
         self._promises, self._stretch = promises, stretch
         self._pending, self._asked_in = pending, asked_in
         self._margin, self._job, self._asked = self._new_margin(), None, None
-
-
-def _attributed(view: SliceView) -> bool:
-    """Whether uploads were as the settings had them, of some users at least. These fit the PRBs that were
-    granted, not those that were asked for, so that less and more than asked for are as good."""
-    ul, settings = (view.unattributed.get(lever) for lever in (Lever.UL, Lever.SETTINGS))
-    some = settings is Reason.SETTINGS_NOT_APPLIED and not view.settings.keys() <= view.unapplied
-    return (settings is None or some) and (ul is None or ul.short or ul.more)
 
 
 def _typical_latency_ms(view: SliceView) -> float | None:

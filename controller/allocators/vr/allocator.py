@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from controller.allocators.base import Allocator, Options, SliceView
-from controller.allocators.views import active, present, within
+from controller.allocators.views import active, attributed, granted_counts, present, within
 from controller.allocators.vr import heuristic
 from controller.allocators.vr.instance import Instance, Node, Object, Station, User
 from controller.allocators.vr.judge import COLUMNS, LATENCY, PIXELS, Promise, judge, silent
@@ -176,9 +176,9 @@ class VrAllocator(Allocator):
             if s.admitted and flow in view.settings and flow not in view.unapplied
         }
         outcome = judge(view, self._options, promises, self._loop.carrier, dict(view.unattributed))
-        if view.granted is not None and _attributed(view):
+        if view.granted is not None and attributed(view, Lever.DL):
             self._learn_usable(view)
-            if Lever.EDGE not in view.unattributed or _other(view.unattributed[Lever.EDGE]):
+            if granted_counts(view, Lever.EDGE):
                 self._learn_overhead(view)
         self._learn_radio(view)
         self._seen = None
@@ -191,7 +191,7 @@ class VrAllocator(Allocator):
 
     def _learn_radio(self, view: SliceView) -> None:
         """Seconds that a PRB of all downlink slots takes for a bit of each UE: of what its PRBs carried, or
-        of its MCS where they carried little."""
+        of its channel quality where they carried little."""
         values = self._of_quality(view) | self._of_counters(view)
         for ue, value in values.items():
             if ue in self._radio:
@@ -699,16 +699,3 @@ def _carried(view: SliceView) -> list[tuple[str, int, int]]:
         if ue in before and b >= before[ue][0] and s >= before[ue][1]:
             out.append((ue, b - before[ue][0], s - before[ue][1]))
     return out
-
-
-def _attributed(view: SliceView) -> bool:
-    """Whether frames were as the settings had them, of some users at least, which fit the PRBs that were
-    granted and not those that were asked for: less and more than asked for are as good."""
-    dl, settings = (view.unattributed.get(lever) for lever in (Lever.DL, Lever.SETTINGS))
-    some = settings is Reason.SETTINGS_NOT_APPLIED and not view.settings.keys() <= view.unapplied
-    return (settings is None or some) and (dl is None or _other(dl))
-
-
-def _other(reason: Reason) -> bool:
-    """Whether there was less or more than asked for, and it is known how much."""
-    return reason.short or reason.more
