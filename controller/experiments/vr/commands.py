@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -70,7 +71,11 @@ synthetic_type = _Synthetic()
     " nothing.",
 )
 @click.option("--time-limit", type=SECONDS, help="Of the MILP solver in exact and rca, in seconds.")
-@click.option("--progress", is_flag=True, help="Print the best objective and the bound of exact to stderr.")
+@click.option(
+    "--progress/--no-progress",
+    default=None,
+    help="Print the best objective and the bound of exact to stderr (default: where that is a terminal).",
+)
 @json_option
 def solve(
     instance: Path | None,
@@ -80,7 +85,7 @@ def solve(
     constraints: str,
     objective: str,
     time_limit: float | None,
-    progress: bool,
+    progress: bool | None,
     as_json: bool,
 ) -> None:
     """Who is admitted, and with which base station, compute node, frame rate and resolution of each object
@@ -97,7 +102,7 @@ def solve(
         "constraints": constraints,
         "objective": objective,
         "time_limit_s": time_limit,
-        "progress": _print_progress if progress else None,
+        "progress": _print_progress if _wanted(progress) else None,
     }
     try:
         request = Request.of({**data, **asked})
@@ -181,6 +186,10 @@ def _drawn(of: tuple[int, int, int]) -> dict[str, Any]:
     from controller.experiments.vr.instances import draw
 
     return draw(*of)
+
+
+def _wanted(progress: bool | None) -> bool:
+    return sys.stderr.isatty() if progress is None else progress
 
 
 def _print_progress(seconds: float, best: float, bound: float) -> None:
