@@ -299,6 +299,7 @@ class VrAllocator(Allocator):
             # The same choices, in which frames are rendered longer and must be sent faster.
             problem = _slower(problem, self._clocks[-1] / gpu_mhz)
         settings = self._settings_of(users, there, served, problem, found)
+        nobody = bool(settings) and not any(s.admitted for s in settings.values())
         need = sum(s.prb for s in settings.values()) + others_prb
         whole = need / (self._usable * FILLED)
         prb = min(max(ceil(whole - 1e-9), least), n_prb)
@@ -309,6 +310,13 @@ class VrAllocator(Allocator):
             prb, floor, gain, why = n_prb, min(floor, n_prb), (), "no user tells of its frames: all there is"
         elif not there:
             why = "no user has sent what it looks at"
+        elif nobody:
+            # No frame would ever tell that what is known of radio or servers is wrong.
+            prb, gain, gpu_mhz = n_prb, (), self._clocks[-1]
+            floor, why = (
+                min(floor, n_prb),
+                "none of the users could be served with all there is: all there is",
+            )
         else:
             admitted = sum(s.admitted for s in settings.values())
             why = f"frame rates and resolutions of {admitted} of {len(users)} users"
@@ -327,7 +335,9 @@ class VrAllocator(Allocator):
             *(self._choice_of(u, settings.get(u.flow)) for u in users),
         ]
         ul = self._ul_prb(users, settings, least)
-        return SliceDemand(Want(ul, ul), Want(prb, floor, gain), gpu_mhz, share, tuple(choices))
+        # Where it is not known what comes down, it is not known what acknowledges it.
+        up = Want(n_prb if nobody else ul, ul)
+        return SliceDemand(up, Want(prb, floor, gain), gpu_mhz, share, tuple(choices))
 
     def _usual_prb(self, user: Flow) -> float:
         """PRBs of a user without a view: what it has, or the lowest class at the lowest frame rate, with
@@ -513,7 +523,7 @@ class VrAllocator(Allocator):
         found: heuristic.Found,
     ) -> dict[str, _Setting]:
         """Of the users with a scene, ``served`` those of the problem; for who is not admitted nothing is
-        rendered."""
+        rendered, unless nobody is and nobody was."""
         places = list(served)
         used = _used(problem, found)
         out: dict[str, _Setting] = {}
@@ -538,6 +548,13 @@ class VrAllocator(Allocator):
                 round(float(problem.pixels[point] * problem.slope[c, _GPU]) * self._options.gpu_share, 6),
                 binding=_binding(problem, n, c, point, used),
             )
+        before = [self._settings.get(flow) for flow in out]
+        if not any(s.admitted for s in out.values()) and all(
+            b is not None and not b.admitted for b in before
+        ):
+            # Nobody was served before, either: that all play on as they can is the only way to learn more.
+            lowest_hz = {users[place].flow: scene.rates[0] for place, scene in there.items()}
+            out = {flow: replace(s, frame_rate_hz=lowest_hz[flow]) for flow, s in out.items()}
         return out
 
     def _floor(self, problem: Problem, others_prb: float) -> float:

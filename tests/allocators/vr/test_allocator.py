@@ -167,6 +167,29 @@ def test_a_user_that_cannot_be_served_says_why_and_the_floor_is_finite() -> None
     assert rates(told) == {"u0": 0.0, "u1": 0.0}
 
 
+def test_where_nobody_can_be_served_the_slice_asks_for_all_there_is_and_all_play_as_they_can() -> None:
+    a = allocator(OPTIONS.model_copy(update={"bits_per_pixel": 5.0}))
+    demand, told = decided(a, view())
+    assert (demand.ul.prb, demand.dl.prb, demand.gpu_mhz) == (
+        PRB,
+        PRB,
+        MHZ,
+    ) and "all there is" in demand.choices[0].why
+    for slot in range(1, 4):
+        b = allocator(OPTIONS.model_copy(update={"bits_per_pixel": 5.0}))
+        b.load_state(state(a), no_models)
+        v = view(slot, settings=told)
+        demand, told = decided(a, v)
+        assert decided(b, v) == (demand, told)
+        assert (demand.dl.prb, demand.gpu_mhz) == (PRB, MHZ) and set(rates(told).values()) == {30.0}
+        assert all(set(values["resolutions"]) == {2.0} for values in told.values())
+    # With a cell that has room again they are admitted.
+    c = allocator()
+    c.load_state(state(a), no_models)
+    demand, told = decided(c, view(4, settings=told))
+    assert all("not admitted" not in choice.why for choice in demand.choices)
+
+
 def test_a_frame_that_a_lower_clock_makes_late_leaves_the_floor_finite() -> None:
     # Some can be served at the highest clock alone.
     options = replace_options(overhead_ms=16.0, gpu_mhz=[200, 800, MHZ], flop_per_pixel=1500.0)
