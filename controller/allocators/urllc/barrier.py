@@ -1,0 +1,419 @@
+"""The convex problem of the resources, by a barrier method whose Newton steps cost O(M). Compiled code.
+
+Of a device that sends: b, its share of the band; p, its power; t, the latency of local processing; g, its
+part of the edge's rate, g = (1 - alpha) f_es; w = 1 - alpha, the part that it offloads; v, by how much it is
+late. In these all that is no product of b, p and w is convex as it stands:
+
+- local energy theta/2 alpha C f^2 at f = alpha C / t is theta/2 (alpha C)^3 / t^2, and f <= F is alpha C <= F
+t;
+- the edge's latency w C / f_es is w^2 C / g, and constraint (6f) is linear, sum g <= F_es;
+- b ln(1 + gamma) is the perspective of a logarithm: of rate (1) with V = 1 only sqrt(b) is not concave.
+
+Two inner approximations at a point are solved, and what satisfies them satisfies problem (6):
+
+- :data:`PAPER`, SP3 of the paper: w is fixed, the rate is (17) less (19), the energy (13);
+- :data:`JOINT`: w is a variable, ln(1 + gamma) is kept as it is, sqrt(b) is (19), and products are bounded by
+  sums of powers: x y z <= x' y' z' / 3 ((x/x')^3 + (y/y')^3 + (z/z')^3), of which (12) is that of two.
+
+Deadlines and R_min may be missed by v at a price, so that there is always a point inside, and an instance
+without a solution shows by how much it has none.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import numba
+import numpy as np
+
+PAPER: Final = 0
+JOINT: Final = 1
+B, P, T, G, W, V = range(6)
+N: Final = 6
+"""Variables of a device."""
+
+# Columns of the devices' constants.
+KBIT, MCYCLES, EDGE_MCYCLES, ENERGY_3, TIME, ENERGY, SNR, NOISE, POWER, UE_GHZ, RATE_TIME, CACHED = range(12)
+CONSTANTS: Final = 12
+
+LEAST_W: Final = 1e-7
+"""w stays away from 0 and from 1 by so much."""
+START: Final = 0.02
+"""Of the objective at the first point: how far from the optimum the first centre may be."""
+GROWTH: Final = 12.0
+ROUGHLY: Final = 1.0
+"""Of the Newton decrement, squared, where the next centre is sought."""
+MAX_NEWTON: Final = 60
+
+compiled = numba.njit(cache=True)
+inlined = numba.njit(cache=True, inline="always")
+
+
+@inlined
+def add_outer(h: Any, g: Any, c: float) -> None:
+    for i in range(N):
+        if g[i] != 0.0:
+            for j in range(N):
+                h[i, j] += c * g[i] * g[j]
+
+
+@compiled
+def rate(kind: int, scale: float, k: Any, at: Any, b: float, p: float, out: Any) -> float:
+    """The inner approximation of the rate at ``at`` in kbit/ms, and in ``out`` its R_b, R_p, R_bb, R_bp,
+    R_pp."""
+    snr, noise = k[SNR], k[NOISE]
+    root = math.sqrt(at[B])
+    if kind == JOINT:
+        gamma = p * snr / b
+        nat, more = math.log1p(gamma), 1.0 + gamma
+        value = b * nat
+        out[0], out[1] = nat - gamma / more, snr / more
+        out[2], out[3], out[4] = -(gamma * gamma) / (b * more * more), snr * gamma / (b * more * more), 0.0
+        out[4] = -snr * snr / (b * more * more)
+    else:
+        gamma = at[P] * snr / at[B]
+        nat, part = math.log1p(gamma), gamma / (1.0 + gamma)
+        square = nat * at[B] * at[B]
+        value = 2.0 * at[B] * nat + at[B] * part * (2.0 - at[P] / p - b / at[B]) - square / b
+        out[0], out[1] = square / (b * b) - part, at[B] * part * at[P] / (p * p)
+        out[2], out[3], out[4] = -2.0 * square / (b * b * b), 0.0, -2.0 * out[1] / p
+    out[0] -= 0.5 * noise / root
+    for i in range(5):
+        out[i] *= scale
+    return scale * (value - noise * 0.5 * (root + b / root))
+
+
+@compiled
+def device(
+    kind: int, whole: bool, scale: float, edge: float, k: Any, at: Any, x: Any, weight: float, late: float,
+    grad: Any, hess: Any, derivatives: bool, r: Any, gt: Any, ht: Any, ge: Any, he: Any,
+) -> float:  # fmt: skip
+    """The device's part of the barrier function at ``x``, inf outside; with ``derivatives`` in grad and hess.
+
+    ``weight`` and ``late``: of its latency and of v in the objective. r, gt, ht, ge and he are room.
+    """
+    v, g = x[V], x[G]
+    if v <= 0.0 or g <= 0.0:
+        return math.inf
+    if k[CACHED] > 0.5:
+        latency = k[EDGE_MCYCLES] / g
+        slack, room = k[TIME] + v - latency, edge - g
+        if slack <= 0.0 or room <= 0.0:
+            return math.inf
+        if derivatives:
+            d, dd = -latency / g, 2.0 * latency / (g * g)
+            grad[G] = weight * d + d / slack + 1.0 / room - 1.0 / g
+            grad[V] = late - 1.0 / slack - 1.0 / v
+            hess[G, G] = weight * dd + dd / slack + d * d / slack**2 + 1.0 / room**2 + 1.0 / g**2
+            hess[V, V] = 1.0 / slack**2 + 1.0 / v**2
+            hess[G, V] = hess[V, G] = -d / slack**2
+        return weight * latency + late * v - math.log(slack) - math.log(room) - math.log(v) - math.log(g)
+
+    b, p, t, w = x[B], x[P], x[T], x[W]
+    own = 1.0 - w
+    if b <= 0.0 or p <= 0.0 or t <= 0.0 or w <= 0.0 or own <= 0.0:
+        return math.inf
+    fast = rate(kind, scale, k, at, b, p, r)
+    if fast <= 0.0:
+        return math.inf
+    tau, tau0, p0, w0 = 1.0 / fast, at[T], at[P], at[W]
+    # The latency: t + transmission + edge.
+    x_tau, x_w = tau / tau0, w / w0
+    if whole:
+        sent, s_tau, s_tau2, s_w, s_w2 = k[KBIT] * tau, k[KBIT], 0.0, 0.0, 0.0
+    elif kind == PAPER:
+        sent, s_tau, s_tau2, s_w, s_w2 = k[KBIT] * w * tau, k[KBIT] * w, 0.0, 0.0, 0.0
+    else:
+        c = k[KBIT] * w0 * tau0
+        sent = 0.5 * c * (x_w * x_w + x_tau * x_tau)
+        s_tau, s_tau2, s_w, s_w2 = c * x_tau / tau0, c / tau0**2, c * x_w / w0, c / w0**2
+    at_edge = w * w * k[EDGE_MCYCLES] / g
+    slack = k[TIME] + v - t - sent - at_edge
+    # The energy.
+    local = k[ENERGY_3] * own**3 / (t * t)
+    x_p = p / p0
+    if kind == PAPER:
+        c = 0.5 * k[KBIT] * w * p0 * tau0
+        radio = c * (x_p * x_p + x_tau * x_tau)
+        e_p, e_p2, e_tau, e_tau2 = (
+            2.0 * c * x_p / p0,
+            2.0 * c / p0**2,
+            2.0 * c * x_tau / tau0,
+            2.0 * c / tau0**2,
+        )
+        e_w, e_w2 = 0.0, 0.0
+    else:
+        c = k[KBIT] * w0 * p0 * tau0
+        radio = c / 3.0 * (x_w**3 + x_p**3 + x_tau**3)
+        e_p, e_p2, e_tau, e_tau2 = (
+            c * x_p**2 / p0,
+            2.0 * c * x_p / p0**2,
+            c * x_tau**2 / tau0,
+            2.0 * c * x_tau / tau0**2,
+        )
+        e_w, e_w2 = c * x_w**2 / w0, 2.0 * c * x_w / w0**2
+    left = k[ENERGY] - local - radio
+    quick = k[RATE_TIME] + v - k[KBIT] * tau
+    clock = k[UE_GHZ] * t - own * k[MCYCLES]
+    share = w * edge - g
+    power = k[POWER] - p
+    if slack <= 0.0 or left <= 0.0 or quick <= 0.0 or clock <= 0.0 or share <= 0.0 or power <= 0.0:
+        return math.inf
+    value = (
+        weight * (t + sent + at_edge) + late * v
+        - math.log(slack) - math.log(left) - math.log(quick) - math.log(clock)
+        - math.log(share) - math.log(power) - math.log(b) - math.log(p)
+        - math.log(t) - math.log(g) - math.log(v)
+    )  # fmt: skip
+    if kind == JOINT:
+        value -= math.log(w) + math.log(own)
+    if not derivatives:
+        return value
+
+    tau_b, tau_p = -r[0] * tau * tau, -r[1] * tau * tau
+    tau_bb = 2.0 * r[0] * r[0] * tau**3 - r[2] * tau * tau
+    tau_bp = 2.0 * r[0] * r[1] * tau**3 - r[3] * tau * tau
+    tau_pp = 2.0 * r[1] * r[1] * tau**3 - r[4] * tau * tau
+
+    grad[:] = 0.0
+    hess[:] = 0.0
+    gt[:] = 0.0
+    ht[:] = 0.0
+    gt[B], gt[P], gt[T], gt[G] = s_tau * tau_b, s_tau * tau_p, 1.0, -at_edge / g
+    gt[W] = 2.0 * at_edge / w + s_w
+    ht[B, B] = s_tau * tau_bb + s_tau2 * tau_b * tau_b
+    ht[B, P] = ht[P, B] = s_tau * tau_bp + s_tau2 * tau_b * tau_p
+    ht[P, P] = s_tau * tau_pp + s_tau2 * tau_p * tau_p
+    ht[G, G] = 2.0 * at_edge / (g * g)
+    ht[G, W] = ht[W, G] = -2.0 * at_edge / (g * w)
+    ht[W, W] = 2.0 * at_edge / (w * w) + s_w2
+    for i in range(N):
+        grad[i] = (weight + 1.0 / slack) * gt[i]
+        for j in range(N):
+            hess[i, j] = (weight + 1.0 / slack) * ht[i, j]
+    gt[V] = -1.0
+    add_outer(hess, gt, 1.0 / slack**2)
+    grad[V] = late - 1.0 / slack - 1.0 / quick - 1.0 / v
+    hess[V, V] += 1.0 / v**2
+
+    ge[:] = 0.0
+    he[:] = 0.0
+    ge[B], ge[P] = e_tau * tau_b, e_tau * tau_p + e_p
+    ge[T], ge[W] = -2.0 * local / t, e_w - 3.0 * local / own
+    he[B, B] = e_tau * tau_bb + e_tau2 * tau_b * tau_b
+    he[B, P] = he[P, B] = e_tau * tau_bp + e_tau2 * tau_b * tau_p
+    he[P, P] = e_tau * tau_pp + e_tau2 * tau_p * tau_p + e_p2
+    he[T, T], he[W, W] = 6.0 * local / (t * t), e_w2 + 6.0 * local / (own * own)
+    he[T, W] = he[W, T] = 6.0 * local / (t * own)
+    for i in range(N):
+        grad[i] += ge[i] / left
+        for j in range(N):
+            hess[i, j] += he[i, j] / left
+    add_outer(hess, ge, 1.0 / left**2)
+
+    c = k[KBIT] / quick
+    grad[B] += c * tau_b
+    grad[P] += c * tau_p
+    hess[B, B] += c * tau_bb + c * c * tau_b * tau_b
+    hess[B, P] += c * tau_bp + c * c * tau_b * tau_p
+    hess[P, B] += c * tau_bp + c * c * tau_b * tau_p
+    hess[P, P] += c * tau_pp + c * c * tau_p * tau_p
+    c /= quick
+    hess[B, V] -= c * tau_b
+    hess[V, B] -= c * tau_b
+    hess[P, V] -= c * tau_p
+    hess[V, P] -= c * tau_p
+    hess[V, V] += 1.0 / quick**2
+
+    grad[T] -= k[UE_GHZ] / clock
+    grad[W] -= k[MCYCLES] / clock
+    hess[T, T] += (k[UE_GHZ] / clock) ** 2
+    hess[T, W] += k[UE_GHZ] * k[MCYCLES] / clock**2
+    hess[W, T] += k[UE_GHZ] * k[MCYCLES] / clock**2
+    hess[W, W] += (k[MCYCLES] / clock) ** 2
+
+    grad[G] += 1.0 / share
+    grad[W] -= edge / share
+    hess[G, G] += 1.0 / share**2
+    hess[G, W] -= edge / share**2
+    hess[W, G] -= edge / share**2
+    hess[W, W] += (edge / share) ** 2
+
+    grad[P] += 1.0 / power
+    hess[P, P] += 1.0 / power**2
+    for i in (B, P, T, G):
+        grad[i] -= 1.0 / x[i]
+        hess[i, i] += 1.0 / x[i] ** 2
+    if kind == JOINT:
+        grad[W] += 1.0 / own - 1.0 / w
+        hess[W, W] += 1.0 / own**2 + 1.0 / w**2
+    return value
+
+
+@compiled
+def free(kind: int, cached: bool, i: int) -> bool:
+    """Whether a variable may move."""
+    if cached:
+        return i in (G, V)
+    return i != W or kind == JOINT
+
+
+@compiled
+def factor(h: Any) -> bool:
+    """Cholesky's factor of a 6 x 6 matrix in its lower half; False where it has none."""
+    for j in range(N):
+        for i in range(j, N):
+            s = h[i, j]
+            for m in range(j):
+                s -= h[i, m] * h[j, m]
+            if i == j:
+                if not s > 0.0:
+                    return False
+                h[j, j] = math.sqrt(s)
+            else:
+                h[i, j] = s / h[j, j]
+    return True
+
+
+@inlined
+def solve(h: Any, y: Any) -> None:
+    """y = H^-1 y by the factor of H."""
+    for i in range(N):
+        s = y[i]
+        for m in range(i):
+            s -= h[i, m] * y[m]
+        y[i] = s / h[i, i]
+    for i in range(N - 1, -1, -1):
+        s = y[i]
+        for m in range(i + 1, N):
+            s -= h[m, i] * y[m]
+        y[i] = s / h[i, i]
+
+
+@compiled
+def minimise(
+    kind: int, whole: bool, scale: float, edge: float, k: Any, at: Any, x: Any, weight: float, price: float,
+    tolerance: float, dual: Any,
+) -> int:  # fmt: skip
+    """Minimises sum weight T_m + price v_m from the inner point ``x`` [M, 6] on, in place.
+
+    ``at`` [M, 6]: the point of the approximation; its column T holds 1 / R there. The result's objective is
+    within ``tolerance`` x (1 + the objective) of the least. ``dual`` [2 + M]: what a little more of the band,
+    of the edge's rate and of each deadline would take off the objective. Returns how many Newton steps it
+    took, -1 where ``x`` is not inside.
+    """
+    m = len(k)
+    grad, hess = np.zeros((m, N)), np.zeros((m, N, N))
+    y, yb, yg = np.zeros((m, N)), np.zeros((m, N)), np.zeros((m, N))
+    r, gt, ht, ge, he = np.zeros(5), np.zeros(N), np.zeros((N, N)), np.zeros(N), np.zeros((N, N))
+    trial = x.copy()
+    constraints, objective = 2.0, 0.0
+    for i in range(m):
+        constraints += 4.0 if k[i, CACHED] > 0.5 else 11.0 if kind == PAPER else 13.0
+        objective += weight * latency_of(kind, whole, scale, k[i], at[i], x[i], r) + price * x[i, V]
+    sharp = constraints / (START * objective)
+    steps = 0
+    while True:
+        last = constraints / sharp <= tolerance * (1.0 + objective)
+        for _ in range(MAX_NEWTON):
+            steps += 1
+            band, rest, objective = 1.0, edge, 0.0
+            for i in range(m):
+                band -= x[i, B] if k[i, CACHED] < 0.5 else 0.0
+                rest -= x[i, G]
+            if band <= 0.0 or rest <= 0.0:
+                return -1
+            value = -math.log(band) - math.log(rest)
+            s11, s12, s22, yb_sum, yg_sum, decrement = band * band, 0.0, rest * rest, 0.0, 0.0, 0.0
+            for i in range(m):
+                cached = k[i, CACHED] > 0.5
+                grad[i] = 0.0
+                hess[i] = 0.0
+                part = device(
+                    kind, whole, scale, edge, k[i], at[i], x[i], sharp * weight, sharp * price,
+                    grad[i], hess[i], True, r, gt, ht, ge, he,
+                )  # fmt: skip
+                if not part < math.inf:
+                    return -1
+                value += part
+                grad[i, G] += 1.0 / rest
+                if not cached:
+                    grad[i, B] += 1.0 / band
+                for j in range(N):
+                    if not free(kind, cached, j):
+                        grad[i, j] = 0.0
+                        hess[i, j, :] = 0.0
+                        hess[i, :, j] = 0.0
+                        hess[i, j, j] = 1.0
+                    y[i, j], yb[i, j], yg[i, j] = -grad[i, j], 0.0, 0.0
+                if not cached:
+                    yb[i, B] = 1.0
+                yg[i, G] = 1.0
+                if not factor(hess[i]):
+                    return -2
+                solve(hess[i], y[i])
+                solve(hess[i], yb[i])
+                solve(hess[i], yg[i])
+                s11 += yb[i, B]
+                s12 += yb[i, G]
+                s22 += yg[i, G]
+                yg_sum += y[i, G]
+                if not cached:
+                    yb_sum += y[i, B]
+            determinant = s11 * s22 - s12 * s12
+            cb = (s22 * yb_sum - s12 * yg_sum) / determinant
+            cg = (s11 * yg_sum - s12 * yb_sum) / determinant
+            for i in range(m):
+                for j in range(N):
+                    y[i, j] -= cb * yb[i, j] + cg * yg[i, j]
+                    decrement -= grad[i, j] * y[i, j]
+            if not decrement > (1e-7 if last else ROUGHLY):
+                break
+            step = 1.0
+            moved = False
+            for _ in range(50):
+                band, rest = 1.0, edge
+                for i in range(m):
+                    for j in range(N):
+                        trial[i, j] = x[i, j] + step * y[i, j]
+                    band -= trial[i, B] if k[i, CACHED] < 0.5 else 0.0
+                    rest -= trial[i, G]
+                new = math.inf
+                if band > 0.0 and rest > 0.0:
+                    new = -math.log(band) - math.log(rest)
+                    for i in range(m):
+                        new += device(
+                            kind, whole, scale, edge, k[i], at[i], trial[i], sharp * weight, sharp * price,
+                            grad[i], hess[i], False, r, gt, ht, ge, he,
+                        )  # fmt: skip
+                        if not new < math.inf:
+                            break
+                if new <= value - 0.01 * step * decrement:
+                    x[:] = trial
+                    moved = True
+                    break
+                step *= 0.5
+            if not moved:
+                break
+        band, rest, objective = 1.0, edge, 0.0
+        for i in range(m):
+            band -= x[i, B] if k[i, CACHED] < 0.5 else 0.0
+            rest -= x[i, G]
+            latency = latency_of(kind, whole, scale, k[i], at[i], x[i], r)
+            objective += weight * latency + price * x[i, V]
+            dual[2 + i] = 1.0 / (sharp * (k[i, TIME] + x[i, V] - latency))
+        dual[0], dual[1] = 1.0 / (sharp * band), 1.0 / (sharp * rest)
+        if last:
+            return steps
+        sharp = min(GROWTH * sharp, 1.0001 * constraints / (tolerance * (1.0 + objective)))
+
+
+@compiled
+def latency_of(kind: int, whole: bool, scale: float, k: Any, at: Any, x: Any, room: Any) -> float:
+    """T of a device by the approximation, without what the deadline is less by its overhead."""
+    if k[CACHED] > 0.5:
+        return float(k[EDGE_MCYCLES] / x[G])
+    tau = 1.0 / rate(kind, scale, k, at, x[B], x[P], room)
+    sent = k[KBIT] * tau * (1.0 if whole else x[W])
+    return float(x[T] + sent + x[W] * x[W] * k[EDGE_MCYCLES] / x[G])

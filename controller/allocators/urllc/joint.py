@@ -1,0 +1,174 @@
+"""All of problem (6) but the caching at once, and a search over what is cached.
+
+Algorithm 1 of the paper holds the rates while it offloads: as constraint (6f) is then tight, its linear
+programme can only trade between devices, and how much is offloaded in all stays what it was to begin with.
+Here alpha is a variable of the convex problem (:mod:`controller.allocators.urllc.barrier`), so that there is
+nothing to alternate for a given caching decision; :mod:`controller.allocators.urllc.bound` shows how little
+is left.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from controller.allocators.urllc import resources
+from controller.allocators.urllc.barrier import JOINT, B, G
+from controller.allocators.urllc.bound import Prices, cached_ms
+from controller.allocators.urllc.instance import BoolArray, FloatArray, Instance
+from controller.allocators.urllc.model import Allocation, parts
+from controller.allocators.urllc.resources import Constants, allocation, cost_ms, late_ms
+
+EVALUATIONS: Final = 40
+"""Caching decisions that are tried."""
+ITERATIONS: Final = 100
+TOLERANCE: Final = 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class Solved:
+    """One caching decision with its resources.
+
+    ``cost_ms``: the objective and lateness at its price; ``band``, ``edge`` and ``deadline`` [M]: prices, ms
+    for the whole band, for a GHz and for a ms; ``history_ms``: objectives step by step, from the first point
+    on that is as little late as the last, so that they never rise. ``converged``: the last step changed next
+    to nothing.
+    """
+
+    constants: Constants
+    point: FloatArray
+    allocation: Allocation
+    cost_ms: float
+    band: float
+    edge: float
+    deadline: FloatArray
+    history_ms: tuple[float, ...]
+    converged: bool
+    newton: int
+
+
+def resources_for(
+    instance: Instance,
+    cached: BoolArray,
+    start: FloatArray | None = None,
+    *,
+    iterations: int = ITERATIONS,
+    tolerance: float = TOLERANCE,
+) -> Solved | None:
+    """The resources for a caching decision; None where the devices that it leaves cannot all send.
+
+    ``start``: a point to begin with, of the same decision.
+    """
+    c = Constants.of(instance, cached)
+    x = resources.first_point(c) if start is None else start
+    if x is None:
+        return None
+    a = allocation(c, x)
+    cost, late = cost_ms(instance, a), float(late_ms(instance, a).sum())
+    history, prices, newton, converged = [parts(instance, a).total_ms], np.zeros(2 + len(x)), 0, False
+    for _ in range(iterations):
+        step = resources.step(c, x, JOINT)
+        if step is None:
+            break
+        newton, prices = newton + step.newton, step.price
+        new = allocation(c, step.point)
+        before, after = cost, cost_ms(instance, new)
+        if after < before:
+            x, a, cost = step.point, new, after
+            total, lateness = parts(instance, a).total_ms, float(late_ms(instance, a).sum())
+            history = [*history, total] if lateness == late and total <= history[-1] else [total]
+            late = lateness
+        converged = before - after <= tolerance * (1.0 + abs(after))
+        if converged:
+            break
+    band, edge = float(prices[0]), float(prices[1])
+    return Solved(c, x, a, cost, band, edge, prices[2:], tuple(history), converged, newton)
+
+
+def solve(instance: Instance, evaluations: int = EVALUATIONS) -> Solved | None:
+    """The caching decision, by its price, and exchanges of a cached task for another while that helps.
+
+    None where some devices can neither send nor be cached.
+    """
+    forced = resources.best_shares(instance) <= 0.0
+    if float(instance.task_cache_kbit[forced].sum()) > instance.cache_kbit:
+        return None
+    tried: dict[bytes, Solved | None] = {}
+
+    def of(cached: BoolArray) -> Solved | None:
+        key = np.packbits(cached).tobytes()
+        if key not in tried:
+            tried[key] = resources_for(instance, cached)
+        return tried[key]
+
+    best = of(forced)
+    if best is None:
+        # The band is too narrow for all: cache those who need most of it.
+        best = of(_filled(instance, forced, resources.best_shares(instance)))
+        if best is None:
+            return None
+    saving = _saving_ms(instance, best)
+    first = of(_filled(instance, forced, saving / np.maximum(instance.task_cache_kbit, 1e-9)))
+    if first is not None and first.cost_ms <= best.cost_ms:
+        best = first
+    while len(tried) < evaluations:
+        saving = np.where(best.constants.cached, saving, _saving_ms(instance, best))
+        better = None
+        for cached in _neighbours(instance, best.constants.cached, forced, saving):
+            if len(tried) >= evaluations:
+                break
+            found = of(cached)
+            if found is not None and found.cost_ms < best.cost_ms * (1.0 - 1e-9):
+                better = found
+                break
+        if better is None:
+            break
+        best = better
+    return best
+
+
+def _saving_ms(instance: Instance, solved: Solved) -> FloatArray:
+    """What it would save to cache each device that sends, at the prices; of no account for those cached."""
+    x, of = solved.point, parts(instance, solved.allocation)
+    paid = of.latency_ms + solved.band * x[:, B] + solved.edge * x[:, G]
+    paid = paid + resources.LATE * late_ms(instance, solved.allocation)
+    return np.asarray(paid - cached_ms(instance, Prices(solved.band, max(solved.edge, 1e-12))))
+
+
+def _filled(instance: Instance, forced: BoolArray, worth: FloatArray) -> BoolArray:
+    """Those with the highest worth above 0 that still fit into the cache."""
+    cached = forced.copy()
+    room = instance.cache_kbit - float(instance.task_cache_kbit[forced].sum())
+    for m in np.argsort(-worth, kind="stable"):
+        if not cached[m] and worth[m] > 0.0 and instance.task_cache_kbit[m] <= room * (1.0 + 1e-12):
+            cached[m] = True
+            room -= float(instance.task_cache_kbit[m])
+    return cached
+
+
+def _neighbours(
+    instance: Instance, cached: BoolArray, forced: BoolArray, saving: FloatArray
+) -> list[BoolArray]:
+    """Decisions with a task more, or with another in the place of one, by what the prices say they save."""
+    size, room = instance.task_cache_kbit, instance.cache_kbit - float(cached @ instance.task_cache_kbit)
+    inside, outside = np.flatnonzero(cached & ~forced).tolist(), np.flatnonzero(~cached).tolist()
+    moves = [(float(saving[j]), -1, j) for j in outside if size[j] <= room * (1.0 + 1e-12)]
+    moves += [
+        (float(saving[j] - saving[i]), i, j)
+        for j in outside
+        for i in inside
+        if size[j] <= (room + size[i]) * (1.0 + 1e-12)
+    ]
+    moves.sort(key=lambda move: -move[0])
+    out = []
+    for worth, i, j in moves:
+        if worth < -0.2 * max(float(np.abs(saving).max()), 1e-9):
+            break
+        new = cached.copy()
+        new[j] = True
+        if i >= 0:
+            new[i] = False
+        out.append(new)
+    return out

@@ -1,0 +1,212 @@
+"""Bandwidth, power and rates by successive inner approximations: points, where to begin, one step.
+
+A point is float64 [M, 6] as :mod:`controller.allocators.urllc.barrier` has it. Every step solves a convex
+problem whose solutions satisfy problem (6) but for lateness v, with V = 1: as V is never more than that, what
+V = 1 carries the exact law carries too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from controller.allocators.urllc import barrier
+from controller.allocators.urllc.barrier import LEAST_W, B, G, P, T, V, W
+from controller.allocators.urllc.instance import BoolArray, FloatArray, Instance
+from controller.allocators.urllc.model import Allocation, parts, rate_mbps
+from wire.definitions.short_packets import LN2
+
+LATE: Final = 1e3
+"""What a ms of lateness costs, in ms of latency."""
+TOLERANCE: Final = 3e-6
+"""Of the objective of a convex problem."""
+USED: Final = 0.98
+"""Of what there is, by a point to begin with."""
+LATE_MS: Final = 1e-6
+"""What counts as late."""
+VIOLATION: Final = 1e-4
+"""ms of room that lateness has to begin with."""
+NONE: Final = 1e-5
+"""Parts of a task that are less than this are nothing."""
+_GRID: Final = 48
+
+
+@dataclass(frozen=True, slots=True)
+class Constants:
+    """An instance as the compiled code has it, for one caching decision. ``k``: [M, CONSTANTS]."""
+
+    instance: Instance
+    cached: BoolArray
+    k: FloatArray
+    whole: bool
+    scale: float
+
+    @classmethod
+    def of(cls, instance: Instance, cached: BoolArray) -> Constants:
+        i = instance
+        k = np.empty((len(i), barrier.CONSTANTS))
+        overhead = np.where(cached, i.cached_overhead_ms, i.uncached_overhead_ms)
+        k[:, barrier.KBIT], k[:, barrier.MCYCLES] = i.kbit, i.mcycles
+        k[:, barrier.EDGE_MCYCLES] = i.mcycles / (1.0 - i.edge_deviation)
+        k[:, barrier.ENERGY_3] = i.mj_per_mcycle * i.mcycles**3
+        k[:, barrier.TIME], k[:, barrier.ENERGY] = i.deadline_ms - overhead, i.energy_mj
+        k[:, barrier.SNR], k[:, barrier.POWER] = i.snr_per_w, i.max_power_w
+        k[:, barrier.NOISE] = i.inverse_q / np.sqrt(1e3 * i.interval_ms * i.bandwidth_mhz)
+        k[:, barrier.UE_GHZ] = i.ue_ghz * (1.0 - i.ue_deviation)
+        slowest = i.kbit / i.min_rate_mbps if i.min_rate_mbps > 0.0 else np.full(len(i), 1e6)
+        k[:, barrier.RATE_TIME], k[:, barrier.CACHED] = slowest, cached
+        return cls(i, cached, k, i.transmitted == "whole", i.bandwidth_mhz / LN2)
+
+
+def best_shares(instance: Instance) -> FloatArray:
+    """Of each device the share of the band at which signal stands best against dispersion at full power, [M];
+    0 for a device that can send at no share."""
+    shares = np.geomspace(1e-6, 1.0, 200)[:, None]
+    snr = instance.max_power_w * instance.snr_per_w / shares
+    uses = 1e3 * instance.interval_ms * instance.bandwidth_mhz
+    ratio = np.sqrt(shares * uses) * np.log1p(snr) / np.maximum(instance.inverse_q, 1e-12)
+    return np.where(ratio.max(axis=0) > 1.0, shares[np.argmax(ratio, axis=0), 0], 0.0)
+
+
+def first_point(c: Constants, offloaded: float = 0.7) -> FloatArray | None:
+    """A point inside all constraints, late by what it is late; None where the band is too narrow for all.
+
+    Shares are equal where that carries bits at all, power leaves half of the energy to processing, edge rates
+    are as the square roots of the work.
+    """
+    i, sends = c.instance, ~c.cached
+    x = np.ones((len(i), barrier.N))
+    if sends.any():
+        best = best_shares(i)
+        equal = USED / sends.sum()
+        share = np.where(rate_mbps(i, np.full(len(i), equal), i.max_power_w, exact=False) > 0.0, equal, best)
+        share[~sends] = 0.0
+        if not (share[sends] > 0.0).all():
+            return None
+        share *= min(1.0, USED / share.sum())
+        power = i.max_power_w * np.geomspace(1e-4, USED, _GRID)[:, None]
+        rate = rate_mbps(i, np.where(sends, share, 1.0), power, exact=False)
+        energy = np.where(rate > 0.0, power * i.kbit / np.where(rate > 0.0, rate, 1.0), np.inf)
+        if not np.isfinite(energy.min(axis=0)[sends]).all():
+            return None
+        fits = energy <= 0.5 * i.energy_mj / offloaded
+        row = np.where(fits.any(axis=0), _GRID - 1 - np.argmax(fits[::-1], axis=0), np.argmin(energy, axis=0))
+        at = np.arange(len(i))
+        spent = energy[row, at]
+        w = np.clip(0.5 * i.energy_mj / spent, LEAST_W, offloaded)
+        own = (1.0 - w) * i.mcycles
+        joules = np.maximum(i.energy_mj - w * spent, 0.25 * i.energy_mj)
+        slow = np.sqrt(i.mj_per_mcycle * own**3 / (0.9 * joules))
+        x[:, B], x[:, P] = share, power[row, at]
+        x[:, T], x[:, W] = 1.02 * np.maximum(own / c.k[:, barrier.UE_GHZ], slow), w
+    x[c.cached, W] = 1.0
+    weight = x[:, W] * np.sqrt(i.mcycles)
+    x[:, G] = np.minimum(USED * i.edge_ghz * weight / weight.sum(), USED * i.edge_ghz * x[:, W])
+    x[:, V] = 0.0
+    x[:, V] = np.maximum(-slack_ms(c, x), 0.0) + 0.1
+    return x
+
+
+def slack_ms(c: Constants, x: FloatArray) -> FloatArray:
+    """How much sooner than its deadline, and than R_min has it, each device is, ms [M]; V = 1."""
+    i, sends = c.instance, ~c.cached
+    rate = rate_mbps(i, x[:, B], x[:, P], exact=False)
+    tau = np.where(sends, 1.0 / np.where(sends, rate, 1.0), 0.0)
+    sent = i.kbit * tau * (1.0 if c.whole else x[:, W])
+    latency = np.where(sends, x[:, T] + sent, 0.0) + x[:, W] ** 2 * c.k[:, barrier.EDGE_MCYCLES] / x[:, G]
+    return np.minimum(c.k[:, barrier.TIME] - latency, c.k[:, barrier.RATE_TIME] - i.kbit * tau)
+
+
+def inside(c: Constants, x: FloatArray) -> FloatArray:
+    """A point near ``x`` with room in every constraint."""
+    out, sends = x.copy(), ~c.cached
+    out[:, B] *= 1.0 - 1e-3
+    out[:, G] *= 1.0 - 1e-3
+    out[sends, W] = np.clip(out[sends, W], 10 * LEAST_W, 1.0 - 10 * LEAST_W)
+    out[sends, P] *= 1.0 - 4e-3
+    own = (1.0 - out[:, W]) * c.k[:, barrier.MCYCLES]
+    out[sends, T] = np.maximum(out[:, T] * (1.0 + 4e-3), own / c.k[:, barrier.UE_GHZ] * (1.0 + 1e-3) + 1e-9)[
+        sends
+    ]
+    out[:, G] = np.minimum(out[:, G], (1.0 - 1e-3) * c.instance.edge_ghz * out[:, W])
+    out[:, V] = np.maximum(-slack_ms(c, out), 0.0) + VIOLATION
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One convex problem solved. ``price``: ms of the objective that the whole band [0], a GHz of the edge
+    [1] and a ms of each device's deadline [2:] are worth at the margin; ``newton``: steps."""
+
+    point: FloatArray
+    price: FloatArray
+    newton: int
+
+
+def step(c: Constants, x: FloatArray, kind: int, *, weight: float = 1.0, late: float = LATE) -> Step | None:
+    """The inner approximation at ``x``, solved; None where no point inside was found."""
+    at = x.copy()
+    sends = ~c.cached
+    rate = rate_mbps(c.instance, x[:, B], x[:, P], exact=False)
+    if (rate[sends] <= 0.0).any():
+        return None
+    at[:, T] = np.where(sends, 1.0 / np.where(sends, rate, 1.0), 1.0)
+    at[:, W] = np.clip(at[:, W], LEAST_W, 1.0)
+    price = np.zeros(2 + len(x))
+    for nearer in (1.0, 5.0, 25.0):
+        start = inside(c, x)
+        start[sends, P] *= 1.0 - 4e-3 * (nearer - 1.0)
+        start[sends, T] *= 1.0 + 4e-3 * (nearer - 1.0)
+        start[:, V] = np.maximum(-slack_ms(c, start), 0.0) + VIOLATION * nearer
+        newton = barrier.minimise(
+            kind, c.whole, c.scale, c.instance.edge_ghz, c.k, at, start, weight, late, TOLERANCE, price
+        )
+        if newton > 0:
+            return Step(start, price, newton)
+    return None
+
+
+def allocation(c: Constants, x: FloatArray) -> Allocation:
+    """The point as variables of problem (6)."""
+    i, sends = c.instance, ~c.cached
+    w = np.where(x[:, W] < NONE, 0.0, np.where(x[:, W] > 1.0 - NONE, 1.0, x[:, W]))
+    w = np.where(sends, w, 1.0)
+    own = (1.0 - w) * i.mcycles
+    ue = np.divide(own, x[:, T] * (1.0 - i.ue_deviation), out=np.zeros_like(own), where=own > 0.0)
+    return Allocation(
+        cached=c.cached.copy(),
+        local_share=np.where(sends, 1.0 - w, 0.0),
+        bandwidth=np.where(sends, x[:, B], 0.0),
+        power_w=np.where(sends, x[:, P], 0.0),
+        ue_ghz=np.minimum(ue, i.ue_ghz),
+        edge_ghz=np.where(w > 0.0, np.minimum(x[:, G] / np.where(w > 0.0, w, 1.0), i.edge_ghz), 0.0),
+    )
+
+
+def point(instance: Instance, a: Allocation) -> FloatArray:
+    """The other way."""
+    x = np.ones((len(instance), barrier.N))
+    sends = ~a.cached
+    w = np.where(sends, 1.0 - a.local_share, 1.0)
+    x[:, B], x[:, P] = np.where(sends, a.bandwidth, 1.0), np.where(sends, a.power_w, 1.0)
+    x[:, T] = np.maximum(parts(instance, a).local_ms, 1e-9)
+    x[:, W], x[:, G] = w, np.maximum(w, LEAST_W) * np.maximum(a.edge_ghz, 1e-9)
+    x[:, V] = 0.0
+    return x
+
+
+def late_ms(instance: Instance, a: Allocation) -> FloatArray:
+    """By how much each device misses its deadline, or what R_min asks of its transmission, ms [M]."""
+    of = parts(instance, a)
+    late = of.latency_ms - instance.deadline_ms
+    if instance.min_rate_mbps > 0.0:
+        rate = np.where(a.cached, np.inf, np.maximum(of.rate_mbps, 1e-12))
+        late = np.maximum(late, instance.kbit / rate - instance.kbit / instance.min_rate_mbps)
+    return np.where(late > LATE_MS, late, 0.0)
+
+
+def cost_ms(instance: Instance, a: Allocation) -> float:
+    """The objective (6a), with lateness at its price: what no step may raise."""
+    return float(parts(instance, a).total_ms + LATE * late_ms(instance, a).sum())
