@@ -156,7 +156,7 @@ class Instance:
     def with_(self, **changes: Any) -> Instance:
         """The same with other columns or limits; a number for a column counts for all devices."""
         columns = {f.name for f in fields(self) if f.type == "FloatArray"}
-        wide = {
+        wide: dict[str, Any] = {
             k: np.broadcast_to(v, len(self)).astype(np.float64) if k in columns else v
             for k, v in changes.items()
         }
