@@ -18,6 +18,7 @@ __all__ = ["Allocator", "Service", "SliceView", "names", "service"]
 _SERVICES: dict[str, str] = {
     "ar": "controller.allocators.ar",
     "mar": "controller.allocators.mar",
+    "urllc": "controller.allocators.urllc",
     "vr": "controller.allocators.vr",
 }
 GROUP = "prbandit.services"

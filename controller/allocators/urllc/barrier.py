@@ -252,11 +252,11 @@ def device(
 
 
 @compiled
-def free(kind: int, cached: bool, i: int) -> bool:
+def free(kind: int, equal: bool, cached: bool, i: int) -> bool:
     """Whether a variable may move."""
     if cached:
         return i in (G, V)
-    return i != W or kind == JOINT
+    return (i != W or kind == JOINT) and not (equal and i == B)
 
 
 @compiled
@@ -293,15 +293,15 @@ def solve(h: Any, y: Any) -> None:
 
 @compiled
 def minimise(
-    kind: int, whole: bool, scale: float, edge: float, k: Any, at: Any, x: Any, weight: float, price: float,
-    tolerance: float, dual: Any,
+    kind: int, whole: bool, equal: bool, scale: float, edge: float, k: Any, at: Any, x: Any,
+    weight: float, price: float, tolerance: float, dual: Any,
 ) -> int:  # fmt: skip
     """Minimises sum weight T_m + price v_m from the inner point ``x`` [M, 6] on, in place.
 
-    ``at`` [M, 6]: the point of the approximation; its column T holds 1 / R there. The result's objective is
-    within ``tolerance`` x (1 + the objective) of the least. ``dual`` [2 + M]: what a little more of the band,
-    of the edge's rate and of each deadline would take off the objective. Returns how many Newton steps it
-    took, -1 where ``x`` is not inside.
+    With ``equal`` shares of the band stay as they are. ``at`` [M, 6]: the point of the approximation; its
+    column T holds 1 / R there. The result's objective is within ``tolerance`` x (1 + the objective) of the
+    least. ``dual`` [2 + M]: what a little more of the band, of the edge's rate and of each deadline would
+    take off the objective. Returns how many Newton steps it took, -1 where ``x`` is not inside.
     """
     m = len(k)
     grad, hess = np.zeros((m, N)), np.zeros((m, N, N))
@@ -341,13 +341,13 @@ def minimise(
                 if not cached:
                     grad[i, B] += 1.0 / band
                 for j in range(N):
-                    if not free(kind, cached, j):
+                    if not free(kind, equal, cached, j):
                         grad[i, j] = 0.0
                         hess[i, j, :] = 0.0
                         hess[i, :, j] = 0.0
                         hess[i, j, j] = 1.0
                     y[i, j], yb[i, j], yg[i, j] = -grad[i, j], 0.0, 0.0
-                if not cached:
+                if not (cached or equal):
                     yb[i, B] = 1.0
                 yg[i, G] = 1.0
                 if not factor(hess[i]):
@@ -359,7 +359,7 @@ def minimise(
                 s12 += yb[i, G]
                 s22 += yg[i, G]
                 yg_sum += y[i, G]
-                if not cached:
+                if not (cached or equal):
                     yb_sum += y[i, B]
             determinant = s11 * s22 - s12 * s12
             cb = (s22 * yb_sum - s12 * yg_sum) / determinant

@@ -56,12 +56,14 @@ def resources_for(
     *,
     iterations: int = ITERATIONS,
     tolerance: float = TOLERANCE,
+    equal_bandwidth: bool = False,
 ) -> Solved | None:
     """The resources for a caching decision; None where the devices that it leaves cannot all send.
 
-    ``start``: a point to begin with, of the same decision.
+    ``start``: a point to begin with, of the same decision. ``equal_bandwidth``: shares of the band are equal,
+    and stay so.
     """
-    c = Constants.of(instance, cached)
+    c = Constants.of(instance, cached, equal=equal_bandwidth)
     x = resources.first_point(c) if start is None else start
     if x is None:
         return None
@@ -87,10 +89,17 @@ def resources_for(
     return Solved(c, x, a, cost, band, edge, prices[2:], tuple(history), converged, newton)
 
 
-def solve(instance: Instance, evaluations: int = EVALUATIONS) -> Solved | None:
+def solve(
+    instance: Instance,
+    evaluations: int = EVALUATIONS,
+    *,
+    tolerance: float = TOLERANCE,
+    equal_bandwidth: bool = False,
+) -> Solved | None:
     """The caching decision, by its price, and exchanges of a cached task for another while that helps.
 
-    None where some devices can neither send nor be cached.
+    ``tolerance`` and ``equal_bandwidth``: see :func:`resources_for`. None where some devices can neither send
+    nor be cached.
     """
     forced = resources.best_shares(instance) <= 0.0
     if float(instance.task_cache_kbit[forced].sum()) > instance.cache_kbit:
@@ -100,7 +109,7 @@ def solve(instance: Instance, evaluations: int = EVALUATIONS) -> Solved | None:
     def of(cached: BoolArray) -> Solved | None:
         key = np.packbits(cached).tobytes()
         if key not in tried:
-            tried[key] = resources_for(instance, cached)
+            tried[key] = resources_for(instance, cached, tolerance=tolerance, equal_bandwidth=equal_bandwidth)
         return tried[key]
 
     best = of(forced)

@@ -26,6 +26,8 @@ USED: Final = 0.98
 """Of what there is, by a point to begin with."""
 LATE_MS: Final = 1e-6
 """What counts as late."""
+WHOLE: Final = 1.0 - 1e-9
+"""Of the band, where shares are equal and stay so."""
 VIOLATION: Final = 1e-4
 """ms of room that lateness has to begin with."""
 NONE: Final = 1e-5
@@ -35,16 +37,18 @@ _GRID: Final = 48
 
 @dataclass(frozen=True, slots=True)
 class Constants:
-    """An instance as the compiled code has it, for one caching decision. ``k``: [M, CONSTANTS]."""
+    """An instance as the compiled code has it, for one caching decision. ``k``: [M, CONSTANTS]; ``equal``:
+    all who send have equal shares of the band."""
 
     instance: Instance
     cached: BoolArray
     k: FloatArray
     whole: bool
     scale: float
+    equal: bool = False
 
     @classmethod
-    def of(cls, instance: Instance, cached: BoolArray) -> Constants:
+    def of(cls, instance: Instance, cached: BoolArray, *, equal: bool = False) -> Constants:
         i = instance
         k = np.empty((len(i), barrier.CONSTANTS))
         overhead = np.where(cached, i.cached_overhead_ms, i.uncached_overhead_ms)
@@ -57,7 +61,7 @@ class Constants:
         k[:, barrier.UE_GHZ] = i.ue_ghz * (1.0 - i.ue_deviation)
         slowest = i.kbit / i.min_rate_mbps if i.min_rate_mbps > 0.0 else np.full(len(i), 1e6)
         k[:, barrier.RATE_TIME], k[:, barrier.CACHED] = slowest, cached
-        return cls(i, cached, k, i.transmitted == "whole", i.bandwidth_mhz / LN2)
+        return cls(i, cached, k, i.transmitted == "whole", i.bandwidth_mhz / LN2, equal)
 
 
 def best_shares(instance: Instance) -> FloatArray:
@@ -80,12 +84,14 @@ def first_point(c: Constants, offloaded: float = 0.7) -> FloatArray | None:
     x = np.ones((len(i), barrier.N))
     if sends.any():
         best = best_shares(i)
-        equal = USED / sends.sum()
+        equal = (WHOLE if c.equal else USED) / sends.sum()
         share = np.where(rate_mbps(i, np.full(len(i), equal), i.max_power_w, exact=False) > 0.0, equal, best)
+        if c.equal and (share != equal)[sends].any():
+            return None
         share[~sends] = 0.0
         if not (share[sends] > 0.0).all():
             return None
-        share *= min(1.0, USED / share.sum())
+        share *= min(1.0, (WHOLE if c.equal else USED) / share.sum())
         power = i.max_power_w * np.geomspace(1e-4, USED, _GRID)[:, None]
         rate = rate_mbps(i, np.where(sends, share, 1.0), power, exact=False)
         energy = np.where(rate > 0.0, power * i.kbit / np.where(rate > 0.0, rate, 1.0), np.inf)
@@ -122,7 +128,8 @@ def slack_ms(c: Constants, x: FloatArray) -> FloatArray:
 def inside(c: Constants, x: FloatArray) -> FloatArray:
     """A point near ``x`` with room in every constraint."""
     out, sends = x.copy(), ~c.cached
-    out[:, B] *= 1.0 - 1e-3
+    if not c.equal:
+        out[:, B] *= 1.0 - 1e-3
     out[:, G] *= 1.0 - 1e-3
     out[sends, W] = np.clip(out[sends, W], 10 * LEAST_W, 1.0 - 10 * LEAST_W)
     out[sends, P] *= 1.0 - 4e-3
@@ -161,7 +168,18 @@ def step(c: Constants, x: FloatArray, kind: int, *, weight: float = 1.0, late: f
         start[sends, T] *= 1.0 + 4e-3 * (nearer - 1.0)
         start[:, V] = np.maximum(-slack_ms(c, start), 0.0) + VIOLATION * nearer
         newton = barrier.minimise(
-            kind, c.whole, c.scale, c.instance.edge_ghz, c.k, at, start, weight, late, TOLERANCE, price
+            kind,
+            c.whole,
+            c.equal,
+            c.scale,
+            c.instance.edge_ghz,
+            c.k,
+            at,
+            start,
+            weight,
+            late,
+            TOLERANCE,
+            price,
         )
         if newton > 0:
             return Step(start, price, newton)

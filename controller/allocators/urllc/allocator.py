@@ -1,0 +1,585 @@
+"""Problem (6) in the control loop: what devices cache, offload and transmit with, and the PRBs that takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import ceil, exp, inf, sqrt
+from typing import Any, Final
+
+import numpy as np
+
+from controller.allocators.base import Allocator, Options, SliceView
+from controller.allocators.urllc import joint
+from controller.allocators.urllc.instance import BoolArray, Instance, watt
+from controller.allocators.urllc.judge import (
+    EDGE,
+    LOCAL,
+    TOTAL,
+    Promise,
+    judge,
+    silent,
+    tasks_of,
+)
+from controller.allocators.urllc.model import parts
+from controller.allocators.urllc.options import UrllcOptions
+from controller.allocators.urllc.resources import late_ms
+from controller.allocators.urllc.twin import Twin
+from controller.allocators.views import active, attributed, present
+from controller.core.decision import Choice, Grant, Settings, SliceDemand, Want
+from controller.core.measure import Lever, Outcome, Reason
+from controller.core.observation import Flow
+from controller.core.spec import LoopSpec
+from wire.definitions import nr
+from wire.definitions.short_packets import LN2, inverse_q, rate_bps
+
+METHOD: Final = "ao"
+LEAST_PRB: Final = 5
+"""The smallest grant of OpenAirInterface's scheduler."""
+USUAL_SNR_DB: Final = 15.0
+"""Of a UE that no report has named."""
+POWER_MARGIN_DB: Final = 3.0
+"""Above the SNR of the highest MCS: more power than that carries nothing more."""
+SNR_DB: Final = (-20.0, 60.0)
+RADIO_MEMORY: Final = 0.5
+"""What is known of a UE's radio weighs so much beside a control slot's reports."""
+MAX_USERS: Final = 256
+OVERHEAD_MEMORY: Final = 0.6
+OVERHEAD_LIMIT: Final = 0.9
+"""Of the deadline."""
+RATE_MEMORY: Final = 0.7
+USUAL_TASK_HZ: Final = 10.0
+FILLED: Final = 0.5
+"""Of the uplink's PRBs that tasks may fill where devices share them: near all of them queues grow."""
+TOP_EFFICIENCY: Final = nr.spectral_efficiency(nr.MAX_MCS)
+"""bit/s/Hz of the highest MCS."""
+LEVELS: Final = 6
+"""PRBs for which the problem is solved in a control slot."""
+TOLERANCE: Final = 1e-4
+"""Of the total latency, in a control slot."""
+CACHING_DECISIONS: Final = 2
+BURST: Final = 2.33
+"""Standard deviations of how many devices send, or are answered, in one period of the TDD pattern."""
+RESULT_BITS: Final = 8.0 * 128
+"""What comes back for a task, with its headers."""
+TIGHT: Final = 0.98
+
+
+@dataclass(frozen=True, slots=True)
+class _Device:
+    """What a device has said of itself: kbit and 10^6 cycles of a task, GHz, mJ, W."""
+
+    kbit: float
+    mcycles: float
+    ue_ghz: float
+    energy_mj: float
+    power_w: float
+
+    @classmethod
+    def of(cls, row: Sequence[float]) -> _Device | None:
+        """From a row of the table ``device``; None for one that cannot be."""
+        size, cycles, ue_ghz, _, energy, dbm = (float(x) for x in row)
+        if not all(0.0 < x < 1e12 for x in (size, cycles, ue_ghz, energy)) or not -60.0 <= dbm <= 60.0:
+            return None
+        numbers = (8e-3 * size, 1e-6 * cycles, ue_ghz, energy, watt(dbm))
+        return cls(*(float(f"{x:.7g}") for x in numbers))
+
+    def to_state(self) -> list[float]:
+        return [self.kbit, self.mcycles, self.ue_ghz, self.energy_mj, self.power_w]
+
+
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    """What a device is to do; ``latency_ms``, ``energy_mj`` and ``prb`` are what the plan expects of it."""
+
+    cached: bool
+    local_share: float
+    power_w: float
+    ue_ghz: float
+    edge_ghz: float
+    latency_ms: float
+    energy_mj: float
+    prb: float
+    binding: str = ""
+
+    def values(self) -> dict[str, tuple[float, ...]]:
+        """As the application has them."""
+        dbm = 10.0 * np.log10(1e3 * self.power_w)
+        return {
+            "cached": (float(self.cached),),
+            "local_share": (self.local_share,),
+            "power_dbm": (round(float(dbm), 4),),
+            "ue_ghz": (self.ue_ghz,),
+            "edge_ghz": (self.edge_ghz,),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """The problem solved for some PRBs. ``late``: total ms over the deadlines; ``load``: of the PRBs, what
+    tasks fill."""
+
+    prb: int
+    instance: Instance
+    solved: joint.Solved
+    total_ms: float
+    late: float
+    load: float
+
+
+class UrllcAllocator(Allocator):
+    """Every control slot problem (6) is solved for the devices' present radio and the deviations that their
+    twins expect; the slice asks for the PRBs beyond which little is gained, and gives its devices what fits
+    the grant.
+
+    A device in a cell differs from one of the paper: it sends what it offloads and no more (``offloaded``,
+    see :mod:`controller.allocators.urllc.instance`), waits for grants and NR slots, and no rate is above that
+    of the highest MCS. What that takes beside processing and transmission is learned, as what all but a share
+    ``1 - on_time`` of the tasks do not exceed. Its power is that of the PUSCH over all PRBs of a grant, as
+    SNRs in reports do not tell how many these were.
+    """
+
+    def __init__(self, slice_id: str, options: Options, loop: LoopSpec) -> None:
+        assert isinstance(options, UrllcOptions)
+        self._slice, self._options, self._loop = slice_id, options, loop
+        carrier = loop.carrier
+        self._ul_share = carrier.tdd.share("ul", guard=carrier.guard)
+        self._prb_mhz = nr.N_SC_PER_RB * carrier.scs_khz / 1e3 * self._ul_share * (1.0 - carrier.ul_overhead)
+        self._devices: dict[str, _Device] = {}
+        self._twins: dict[str, Twin] = {}
+        self._snr: dict[str, float] = {}
+        self._task_hz = USUAL_TASK_HZ
+        self._overhead_ms = (options.overhead_ms, options.overhead_ms)
+        self._settings: dict[str, _Setting] = {}
+        self._silent: frozenset[str] = frozenset()
+        self._asked: tuple[tuple[Flow, ...], _Plan | None] | None = None
+        self._warm_up()
+
+    def set(self, options: Options) -> None:
+        assert isinstance(options, UrllcOptions)
+        self._options = options
+
+    def _warm_up(self) -> None:
+        """What is compiled at its first use is compiled now, not in a control slot."""
+        device = _Device(10.0, 0.3, 1.5, 3.0, 0.2)
+        users = [Flow(f"warm-up-{i}", f"warm-up-{i}", self._slice, 0.0, 0.0, 1) for i in range(2)]
+        instance = self._instance(users, [device] * 2, 50)
+        joint.solve(instance, 2, equal_bandwidth=self._options.bandwidth == "shared")
+
+    # ---- learn ---------------------------------------------------------------------------------------------
+
+    def learn(self, view: SliceView) -> Outcome:
+        self._silent = silent(view)
+        promises = {
+            flow: Promise(s.latency_ms, s.energy_mj, s.prb)
+            for flow, s in self._settings.items()
+            if flow in view.settings and flow not in view.unapplied
+        }
+        budgets = {flow: d.energy_mj for flow, d in self._devices.items()}
+        outcome = judge(view, self._options, promises, budgets, self._loop.carrier, dict(view.unattributed))
+        faults = self._learn_devices(view)
+        self._learn_task_rate(view)
+        if view.granted is not None and _settings_count(view):
+            self._learn_twins(view)
+            if attributed(view, Lever.UL):
+                self._learn_overhead(view)
+        self._learn_radio(view)
+        if self._silent and self._silent == present(view):
+            # Nobody tells of a task: that is no idle slice, and nothing was learned about its radio.
+            unknown = dict.fromkeys((Lever.UL, Lever.DL), Reason.PROMISE_NOT_KNOWN)
+            outcome = replace(outcome, busy=True, unattributed={**unknown, **outcome.unattributed})
+        return replace(outcome, faults={**outcome.faults, **faults})
+
+    def _learn_devices(self, view: SliceView) -> dict[str, int]:
+        """What devices say of themselves; rows that cannot be, by what they are."""
+        rows = view.samples.get("device")
+        wrong = 0
+        for i, row in zip(rows.flow.tolist(), rows.values.tolist(), strict=True) if rows is not None else ():
+            device = _Device.of(row)
+            if device is None:
+                wrong += 1
+            else:
+                flow = view.users[i].flow
+                self._devices.pop(flow, None)  # the latest come last
+                self._devices[flow] = device
+        self._devices = dict(list(self._devices.items())[-MAX_USERS:])
+        return {"device that cannot be": wrong} if wrong else {}
+
+    def _learn_task_rate(self, view: SliceView) -> None:
+        """Tasks of a device in a second."""
+        there, rows = len(present(view)), len(tasks_of(view))
+        seconds = (view.end_ns - view.begin_ns) / 1e9
+        if there and rows and seconds > 0.0:
+            found = RATE_MEMORY * self._task_hz + (1.0 - RATE_MEMORY) * rows / there / seconds
+            self._task_hz = min(max(found, 0.1), 1e4)
+
+    def _learn_twins(self, view: SliceView) -> None:
+        """From the completion times of the devices whose settings were in force."""
+        rows = tasks_of(view)
+        values = rows.values.astype(np.float64)
+        for i, user in enumerate(view.users):
+            setting = view.settings.get(user.flow)
+            device = self._devices.get(user.flow)
+            if setting is None or device is None or user.flow in view.unapplied:
+                continue
+            if not {"cached", "local_share", "ue_ghz", "edge_ghz"} <= setting.keys():
+                continue
+            cached, local, ue_ghz, edge_ghz = (
+                setting[name][0] for name in ("cached", "local_share", "ue_ghz", "edge_ghz")
+            )
+            own = values[rows.flow == i]
+            local = 0.0 if cached else local
+            twin = self._twins.pop(user.flow, Twin())
+            with np.errstate(divide="ignore", invalid="ignore"):
+                ue = 1.0 - local * device.mcycles / (ue_ghz * own[:, LOCAL])
+                edge = 1.0 - (1.0 - local) * device.mcycles / (edge_ghz * own[:, EDGE])
+            self._twins[user.flow] = Twin(
+                twin.ue.observe(ue) if local > 0.0 else twin.ue,
+                twin.edge.observe(edge) if local < 1.0 else twin.edge,
+            )
+        self._twins = dict(list(self._twins.items())[-MAX_USERS:])
+
+    def _learn_overhead(self, view: SliceView) -> None:
+        """What the way up and down takes beside the transmission of the plan, of tasks that were sent and of
+        those that were cached: what a share ``on_time`` of them does not exceed."""
+        assert view.granted is not None
+        rows = tasks_of(view)
+        values = rows.values.astype(np.float64)
+        flows = [u.flow for u in view.users]
+        sent, cached = [], []
+        for i, flow in enumerate(flows):
+            setting = self._settings.get(flow)
+            if setting is None or flow not in view.settings or flow in view.unapplied:
+                continue
+            own = values[rows.flow == i]
+            way = own[:, TOTAL] - np.nan_to_num(own[:, LOCAL]) - np.nan_to_num(own[:, EDGE])
+            way = way[np.isfinite(way)]
+            if setting.cached:
+                cached.append(way)
+            elif setting.local_share < 1.0:
+                device = self._devices.get(flow)
+                kbit = 0.0 if device is None else device.kbit * (1.0 - setting.local_share)
+                rate = self._rate_mbps(view.users[i].ue_id, setting, view.granted.ul_prb)
+                sent.append(way - (kbit / rate if rate > 0.0 else 0.0))
+        now = list(self._overhead_ms)
+        for k, found in enumerate((sent, cached)):
+            tasks = np.concatenate(found) if found else np.empty(0)
+            if len(tasks):
+                value = max(float(np.quantile(tasks, self._options.on_time)), 0.0)
+                value = OVERHEAD_MEMORY * now[k] + (1.0 - OVERHEAD_MEMORY) * value
+                now[k] = min(value, OVERHEAD_LIMIT * self._options.deadline_ms)
+        self._overhead_ms = (now[0], now[1])
+
+    def _rate_mbps(self, ue: str, setting: _Setting, ul_prb: int) -> float:
+        """Of a device's transmission by the plan: with all of the granted PRBs, or with its own."""
+        prb = ul_prb if self._options.bandwidth == "shared" else setting.prb
+        snr = self._snr.get(ue, _linear(USUAL_SNR_DB)) * setting.power_w
+        return _mbps(prb * self._prb_mhz, snr, self._interval_ms, self._options.error)
+
+    def _learn_radio(self, view: SliceView) -> None:
+        """SNR at 1 W of each UE, from its reports and the power that it sent with; that at full power of a UE
+        of which nothing is known."""
+        count = _settings_count(view)
+        found: dict[str, list[float]] = {}
+        for report in view.reports:
+            for ue, snr_db in zip(report.ue_id, report.snr_db, strict=False):
+                if SNR_DB[0] <= snr_db <= SNR_DB[1]:
+                    found.setdefault(ue, []).append(_linear(snr_db))
+        for user in view.users:
+            if user.ue_id not in found:
+                continue
+            power = self._devices[user.flow].power_w if user.flow in self._devices else watt(23.0)
+            if count:
+                if user.flow in view.unapplied:
+                    continue
+                dbm = view.settings.get(user.flow, {}).get("power_dbm")
+                power = power if dbm is None else watt(dbm[0])
+            elif user.ue_id in self._snr:
+                continue
+            values = found.pop(user.ue_id)
+            value = len(values) / sum(1.0 / v for v in values) / power
+            if user.ue_id in self._snr:
+                value = RADIO_MEMORY * self._snr.pop(user.ue_id) + (1.0 - RADIO_MEMORY) * value
+            self._snr[user.ue_id] = value
+        self._snr = dict(list(self._snr.items())[-MAX_USERS:])
+
+    # ---- demand --------------------------------------------------------------------------------------------
+
+    def demand(self, view: SliceView) -> SliceDemand:
+        users, n_prb = active(view), self._loop.n_prb
+        least = min(LEAST_PRB, n_prb)
+        self._settings = {u.flow: self._settings[u.flow] for u in users if u.flow in self._settings}
+        if not users:
+            self._asked = None
+            idle = Want(least)
+            return SliceDemand(idle, idle, choices=(self._choice(Lever.UL, least, "nobody is there"),))
+        known = [u for u in users if u.flow in self._devices]
+        burst = min(max(self._burst_prb(len(users)), least), n_prb)
+        if not known:
+            self._asked = (users, None)
+            why = "no device has said what its tasks are: all there is"
+            return SliceDemand(
+                Want(n_prb, burst), Want(n_prb, burst), choices=(self._choice(Lever.UL, n_prb, why),)
+            )
+        plans = self._plans(users, burst)
+        best = plans[-1]
+        possible = [p for p in plans if not p.late and p.load <= FILLED]
+        floor = possible[0].prb if possible else n_prb
+        everybody = bool(self._silent) and self._silent >= {u.flow for u in users}
+        gain: tuple[float, ...] = ()
+        if everybody:
+            prb, why = n_prb, "no device tells of its tasks: all there is"
+        elif not possible:
+            prb, why = n_prb, f"all there is; {best.late:.1f} ms over the deadlines with it"
+        else:
+            prb, gain = _worthwhile(plans, floor, self._options.worth)
+            why = f"more takes less than {self._options.worth:.1%} a PRB off {best.total_ms:.0f} ms"
+        chosen = min(plans, key=lambda p: (p.prb < prb, p.prb))
+        self._asked = (users, chosen)
+        settings = self._settings_of(users, chosen)
+        down = min(max(ceil(self._dl_load_prb(len(users)) - 1e-9), burst), n_prb)
+        if everybody:
+            down = n_prb
+        choices = [
+            self._choice(Lever.UL, prb, why, float(floor)),
+            Choice(Lever.DL, "PRB", METHOD, down, "results of as many devices as end together"),
+            *(self._choice_of(u, settings.get(u.flow)) for u in users),
+        ]
+        return SliceDemand(
+            Want(prb, min(floor, prb), gain), Want(down, min(burst, down)), choices=tuple(choices)
+        )
+
+    def _burst_prb(self, users: int) -> int:
+        """Least grants for as many devices as send at once but in a hundredth of the periods."""
+        tdd = self._loop.carrier.tdd
+        seconds = tdd.period_slots * nr.slot_ns(self._loop.carrier.scs_khz) / 1e9
+        mean = users * self._task_hz * seconds
+        return LEAST_PRB * max(1, ceil(mean + BURST * sqrt(mean)))
+
+    def _dl_load_prb(self, users: int) -> float:
+        """What results take of the downlink at the MCS that link adaptation begins with."""
+        per_bit = self._loop.carrier.prb_per_bit("dl")[1][9] * nr.FRAME_MS / 1e3
+        return users * self._task_hz * RESULT_BITS * per_bit / FILLED
+
+    @property
+    def _interval_ms(self) -> float:
+        """An NR slot, in which a device has PRBs of the uplink's NR slots alone."""
+        return nr.slot_ns(self._loop.carrier.scs_khz) / 1e6 / self._ul_share
+
+    def _instance(self, users: Sequence[Flow], devices: Sequence[_Device], prb: int) -> Instance:
+        """Problem (6) for the devices with ``prb`` PRBs; shared ones are a band that all have at once."""
+        o, m = self._options, len(users)
+        mhz = max(prb, 1) * self._prb_mhz * (m if o.bandwidth == "shared" else 1)
+        uses = max(1e3 * self._interval_ms * mhz / m, 1.0)
+        top = exp(TOP_EFFICIENCY * LN2 + inverse_q(o.error) / sqrt(uses)) - 1.0
+        twins = [self._twins.get(u.flow, Twin()) for u in users]
+        snr = np.array(
+            [
+                self._snr.get(u.ue_id, _linear(USUAL_SNR_DB) / d.power_w)
+                for u, d in zip(users, devices, strict=True)
+            ]
+        )
+        most = np.array([d.power_w for d in devices])
+        power = np.minimum(most, top * _linear(POWER_MARGIN_DB) / snr)
+        snr = np.minimum(snr * power, top) / power
+        estimated = o.twin == "estimated"
+        deviations = [
+            [(d.bound(o.confidence, o.deviation) if estimated else 0.0) for d in (t.ue, t.edge)]
+            for t in twins
+        ]
+        ue, edge = np.array(deviations).T
+        kbit = np.array([d.kbit for d in devices])
+        return Instance(
+            ids=tuple(u.flow for u in users),
+            kbit=kbit,
+            mcycles=np.array([d.mcycles for d in devices]),
+            deadline_ms=np.full(m, o.deadline_ms),
+            energy_mj=np.array([d.energy_mj for d in devices]),
+            snr_per_w=snr / m,
+            max_power_w=power,
+            ue_ghz=np.array([d.ue_ghz for d in devices]),
+            error=np.full(m, o.error),
+            ue_deviation=ue,
+            edge_deviation=edge,
+            task_cache_kbit=kbit,
+            uncached_overhead_ms=np.full(m, self._overhead_ms[0]),
+            cached_overhead_ms=np.full(m, self._overhead_ms[1]),
+            bandwidth_mhz=mhz,
+            interval_ms=self._interval_ms,
+            min_rate_mbps=o.min_rate_mbps,
+            edge_ghz=o.edge_ghz,
+            cache_kbit=o.cache_kbit,
+            theta=o.theta,
+            transmitted="offloaded",
+        )
+
+    def _plan(self, users: Sequence[Flow], prb: int, cached: BoolArray | None = None) -> _Plan | None:
+        """Of the users that are known; with a caching decision, or the best that is found."""
+        known = [u for u in users if u.flow in self._devices]
+        part = len(known) / len(users)
+        instance = self._instance(known, [self._devices[u.flow] for u in known], prb)
+        # Of who has said nothing the edge serves as much as of the others.
+        instance = replace(instance, edge_ghz=instance.edge_ghz * part, cache_kbit=instance.cache_kbit)
+        equal = self._options.bandwidth == "shared"
+        if cached is None:
+            solved = joint.solve(instance, CACHING_DECISIONS, tolerance=TOLERANCE, equal_bandwidth=equal)
+        else:
+            solved = joint.resources_for(instance, cached, tolerance=TOLERANCE, equal_bandwidth=equal)
+        if solved is None:
+            return None
+        p, a = parts(instance, solved.allocation), solved.allocation
+        sent = np.where(a.cached, 0.0, instance.kbit * (1.0 - a.local_share))
+        band = instance.bandwidth_mhz / (len(known) if equal else 1)
+        efficiency = np.where(p.rate_mbps > 0.0, p.rate_mbps, inf) / (
+            np.maximum(a.bandwidth, 1e-12) * instance.bandwidth_mhz
+        )
+        load = float((self._task_hz * sent / 1e3 / efficiency).sum() / band / part)
+        return _Plan(prb, instance, solved, p.total_ms, float(late_ms(instance, a).sum()), load)
+
+    def _plans(self, users: Sequence[Flow], burst: int) -> list[_Plan]:
+        """With all PRBs and with ever fewer, the fewest first; what is cached is decided with all."""
+        n_prb = self._loop.n_prb
+        most = self._plan(users, n_prb)
+        if most is None:
+            return []
+        plans = [most]
+        levels = np.unique(np.geomspace(min(burst, n_prb), n_prb, LEVELS).round().astype(int))[:-1]
+        for prb in levels[::-1].tolist():
+            plan = self._plan(users, prb, most.solved.allocation.cached)
+            if plan is None:
+                break
+            plans.append(plan)
+            if plan.late or plan.load > FILLED:
+                break
+        return plans[::-1]
+
+    def _settings_of(self, users: Sequence[Flow], plan: _Plan) -> dict[str, _Setting]:
+        instance, a = plan.instance, plan.solved.allocation
+        p = parts(instance, a)
+        late = late_ms(instance, a)
+        out = {}
+        for m, flow in enumerate(instance.ids):
+            device = self._devices[flow]
+            sends = not a.cached[m] and a.local_share[m] < 1.0
+            out[flow] = _Setting(
+                cached=bool(a.cached[m]),
+                local_share=round(float(a.local_share[m]), 6),
+                power_w=round(float(a.power_w[m]), 9) if sends else device.power_w,
+                ue_ghz=round(float(a.ue_ghz[m]), 6) or device.ue_ghz,
+                edge_ghz=round(max(float(a.edge_ghz[m]), 1e-3), 6),
+                latency_ms=round(float(p.latency_ms[m]), 6),
+                energy_mj=round(float(p.energy_mj[m]), 6),
+                prb=round(plan.prb * float(a.bandwidth[m]), 4) if sends else 0.0,
+                binding=_binding(plan, m, float(p.energy_mj[m]), float(late[m])),
+            )
+        return out
+
+    def _choice(self, lever: Lever, prb: int, why: str, demand: float | None = None) -> Choice:
+        return Choice(lever, "PRB", METHOD, prb, why, demand=demand)
+
+    def _choice_of(self, user: Flow, setting: _Setting | None) -> Choice:
+        """The part of a task that the device keeps."""
+        if setting is None:
+            return Choice(
+                Lever.SETTINGS, "1", METHOD, 0.0, "it has not said what its tasks are", user=user.flow
+            )
+        kept = 0.0 if setting.cached else setting.local_share
+        what = "cached" if setting.cached else f"{setting.edge_ghz:.2f} GHz at the edge"
+        why = f"{what}, {setting.latency_ms:.2f} ms"
+        return Choice(
+            Lever.SETTINGS,
+            "1",
+            METHOD,
+            kept,
+            why,
+            user=user.flow,
+            demand=setting.prb,
+            binding=setting.binding,
+        )
+
+    def early(self, view: SliceView) -> str:
+        """A user came, for whom nothing was asked."""
+        known = () if self._asked is None else tuple(u.flow for u in self._asked[0])
+        came = any(user.flow not in known for user in active(view))
+        return "a user came" if came and view.granted is not None else ""
+
+    # ---- settle --------------------------------------------------------------------------------------------
+
+    def settle(self, view: SliceView, grant: Grant) -> Settings:
+        if self._asked is None:
+            self._settings = {}
+            return {}
+        users, plan = self._asked
+        if plan is not None and grant.ul_prb != plan.prb:
+            plan = self._plan(users, max(grant.ul_prb, 1), plan.solved.allocation.cached) or plan
+        if plan is not None:
+            self._settings = self._settings | self._settings_of(users, plan)
+        return {flow: s.values() for flow, s in self._settings.items()}
+
+    # ---- state ---------------------------------------------------------------------------------------------
+
+    def to_state(self) -> dict[str, Any]:
+        return {
+            "devices": {flow: d.to_state() for flow, d in self._devices.items()},
+            "twins": {flow: t.to_state() for flow, t in self._twins.items()},
+            "snr": dict(self._snr),
+            "task_hz": self._task_hz,
+            "overhead_ms": list(self._overhead_ms),
+            "settings": {flow: _astuple(s) for flow, s in self._settings.items()},
+        }
+
+    def load_state(self, state: Mapping[str, Any], models: Callable[[str], bytes]) -> None:
+        devices = {str(flow): _Device(*(float(x) for x in d)) for flow, d in state["devices"].items()}
+        twins = {str(flow): Twin.from_state(t) for flow, t in state["twins"].items()}
+        snr = {str(ue): float(x) for ue, x in state["snr"].items()}
+        task_hz, (sent, cached) = float(state["task_hz"]), (float(x) for x in state["overhead_ms"])
+        settings = {str(flow): _Setting(bool(s[0]), *s[1:]) for flow, s in state["settings"].items()}
+        numbers = [task_hz, *snr.values(), *(x for d in devices.values() for x in d.to_state())]
+        if not all(0.0 < x < inf for x in numbers) or not (0.0 <= sent < inf and 0.0 <= cached < inf):
+            raise ValueError("a device, an SNR, the rate of tasks or an overhead is not what can be")
+        self._devices, self._twins, self._snr, self._task_hz = devices, twins, snr, task_hz
+        self._overhead_ms, self._settings, self._asked = (sent, cached), settings, None
+
+
+def _settings_count(view: SliceView) -> bool:
+    """Whether some users at least did as the settings had it."""
+    reason = view.unattributed.get(Lever.SETTINGS)
+    if reason is None:
+        return True
+    return reason is Reason.SETTINGS_NOT_APPLIED and not view.settings.keys() <= view.unapplied
+
+
+def _worthwhile(plans: Sequence[_Plan], floor: int, worth: float) -> tuple[int, tuple[float, ...]]:
+    """The most PRBs, from ``floor`` on, of which the last still takes a part ``worth`` off the total latency;
+    and what each of them takes off, in ms, never rising."""
+    of = [p for p in plans if p.prb >= floor]
+    at = np.arange(floor, of[-1].prb + 1)
+    total = np.interp(at, [p.prb for p in of], [p.total_ms for p in of])
+    gain = np.maximum(np.minimum.accumulate(-np.diff(total)), 0.0)
+    enough = int((gain >= worth * of[-1].total_ms).sum())
+    return floor + enough, tuple(gain[:enough].tolist())
+
+
+def _binding(plan: _Plan, m: int, energy_mj: float, late: float) -> str:
+    """What holds a device back."""
+    instance, solved = plan.instance, plan.solved
+    if late > 0.0:
+        return "deadline"
+    if energy_mj > TIGHT * instance.energy_mj[m]:
+        return "energy"
+    return "bandwidth" if solved.band >= solved.edge * instance.edge_ghz else "edge rate"
+
+
+def _mbps(mhz: float, snr: float, interval_ms: float, error: float) -> float:
+    if mhz <= 0.0 or snr <= 0.0:
+        return 0.0
+    return min(float(rate_bps(1e6 * mhz, snr, interval_ms / 1e3, error)) / 1e6, mhz * TOP_EFFICIENCY)
+
+
+def _linear(db: float) -> float:
+    return float(10.0 ** (db / 10.0))
+
+
+def _astuple(s: _Setting) -> list[Any]:
+    numbers = [s.cached, s.local_share, s.power_w, s.ue_ghz, s.edge_ghz, s.latency_ms, s.energy_mj, s.prb]
+    return [*numbers, s.binding]
