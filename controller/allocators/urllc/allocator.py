@@ -21,7 +21,7 @@ from controller.allocators.urllc.judge import (
     silent,
     tasks_of,
 )
-from controller.allocators.urllc.model import parts
+from controller.allocators.urllc.model import parts, rate_mbps
 from controller.allocators.urllc.options import UrllcOptions
 from controller.allocators.urllc.resources import late_ms
 from controller.allocators.urllc.twin import Twin
@@ -116,10 +116,12 @@ class _Setting:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """The problem solved for some PRBs. ``late``: total ms over the deadlines; ``load``: of the PRBs, what
-    tasks fill."""
+    """The problem solved for some PRBs. ``devices`` and ``part``: see :meth:`UrllcAllocator._known`;
+    ``late``: total ms over the deadlines; ``load``: of the PRBs, what tasks fill."""
 
     prb: int
+    devices: Instance
+    part: float
     instance: Instance
     solved: joint.Solved
     total_ms: float
@@ -163,8 +165,7 @@ class UrllcAllocator(Allocator):
         """What is compiled at its first use is compiled now, not in a control slot."""
         device = _Device(10.0, 0.3, 1.5, 3.0, 0.2)
         users = [Flow(f"warm-up-{i}", f"warm-up-{i}", self._slice, 0.0, 0.0, 1) for i in range(2)]
-        instance = self._instance(users, [device] * 2, 50)
-        joint.solve(instance, 2, equal_bandwidth=self._options.bandwidth == "shared")
+        self._plan(self._instance(users, [device] * 2), 1.0, self._loop.n_prb)
 
     # ---- learn ---------------------------------------------------------------------------------------------
 
@@ -316,12 +317,10 @@ class UrllcAllocator(Allocator):
         known = [u for u in users if u.flow in self._devices]
         burst = min(max(self._burst_prb(len(users)), least), n_prb)
         if not known:
-            self._asked = (users, None)
-            why = "no device has said what its tasks are: all there is"
-            return SliceDemand(
-                Want(n_prb, burst), Want(n_prb, burst), choices=(self._choice(Lever.UL, n_prb, why),)
-            )
+            return self._everything(users, burst, "no device has said what its tasks are: all there is")
         plans = self._plans(users, burst)
+        if not plans:
+            return self._everything(users, burst, "no device's radio carries a bit: all there is")
         best = plans[-1]
         possible = [p for p in plans if not p.late and p.load <= FILLED]
         floor = possible[0].prb if possible else n_prb
@@ -336,7 +335,7 @@ class UrllcAllocator(Allocator):
             why = f"more takes less than {self._options.worth:.1%} a PRB off {best.total_ms:.0f} ms"
         chosen = min(plans, key=lambda p: (p.prb < prb, p.prb))
         self._asked = (users, chosen)
-        settings = self._settings_of(users, chosen)
+        settings = self._settings_of(chosen)
         down = min(max(ceil(self._dl_load_prb(len(users)) - 1e-9), burst), n_prb)
         if everybody:
             down = n_prb
@@ -348,6 +347,12 @@ class UrllcAllocator(Allocator):
         return SliceDemand(
             Want(prb, min(floor, prb), gain), Want(down, min(burst, down)), choices=tuple(choices)
         )
+
+    def _everything(self, users: tuple[Flow, ...], burst: int, why: str) -> SliceDemand:
+        """All PRBs, where nothing can be planned; devices go on with what they have."""
+        self._asked = (users, None)
+        want = Want(self._loop.n_prb, burst)
+        return SliceDemand(want, want, choices=(self._choice(Lever.UL, want.prb, why),))
 
     def _burst_prb(self, users: int) -> int:
         """Least grants for as many devices as send at once but in a hundredth of the periods."""
@@ -366,45 +371,42 @@ class UrllcAllocator(Allocator):
         """An NR slot, in which a device has PRBs of the uplink's NR slots alone."""
         return nr.slot_ns(self._loop.carrier.scs_khz) / 1e6 / self._ul_share
 
-    def _instance(self, users: Sequence[Flow], devices: Sequence[_Device], prb: int) -> Instance:
-        """Problem (6) for the devices with ``prb`` PRBs; shared ones are a band that all have at once."""
+    def _instance(self, users: Sequence[Flow], devices: Sequence[_Device]) -> Instance:
+        """The devices for :meth:`_with_prb`, which has the band of problem (6) and what becomes of its
+        SNR."""
         o, m = self._options, len(users)
-        mhz = max(prb, 1) * self._prb_mhz * (m if o.bandwidth == "shared" else 1)
-        uses = max(1e3 * self._interval_ms * mhz / m, 1.0)
-        top = exp(TOP_EFFICIENCY * LN2 + inverse_q(o.error) / sqrt(uses)) - 1.0
         twins = [self._twins.get(u.flow, Twin()) for u in users]
-        snr = np.array(
+        quantile = inverse_q(1.0 - o.confidence)
+        estimated = float(o.twin == "estimated")
+        usual = _linear(USUAL_SNR_DB)
+        column = np.array(
             [
-                self._snr.get(u.ue_id, _linear(USUAL_SNR_DB) / d.power_w)
-                for u, d in zip(users, devices, strict=True)
+                (
+                    *device.to_state(),
+                    self._snr.get(user.ue_id, usual / device.power_w),
+                    estimated * twin.ue.bound(quantile, o.deviation),
+                    estimated * twin.edge.bound(quantile, o.deviation),
+                )
+                for user, device, twin in zip(users, devices, twins, strict=True)
             ]
-        )
-        most = np.array([d.power_w for d in devices])
-        power = np.minimum(most, top * _linear(POWER_MARGIN_DB) / snr)
-        snr = np.minimum(snr * power, top) / power
-        estimated = o.twin == "estimated"
-        deviations = [
-            [(d.bound(o.confidence, o.deviation) if estimated else 0.0) for d in (t.ue, t.edge)]
-            for t in twins
-        ]
-        ue, edge = np.array(deviations).T
-        kbit = np.array([d.kbit for d in devices])
+        ).T
+        kbit, mcycles, ue_ghz, energy_mj, power_w, snr, ue_deviation, edge_deviation = column
         return Instance(
             ids=tuple(u.flow for u in users),
             kbit=kbit,
-            mcycles=np.array([d.mcycles for d in devices]),
+            mcycles=mcycles,
             deadline_ms=np.full(m, o.deadline_ms),
-            energy_mj=np.array([d.energy_mj for d in devices]),
-            snr_per_w=snr / m,
-            max_power_w=power,
-            ue_ghz=np.array([d.ue_ghz for d in devices]),
+            energy_mj=energy_mj,
+            snr_per_w=snr,
+            max_power_w=power_w,
+            ue_ghz=ue_ghz,
             error=np.full(m, o.error),
-            ue_deviation=ue,
-            edge_deviation=edge,
+            ue_deviation=ue_deviation,
+            edge_deviation=edge_deviation,
             task_cache_kbit=kbit,
             uncached_overhead_ms=np.full(m, self._overhead_ms[0]),
             cached_overhead_ms=np.full(m, self._overhead_ms[1]),
-            bandwidth_mhz=mhz,
+            bandwidth_mhz=1.0,
             interval_ms=self._interval_ms,
             min_rate_mbps=o.min_rate_mbps,
             edge_ghz=o.edge_ghz,
@@ -413,14 +415,33 @@ class UrllcAllocator(Allocator):
             transmitted="offloaded",
         )
 
-    def _plan(self, users: Sequence[Flow], prb: int, cached: BoolArray | None = None) -> _Plan | None:
-        """Of the users that are known; with a caching decision, or the best that is found."""
+    def _with_prb(self, devices: Instance, prb: int) -> Instance:
+        """Problem (6) for devices whose ``snr_per_w`` is that of the PUSCH, with so many PRBs; shared ones
+        are a band that all have at once.
+
+        An SNR above that of the highest MCS carries nothing more; a device has no more power than that takes.
+        """
+        o, m = self._options, len(devices)
+        mhz = max(prb, 1) * self._prb_mhz * (m if o.bandwidth == "shared" else 1)
+        uses = max(1e3 * self._interval_ms * mhz / m, 1.0)
+        top = exp(TOP_EFFICIENCY * LN2 + inverse_q(o.error) / sqrt(uses)) - 1.0
+        power = np.minimum(devices.max_power_w, top * _linear(POWER_MARGIN_DB) / devices.snr_per_w)
+        snr = np.minimum(devices.snr_per_w, top / power)
+        return replace(devices, max_power_w=power, snr_per_w=snr / m, bandwidth_mhz=mhz)
+
+    def _known(self, users: Sequence[Flow]) -> tuple[Instance, float]:
+        """The devices that have said what their tasks are, with all PRBs for each, and which part of all
+        users they are. Of the others the edge serves as much."""
         known = [u for u in users if u.flow in self._devices]
         part = len(known) / len(users)
-        instance = self._instance(known, [self._devices[u.flow] for u in known], prb)
-        # Of who has said nothing the edge serves as much as of the others.
-        instance = replace(instance, edge_ghz=instance.edge_ghz * part, cache_kbit=instance.cache_kbit)
-        equal = self._options.bandwidth == "shared"
+        devices = self._instance(known, [self._devices[u.flow] for u in known])
+        return replace(devices, edge_ghz=devices.edge_ghz * part), part
+
+    def _plan(
+        self, devices: Instance, part: float, prb: int, cached: BoolArray | None = None
+    ) -> _Plan | None:
+        """With a caching decision, or the best that is found; None where devices cannot send."""
+        instance, equal = self._with_prb(devices, prb), self._options.bandwidth == "shared"
         if cached is None:
             solved = joint.solve(instance, CACHING_DECISIONS, tolerance=TOLERANCE, equal_bandwidth=equal)
         else:
@@ -428,24 +449,27 @@ class UrllcAllocator(Allocator):
         if solved is None:
             return None
         p, a = parts(instance, solved.allocation), solved.allocation
-        sent = np.where(a.cached, 0.0, instance.kbit * (1.0 - a.local_share))
-        band = instance.bandwidth_mhz / (len(known) if equal else 1)
-        efficiency = np.where(p.rate_mbps > 0.0, p.rate_mbps, inf) / (
-            np.maximum(a.bandwidth, 1e-12) * instance.bandwidth_mhz
+        sends = ~a.cached & (p.rate_mbps > 0.0)
+        # Of the band that is the device's a task fills its transmission's share of the time.
+        busy = np.where(sends, p.transmission_ms * a.bandwidth, 0.0) * (len(a.cached) if equal else 1.0)
+        load = float(busy.sum()) * self._task_hz / 1e3 / part
+        return _Plan(
+            prb, devices, part, instance, solved, p.total_ms, float(late_ms(instance, a).sum()), load
         )
-        load = float((self._task_hz * sent / 1e3 / efficiency).sum() / band / part)
-        return _Plan(prb, instance, solved, p.total_ms, float(late_ms(instance, a).sum()), load)
 
     def _plans(self, users: Sequence[Flow], burst: int) -> list[_Plan]:
         """With all PRBs and with ever fewer, the fewest first; what is cached is decided with all."""
         n_prb = self._loop.n_prb
-        most = self._plan(users, n_prb)
+        devices, part = self._known(users)
+        if not len(devices):
+            return []
+        most = self._plan(devices, part, n_prb)
         if most is None:
             return []
         plans = [most]
         levels = np.unique(np.geomspace(min(burst, n_prb), n_prb, LEVELS).round().astype(int))[:-1]
         for prb in levels[::-1].tolist():
-            plan = self._plan(users, prb, most.solved.allocation.cached)
+            plan = self._plan(devices, part, prb, most.solved.allocation.cached)
             if plan is None:
                 break
             plans.append(plan)
@@ -453,7 +477,7 @@ class UrllcAllocator(Allocator):
                 break
         return plans[::-1]
 
-    def _settings_of(self, users: Sequence[Flow], plan: _Plan) -> dict[str, _Setting]:
+    def _settings_of(self, plan: _Plan) -> dict[str, _Setting]:
         instance, a = plan.instance, plan.solved.allocation
         p = parts(instance, a)
         late = late_ms(instance, a)
@@ -473,6 +497,14 @@ class UrllcAllocator(Allocator):
                 binding=_binding(plan, m, float(p.energy_mj[m]), float(late[m])),
             )
         return out
+
+    def _alone(self, device: _Device) -> _Setting:
+        """A device that cannot send processes all of its task, as fast as its energy allows."""
+        mj_per_mcycle = self._options.theta / 2.0 * 1e27
+        fast = min(device.ue_ghz, sqrt(device.energy_mj / (mj_per_mcycle * device.mcycles)))
+        ms, energy = device.mcycles / fast, mj_per_mcycle * device.mcycles * fast**2
+        numbers = (1.0, device.power_w, fast, 1e-3, ms, energy, 0.0)
+        return _Setting(False, *(float(f"{x:.7g}") for x in numbers), binding="channel")
 
     def _choice(self, lever: Lever, prb: int, why: str, demand: float | None = None) -> Choice:
         return Choice(lever, "PRB", METHOD, prb, why, demand=demand)
@@ -511,9 +543,11 @@ class UrllcAllocator(Allocator):
             return {}
         users, plan = self._asked
         if plan is not None and grant.ul_prb != plan.prb:
-            plan = self._plan(users, max(grant.ul_prb, 1), plan.solved.allocation.cached) or plan
-        if plan is not None:
-            self._settings = self._settings | self._settings_of(users, plan)
+            cached = plan.solved.allocation.cached
+            plan = self._plan(plan.devices, plan.part, grant.ul_prb, cached) or plan
+        alone = {u.flow: self._alone(self._devices[u.flow]) for u in users if u.flow in self._devices}
+        planned = {} if plan is None else self._settings_of(plan)
+        self._settings = self._settings | alone | planned
         return {flow: s.values() for flow, s in self._settings.items()}
 
     # ---- state ---------------------------------------------------------------------------------------------

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
-from statistics import NormalDist
 from typing import Final
 
 import numpy as np
@@ -52,14 +51,14 @@ class Deviation:
         squares = self.squares * FORGET + float(((d - d.mean()) ** 2).sum()) + gap * gap * old * new / weight
         return Deviation(*(round(x, DIGITS) for x in (weight, mean, squares)))
 
-    def bound(self, confidence: float, prior: float) -> float:
-        """What the mean deviation does not exceed with probability ``confidence``, where devices' deviations
-        have the standard deviation ``prior`` around 0."""
+    def bound(self, quantile: float, prior: float) -> float:
+        """What the mean deviation does not exceed but with the probability Q(``quantile``), where devices'
+        deviations have the standard deviation ``prior`` around 0."""
         weight = self.weight + PRIOR_WEIGHT
         mean = self.weight * self.mean / weight
         spread = self.squares + PRIOR_WEIGHT * prior**2
         spread += self.weight * PRIOR_WEIGHT / weight * self.mean**2
-        margin = NormalDist().inv_cdf(confidence) * sqrt(spread / weight / weight)
+        margin = quantile * sqrt(spread / weight / weight)
         return min(max(mean + margin, LOW), HIGH)
 
     def to_state(self) -> list[float]:
