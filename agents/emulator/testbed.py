@@ -116,6 +116,21 @@ class HarqCounters:
 
 
 @dataclass(frozen=True, slots=True)
+class ShortPacketCounters:
+    """Transport blocks under the law of short packets of a UE in one direction since the start.
+
+    They are among the ``new`` of :class:`HarqCounters`, the lost ones not among its ``failed``.
+    """
+
+    ue_id: str
+    direction: str
+    blocks: int
+    lost: int
+    probability: float
+    """Sum of the probabilities of loss that the law gave the blocks: what ``lost`` is on average"""
+
+
+@dataclass(frozen=True, slots=True)
 class Health:
     """What the model's bounded rings had to refuse, since the start. All 0 in a sound run."""
 
@@ -470,6 +485,16 @@ class EmulatedTestbed:
         columns = [table[k].tolist() for k in ("harq_new", "harq_retx", "harq_failed")]
         return tuple(
             HarqCounters(u.ue_id, name, *(c[2 * i + d] for c in columns))
+            for i, u in enumerate(self.spec.ues)
+            for d, name in enumerate(("ul", "dl"))
+        )
+
+    def short_packet_counters(self) -> tuple[ShortPacketCounters, ...]:
+        """Transport blocks under the law of short packets by UE and direction."""
+        table = self._state.rlc
+        columns = [table[k].tolist() for k in ("short_blocks", "short_lost", "short_probability")]
+        return tuple(
+            ShortPacketCounters(u.ue_id, name, *(c[2 * i + d] for c in columns))
             for i, u in enumerate(self.spec.ues)
             for d, name in enumerate(("ul", "dl"))
         )
