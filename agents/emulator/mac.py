@@ -807,7 +807,7 @@ def channel(s: Any, u: int, frame: int) -> None:
     turn = math.sqrt(1.0 - keep * keep)
     e.z_ul = keep * e.z_ul + turn * draws.gaussian(c.seed, draws.CHANNEL, 2 * u, frame)
     e.z_dl = keep * e.z_dl + turn * draws.gaussian(c.seed, draws.CHANNEL, 2 * u + 1, frame)
-    e.snr_ul = ul + e.sd * e.z_ul
+    e.snr_ul = ul + e.sd * e.z_ul + e.power_db
     e.snr_dl = dl + e.sd * e.z_dl
 
 

@@ -190,6 +190,7 @@ class EmulatedTestbed:
         self._state.slices["quota_ul"] = self._state.slices["quota_dl"] = n
         for i, u in enumerate(spec.ues):
             self._state.ue[i]["slice"] = self._slice(u.slice)
+        self._set_powers()
         self._frame_rows = np.empty((1024, 6), np.int64)
         self._use_slot = 0
         self._busy_taken = 0
@@ -295,6 +296,7 @@ class EmulatedTestbed:
             by_application.setdefault(self._applications.index(application), {})[user] = values
         for number, users in sorted(by_application.items()):
             self._applications[number].apply(users, self.nr_slot * SLOT_NS)
+        self._set_powers()
 
     # -- external flows ------------------------------------------------------------------------------
 
@@ -531,6 +533,14 @@ class EmulatedTestbed:
         for a in self._applications:
             for u in a.application.users:
                 yield FlowInfo(u.flow, u.ue_id, of[u.ue_id], u.ul_bps, u.dl_bps, a.service)
+
+    def _set_powers(self) -> None:
+        """UL SNRs follow the transmit powers that the applications have now."""
+        ues, power = self._state.ue, np.zeros(len(self.spec.ues))
+        for a in self._applications:
+            np.minimum.at(power, self._state.flow["ue"][a.first : a.end], a.power_db())
+        ues["snr_ul"] += power - ues["power_db"]
+        ues["power_db"] = power
 
     def _change(self) -> None:
         """The rest of the run is as :attr:`TestbedSpec.change` says."""
