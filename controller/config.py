@@ -296,7 +296,8 @@ class UserGroup(BaseModel):
 
     They are on the UEs that are bound to ``slice`` (empty: on those that are bound to none, background
     traffic), one after the other. ``schedule`` as in :class:`Emulation`; rates are what their flows announce,
-    bit/s.
+    bit/s. ``decoding_error``: 0, or that of short packets, which are sent once
+    (:class:`agents.emulator.spec.UserSpec`).
     """
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
@@ -306,6 +307,7 @@ class UserGroup(BaseModel):
     count: Annotated[int, Field(ge=1, le=512)] = 1
     schedule: Literal["described", "published", "always"] = "always"
     transport: Literal["tcp", "udp"] = "tcp"
+    decoding_error: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     ul_bps: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     dl_bps: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 

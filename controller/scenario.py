@@ -150,6 +150,8 @@ def _openrtist(
     """The flows of a group of OpenRTiST users, which the kernel has a kind of flow for."""
     if group.options:
         raise ValueError(f"emulation.users: openrtist has no option {', '.join(group.options)}")
+    if group.decoding_error:
+        raise ValueError("emulation.users: openrtist has no decoding_error, it sends no short packets")
     of = _ues_of(group, ues)
     return [
         FlowSpec(f"{OPENRTIST}-{before + i + 1}", of[i % len(of)].ue_id, active)
@@ -169,6 +171,7 @@ def _users(group: UserGroup, ues: Sequence[UeSpec], e: Emulation, seed: int) -> 
             ul_bps=group.ul_bps,
             dl_bps=group.dl_bps,
             transport=group.transport,
+            decoding_error=group.decoding_error,
             options=group.options,
         )
         for i, intervals in enumerate(active)

@@ -224,3 +224,15 @@ def test_a_modem_of_the_emulation_is_the_path_s() -> None:
     path = scenario.testbed_spec(c, 0).path
     assert (path.ue_dl_offset_ms, path.ue_dl_poll_ms) == (2.0, 0.0)
     assert scenario.testbed_spec(config.parse(GOOD + "emulation: {schedule: always}\n"), 0).path == PathSpec()
+
+
+def test_a_decoding_error_of_users_is_their_flows() -> None:
+    users = (
+        "emulation: {schedule: always, flows: 0, users: [{application: %s, slice: ar, decoding_error: %s}]}\n"
+    )
+    (group,) = scenario.testbed_spec(config.parse(GOOD + users % ("vr", "1.0e-4")), 0).applications
+    assert group.users[0].decoding_error == 1e-4
+    with pytest.raises(config.ConfigError, match=r"emulation\.users\.0\.decoding_error"):
+        config.parse(GOOD + users % ("vr", "0.6"))
+    with pytest.raises(ValueError, match="openrtist has no decoding_error"):
+        scenario.testbed_spec(config.parse(GOOD + users % ("openrtist", "0.1")), 0)

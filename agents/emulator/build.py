@@ -18,7 +18,7 @@ from agents.emulator.spec import (
     TestbedSpec,
     UserSpec,
 )
-from wire.definitions.nr import FRAME_MS, SLOT_NS, SLOTS_PER_FRAME, tbs_table
+from wire.definitions.nr import FRAME_MS, N_SC_PER_RB, SLOT_NS, SLOTS_PER_FRAME, tbs_table
 
 IntArray = NDArray[np.int64]
 
@@ -34,7 +34,7 @@ def _ns(ms: float) -> int:
 
 def new_state(spec: TestbedSpec, seed: int) -> lay.State:
     """The state at NR slot 0. ValueError, OSError as :func:`agents.emulator.channel.read_trace`."""
-    tbs, tdd = _shapes(spec)
+    tbs, channel_uses, tdd = _shapes(spec)
     flows: tuple[FlowSpec | UserSpec, ...] = (*spec.flows, *spec.users)
     intervals = [(round(a * 1e9), round(b * 1e9)) for f in flows for a, b in f.active]
     n_ue, n_flow = len(spec.ues), len(flows)
@@ -67,6 +67,7 @@ def new_state(spec: TestbedSpec, seed: int) -> lay.State:
         scratch=np.zeros(n_ue),
         intervals=np.array(intervals, np.int64).reshape(-1, 2),
         tbs=tbs,
+        channel_uses=channel_uses,
         midpoint=bler_midpoints(spec.link),
         tdd=tdd,
         trace=np.concatenate([np.empty(0), *grids]),
@@ -92,11 +93,12 @@ def new_state(spec: TestbedSpec, seed: int) -> lay.State:
     return s
 
 
-def _shapes(spec: TestbedSpec) -> tuple[NDArray[np.int32], IntArray]:
-    """Transport block sizes by slot shape and which shape an NR slot of the TDD period has."""
+def _shapes(spec: TestbedSpec) -> tuple[NDArray[np.int32], IntArray, IntArray]:
+    """By slot shape transport block sizes and data REs of a PRB; which shape an NR slot of the period has."""
     c = spec.cell
     shapes: dict[tuple[str, int], int] = {}
     tables: list[IntArray] = []
+    data_re: list[int] = []
     tdd = np.zeros((3, c.tdd.period_slots), np.int64)
     for at in range(c.tdd.period_slots):
         for row, name, symbols, dmrs in (
@@ -109,12 +111,14 @@ def _shapes(spec: TestbedSpec) -> tuple[NDArray[np.int32], IntArray]:
                 continue
             if (name, data) not in shapes:
                 shapes[name, data] = len(tables)
-                tables.append(tbs_table(data, c.n_prb, dmrs_re=dmrs.get(data, _DMRS_ELSE)) // 8)
+                dmrs_re = dmrs.get(data, _DMRS_ELSE)
+                tables.append(tbs_table(data, c.n_prb, dmrs_re=dmrs_re) // 8)
+                data_re.append(N_SC_PER_RB * data - dmrs_re)
             tdd[row, at] = shapes[name, data]
         tdd[2, at] = c.tdd.ul_symbols_in(at) > 0
     if not tdd[2].any() or not (tdd[1] >= 0).any():
         raise ValueError(f"TDD pattern {c.tdd.name} has no UL or no DL part")
-    return np.array(tables, np.int32), tdd
+    return np.array(tables, np.int32), np.array(data_re, np.int64), tdd
 
 
 def _set_cell(cell: NDArray[np.void], spec: TestbedSpec, seed: int) -> None:
@@ -196,6 +200,7 @@ def _set_cell(cell: NDArray[np.void], spec: TestbedSpec, seed: int) -> None:
         "hiccup_min": _ns(spec.path.hiccup_min_ms) / SLOT_NS,
         "hiccup_max": _ns(spec.path.hiccup_max_ms) / SLOT_NS,
         "service_time": 1.0,
+        "short_packet_margin": c.short_packet_margin_db,
     }
     for name, value in values.items():
         cell[name] = value
@@ -215,6 +220,8 @@ def _set_ue(s: lay.State, spec: TestbedSpec, i: int, first: int, length: int) ->
         e["trace_hold"] = channel.between == "hold"
         e["trace_start_s"], e["ul_offset"] = channel.start_s, channel.ul_offset_db
         e["sd"] = channel.fading_sd_db
+    errors = [u.decoding_error for u in spec.users if u.ue_id == spec.ues[i].ue_id and u.decoding_error > 0]
+    e["decoding_error"] = min(errors, default=0.0)
     for row, top in ((2 * i, c.max_mcs_ul), (2 * i + 1, c.max_mcs_dl)):
         r = s.rlc[row]
         r["mcs"] = min(c.initial_mcs, top)
@@ -226,6 +233,7 @@ def _set_user(row: np.void, application: ApplicationSpec, user: UserSpec, ring: 
     """A flow of exchanges, whose ring begins at ``ring``."""
     row["kind"] = lay.EXCHANGE
     row["datagrams"] = user.transport == UDP
+    row["decoding_error"] = user.decoding_error
     row["ring_first"], row["ring"] = ring, application.exchanges
     row["edge_work"] = row["answer_head"] = row["answer_tail"] = -1
 

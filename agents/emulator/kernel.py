@@ -17,10 +17,10 @@ from agents.emulator import draws, layout, mac, transport
 from agents.emulator.layout import EXCHANGE, FRAMES, TO_APPLICATION, TO_TESTBED
 from agents.emulator.mac import radio, radio_frame
 from agents.emulator.transport import exchange_plan, exchanges_withdrawn, instants, place, stream_send
-from wire.definitions import nr
+from wire.definitions import nr, short_packets
 from wire.definitions.nr import SLOT_NS, SLOTS_PER_FRAME
 
-SOURCES = (draws, layout, mac, transport, nr)
+SOURCES = (draws, layout, mac, transport, nr, short_packets)
 
 
 def _digest() -> int:

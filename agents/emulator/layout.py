@@ -40,8 +40,10 @@ SMALL_RINGS = GRANTS + 60
 DATA, ACK, RAW, PROBE, STREAM, STREAM_ACK, DATAGRAM = range(7)
 # Flow kinds.
 OPENRTIST, SATURATED_UL, SATURATED_DL, CBR_UL, CBR_DL, ECHO, BURST_UL, EXTERNAL, EXCHANGE = range(9)
-# States of an RLC segment.
-UNDERWAY, RECEIVED, LOST = 0, 1, 2
+# States of an RLC segment: LOST waits for the reordering timer, DISCARDED is lost and nothing waits for it.
+UNDERWAY, RECEIVED, LOST, DISCARDED = 0, 1, 2, 3
+# The law that a transport block follows: the link's with HARQ, or that of short packets.
+LINK_LAW, SHORT_PACKET_LAW = 0, 1
 # States of an exchange: planned, its request under way, at the edge, its answer under way, over, over for
 # want of a datagram. What is over leaves the ring.
 PLANNED, REQUEST, AT_EDGE, ANSWER, COMPLETE, FAILED = range(6)
@@ -70,13 +72,15 @@ CELL = _record(
     # bits of the applications of which an exchange has ended that they wait for
     " wake",
     "harq_gain bler_scale bler_lower bler_upper bler_keep pf_keep base_ns clocked_ns max_mhz stall_rate"
-    " hold_p hold_median hold_sigma hiccup_p hiccup_min hiccup_max service_time",
+    " hold_p hold_median hold_sigma hiccup_p hiccup_min hiccup_max service_time"
+    " short_packet_margin",
 )
 UE = _record(
     "slice busy trace_first trace_len trace_hold sr_offset sr_trigger sr_known_slot sr_silent_until sr_flag"
     " last_grant last_pusch bsr_slot estimate scheduled granted host_head host_tail host_due host_drops cqi"
     " hold_from hold_until hiccup_from hiccup_until",
-    "snr_ul snr_dl mean_ul mean_dl sd rho z_ul z_dl trace_start_s ul_offset",
+    # decoding_error: the least of its flows' that follow the law of short packets, 0: there is none
+    "snr_ul snr_dl mean_ul mean_dl sd rho z_ul z_dl trace_start_s ul_offset power_db decoding_error",
 )
 RLC = _record(
     # stream offsets: put into the queue, into transport blocks
@@ -85,10 +89,11 @@ RLC = _record(
     " free_harq res_head res_tail res_due retx_head retx_tail mcs window_new window_failed last_tb"
     # counters
     " lc_bytes prb_slots packets_in packets_out packets_dropped bytes_in bytes_out bytes_dropped"
-    " harq_new harq_retx harq_failed stalled",
-    "bler throughput",
+    " harq_new harq_retx harq_failed stalled short_blocks short_lost",
+    "bler throughput short_probability",
 )
-HARQ = _record("tbs prb mcs shape round ok slot seg rexmit rexmit_bytes taken bsr due")
+# law: the block's; adapted: 1 where the MCS is that of the BLER loop
+HARQ = _record("tbs prb mcs shape round ok slot seg rexmit rexmit_bytes taken bsr due law adapted")
 PACKET = _record("end size flow kind a b lost due")
 SEGMENT = _record("start end state unsent missing due")
 FLOW = _record(
@@ -100,7 +105,7 @@ FLOW = _record(
     # `returned` are over, those before `begun` have begun, those before `frames` are planned.
     " ring_first ring begun edge_work answer_head answer_tail datagrams wakes sequence app_from refused",
     "ul_max ul_scale ul_power dl_max dl_scale dl_power ul_floor dl_floor jitter content_ns size"
-    " gap_min gap_span",
+    " gap_min gap_span decoding_error",
 )
 TCP = _record(
     # sender
@@ -167,6 +172,8 @@ class State(NamedTuple):
     """int64 [.., 2]: the flows' [start, stop) in ns"""
     tbs: Any
     """int64 [shapes, 29, n_prb + 1]: transport block size in bytes by slot shape, MCS and PRBs"""
+    channel_uses: Any
+    """int64 [shapes]: resource elements for data of a PRB by slot shape"""
     midpoint: Any
     """float64 [29]: SNR in dB of 50 % BLER"""
     tdd: Any

@@ -19,10 +19,12 @@ from agents.emulator.layout import (
     AM,
     COMPLETE,
     DATAGRAM,
+    DISCARDED,
     DL,
     FAILED,
     GRANTS,
     HOST,
+    LINK_LAW,
     LOST,
     NEVER,
     PROBE,
@@ -37,9 +39,11 @@ from agents.emulator.layout import (
     SATURATED_DL,
     SATURATED_UL,
     SEGMENTS,
+    SHORT_PACKET_LAW,
     UL,
     UNDERWAY,
 )
+from wire.definitions import short_packets
 from wire.definitions.nr import SLOT_NS, SLOTS_PER_FRAME
 
 BSR_LEVELS = np.array(
@@ -62,6 +66,8 @@ ASKED, UNASKED = 1, 2
 SATURATED_BACKLOG = 600_000
 SATURATED_PACKET = 1428
 OUTAGE_DB = -30.0
+
+error_probability = compiled(short_packets.error_probability)
 
 
 @inlined
@@ -207,7 +213,7 @@ def release(s: Any, row: int, n: int) -> None:
                 due = poll_instant(s, row >> 1, now + c.ue_dl_ns)
         while r.pk_head < r.pk_tail:
             p = s.packets[row * c.queue_packets + (r.pk_head & (c.queue_packets - 1))]
-            if g.state == LOST:
+            if g.state == LOST or g.state == DISCARDED:
                 if p.end - p.size - c.l2_header >= g.end:
                     break
                 p.lost = 1
@@ -236,9 +242,32 @@ def release(s: Any, row: int, n: int) -> None:
         r.reorder_due = now + c.reordering_ns
 
 
+@compiled
+def next_of_one_law(s: Any, row: int, most: int) -> tuple[int, float]:
+    """How many of the next ``most`` bytes at the queue's head are of packets whose flows have one decoding
+    error, and that error; (0, 0) where none waits."""
+    c, r = s.cell[0], s.rlc[row]
+    error, end = -1.0, r.sent
+    for k in range(r.pk_head, r.pk_tail):
+        p = s.packets[row * c.queue_packets + (k & (c.queue_packets - 1))]
+        if p.end <= r.sent:
+            continue
+        if error < 0.0:
+            error = s.flow[p.flow].decoding_error
+        elif s.flow[p.flow].decoding_error != error:
+            break
+        end = p.end
+        if end - r.sent >= most:
+            break
+    return min(end - r.sent, most), max(error, 0.0)
+
+
 @inlined
 def fill(s: Any, row: int, h: Any) -> None:
-    """Puts the queue's next bytes into transport block ``h``, RLC retransmissions first."""
+    """Puts the queue's next bytes into transport block ``h``, RLC retransmissions first.
+
+    Those of a UE with a decoding error also say which law the block follows, and are of one law.
+    """
     r = s.rlc[row]
     room = h.tbs - s.cell[0].mac_header
     h.seg, h.rexmit, h.rexmit_bytes, h.taken = -1, -1, 0, 0
@@ -253,6 +282,14 @@ def fill(s: Any, row: int, h: Any) -> None:
         h.rexmit, h.rexmit_bytes, h.taken = k, take, take
         room -= take
     waiting = r.queued - r.sent
+    if s.ue[row >> 1].decoding_error > 0.0:
+        waiting, error = next_of_one_law(s, row, min(room, waiting))
+        if h.rexmit >= 0:
+            h.law = LINK_LAW
+            if error > 0.0:
+                waiting = 0
+        elif waiting > 0:
+            h.law = SHORT_PACKET_LAW if error > 0.0 else LINK_LAW
     if waiting > 0 and room > 0:
         if r.sg_tail - r.sg_head >= SEGMENTS:
             r.stalled += 1
@@ -308,19 +345,37 @@ def retransmissions_due(s: Any, row: int, n: int) -> None:
         g.due = READY
 
 
+@compiled
+def transmit_short(s: Any, row: int, h: Any, snr_db: float, n: int) -> None:
+    """The outcome of a block under the law of short packets, its only one: what is lost is lost for good."""
+    c, r = s.cell[0], s.rlc[row]
+    uses = float(h.prb * s.channel_uses[h.shape])
+    probability = error_probability(8.0 * h.tbs, uses, 10.0 ** (snr_db / 10.0))
+    h.ok = 1 if draws.uniform(c.seed, draws.BLER, row, n) >= probability else 0
+    r.short_blocks += 1
+    r.short_probability += probability
+    if h.ok == 0:
+        r.short_lost += 1
+        if h.seg >= 0:
+            s.segments[row * SEGMENTS + (h.seg & (SEGMENTS - 1))].state = DISCARDED
+            release(s, row, n)
+
+
 @inlined
 def transmit(s: Any, row: int, pid: int, n: int, known: int) -> None:
     """Sends HARQ process ``pid`` in NR slot ``n``; the gNB knows the outcome at NR slot ``known``."""
     c, r, e = s.cell[0], s.rlc[row], s.ue[row >> 1]
     h = s.harq[row * 16 + pid]
     if h.round == 0:
-        r.window_new += 1
+        r.window_new += h.adapted
         r.harq_new += 1
     else:
         r.harq_retx += 1
     snr = e.snr_ul if row & 1 == UL else e.snr_dl
     x = (snr + c.harq_gain * h.round - s.midpoint[h.mcs]) / c.bler_scale
-    if snr <= OUTAGE_DB or x < -20.0:
+    if h.law == SHORT_PACKET_LAW:
+        transmit_short(s, row, h, snr, n)
+    elif snr <= OUTAGE_DB or x < -20.0:
         h.ok = 0
     elif x > 20.0:
         h.ok = 1
@@ -352,8 +407,8 @@ def outcomes(s: Any, row: int, n: int) -> None:
             return
         r.res_head += 1
         if h.ok == 0 and h.round == 0:
-            r.window_failed += 1
-        if h.ok == 0 and h.round + 1 < c.rounds:
+            r.window_failed += h.adapted
+        if h.ok == 0 and h.round + 1 < c.rounds and h.law == LINK_LAW:
             s.small[row, RETX + (r.retx_tail & (RETX_LEN - 1))] = pid
             r.retx_tail += 1
             continue
@@ -367,7 +422,7 @@ def outcomes(s: Any, row: int, n: int) -> None:
                 if h.slot > e.bsr_slot:
                     e.bsr_slot = h.slot
                     e.estimate = h.bsr
-        else:
+        elif h.law == LINK_LAW:
             r.harq_failed += 1
             if h.seg >= 0:
                 g = s.segments[row * SEGMENTS + (h.seg & (SEGMENTS - 1))]
@@ -446,6 +501,38 @@ def prb_for(s: Any, shape: int, mcs: int, need: int, low: int, high: int) -> int
         else:
             low = middle + 1
     return low
+
+
+@inlined
+def short_packet_mcs(s: Any, shape: int, prb: int, snr: float, error: float, top: int) -> int:
+    """Highest MCS up to ``top`` whose block is lost with at most ``error``, 0 where none is."""
+    uses = float(prb * s.channel_uses[shape])
+    low, high = 0, top
+    while low < high:
+        middle = (low + high + 1) >> 1
+        if error_probability(8.0 * s.tbs[shape, middle, prb], uses, snr) <= error:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+@compiled
+def short_packet_grant(s: Any, row: int, shape: int, need: int, limit: int, error: float) -> tuple[int, int]:
+    """MCS and PRBs of a block under the law of short packets: the fewest PRBs that hold ``need`` bytes at the
+    highest MCS that keeps to ``error``, else ``limit`` of them."""
+    c, e = s.cell[0], s.ue[row >> 1]
+    snr_db, top = (e.snr_ul, c.max_mcs_ul) if row & 1 == UL else (e.snr_dl, c.max_mcs_dl)
+    snr = 10.0 ** ((snr_db - c.short_packet_margin) / 10.0)
+    at_limit = short_packet_mcs(s, shape, limit, snr, error, top)
+    # A smaller block has no higher MCS, but for the rounding of block sizes.
+    prb = prb_for(s, shape, min(at_limit + 1, top), need, c.min_grant, limit)
+    while prb < limit:
+        mcs = short_packet_mcs(s, shape, prb, snr, error, top)
+        if s.tbs[shape, mcs, prb] >= need:
+            return mcs, prb
+        prb += 1
+    return at_limit, limit
 
 
 @inlined
@@ -558,7 +645,11 @@ def schedule(s: Any, d: int, shape: int, n: int) -> None:
 
 @inlined
 def grant(s: Any, row: int, shape: int, limit: int, n: int) -> int:
-    """New data for one UE in at most ``limit`` PRBs; the PRBs given, 0 where HARQ feedback has no room."""
+    """New data for one UE in at most ``limit`` PRBs; the PRBs given, 0 where HARQ feedback has no room.
+
+    The gNB knows by the logical channel whether what comes first follows the law of short packets. An UL
+    grant that finds nothing waiting in a UE with such a flow is made for it.
+    """
     c, e, r = s.cell[0], s.ue[row >> 1], s.rlc[row]
     known = 0
     if row & 1 == DL:
@@ -566,19 +657,32 @@ def grant(s: Any, row: int, shape: int, limit: int, n: int) -> int:
         if m < 0:
             return 0
         known = m + c.dl_known
-        prb = prb_for(s, shape, r.mcs, backlog(r) + c.mac_header, c.min_grant, limit)
+        need = backlog(r)
     else:
         need = e.estimate - e.scheduled
-        prb = c.min_grant
-        if need > 0:
-            prb = prb_for(s, shape, r.mcs, need + c.mac_header, c.min_grant, limit)
+    mcs, prb, law = r.mcs, c.min_grant, LINK_LAW
+    if e.decoding_error > 0.0:
+        size, error = next_of_one_law(
+            s, row, min(r.queued - r.sent, s.tbs[shape, len(s.midpoint) - 1, limit])
+        )
+        if row & 1 == DL:
+            need = size + r.am_bytes
+        elif size == 0:
+            error = e.decoding_error
+        if error > 0.0 and r.am_head == r.am_ready:
+            law = SHORT_PACKET_LAW
+            most = limit if need > 0 else c.min_grant
+            mcs, prb = short_packet_grant(s, row, shape, need + c.mac_header, most, error)
+    if law == LINK_LAW and need > 0:
+        prb = prb_for(s, shape, mcs, need + c.mac_header, c.min_grant, limit)
     pid = 0
     while (r.free_harq >> pid) & 1 == 0:
         pid += 1
     r.free_harq &= ~(1 << pid)
     h = s.harq[row * 16 + pid]
-    h.prb, h.mcs, h.shape, h.round = prb, r.mcs, shape, 0
-    h.tbs = s.tbs[shape, r.mcs, prb]
+    h.prb, h.mcs, h.shape, h.round = prb, mcs, shape, 0
+    h.law, h.adapted = law, 1 if law == LINK_LAW else 0
+    h.tbs = s.tbs[shape, mcs, prb]
     r.throughput = r.throughput * c.pf_keep ** (n - r.last_tb) + (1.0 - c.pf_keep) * h.tbs
     r.last_tb = n
     r.prb_slots += prb
@@ -703,7 +807,7 @@ def channel(s: Any, u: int, frame: int) -> None:
     turn = math.sqrt(1.0 - keep * keep)
     e.z_ul = keep * e.z_ul + turn * draws.gaussian(c.seed, draws.CHANNEL, 2 * u, frame)
     e.z_dl = keep * e.z_dl + turn * draws.gaussian(c.seed, draws.CHANNEL, 2 * u + 1, frame)
-    e.snr_ul = ul + e.sd * e.z_ul
+    e.snr_ul = ul + e.sd * e.z_ul + e.power_db
     e.snr_dl = dl + e.sd * e.z_dl
 
 

@@ -115,6 +115,10 @@ class CellSpec:
     to ``mcs_idle_floor``. rfsim: the idle direction of the echo runs settles at MCS 9 to 11."""
     mcs_idle_floor: int = 9
 
+    short_packet_margin_db: float = 0.5
+    """What the gNB takes off the SNR where it chooses the MCS of a block for a flow with a decoding error
+    (:class:`UserSpec`), as the SNR ages between the grant and the transmission. Assumed."""
+
     def __post_init__(self) -> None:
         _between("cell.n_prb", self.n_prb, 1, 275)
         _between("cell.min_grant_prb", self.min_grant_prb, 1, self.n_prb)
@@ -140,6 +144,8 @@ class CellSpec:
         _between("cell.initial_mcs", self.initial_mcs, 0, 28)
         _between("cell.mcs_idle_floor", self.mcs_idle_floor, 0, 28)
         _between("cell.mcs_period_frames", self.mcs_period_frames, 1, 1000)
+        if not 0 <= self.short_packet_margin_db <= 30:
+            raise ValueError(f"cell.short_packet_margin_db {self.short_packet_margin_db} is outside 0..30 dB")
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +304,19 @@ class UserSpec:
     connection for both directions, in which a message of any size streams through the window; or ``udp``,
     datagrams both ways, sent all at once, of which nobody repeats a lost one above RLC and HARQ: its message
     never arrives.
+
+    ``decoding_error``: 0, or the decoding error probability of short packets, at most 0.5. Such a flow's
+    transport blocks, both ways, follow :func:`wire.definitions.short_packets.error_probability` instead of
+    :class:`LinkSpec`. The gNB grants the highest MCS whose block is lost with at most this probability at the
+    UE's SNR of that moment less ``CellSpec.short_packet_margin_db`` (MCS 0 where none is), in the fewest PRBs
+    that hold what waits; the BLER loop neither chooses nor counts it. A block is sent once, as equation (1)
+    knows one transmission of error epsilon: neither HARQ nor RLC repeats a lost one. Its packets are gone,
+    and those behind it do not wait for them (outOfOrderDelivery, 38.331).
+    A block follows the law where the first packet that it carries is of such a flow; it then carries no
+    packet of a flow with another decoding error. Where a UE has such a flow, a block of nothing but padding
+    follows the law for which it was granted: that of the first packet that waited in the UE at the grant, and
+    that of short packets where none did.
+
     ``index`` is the user's place in the random numbers, None: its place among the application's users.
     ``options`` are the application's own.
     """
@@ -308,6 +327,7 @@ class UserSpec:
     ul_bps: float = 0.0
     dl_bps: float = 0.0
     transport: str = TCP
+    decoding_error: float = 0.0
     index: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -317,6 +337,8 @@ class UserSpec:
         for name in ("ul_bps", "dl_bps"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"flow {self.flow!r}: {name} {getattr(self, name)} is no rate in bit/s")
+        if not 0 <= self.decoding_error <= 0.5:
+            raise ValueError(f"flow {self.flow!r}: decoding_error {self.decoding_error} is outside [0, 0.5]")
         if self.index is not None and not 0 <= self.index < 1 << 20:
             raise ValueError(f"flow {self.flow!r}: index {self.index} is outside 0..2**20 - 1")
         _intervals(self.flow, self.active)

@@ -116,6 +116,21 @@ class HarqCounters:
 
 
 @dataclass(frozen=True, slots=True)
+class ShortPacketCounters:
+    """Transport blocks under the law of short packets of a UE in one direction since the start.
+
+    They are among the ``new`` of :class:`HarqCounters`, the lost ones not among its ``failed``.
+    """
+
+    ue_id: str
+    direction: str
+    blocks: int
+    lost: int
+    probability: float
+    """Sum of the probabilities of loss that the law gave the blocks: what ``lost`` is on average"""
+
+
+@dataclass(frozen=True, slots=True)
 class Health:
     """What the model's bounded rings had to refuse, since the start. All 0 in a sound run."""
 
@@ -175,6 +190,7 @@ class EmulatedTestbed:
         self._state.slices["quota_ul"] = self._state.slices["quota_dl"] = n
         for i, u in enumerate(spec.ues):
             self._state.ue[i]["slice"] = self._slice(u.slice)
+        self._set_powers()
         self._frame_rows = np.empty((1024, 6), np.int64)
         self._use_slot = 0
         self._busy_taken = 0
@@ -280,6 +296,7 @@ class EmulatedTestbed:
             by_application.setdefault(self._applications.index(application), {})[user] = values
         for number, users in sorted(by_application.items()):
             self._applications[number].apply(users, self.nr_slot * SLOT_NS)
+        self._set_powers()
 
     # -- external flows ------------------------------------------------------------------------------
 
@@ -474,6 +491,16 @@ class EmulatedTestbed:
             for d, name in enumerate(("ul", "dl"))
         )
 
+    def short_packet_counters(self) -> tuple[ShortPacketCounters, ...]:
+        """Transport blocks under the law of short packets by UE and direction."""
+        table = self._state.rlc
+        columns = [table[k].tolist() for k in ("short_blocks", "short_lost", "short_probability")]
+        return tuple(
+            ShortPacketCounters(u.ue_id, name, *(c[2 * i + d] for c in columns))
+            for i, u in enumerate(self.spec.ues)
+            for d, name in enumerate(("ul", "dl"))
+        )
+
     def grants(self, ue_id: str) -> IntArray:
         """Grants of a UE since the start, by NR slot of the radio frame that carries them.
 
@@ -506,6 +533,14 @@ class EmulatedTestbed:
         for a in self._applications:
             for u in a.application.users:
                 yield FlowInfo(u.flow, u.ue_id, of[u.ue_id], u.ul_bps, u.dl_bps, a.service)
+
+    def _set_powers(self) -> None:
+        """UL SNRs follow the transmit powers that the applications have now."""
+        ues, power = self._state.ue, np.zeros(len(self.spec.ues))
+        for a in self._applications:
+            np.minimum.at(power, self._state.flow["ue"][a.first : a.end], a.power_db())
+        ues["snr_ul"] += power - ues["power_db"]
+        ues["power_db"] = power
 
     def _change(self) -> None:
         """The rest of the run is as :attr:`TestbedSpec.change` says."""

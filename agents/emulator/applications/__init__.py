@@ -17,6 +17,7 @@ GROUP: Final = "prbandit.applications"
 
 _APPLICATIONS: dict[str, str] = {
     "mar": "agents.emulator.applications.mar:Mar",
+    "urllc": "agents.emulator.applications.urllc:Urllc",
     "vr": "agents.emulator.applications.vr:Vr",
 }
 """Name -> ``module:Class``."""

@@ -216,6 +216,15 @@ class Application(ABC):
         """
         raise NotImplementedError(f"application {self.name!r} has settings and no apply")
 
+    def power_db(self) -> FloatArray | None:
+        """Transmit power of the users' UEs, [users], dB relative to the UE's maximum and no more than 0.
+
+        None: all transmit at the maximum. Read at the start and after :meth:`apply`; from then on the UL SNR
+        of the UE, of all its flows, is so much lower. Where users of a UE differ, it has the least. Emulated
+        only: transmit power is no lever of OAI's scheduler.
+        """
+        return None
+
     def samples(self) -> Mapping[str, SampleRows]:
         """Table -> rows since the last call, oldest first for each user. Realised experience is one table."""
         return {}

@@ -128,6 +128,16 @@ class HostedApplication:
             self.application.apply(user, values, now_ns, withdrawn)
         self.call(now_ns)
 
+    def power_db(self) -> FloatArray:
+        """Transmit power of the users' UEs, [users], dB relative to the maximum."""
+        power = self.application.power_db()
+        users = len(self.application.users)
+        if power is None:
+            return np.zeros(users)
+        if power.shape != (users,) or not np.all(np.isfinite(power) & (power <= 0.0)):
+            self._refuse(f"has transmit powers {power} instead of {users} of at most 0 dB")
+        return power
+
     def take_rows(self) -> list[TableRows]:
         """The samples since the last call: each table once, its rows by user and then as they came."""
         tables: dict[str, list[TableRows]] = {}

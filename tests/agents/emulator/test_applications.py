@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from agents.emulator.spec import (
     UserSpec,
 )
 from agents.emulator.testbed import EmulatedTestbed
+from tests.applications.periodic import Periodic
 from wire.definitions.nr import SLOT_NS
 
 SECOND = 2000
@@ -407,6 +409,81 @@ def test_the_application_sees_the_times_that_the_testbed_reports(scripted, monke
         rows = np.stack((t.user, t.sequence, t.ue_sent, t.edge_received, t.edge_sent, t.ue_received), axis=1)
         seen.update({(u, k): times for u, k, *times in rows.tolist()})
     assert {k: [t - bed.epoch_ns for t in times] for k, times in frames.items()} == seen
+
+
+# -- transmit power ----------------------------------------------------------------------------------
+
+
+class Quiet(Periodic):
+    """A source whose setting is its UE's transmit power in dB."""
+
+    name = "quiet"
+    settings: ClassVar = {"power_db": 1}
+
+    def __init__(self, users, seed):
+        super().__init__(users, seed)
+        self.power = np.zeros(len(users))
+
+    def defaults(self, user):
+        return {"power_db": (0.0,)}
+
+    def check(self, user, setting, values):
+        pass
+
+    def apply(self, user, settings, now_ns, withdrawn):
+        super().apply(user, {"size_bytes": (4000.0,)}, now_ns, withdrawn)
+        self.power[user] = settings["power_db"][0]
+
+    def power_db(self):
+        return self.power
+
+
+@pytest.fixture
+def quiet(monkeypatch):
+    monkeypatch.setattr("agents.emulator.applications.hosting.load", lambda name: Quiet)
+
+
+def snrs(bed):
+    return np.array([[u.snr_db, u.cqi] for u in bed.mac_report().ues])
+
+
+def test_transmit_power_is_in_the_ul_snr_of_the_ue_at_once_and_from_then_on(quiet):
+    beds = [cell("quiet", {}, "udp") for _ in range(2)]
+    for bed in beds:
+        bed.advance(SECOND + 3)
+    before = snrs(beds[0])
+    beds[1].apply({"quiet-1": {"power_db": (-6.0,)}})
+    lower = [[0.0, 0.0], [6.0, 0.0], [0.0, 0.0]]
+    assert before - snrs(beds[1]) == pytest.approx(np.array(lower), abs=1e-5)
+    for bed in beds:
+        bed.advance(2 * SECOND)
+    assert snrs(beds[0]) - snrs(beds[1]) == pytest.approx(np.array(lower), abs=1e-5)
+    beds[1].apply({"quiet-1": {}})
+    assert snrs(beds[0]) == pytest.approx(snrs(beds[1]), abs=1e-5)
+    for bed in beds:
+        bed.advance(3 * SECOND)
+    assert np.array_equal(snrs(beds[0]), snrs(beds[1]))
+
+
+def test_a_ue_of_two_users_has_the_lower_power_for_all_its_flows(quiet):
+    users = [UserSpec(f"quiet-{k}", "ue-0", transport="udp") for k in (0, 1)]
+    ue = UeSpec("ue-0", 1, "s", ChannelProcess(16.5, 26.5, 0.0))
+    load = FlowSpec("load", "ue-0", kind="saturated_ul")
+    bed = EmulatedTestbed(TestbedSpec([ue], [load], applications=[ApplicationSpec("quiet", users)]), seed=3)
+    bed.apply({"quiet-0": {"power_db": (-3.0,)}, "quiet-1": {"power_db": (-5.0,)}})
+    bed.advance(10 * SECOND)
+    report = bed.mac_report().ues[0]
+    assert report.snr_db == pytest.approx(11.5)
+    # 10 % BLER at -2.4 dB and 0.87 dB a step; the loop's steps are coarse.
+    assert report.ul.mcs == pytest.approx((11.5 + 2.4) / 0.87, abs=1.5)
+
+
+@pytest.mark.parametrize("power", [0.1, float("nan"), float("-inf")])
+def test_a_power_above_the_maximum_or_without_a_number_is_the_applications_mistake(quiet, power):
+    bed = cell("quiet", {}, "udp")
+    bed._applications[0].application.power[1] = power
+    with pytest.raises(ApplicationError, match="application 'quiet' has transmit powers"):
+        bed.apply({"quiet-0": {}})
 
 
 # -- what is refused ---------------------------------------------------------------------------------
