@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import ceil, exp, inf, sqrt
+from math import ceil, exp, inf, log10, sqrt
 from typing import Any, Final
 
 import numpy as np
@@ -36,6 +36,12 @@ from wire.definitions.short_packets import LN2, inverse_q, rate_bps
 METHOD: Final = "ao"
 LEAST_PRB: Final = 5
 """The smallest grant of OpenAirInterface's scheduler."""
+LEAST_POWER_DBM: Final = -40.0
+"""Of a UE (TS 38.101-1 Table 6.3.1-1)."""
+LEAST_STEP_DB: Final = 1e-3
+BELOW: Final = 1.0 - 1e-6
+LEAST_GHZ: Final = 1e-3
+"""Of the edge, for a device with nothing there."""
 USUAL_SNR_DB: Final = 15.0
 """Of a UE that no report has named."""
 POWER_MARGIN_DB: Final = 3.0
@@ -103,14 +109,14 @@ class _Setting:
     binding: str = ""
 
     def values(self) -> dict[str, tuple[float, ...]]:
-        """As the application has them."""
-        dbm = 10.0 * np.log10(1e3 * self.power_w)
+        """As the application has them, a little below the device's limits, which came as 32-bit numbers."""
+        dbm = max(10.0 * log10(1e3 * self.power_w) - LEAST_STEP_DB, LEAST_POWER_DBM)
         return {
             "cached": (float(self.cached),),
             "local_share": (self.local_share,),
-            "power_dbm": (round(float(dbm), 4),),
-            "ue_ghz": (self.ue_ghz,),
-            "edge_ghz": (self.edge_ghz,),
+            "power_dbm": (round(dbm, 4),),
+            "ue_ghz": (self.ue_ghz * BELOW,),
+            "edge_ghz": (self.edge_ghz * BELOW,),
         }
 
 
@@ -430,11 +436,14 @@ class UrllcAllocator(Allocator):
         return replace(devices, max_power_w=power, snr_per_w=snr / m, bandwidth_mhz=mhz)
 
     def _known(self, users: Sequence[Flow]) -> tuple[Instance, float]:
-        """The devices that have said what their tasks are, with all PRBs for each, and which part of all
-        users they are. Of the others the edge serves as much."""
+        """The devices that have said what their tasks are and whose radio carries bits with an equal share of
+        all PRBs, and which part of all users they are. Of the others the edge serves as much."""
         known = [u for u in users if u.flow in self._devices]
-        part = len(known) / len(users)
         devices = self._instance(known, [self._devices[u.flow] for u in known])
+        whole = self._with_prb(devices, self._loop.n_prb)
+        share = np.full(len(known), 1.0 / len(known))
+        devices = devices.only(rate_mbps(whole, share, whole.max_power_w, exact=False) > 0.0)
+        part = len(devices) / len(users)
         return replace(devices, edge_ghz=devices.edge_ghz * part), part
 
     def _plan(
@@ -490,7 +499,7 @@ class UrllcAllocator(Allocator):
                 local_share=round(float(a.local_share[m]), 6),
                 power_w=round(float(a.power_w[m]), 9) if sends else device.power_w,
                 ue_ghz=round(float(a.ue_ghz[m]), 6) or device.ue_ghz,
-                edge_ghz=round(max(float(a.edge_ghz[m]), 1e-3), 6),
+                edge_ghz=round(max(float(a.edge_ghz[m]), LEAST_GHZ), 6),
                 latency_ms=round(float(p.latency_ms[m]), 6),
                 energy_mj=round(float(p.energy_mj[m]), 6),
                 prb=round(plan.prb * float(a.bandwidth[m]), 4) if sends else 0.0,
@@ -503,8 +512,7 @@ class UrllcAllocator(Allocator):
         mj_per_mcycle = self._options.theta / 2.0 * 1e27
         fast = min(device.ue_ghz, sqrt(device.energy_mj / (mj_per_mcycle * device.mcycles)))
         ms, energy = device.mcycles / fast, mj_per_mcycle * device.mcycles * fast**2
-        numbers = (1.0, device.power_w, fast, 1e-3, ms, energy, 0.0)
-        return _Setting(False, *(float(f"{x:.7g}") for x in numbers), binding="channel")
+        return _Setting(False, 1.0, device.power_w, fast, LEAST_GHZ, ms, energy, 0.0, "channel")
 
     def _choice(self, lever: Lever, prb: int, why: str, demand: float | None = None) -> Choice:
         return Choice(lever, "PRB", METHOD, prb, why, demand=demand)
