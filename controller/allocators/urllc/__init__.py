@@ -38,5 +38,8 @@ SERVICE = Service(
         "edge_ghz": Column("edge_ghz", "GHz"),
     },
     solve=solve,
-    unit_test_options=({}, {"bandwidth": "dedicated", "twin": "none", "min_rate_mbps": 0.1}),
+    unit_test_options=(
+        {},
+        {"bandwidth": "dedicated", "transmitted": "offloaded", "twin": "none", "min_rate_mbps": 0.1},
+    ),
 )

@@ -140,11 +140,10 @@ class UrllcAllocator(Allocator):
     twins expect; the slice asks for the PRBs beyond which little is gained, and gives its devices what fits
     the grant.
 
-    A device in a cell differs from one of the paper: it sends what it offloads and no more (``offloaded``,
-    see :mod:`controller.allocators.urllc.instance`), waits for grants and NR slots, and no rate is above that
-    of the highest MCS. What that takes beside processing and transmission is learned, as what all but a share
-    ``1 - on_time`` of the tasks do not exceed. Its power is that of the PUSCH over all PRBs of a grant, as
-    SNRs in reports do not tell how many these were.
+    A device in a cell differs from one of the paper: it waits for grants and NR slots, and no rate is above
+    that of the highest MCS. What that takes beside processing and transmission is learned, as what all but a
+    share ``1 - on_time`` of the tasks do not exceed. Its power is that of the PUSCH over all PRBs of a grant,
+    as SNRs in reports do not tell how many these were.
     """
 
     def __init__(self, slice_id: str, options: Options, loop: LoopSpec) -> None:
@@ -261,11 +260,12 @@ class UrllcAllocator(Allocator):
             own = values[rows.flow == i]
             way = own[:, TOTAL] - np.nan_to_num(own[:, LOCAL]) - np.nan_to_num(own[:, EDGE])
             way = way[np.isfinite(way)]
+            sends = self._sends(setting)
             if setting.cached:
                 cached.append(way)
-            elif setting.local_share < 1.0:
+            elif sends > 0.0:
                 device = self._devices.get(flow)
-                kbit = 0.0 if device is None else device.kbit * (1.0 - setting.local_share)
+                kbit = 0.0 if device is None else device.kbit * sends
                 rate = self._rate_mbps(view.users[i].ue_id, setting, view.granted.ul_prb)
                 sent.append(way - (kbit / rate if rate > 0.0 else 0.0))
         now = list(self._overhead_ms)
@@ -276,6 +276,12 @@ class UrllcAllocator(Allocator):
                 value = OVERHEAD_MEMORY * now[k] + (1.0 - OVERHEAD_MEMORY) * value
                 now[k] = min(value, OVERHEAD_LIMIT * self._options.deadline_ms)
         self._overhead_ms = (now[0], now[1])
+
+    def _sends(self, setting: _Setting) -> float:
+        """Which part of its task's bits a device sends."""
+        if setting.cached:
+            return 0.0
+        return 1.0 if self._options.transmitted == "whole" else 1.0 - setting.local_share
 
     def _rate_mbps(self, ue: str, setting: _Setting, ul_prb: int) -> float:
         """Of a device's transmission by the plan: with all of the granted PRBs, or with its own."""
@@ -324,9 +330,18 @@ class UrllcAllocator(Allocator):
         burst = min(max(self._burst_prb(len(users)), least), n_prb)
         if not known:
             return self._everything(users, burst, "no device has said what its tasks are: all there is")
-        plans = self._plans(users, burst)
-        if not plans:
+        devices, part = self._known(users)
+        if not len(devices):
             return self._everything(users, burst, "no device's radio carries a bit: all there is")
+        devices = self._offloading(devices, part)
+        if not len(devices):
+            self._asked = (users, None)
+            alone = Want(least)
+            why = "all devices are sooner done alone"
+            return SliceDemand(alone, alone, choices=(self._choice(Lever.UL, least, why),))
+        plans = self._plans(devices, part, burst)
+        if not plans:
+            return self._everything(users, burst, "devices cannot share the band: all there is")
         best = plans[-1]
         possible = [p for p in plans if not p.late and p.load <= FILLED]
         floor = possible[0].prb if possible else n_prb
@@ -418,7 +433,7 @@ class UrllcAllocator(Allocator):
             edge_ghz=o.edge_ghz,
             cache_kbit=o.cache_kbit,
             theta=o.theta,
-            transmitted="offloaded",
+            transmitted=o.transmitted,
         )
 
     def _with_prb(self, devices: Instance, prb: int) -> Instance:
@@ -466,12 +481,9 @@ class UrllcAllocator(Allocator):
             prb, devices, part, instance, solved, p.total_ms, float(late_ms(instance, a).sum()), load
         )
 
-    def _plans(self, users: Sequence[Flow], burst: int) -> list[_Plan]:
+    def _plans(self, devices: Instance, part: float, burst: int) -> list[_Plan]:
         """With all PRBs and with ever fewer, the fewest first; what is cached is decided with all."""
         n_prb = self._loop.n_prb
-        devices, part = self._known(users)
-        if not len(devices):
-            return []
         most = self._plan(devices, part, n_prb)
         if most is None:
             return []
@@ -486,6 +498,16 @@ class UrllcAllocator(Allocator):
                 break
         return plans[::-1]
 
+    def _offloading(self, devices: Instance, part: float) -> Instance:
+        """The devices but for those that are sooner done alone, where what stays in a device need not be
+        sent: the way to the edge and back takes its time however little goes there, which is no convex
+        function of what does."""
+        plan = self._plan(devices, part, self._loop.n_prb) if len(devices) else None
+        if self._options.transmitted == "whole" or plan is None:
+            return devices
+        alone = np.array([self._alone(self._devices[flow]).latency_ms for flow in devices.ids])
+        return devices.only(alone > parts(plan.instance, plan.solved.allocation).latency_ms)
+
     def _settings_of(self, plan: _Plan) -> dict[str, _Setting]:
         instance, a = plan.instance, plan.solved.allocation
         p = parts(instance, a)
@@ -493,7 +515,7 @@ class UrllcAllocator(Allocator):
         out = {}
         for m, flow in enumerate(instance.ids):
             device = self._devices[flow]
-            sends = not a.cached[m] and a.local_share[m] < 1.0
+            sends = p.transmission_ms[m] > 0.0
             out[flow] = _Setting(
                 cached=bool(a.cached[m]),
                 local_share=round(float(a.local_share[m]), 6),
