@@ -1,9 +1,10 @@
 """Industrial devices that offload tasks: the device works on a part, the edge on the rest or, cached, on all.
 
 A device captures a task ``task_hz`` times a second. Of a task that is not cached the device works on the part
-``local_share``, then sends the rest of its bytes; the edge works on that part at the rate granted to the
-device and sends the result back. A cached task is at the edge when it is captured: nothing goes up, and the
-edge works on all of it. The parts come one after the other, as equation (5) adds them.
+``local_share``, then sends its bytes, all of them or those of the rest; the edge works on the rest at the
+rate granted to the device and sends the result back. A cached task is at the edge when it is captured:
+nothing goes up, and the edge works on all of it. The parts come one after the other, as equation (5) adds
+them.
 
 The devices' processors work on one task at a time, in the order of capture; equation (3) has no queue, which
 is the same where tasks do not overlap. The edge's rates are reserved: where what active devices are granted,
@@ -51,6 +52,7 @@ REPEAT_NS: Final = 10 * SECOND_NS
 """After so long a device's properties are sent once more, for a controller that has begun since."""
 MIN_POWER_DBM: Final = -40.0
 """The least transmit power of a UE (TS 38.101-1 Table 6.3.1-1, channels up to 20 MHz)."""
+TRANSMITTED: Final = ("whole", "offloaded")
 SETTINGS: Final = ("cached", "local_share", "power_dbm", "ue_ghz", "edge_ghz")
 
 _DRAWS = draws.APPLICATION + 48
@@ -92,6 +94,9 @@ class UrllcOptions:
     device's budget for a task; ``max_power_dbm``; ``theta`` in W s^3 / cycle^3, twice the effective switched
     capacitance. All of these: section IV, where P is 23 dB and 23 dBm is meant.
 
+    ``transmitted``: of a task that is not cached a device sends the ``whole``, as equation (2) has it, or the
+    ``offloaded`` part.
+
     ``task_hz``: tasks of a device a second, its phase is drawn; ``result_bytes``; ``work_sd``: standard
     deviation of a task's cycles relative to the device's, normal, cut off at three of them; ``timeout_ms``:
     a task without its result by then is lost. All four assumed.
@@ -103,6 +108,7 @@ class UrllcOptions:
 
     task_bytes: int = 1354
     cycles_per_byte: tuple[float, ...] = (100.0, 300.0)
+    transmitted: str = "whole"
     task_hz: float = 20.0
     result_bytes: int = 64
     ue_ghz: float = 1.5
@@ -135,6 +141,8 @@ class UrllcOptions:
                 "timeout_ms": (1.0, 10_000.0),
             },
         )
+        if self.transmitted not in TRANSMITTED:
+            raise ValueError(f"transmitted {self.transmitted!r} is none of {', '.join(TRANSMITTED)}")
         low, high = self.cycles_per_byte
         if not 0.0 < low <= high <= 1e6:
             raise ValueError(f"cycles_per_byte {self.cycles_per_byte} are not rising within (0, 1e6]")
@@ -157,9 +165,10 @@ class Urllc(Application):
 
     Tables:
 
-    - ``device``: (bytes and nominal cycles of a task, highest rate of the device in GHz, the edge's in GHz
-      for all users, the device's energy budget for a task in mJ, its highest transmit power in dBm), when the
-      user becomes active and every :data:`REPEAT_NS`.
+    - ``device``: (bytes and nominal cycles of a task, highest rate of the device in GHz, its energy budget
+    for
+      a task in mJ, its highest transmit power in dBm, 1 where it sends whole tasks, else 0), when the user
+      becomes active and every :data:`REPEAT_NS`.
     - ``task``: a row a task, with the time at which it was captured, in their order, once its fate and that
       of those before it is known: (ms in the device, ms up, ms at the edge, ms down, ms in all, mJ of the
       device, 1 where the task was lost, else 0). In the device: from capture until its part was done; up:
@@ -289,7 +298,7 @@ class Urllc(Application):
         )
         # Large enough for the delay to be one of capacity.
         large = {"task_bytes": 20_000, "cycles_per_byte": (10.0, 20.0), "timeout_ms": 500.0}
-        yield UnitTestCase(large, {"local_share": (0.1,)}, refused)
+        yield UnitTestCase({**large, "transmitted": "offloaded"}, {"local_share": (0.1,)}, refused)
         drifting = {
             **large,
             "result_bytes": 15_000,
@@ -350,10 +359,11 @@ class Urllc(Application):
         done = np.divide(begin - start, local_ns, out=np.zeros(len(user)), where=local_ns > 0)
 
         tasks["user"], tasks["captured_ns"], tasks["begin_ns"] = user, captured, begin
-        tasks["offloads"], tasks["expired"] = (share < 1.0) & in_time, ~in_time
+        whole = o.transmitted == "whole"
+        tasks["offloads"], tasks["expired"] = ((share < 1.0) | whole) & in_time, ~in_time
         tasks["sequence"] = _NOT_OFFERED
         # The share comes from arithmetic: no byte more for the last digit of it.
-        upload = np.ceil((1.0 - share) * o.task_bytes - 1e-6)
+        upload = np.ceil((1.0 if whole else 1.0 - share) * o.task_bytes - 1e-6)
         tasks["ul_bytes"] = np.where(cached == 1.0, 0, np.maximum(upload, 1))
         tasks["edge_ns"] = self._work_ns((1.0 - share) * cycles, edge_ghz)
         for name in ("ue_sent", "edge_received", "edge_sent", "ue_received"):
@@ -424,7 +434,8 @@ class Urllc(Application):
         for u in np.flatnonzero(self._device_row_ns <= now_ns - SLOT_NS).tolist():
             while (time_ns := int(self._device_row_ns[u])) <= now_ns - SLOT_NS:
                 if self.active.contain(np.array([u]), np.array([time_ns]))[0]:
-                    row = o.task_bytes, self.cycles[u], o.ue_ghz, o.edge_ghz, o.energy_mj, o.max_power_dbm
+                    whole = float(o.transmitted == "whole")
+                    row = o.task_bytes, self.cycles[u], o.ue_ghz, o.energy_mj, o.max_power_dbm, whole
                     self._add("device", np.array([u]), np.array([time_ns]), np.array([row]))
                 self._device_row_ns[u] = min(time_ns + REPEAT_NS, self._first_start(u, time_ns))
 

@@ -16,9 +16,9 @@ SERVICE = Service(
             Column("task_bytes", "bytes"),
             Column("cycles", "cycles"),
             Column("ue_ghz", "GHz"),
-            Column("edge_ghz", "GHz"),
             Column("energy", "mJ"),
             Column("power", "dBm"),
+            Column("whole", "1"),
         ),
         "task": (
             Column("local", "ms"),
@@ -40,6 +40,6 @@ SERVICE = Service(
     solve=solve,
     unit_test_options=(
         {},
-        {"bandwidth": "dedicated", "transmitted": "offloaded", "twin": "none", "min_rate_mbps": 0.1},
+        {"bandwidth": "dedicated", "twin": "none", "min_rate_mbps": 0.1},
     ),
 )

@@ -73,25 +73,29 @@ TIGHT: Final = 0.98
 
 @dataclass(frozen=True, slots=True)
 class _Device:
-    """What a device has said of itself: kbit and 10^6 cycles of a task, GHz, mJ, W."""
+    """What a device has said of itself: kbit and 10^6 cycles of a task, GHz, mJ, W; ``whole``: 1 where it
+    sends all of a task that is not cached, 0 where it sends the part that it offloads."""
 
     kbit: float
     mcycles: float
     ue_ghz: float
     energy_mj: float
     power_w: float
+    whole: float = 1.0
 
     @classmethod
     def of(cls, row: Sequence[float]) -> _Device | None:
         """From a row of the table ``device``; None for one that cannot be."""
-        size, cycles, ue_ghz, _, energy, dbm = (float(x) for x in row)
+        size, cycles, ue_ghz, energy, dbm, whole = (float(x) for x in row)
         if not all(0.0 < x < 1e12 for x in (size, cycles, ue_ghz, energy)) or not -60.0 <= dbm <= 60.0:
             return None
-        numbers = (8e-3 * size, 1e-6 * cycles, ue_ghz, energy, watt(dbm))
+        if whole not in (0.0, 1.0):
+            return None
+        numbers = (8e-3 * size, 1e-6 * cycles, ue_ghz, energy, watt(dbm), whole)
         return cls(*(float(f"{x:.7g}") for x in numbers))
 
     def to_state(self) -> list[float]:
-        return [self.kbit, self.mcycles, self.ue_ghz, self.energy_mj, self.power_w]
+        return [self.kbit, self.mcycles, self.ue_ghz, self.energy_mj, self.power_w, self.whole]
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,12 +264,11 @@ class UrllcAllocator(Allocator):
             own = values[rows.flow == i]
             way = own[:, TOTAL] - np.nan_to_num(own[:, LOCAL]) - np.nan_to_num(own[:, EDGE])
             way = way[np.isfinite(way)]
-            sends = self._sends(setting)
+            device = self._devices.get(flow)
             if setting.cached:
                 cached.append(way)
-            elif sends > 0.0:
-                device = self._devices.get(flow)
-                kbit = 0.0 if device is None else device.kbit * sends
+            elif device is not None and (device.whole or setting.local_share < 1.0):
+                kbit = device.kbit * (1.0 if device.whole else 1.0 - setting.local_share)
                 rate = self._rate_mbps(view.users[i].ue_id, setting, view.granted.ul_prb)
                 sent.append(way - (kbit / rate if rate > 0.0 else 0.0))
         now = list(self._overhead_ms)
@@ -276,12 +279,6 @@ class UrllcAllocator(Allocator):
                 value = OVERHEAD_MEMORY * now[k] + (1.0 - OVERHEAD_MEMORY) * value
                 now[k] = min(value, OVERHEAD_LIMIT * self._options.deadline_ms)
         self._overhead_ms = (now[0], now[1])
-
-    def _sends(self, setting: _Setting) -> float:
-        """Which part of its task's bits a device sends."""
-        if setting.cached:
-            return 0.0
-        return 1.0 if self._options.transmitted == "whole" else 1.0 - setting.local_share
 
     def _rate_mbps(self, ue: str, setting: _Setting, ul_prb: int) -> float:
         """Of a device's transmission by the plan: with all of the granted PRBs, or with its own."""
@@ -411,7 +408,7 @@ class UrllcAllocator(Allocator):
                 for user, device, twin in zip(users, devices, twins, strict=True)
             ]
         ).T
-        kbit, mcycles, ue_ghz, energy_mj, power_w, snr, ue_deviation, edge_deviation = column
+        kbit, mcycles, ue_ghz, energy_mj, power_w, whole, snr, ue_deviation, edge_deviation = column
         return Instance(
             ids=tuple(u.flow for u in users),
             kbit=kbit,
@@ -433,7 +430,7 @@ class UrllcAllocator(Allocator):
             edge_ghz=o.edge_ghz,
             cache_kbit=o.cache_kbit,
             theta=o.theta,
-            transmitted=o.transmitted,
+            transmitted="whole" if whole.any() else "offloaded",
         )
 
     def _with_prb(self, devices: Instance, prb: int) -> Instance:
@@ -502,8 +499,10 @@ class UrllcAllocator(Allocator):
         """The devices but for those that are sooner done alone, where what stays in a device need not be
         sent: the way to the edge and back takes its time however little goes there, which is no convex
         function of what does."""
-        plan = self._plan(devices, part, self._loop.n_prb) if len(devices) else None
-        if self._options.transmitted == "whole" or plan is None:
+        if devices.transmitted == "whole":
+            return devices
+        plan = self._plan(devices, part, self._loop.n_prb)
+        if plan is None:
             return devices
         alone = np.array([self._alone(self._devices[flow]).latency_ms for flow in devices.ids])
         return devices.only(alone > parts(plan.instance, plan.solved.allocation).latency_ms)
@@ -598,7 +597,7 @@ class UrllcAllocator(Allocator):
         snr = {str(ue): float(x) for ue, x in state["snr"].items()}
         task_hz, (sent, cached) = float(state["task_hz"]), (float(x) for x in state["overhead_ms"])
         settings = {str(flow): _Setting(bool(s[0]), *s[1:]) for flow, s in state["settings"].items()}
-        numbers = [task_hz, *snr.values(), *(x for d in devices.values() for x in d.to_state())]
+        numbers = [task_hz, *snr.values(), *(x for d in devices.values() for x in d.to_state()[:-1])]
         if not all(0.0 < x < inf for x in numbers) or not (0.0 <= sent < inf and 0.0 <= cached < inf):
             raise ValueError("a device, an SNR, the rate of tasks or an overhead is not what can be")
         self._devices, self._twins, self._snr, self._task_hz = devices, twins, snr, task_hz

@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from controller.allocators.base import Options
-from controller.allocators.urllc.instance import TRANSMITTED, Transmitted
 
 Share = Annotated[float, Field(gt=0.0, le=1.0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0.0, le=1e12, allow_inf_nan=False)]
@@ -20,9 +19,6 @@ class UrllcOptions(Options):
     ``error``: epsilon, the decoding error probability that the devices' packets are sent for. ``edge_ghz``
     and ``cache_kbit``: F_es and S_es, what the edge server has for this slice. ``theta``: Ws^3/cycle^3.
     ``min_rate_mbps``: R_min.
-
-    ``transmitted``: a device that is not cached sends its whole task, as in equation (2), or the part of it
-    that it offloads (:mod:`controller.allocators.urllc.instance`); what the devices really do.
 
     ``bandwidth``: of the slice's PRBs each device has some that are nobody else's, ``dedicated`` as in the
     paper, or whoever sends has all of them, ``shared``, as the scheduler of a cell has it.
@@ -43,7 +39,6 @@ class UrllcOptions(Options):
     cache_kbit: Annotated[float, Field(ge=0.0, le=1e9, allow_inf_nan=False)] = 60.0
     theta: Positive = 1e-26
     min_rate_mbps: Annotated[float, Field(ge=0.0, le=1e6, allow_inf_nan=False)] = 0.0
-    transmitted: Transmitted = TRANSMITTED[0]
     bandwidth: Literal["shared", "dedicated"] = "shared"
     twin: Literal["estimated", "none"] = "estimated"
     confidence: Annotated[float, Field(gt=0.5, lt=1.0, allow_inf_nan=False)] = 0.95

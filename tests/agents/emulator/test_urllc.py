@@ -36,7 +36,8 @@ LOCAL, UP, EDGE, DOWN, TOTAL, ENERGY, LOST = range(7)
 def cell(
     options, n=1, *, active=ALWAYS, transport="udp", error=1e-5, seed=3, snr_db=16.5, sd_db=0.0, **parts
 ):
-    """``active`` may be a list of one for each user."""
+    """``active`` may be a list of one for each user. Devices send what they offload."""
+    options = {"transmitted": "offloaded", **options}
     each = active if isinstance(active, list) else [active] * n
     ues = [UeSpec(f"ue-{i}", i + 1, "s", ChannelProcess(snr_db, snr_db + 10, sd_db)) for i in range(n)]
     users = [
@@ -115,6 +116,18 @@ def test_a_share_of_one_sends_nothing():
     assert v[:, LOCAL] == approx([local] * len(v)) and v[:, TOTAL] == approx(v[:, LOCAL])
     assert np.isnan(v[:, [UP, EDGE, DOWN]]).all()
     assert all(c.offered == 0 for c in bed.counters()) and len(bed.take_frames()) == 0
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_a_device_that_sends_whole_tasks_sends_them_whatever_it_offloads(share):
+    settings = {"local_share": (share,), "edge_ghz": (2.5,)}
+    bed, rows = run({**NOMINAL, "transmitted": "whole"}, settings=settings)
+    _, v = rows[0]
+    frames = bed.take_frames()
+    cycles = application(bed).cycles[0]
+    assert bed.counters()[0].offered == 1354 * int((frames.ue_sent > 0).sum())
+    assert v[:, EDGE] == approx([(1 - share) * cycles / 2.5 / 1e6] * len(v))
+    assert (v[:, UP] > 1.5).all() and v[:, TOTAL] == approx(np.nansum(v[:, :TOTAL], axis=1))
 
 
 def test_a_cached_task_is_at_the_edge_when_it_is_captured():
@@ -400,7 +413,7 @@ def test_a_device_says_what_it_is_when_it_begins_and_every_ten_seconds():
     for user in (0, 1):
         time_ns, v = rows[user]
         assert time_ns.tolist() == [1.5e9, 11.5e9, 13.5e9]
-        expected = [1354, application(bed).cycles[user], 1.5, 30.0, 2.5, 20.0]
+        expected = [1354, application(bed).cycles[user], 1.5, 2.5, 20.0, 0.0]
         assert v.tolist() == [expected] * 3
 
 
