@@ -11,6 +11,7 @@ import numpy as np
 
 from controller.allocators.base import Allocator, Options, SliceView
 from controller.allocators.urllc import joint
+from controller.allocators.urllc.access import AccessDelay
 from controller.allocators.urllc.instance import BoolArray, Instance, watt
 from controller.allocators.urllc.judge import (
     EDGE,
@@ -50,17 +51,17 @@ SNR_DB: Final = (-20.0, 60.0)
 RADIO_MEMORY: Final = 0.5
 """What is known of a UE's radio weighs so much beside a control slot's reports."""
 MAX_USERS: Final = 256
-OVERHEAD_MEMORY: Final = 0.6
-OVERHEAD_LIMIT: Final = 0.9
-"""Of the deadline."""
+DELAY_MEMORY: Final = 0.6
+MAX_DELAY_MS: Final = 1e4
 RATE_MEMORY: Final = 0.7
 USUAL_TASK_HZ: Final = 10.0
 FILLED: Final = 0.5
 """Of the uplink's PRBs that tasks may fill where devices share them: near all of them queues grow."""
 TOP_EFFICIENCY: Final = nr.spectral_efficiency(nr.MAX_MCS)
 """bit/s/Hz of the highest MCS."""
-LEVELS: Final = 6
+LEVELS: Final = 5
 """PRBs for which the problem is solved in a control slot."""
+BISECTIONS: Final = 2
 TOLERANCE: Final = 1e-4
 """Of the total latency, in a control slot."""
 CACHING_DECISIONS: Final = 2
@@ -138,6 +139,10 @@ class _Plan:
     late: float
     load: float
 
+    @property
+    def possible(self) -> bool:
+        return not self.late and self.load <= FILLED
+
 
 class UrllcAllocator(Allocator):
     """Every control slot problem (6) is solved for the devices' present radio and the deviations that their
@@ -160,7 +165,8 @@ class UrllcAllocator(Allocator):
         self._twins: dict[str, Twin] = {}
         self._snr: dict[str, float] = {}
         self._task_hz = USUAL_TASK_HZ
-        self._overhead_ms = (options.overhead_ms, options.overhead_ms)
+        self._access = AccessDelay()
+        self._cached_ms = options.overhead_ms / 2
         self._settings: dict[str, _Setting] = {}
         self._silent: frozenset[str] = frozenset()
         self._asked: tuple[tuple[Flow, ...], _Plan | None] | None = None
@@ -192,7 +198,7 @@ class UrllcAllocator(Allocator):
         if view.granted is not None and _settings_count(view):
             self._learn_twins(view)
             if attributed(view, Lever.UL):
-                self._learn_overhead(view)
+                self._learn_delays(view)
         self._learn_radio(view)
         if self._silent and self._silent == present(view):
             # Nobody tells of a task: that is no idle slice, and nothing was learned about its radio.
@@ -249,36 +255,41 @@ class UrllcAllocator(Allocator):
             )
         self._twins = dict(list(self._twins.items())[-MAX_USERS:])
 
-    def _learn_overhead(self, view: SliceView) -> None:
+    def _learn_delays(self, view: SliceView) -> None:
         """What the way up and down takes beside the transmission of the plan, of tasks that were sent and of
-        those that were cached: what a share ``on_time`` of them does not exceed."""
+        those that were cached: what a share ``on_time`` of a device's tasks does not exceed, and a share
+        ``users`` of the devices."""
         assert view.granted is not None
         rows = tasks_of(view)
         values = rows.values.astype(np.float64)
-        flows = [u.flow for u in view.users]
-        sent, cached = [], []
-        for i, flow in enumerate(flows):
-            setting = self._settings.get(flow)
-            if setting is None or flow not in view.settings or flow in view.unapplied:
+        sent: list[float] = []
+        cached: list[float] = []
+        for i, user in enumerate(view.users):
+            setting, device = self._settings.get(user.flow), self._devices.get(user.flow)
+            if setting is None or user.flow not in view.settings or user.flow in view.unapplied:
                 continue
             own = values[rows.flow == i]
             way = own[:, TOTAL] - np.nan_to_num(own[:, LOCAL]) - np.nan_to_num(own[:, EDGE])
             way = way[np.isfinite(way)]
-            device = self._devices.get(flow)
+            if not len(way):
+                continue
+            tail = float(np.quantile(way, self._options.on_time))
             if setting.cached:
-                cached.append(way)
+                cached.append(tail)
             elif device is not None and (device.whole or setting.local_share < 1.0):
                 kbit = device.kbit * (1.0 if device.whole else 1.0 - setting.local_share)
-                rate = self._rate_mbps(view.users[i].ue_id, setting, view.granted.ul_prb)
-                sent.append(way - (kbit / rate if rate > 0.0 else 0.0))
-        now = list(self._overhead_ms)
-        for k, found in enumerate((sent, cached)):
-            tasks = np.concatenate(found) if found else np.empty(0)
-            if len(tasks):
-                value = max(float(np.quantile(tasks, self._options.on_time)), 0.0)
-                value = OVERHEAD_MEMORY * now[k] + (1.0 - OVERHEAD_MEMORY) * value
-                now[k] = min(value, OVERHEAD_LIMIT * self._options.deadline_ms)
-        self._overhead_ms = (now[0], now[1])
+                rate = self._rate_mbps(user.ue_id, setting, view.granted.ul_prb)
+                sent.append(tail - (kbit / rate if rate > 0.0 else 0.0))
+        up, down = (
+            min(max(float(np.quantile(x, self._options.users, method="higher")), 0.0), MAX_DELAY_MS)
+            if x
+            else None
+            for x in (sent, cached)
+        )
+        if up is not None and view.granted.ul_prb > 0:
+            self._access = self._access.observe(len(view.users) / view.granted.ul_prb, up)
+        if down is not None:
+            self._cached_ms = DELAY_MEMORY * self._cached_ms + (1.0 - DELAY_MEMORY) * down
 
     def _rate_mbps(self, ue: str, setting: _Setting, ul_prb: int) -> float:
         """Of a device's transmission by the plan: with all of the granted PRBs, or with its own."""
@@ -340,7 +351,7 @@ class UrllcAllocator(Allocator):
         if not plans:
             return self._everything(users, burst, "devices cannot share the band: all there is")
         best = plans[-1]
-        possible = [p for p in plans if not p.late and p.load <= FILLED]
+        possible = [p for p in plans if p.possible]
         floor = possible[0].prb if possible else n_prb
         everybody = bool(self._silent) and self._silent >= {u.flow for u in users}
         gain: tuple[float, ...] = ()
@@ -422,8 +433,8 @@ class UrllcAllocator(Allocator):
             ue_deviation=ue_deviation,
             edge_deviation=edge_deviation,
             task_cache_kbit=kbit,
-            uncached_overhead_ms=np.full(m, self._overhead_ms[0]),
-            cached_overhead_ms=np.full(m, self._overhead_ms[1]),
+            uncached_overhead_ms=np.zeros(m),
+            cached_overhead_ms=np.full(m, self._cached_ms),
             bandwidth_mhz=1.0,
             interval_ms=self._interval_ms,
             min_rate_mbps=o.min_rate_mbps,
@@ -433,7 +444,7 @@ class UrllcAllocator(Allocator):
             transmitted="whole" if whole.any() else "offloaded",
         )
 
-    def _with_prb(self, devices: Instance, prb: int) -> Instance:
+    def _with_prb(self, devices: Instance, part: float, prb: int) -> Instance:
         """Problem (6) for devices whose ``snr_per_w`` is that of the PUSCH, with so many PRBs; shared ones
         are a band that all have at once.
 
@@ -445,14 +456,21 @@ class UrllcAllocator(Allocator):
         top = exp(TOP_EFFICIENCY * LN2 + inverse_q(o.error) / sqrt(uses)) - 1.0
         power = np.minimum(devices.max_power_w, top * _linear(POWER_MARGIN_DB) / devices.snr_per_w)
         snr = np.minimum(devices.snr_per_w, top / power)
-        return replace(devices, max_power_w=power, snr_per_w=snr / m, bandwidth_mhz=mhz)
+        wait = self._access.at(m / part / max(prb, 1), o.overhead_ms)
+        return replace(
+            devices,
+            max_power_w=power,
+            snr_per_w=snr / m,
+            bandwidth_mhz=mhz,
+            uncached_overhead_ms=np.full(m, wait),
+        )
 
     def _known(self, users: Sequence[Flow]) -> tuple[Instance, float]:
         """The devices that have said what their tasks are and whose radio carries bits with an equal share of
         all PRBs, and which part of all users they are. Of the others the edge serves as much."""
         known = [u for u in users if u.flow in self._devices]
         devices = self._instance(known, [self._devices[u.flow] for u in known])
-        whole = self._with_prb(devices, self._loop.n_prb)
+        whole = self._with_prb(devices, 1.0, self._loop.n_prb)
         share = np.full(len(known), 1.0 / len(known))
         devices = devices.only(rate_mbps(whole, share, whole.max_power_w, exact=False) > 0.0)
         part = len(devices) / len(users)
@@ -462,7 +480,7 @@ class UrllcAllocator(Allocator):
         self, devices: Instance, part: float, prb: int, cached: BoolArray | None = None
     ) -> _Plan | None:
         """With a caching decision, or the best that is found; None where devices cannot send."""
-        instance, equal = self._with_prb(devices, prb), self._options.bandwidth == "shared"
+        instance, equal = self._with_prb(devices, part, prb), self._options.bandwidth == "shared"
         if cached is None:
             solved = joint.solve(instance, CACHING_DECISIONS, tolerance=TOLERANCE, equal_bandwidth=equal)
         else:
@@ -491,8 +509,19 @@ class UrllcAllocator(Allocator):
             if plan is None:
                 break
             plans.append(plan)
-            if plan.late or plan.load > FILLED:
+            if not plan.possible:
                 break
+        for _ in range(BISECTIONS):
+            # The fewest PRBs that do lie between the last that do not and the first that do.
+            gap = plans[-2].prb - plans[-1].prb if len(plans) > 1 and not plans[-1].possible else 0
+            if gap < 2 or not plans[-2].possible:
+                break
+            plan = self._plan(devices, part, plans[-1].prb + gap // 2, most.solved.allocation.cached)
+            if plan is None:
+                break
+            plans.insert(len(plans) - 1 if plan.possible else len(plans), plan)
+            if not plan.possible:
+                plans.pop(-2)
         return plans[::-1]
 
     def _offloading(self, devices: Instance, part: float) -> Instance:
@@ -587,7 +616,8 @@ class UrllcAllocator(Allocator):
             "twins": {flow: t.to_state() for flow, t in self._twins.items()},
             "snr": dict(self._snr),
             "task_hz": self._task_hz,
-            "overhead_ms": list(self._overhead_ms),
+            "access": self._access.to_state(),
+            "cached_ms": self._cached_ms,
             "settings": {flow: _astuple(s) for flow, s in self._settings.items()},
         }
 
@@ -595,13 +625,14 @@ class UrllcAllocator(Allocator):
         devices = {str(flow): _Device(*(float(x) for x in d)) for flow, d in state["devices"].items()}
         twins = {str(flow): Twin.from_state(t) for flow, t in state["twins"].items()}
         snr = {str(ue): float(x) for ue, x in state["snr"].items()}
-        task_hz, (sent, cached) = float(state["task_hz"]), (float(x) for x in state["overhead_ms"])
+        access, cached_ms = AccessDelay.from_state(state["access"]), float(state["cached_ms"])
+        task_hz = float(state["task_hz"])
         settings = {str(flow): _Setting(bool(s[0]), *s[1:]) for flow, s in state["settings"].items()}
         numbers = [task_hz, *snr.values(), *(x for d in devices.values() for x in d.to_state()[:-1])]
-        if not all(0.0 < x < inf for x in numbers) or not (0.0 <= sent < inf and 0.0 <= cached < inf):
-            raise ValueError("a device, an SNR, the rate of tasks or an overhead is not what can be")
+        if not all(0.0 < x < inf for x in numbers) or not 0.0 <= cached_ms < inf:
+            raise ValueError("a device, an SNR, the rate of tasks or a delay is not what can be")
         self._devices, self._twins, self._snr, self._task_hz = devices, twins, snr, task_hz
-        self._overhead_ms, self._settings, self._asked = (sent, cached), settings, None
+        self._access, self._cached_ms, self._settings, self._asked = access, cached_ms, settings, None
 
 
 def _settings_count(view: SliceView) -> bool:

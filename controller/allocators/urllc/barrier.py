@@ -46,8 +46,8 @@ ROUGHLY: Final = 1.0
 """Of the Newton decrement, squared, where the next centre is sought."""
 MAX_NEWTON: Final = 60
 
-compiled = numba.njit(cache=True)
-inlined = numba.njit(cache=True, inline="always")
+compiled = numba.njit(cache=True, error_model="numpy")
+inlined = numba.njit(cache=True, inline="always", error_model="numpy")
 
 
 @inlined
@@ -402,7 +402,7 @@ def minimise(
             rest -= x[i, G]
             latency = latency_of(kind, whole, scale, k[i], at[i], x[i], r)
             objective += weight * latency + price * x[i, V]
-            dual[2 + i] = 1.0 / (sharp * (k[i, TIME] + x[i, V] - latency))
+            dual[2 + i] = 1.0 / (sharp * max(k[i, TIME] + x[i, V] - latency, 1e-12))
         dual[0], dual[1] = 1.0 / (sharp * band), 1.0 / (sharp * rest)
         if last:
             return steps

@@ -44,7 +44,7 @@ class UrllcOptions(Options):
     confidence: Annotated[float, Field(gt=0.5, lt=1.0, allow_inf_nan=False)] = 0.95
     deviation: Annotated[float, Field(gt=0.0, le=0.5, allow_inf_nan=False)] = 0.05
     worth: Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)] = 0.002
-    overhead_ms: Annotated[float, Field(ge=0.0, le=1000.0, allow_inf_nan=False)] = 4.0
+    overhead_ms: Annotated[float, Field(ge=0.0, le=1000.0, allow_inf_nan=False)] = 6.0
 
     @property
     def ends_early(self) -> bool:
