@@ -79,8 +79,8 @@ def solve(
 def first_allocation(instance: Instance, offloaded: float = OFFLOADED) -> Allocation | None:
     """Where Algorithm 1 begins: nothing cached but what cannot send, shares equal; None where there is no
     such point. It may be late."""
-    c = Constants.of(instance, resources.best_shares(instance) <= 0.0)
-    x = resources.first_point(c, offloaded)
+    c = Constants.of(instance, ~np.isfinite(resources.least_shares(instance)))
+    x = resources.first_point(c, offloaded, exact=False)
     return None if x is None else resources.allocation(c, x)
 
 

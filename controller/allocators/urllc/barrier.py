@@ -7,13 +7,15 @@ late. In these all that is no product of b, p and w is convex as it stands:
 - local energy theta/2 alpha C f^2 at f = alpha C / t is theta/2 (alpha C)^3 / t^2, and f <= F is alpha C <= F
 t;
 - the edge's latency w C / f_es is w^2 C / g, and constraint (6f) is linear, sum g <= F_es;
-- b ln(1 + gamma) is the perspective of a logarithm: of rate (1) with V = 1 only sqrt(b) is not concave.
+- b ln(1 + gamma) is the perspective of a logarithm, concave; so is sqrt(b V), as b V = b - b^3 / (b + a p)^2
+is (a p = b gamma), and with the minus of rate (1) its tangent is a bound: with V = 1 that is (19).
 
 Two inner approximations at a point are solved, and what satisfies them satisfies problem (6):
 
 - :data:`PAPER`, SP3 of the paper: w is fixed, the rate is (17) less (19), the energy (13);
-- :data:`JOINT`: w is a variable, ln(1 + gamma) is kept as it is, sqrt(b) is (19), and products are bounded by
-  sums of powers: x y z <= x' y' z' / 3 ((x/x')^3 + (y/y')^3 + (z/z')^3), of which (12) is that of two.
+- :data:`JOINT`: w is a variable, ln(1 + gamma) is kept as it is, the dispersion is exact, and products are
+  bounded by sums of powers: x y z <= x' y' z' / 3 ((x/x')^3 + (y/y')^3 + (z/z')^3), of which (12) is that of
+  two.
 
 Deadlines and R_min may be missed by v at a price, so that there is always a point inside, and an instance
 without a solution shows by how much it has none.
@@ -45,6 +47,8 @@ GROWTH: Final = 12.0
 ROUGHLY: Final = 1.0
 """Of the Newton decrement, squared, where the next centre is sought."""
 MAX_NEWTON: Final = 60
+PIVOT: Final = 1e-13
+"""Of an entry of the diagonal, the least that is left of it."""
 
 compiled = numba.njit(cache=True, error_model="numpy")
 inlined = numba.njit(cache=True, inline="always", error_model="numpy")
@@ -63,25 +67,32 @@ def rate(kind: int, scale: float, k: Any, at: Any, b: float, p: float, out: Any)
     """The inner approximation of the rate at ``at`` in kbit/ms, and in ``out`` its R_b, R_p, R_bb, R_bp,
     R_pp."""
     snr, noise = k[SNR], k[NOISE]
-    root = math.sqrt(at[B])
     if kind == JOINT:
+        gamma = at[P] * snr / at[B]
+        more = 1.0 + gamma
+        loss = math.sqrt(at[B] * gamma * (2.0 + gamma)) / more
+        loss_b, loss_p = 0.5 * gamma**2 * (3.0 + gamma) / (more**3 * loss), snr / (more**3 * loss)
         gamma = p * snr / b
         nat, more = math.log1p(gamma), 1.0 + gamma
         value = b * nat
         out[0], out[1] = nat - gamma / more, snr / more
-        out[2], out[3], out[4] = -(gamma * gamma) / (b * more * more), snr * gamma / (b * more * more), 0.0
+        out[2], out[3] = -(gamma * gamma) / (b * more * more), snr * gamma / (b * more * more)
         out[4] = -snr * snr / (b * more * more)
     else:
+        loss = math.sqrt(at[B])
+        loss_b, loss_p = 0.5 / loss, 0.0
         gamma = at[P] * snr / at[B]
         nat, part = math.log1p(gamma), gamma / (1.0 + gamma)
         square = nat * at[B] * at[B]
         value = 2.0 * at[B] * nat + at[B] * part * (2.0 - at[P] / p - b / at[B]) - square / b
         out[0], out[1] = square / (b * b) - part, at[B] * part * at[P] / (p * p)
         out[2], out[3], out[4] = -2.0 * square / (b * b * b), 0.0, -2.0 * out[1] / p
-    out[0] -= 0.5 * noise / root
+    value -= noise * (loss + loss_b * (b - at[B]) + loss_p * (p - at[P]))
+    out[0] -= noise * loss_b
+    out[1] -= noise * loss_p
     for i in range(5):
         out[i] *= scale
-    return scale * (value - noise * 0.5 * (root + b / root))
+    return scale * value
 
 
 @compiled
@@ -261,14 +272,16 @@ def free(kind: int, equal: bool, cached: bool, i: int) -> bool:
 
 @compiled
 def factor(h: Any) -> bool:
-    """Cholesky's factor of a 6 x 6 matrix in its lower half; False where it has none."""
+    """Cholesky's factor of a 6 x 6 matrix in its lower half, of one with larger pivots where rounding has
+    left none (next to a boundary one constraint hides all others); False where an entry is no number."""
     for j in range(N):
         for i in range(j, N):
             s = h[i, j]
             for m in range(j):
                 s -= h[i, m] * h[j, m]
             if i == j:
-                if not s > 0.0:
+                s = max(s, PIVOT * h[j, j])
+                if not 0.0 < s < math.inf:
                     return False
                 h[j, j] = math.sqrt(s)
             else:

@@ -96,12 +96,13 @@ def solve(
     tolerance: float = TOLERANCE,
     equal_bandwidth: bool = False,
 ) -> Solved | None:
-    """The caching decision, by its price, and exchanges of a cached task for another while that helps.
+    """The best of all caching decisions where these are at most ``evaluations``; of more the one that prices
+    make out, and from there tasks more, less and exchanged as long as that helps.
 
     ``tolerance`` and ``equal_bandwidth``: see :func:`resources_for`. None where some devices can neither send
     nor be cached.
     """
-    forced = resources.best_shares(instance) <= 0.0
+    forced = ~np.isfinite(resources.least_shares(instance))
     if float(instance.task_cache_kbit[forced].sum()) > instance.cache_kbit:
         return None
     tried: dict[bytes, Solved | None] = {}
@@ -112,25 +113,30 @@ def solve(
             tried[key] = resources_for(instance, cached, tolerance=tolerance, equal_bandwidth=equal_bandwidth)
         return tried[key]
 
+    every = _decisions(instance, forced, evaluations)
+    if every is not None:
+        found = [solved for cached in every if (solved := of(cached)) is not None]
+        return min(found, key=lambda solved: solved.cost_ms, default=None)
     best = of(forced)
     if best is None:
         # The band is too narrow for all: cache those who need most of it.
-        best = of(_filled(instance, forced, resources.best_shares(instance)))
+        best = of(_filled(instance, forced, resources.least_shares(instance)))
         if best is None:
             return None
-    saving = _saving_ms(instance, best)
+    paid = _paid_ms(best)
+    saving = paid - _cached_ms(best)
     first = of(_filled(instance, forced, saving / np.maximum(instance.task_cache_kbit, 1e-9)))
     if first is not None and first.cost_ms <= best.cost_ms:
         best = first
     while len(tried) < evaluations:
-        saving = np.where(best.constants.cached, saving, _saving_ms(instance, best))
+        paid = np.where(best.constants.cached, paid, _paid_ms(best))
         better = None
-        for cached in _neighbours(instance, best.constants.cached, forced, saving):
+        for cached in _neighbours(instance, best.constants.cached, forced, paid - _cached_ms(best)):
             if len(tried) >= evaluations:
                 break
-            found = of(cached)
-            if found is not None and found.cost_ms < best.cost_ms * (1.0 - 1e-9):
-                better = found
+            found_ = of(cached)
+            if found_ is not None and found_.cost_ms < best.cost_ms * (1.0 - 1e-9):
+                better = found_
                 break
         if better is None:
             break
@@ -138,12 +144,33 @@ def solve(
     return best
 
 
-def _saving_ms(instance: Instance, solved: Solved) -> FloatArray:
-    """What it would save to cache each device that sends, at the prices; of no account for those cached."""
-    x, of = solved.point, parts(instance, solved.allocation)
-    paid = of.latency_ms + solved.band * x[:, B] + solved.edge * x[:, G]
-    paid = paid + resources.LATE * late_ms(instance, solved.allocation)
-    return np.asarray(paid - cached_ms(instance, Prices(solved.band, max(solved.edge, 1e-12))))
+def _decisions(instance: Instance, forced: BoolArray, most: int) -> list[BoolArray] | None:
+    """Every caching decision that fits; None where there are more than ``most``."""
+    rows = [forced]
+    for m in np.flatnonzero(~forced):
+        task = np.arange(len(forced)) == m
+        rows += [row | task for row in rows if _fits(instance, row | task)]
+        if len(rows) > most:
+            return None
+    return rows
+
+
+def _fits(instance: Instance, cached: BoolArray) -> bool:
+    return float(instance.task_cache_kbit[cached].sum()) <= instance.cache_kbit * (1.0 + 1e-12)
+
+
+def _paid_ms(solved: Solved) -> FloatArray:
+    """Latency and prices of each device that sends, ms [M]."""
+    instance, x = solved.constants.instance, solved.point
+    late = resources.LATE * late_ms(instance, solved.allocation)
+    return (
+        parts(instance, solved.allocation).latency_ms + late + solved.band * x[:, B] + solved.edge * x[:, G]
+    )
+
+
+def _cached_ms(solved: Solved) -> FloatArray:
+    """What each device would pay at these prices with its task cached, ms [M]."""
+    return cached_ms(solved.constants.instance, Prices(solved.band, max(solved.edge, 1e-12)))
 
 
 def _filled(instance: Instance, forced: BoolArray, worth: FloatArray) -> BoolArray:
@@ -160,24 +187,16 @@ def _filled(instance: Instance, forced: BoolArray, worth: FloatArray) -> BoolArr
 def _neighbours(
     instance: Instance, cached: BoolArray, forced: BoolArray, saving: FloatArray
 ) -> list[BoolArray]:
-    """Decisions with a task more, or with another in the place of one, by what the prices say they save."""
-    size, room = instance.task_cache_kbit, instance.cache_kbit - float(cached @ instance.task_cache_kbit)
+    """Decisions with a task more, less, or with another in the place of one, by what the prices say they
+    save."""
     inside, outside = np.flatnonzero(cached & ~forced).tolist(), np.flatnonzero(~cached).tolist()
-    moves = [(float(saving[j]), -1, j) for j in outside if size[j] <= room * (1.0 + 1e-12)]
-    moves += [
-        (float(saving[j] - saving[i]), i, j)
-        for j in outside
-        for i in inside
-        if size[j] <= (room + size[i]) * (1.0 + 1e-12)
-    ]
-    moves.sort(key=lambda move: -move[0])
+    moves = [(float(saving[j]), [j]) for j in outside] + [(float(-saving[i]), [i]) for i in inside]
+    moves += [(float(saving[j] - saving[i]), [i, j]) for j in outside for i in inside]
+    least = -0.2 * max(float(np.abs(saving).max()), 1e-9)
     out = []
-    for worth, i, j in moves:
-        if worth < -0.2 * max(float(np.abs(saving).max()), 1e-9):
-            break
+    for worth, changed in sorted(moves, key=lambda move: -move[0]):
         new = cached.copy()
-        new[j] = True
-        if i >= 0:
-            new[i] = False
-        out.append(new)
+        new[changed] = ~new[changed]
+        if worth >= least and _fits(instance, new):
+            out.append(new)
     return out

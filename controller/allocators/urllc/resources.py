@@ -1,8 +1,8 @@
 """Bandwidth, power and rates by successive inner approximations: points, where to begin, one step.
 
 A point is float64 [M, 6] as :mod:`controller.allocators.urllc.barrier` has it. Every step solves a convex
-problem whose solutions satisfy problem (6) but for lateness v, with V = 1: as V is never more than that, what
-V = 1 carries the exact law carries too.
+problem whose solutions satisfy problem (6) but for lateness v. The kind ``PAPER`` has V = 1: as V is never
+more than that, what V = 1 carries the exact law carries too.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from controller.allocators.urllc import barrier
-from controller.allocators.urllc.barrier import LEAST_W, B, G, P, T, V, W
+from controller.allocators.urllc.barrier import JOINT, LEAST_W, B, G, P, T, V, W
 from controller.allocators.urllc.instance import BoolArray, FloatArray, Instance
 from controller.allocators.urllc.model import Allocation, parts, rate_mbps
 from wire.definitions.short_packets import LN2
@@ -30,9 +30,10 @@ WHOLE: Final = 1.0 - 1e-9
 """Of the band, where shares are equal and stay so."""
 VIOLATION: Final = 1e-4
 """ms of room that lateness has to begin with."""
-NONE: Final = 1e-5
-"""Parts of a task that are less than this are nothing."""
+NONE: Final = 3e-7
+"""Parts of a task that are less than this are nothing: less than the checker's tolerance comes of it."""
 _GRID: Final = 48
+_SHARES: Final = np.geomspace(1e-6, 1.0, 200)[:, None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,36 +65,49 @@ class Constants:
         return cls(i, cached, k, i.transmitted == "whole", i.bandwidth_mhz / LN2, equal)
 
 
-def best_shares(instance: Instance) -> FloatArray:
-    """Of each device the share of the band at which signal stands best against dispersion at full power, [M];
-    0 for a device that can send at no share."""
-    shares = np.geomspace(1e-6, 1.0, 200)[:, None]
-    snr = instance.max_power_w * instance.snr_per_w / shares
-    uses = 1e3 * instance.interval_ms * instance.bandwidth_mhz
-    ratio = np.sqrt(shares * uses) * np.log1p(snr) / np.maximum(instance.inverse_q, 1e-12)
-    return np.where(ratio.max(axis=0) > 1.0, shares[np.argmax(ratio, axis=0), 0], 0.0)
+def least_shares(instance: Instance, mbps: FloatArray | float = 0.0, *, exact: bool = True) -> FloatArray:
+    """Of each device the least share of the band with which it has a rate above ``mbps`` at full power, [M];
+    inf for a device that has it with none."""
+    enough = rate_mbps(instance, _SHARES, instance.max_power_w, exact=exact) > mbps
+    return np.where(enough.any(axis=0), _SHARES[np.argmax(enough, axis=0), 0], np.inf)
 
 
-def first_point(c: Constants, offloaded: float = 0.7) -> FloatArray | None:
+def _shares(c: Constants, exact: bool) -> FloatArray | None:
+    """Shares with which all devices that send have a rate, that of R_min if it can be, [M]; None where there
+    are none. Equal ones, or where these do not do the least that each needs and an equal part of the rest,
+    but not more than what its rate is highest with."""
+    i, sends = c.instance, ~c.cached
+    rate = rate_mbps(i, _SHARES, i.max_power_w, exact=exact)
+    most, best = rate.max(axis=0), _SHARES[rate.argmax(axis=0), 0]
+    if (most[sends] <= 0.0).any():
+        return None
+    equal = np.where(sends, (WHOLE if c.equal else USED) / sends.sum(), 0.0)
+    with_equal = rate_mbps(i, np.where(sends, equal, 1.0), i.max_power_w, exact=exact)
+    if c.equal:
+        return equal if (with_equal > 0.0)[sends].all() else None
+    for wanted in (max(i.min_rate_mbps, 1e-3 * i.bandwidth_mhz / sends.sum()), 0.0):
+        if (with_equal > wanted)[sends].all():
+            return equal
+        needed = np.where(sends, least_shares(i, np.minimum(wanted, 0.9 * most), exact=exact), 0.0)
+        if needed.sum() < USED:
+            more = (USED - needed.sum()) / sends.sum()
+            return np.where(sends, np.minimum(needed + more, np.maximum(needed, best)), 0.0)
+    return None
+
+
+def first_point(c: Constants, offloaded: float = 0.7, *, exact: bool = True) -> FloatArray | None:
     """A point inside all constraints, late by what it is late; None where the band is too narrow for all.
 
-    Shares are equal where that carries bits at all, power leaves half of the energy to processing, edge rates
-    are as the square roots of the work.
+    Power leaves half of the energy to processing, edge rates are as the square roots of the work.
     """
     i, sends = c.instance, ~c.cached
     x = np.ones((len(i), barrier.N))
     if sends.any():
-        best = best_shares(i)
-        equal = (WHOLE if c.equal else USED) / sends.sum()
-        share = np.where(rate_mbps(i, np.full(len(i), equal), i.max_power_w, exact=False) > 0.0, equal, best)
-        if c.equal and (share != equal)[sends].any():
+        share = _shares(c, exact)
+        if share is None:
             return None
-        share[~sends] = 0.0
-        if not (share[sends] > 0.0).all():
-            return None
-        share *= min(1.0, (WHOLE if c.equal else USED) / share.sum())
-        power = i.max_power_w * np.geomspace(1e-4, USED, _GRID)[:, None]
-        rate = rate_mbps(i, np.where(sends, share, 1.0), power, exact=False)
+        power = i.max_power_w * np.geomspace(1e-4, 1.0, _GRID)[:, None]
+        rate = rate_mbps(i, np.where(sends, share, 1.0), power, exact=exact)
         energy = np.where(rate > 0.0, power * i.kbit / np.where(rate > 0.0, rate, 1.0), np.inf)
         if not np.isfinite(energy.min(axis=0)[sends]).all():
             return None
@@ -111,34 +125,33 @@ def first_point(c: Constants, offloaded: float = 0.7) -> FloatArray | None:
     weight = x[:, W] * np.sqrt(i.mcycles)
     x[:, G] = np.minimum(USED * i.edge_ghz * weight / weight.sum(), USED * i.edge_ghz * x[:, W])
     x[:, V] = 0.0
-    x[:, V] = np.maximum(-slack_ms(c, x), 0.0) + 0.1
+    x[:, V] = np.maximum(-slack_ms(c, x, exact), 0.0)
     return x
 
 
-def slack_ms(c: Constants, x: FloatArray) -> FloatArray:
-    """How much sooner than its deadline, and than R_min has it, each device is, ms [M]; V = 1."""
+def slack_ms(c: Constants, x: FloatArray, exact: bool) -> FloatArray:
+    """How much sooner than its deadline, and than R_min has it, each device is, ms [M]."""
     i, sends = c.instance, ~c.cached
-    rate = rate_mbps(i, x[:, B], x[:, P], exact=False)
+    rate = rate_mbps(i, x[:, B], x[:, P], exact=exact)
     tau = np.where(sends, 1.0 / np.where(sends, rate, 1.0), 0.0)
     sent = i.kbit * tau * (1.0 if c.whole else x[:, W])
     latency = np.where(sends, x[:, T] + sent, 0.0) + x[:, W] ** 2 * c.k[:, barrier.EDGE_MCYCLES] / x[:, G]
     return np.minimum(c.k[:, barrier.TIME] - latency, c.k[:, barrier.RATE_TIME] - i.kbit * tau)
 
 
-def inside(c: Constants, x: FloatArray) -> FloatArray:
-    """A point near ``x`` with room in every constraint."""
+def inside(c: Constants, x: FloatArray, *, nearer: float = 1.0, exact: bool = True) -> FloatArray:
+    """A point near ``x`` with room in every constraint, ``nearer`` times as much of it as usual."""
     out, sends = x.copy(), ~c.cached
     if not c.equal:
         out[:, B] *= 1.0 - 1e-3
     out[:, G] *= 1.0 - 1e-3
     out[sends, W] = np.clip(out[sends, W], 10 * LEAST_W, 1.0 - 10 * LEAST_W)
-    out[sends, P] *= 1.0 - 4e-3
+    out[sends, P] *= 1.0 - 4e-3 * nearer
     own = (1.0 - out[:, W]) * c.k[:, barrier.MCYCLES]
-    out[sends, T] = np.maximum(out[:, T] * (1.0 + 4e-3), own / c.k[:, barrier.UE_GHZ] * (1.0 + 1e-3) + 1e-9)[
-        sends
-    ]
+    fastest = own / c.k[:, barrier.UE_GHZ] * (1.0 + 1e-3) + 1e-9
+    out[sends, T] = np.maximum(out[:, T] * (1.0 + 4e-3 * nearer), fastest)[sends]
     out[:, G] = np.minimum(out[:, G], (1.0 - 1e-3) * c.instance.edge_ghz * out[:, W])
-    out[:, V] = np.maximum(-slack_ms(c, out), 0.0) + VIOLATION
+    out[:, V] = 1.3 * np.maximum(-slack_ms(c, out, exact), 0.0) + VIOLATION * nearer
     return out
 
 
@@ -154,19 +167,16 @@ class Step:
 
 def step(c: Constants, x: FloatArray, kind: int, *, weight: float = 1.0, late: float = LATE) -> Step | None:
     """The inner approximation at ``x``, solved; None where no point inside was found."""
-    at = x.copy()
+    at, exact = x.copy(), kind == JOINT
     sends = ~c.cached
-    rate = rate_mbps(c.instance, x[:, B], x[:, P], exact=False)
+    rate = rate_mbps(c.instance, x[:, B], x[:, P], exact=exact)
     if (rate[sends] <= 0.0).any():
         return None
     at[:, T] = np.where(sends, 1.0 / np.where(sends, rate, 1.0), 1.0)
     at[:, W] = np.clip(at[:, W], LEAST_W, 1.0)
     price = np.zeros(2 + len(x))
     for nearer in (1.0, 5.0, 25.0):
-        start = inside(c, x)
-        start[sends, P] *= 1.0 - 4e-3 * (nearer - 1.0)
-        start[sends, T] *= 1.0 + 4e-3 * (nearer - 1.0)
-        start[:, V] = np.maximum(-slack_ms(c, start), 0.0) + VIOLATION * nearer
+        start = inside(c, x, nearer=nearer, exact=exact)
         newton = barrier.minimise(
             kind,
             c.whole,
@@ -193,6 +203,8 @@ def allocation(c: Constants, x: FloatArray) -> Allocation:
     w = np.where(sends, w, 1.0)
     own = (1.0 - w) * i.mcycles
     ue = np.divide(own, x[:, T] * (1.0 - i.ue_deviation), out=np.zeros_like(own), where=own > 0.0)
+    whole = np.sqrt(i.energy_mj / (i.mj_per_mcycle * i.mcycles)) / (1.0 - i.ue_deviation)
+    ue = np.where(w > 0.0, ue, np.minimum(ue, whole))
     return Allocation(
         cached=c.cached.copy(),
         local_share=np.where(sends, 1.0 - w, 0.0),

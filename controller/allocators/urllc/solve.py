@@ -16,7 +16,7 @@ from controller.allocators.urllc.bound import Prices, bound_ms, cache_price, cac
 from controller.allocators.urllc.check import violations
 from controller.allocators.urllc.instance import BoolArray, FloatArray, Instance
 from controller.allocators.urllc.model import Allocation, parts
-from controller.allocators.urllc.resources import best_shares, late_ms
+from controller.allocators.urllc.resources import late_ms, least_shares
 
 Method = Literal["joint", "algorithm-1", "algorithm-1-cvxpy"]
 METHODS: Final[tuple[Method, ...]] = ("joint", "algorithm-1", "algorithm-1-cvxpy")
@@ -146,7 +146,7 @@ def report(instance: Instance, answer: Answer, bound: float | None = None) -> di
 def _servable(instance: Instance) -> BoolArray:
     """Devices that can send at full power, and of the others those that fit into the cache, smallest
     first."""
-    can = best_shares(instance) > 0.0
+    can = np.isfinite(least_shares(instance))
     room = instance.cache_kbit
     for m in np.argsort(instance.task_cache_kbit, kind="stable"):
         if not can[m] and instance.task_cache_kbit[m] <= room:
