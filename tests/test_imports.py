@@ -167,6 +167,7 @@ SERVICES = tuple(allocators._SERVICES)
 NAMED: dict[tuple[str, str], str] = {
     ("controller.allocators", "ar"): "the table of services",
     ("controller.allocators", "mar"): "the table of services",
+    ("controller.allocators", "urllc"): "the table of services",
     ("controller.allocators", "vr"): "the table of services",
     ("controller.config", "ar"): "what a slice without a service, and a cell without slices, always had",
     ("controller.store.record", "ar"): "version 1 of the record knew no other service",
