@@ -404,34 +404,30 @@ class UrllcAllocator(Allocator):
         """The devices for :meth:`_with_prb`, which has the band of problem (6) and what becomes of its
         SNR."""
         o, m = self._options, len(users)
-        twins = [self._twins.get(u.flow, Twin()) for u in users]
-        quantile = inverse_q(1.0 - o.confidence)
-        estimated = float(o.twin == "estimated")
-        usual = _linear(USUAL_SNR_DB)
-        column = np.array(
-            [
-                (
-                    *device.to_state(),
-                    self._snr.get(user.ue_id, usual / device.power_w),
-                    estimated * twin.ue.bound(quantile, o.deviation),
-                    estimated * twin.edge.bound(quantile, o.deviation),
-                )
-                for user, device, twin in zip(users, devices, twins, strict=True)
-            ]
+        quantile, usual = inverse_q(1.0 - o.confidence), _linear(USUAL_SNR_DB)
+        rows = []
+        for user, device in zip(users, devices, strict=True):
+            twin = self._twins.get(user.flow, Twin()) if o.twin == "estimated" else Twin()
+            fast, slow = twin.ue.bounds(quantile, o.deviation)
+            _, edge = twin.edge.bounds(quantile, o.deviation)
+            snr = self._snr.get(user.ue_id, usual / device.power_w)
+            rows.append((*device.to_state(), snr, *((0.0,) * 3 if o.twin == "none" else (fast, slow, edge))))
+        kbit, mcycles, ue_ghz, energy_mj, power_w, whole, snr_per_w, fast_of, slow_of, edge_of = np.array(
+            rows
         ).T
-        kbit, mcycles, ue_ghz, energy_mj, power_w, whole, snr, ue_deviation, edge_deviation = column
         return Instance(
             ids=tuple(u.flow for u in users),
             kbit=kbit,
             mcycles=mcycles,
             deadline_ms=np.full(m, o.deadline_ms),
             energy_mj=energy_mj,
-            snr_per_w=snr,
+            snr_per_w=snr_per_w,
             max_power_w=power_w,
             ue_ghz=ue_ghz,
             error=np.full(m, o.error),
-            ue_deviation=ue_deviation,
-            edge_deviation=edge_deviation,
+            ue_deviation=slow_of,
+            energy_deviation=fast_of,
+            edge_deviation=edge_of,
             task_cache_kbit=kbit,
             uncached_overhead_ms=np.zeros(m),
             cached_overhead_ms=np.full(m, self._cached_ms),

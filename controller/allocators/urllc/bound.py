@@ -166,7 +166,7 @@ def _offload_ms(instance: Instance, m: int, joule: FloatArray, slope: FloatArray
     """
     work, energy = float(instance.mcycles[m]), float(instance.energy_mj[m])
     fast = float(instance.ue_ghz[m] * (1.0 - instance.ue_deviation[m]))
-    root = np.sqrt(instance.mj_per_mcycle)
+    root = np.sqrt(instance.mj_per_mcycle[m])
     most = np.where(joule > energy, energy / np.where(joule > 0.0, joule, 1.0), 1.0)
     low, high = np.zeros_like(joule), most
 

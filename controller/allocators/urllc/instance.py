@@ -114,8 +114,10 @@ class Instance:
     """Columns of float64 [M] in units near 1: kbit, 10^6 cycles, GHz, ms, mJ, W, MHz (and so kbit/ms).
 
     ``snr_per_w``: ||h||^2 / (B N_0), so that gamma = power / share x snr_per_w. ``error``: epsilon.
-    ``cache_kbit`` is the server's; ``task_cache_kbit`` what each task takes of it. The devices keep their
-    order, and ``ids`` their names.
+    ``energy_deviation``: that of the UE's rate by which its energy is counted; the paper has one for both,
+    but of a rate that is not known for sure the least is what a deadline, the most what an energy budget must
+    be kept with. ``cache_kbit`` is the server's; ``task_cache_kbit`` what each task takes of it. The devices
+    keep their order, and ``ids`` their names.
     """
 
     ids: tuple[str, ...]
@@ -128,6 +130,7 @@ class Instance:
     ue_ghz: FloatArray
     error: FloatArray
     ue_deviation: FloatArray
+    energy_deviation: FloatArray
     edge_deviation: FloatArray
     task_cache_kbit: FloatArray
     uncached_overhead_ms: FloatArray
@@ -149,9 +152,13 @@ class Instance:
         return np.array([_inverse_q(e) for e in self.error.tolist()])
 
     @property
-    def mj_per_mcycle(self) -> float:
-        """theta / 2 in mJ for 10^6 cycles at 1 GHz."""
-        return self.theta / 2.0 * 1e6 * 1e18 * 1e3
+    def mj_per_mcycle(self) -> FloatArray:
+        """theta / 2 in mJ for 10^6 cycles where a UE processes at 1 GHz, [M].
+
+        Where energy is counted at another deviation than latency, for the square of the rates' ratio.
+        """
+        ratio = (1.0 - self.energy_deviation) / (1.0 - self.ue_deviation)
+        return np.asarray(self.theta / 2.0 * 1e6 * 1e18 * 1e3 * ratio**2)
 
     def with_(self, **changes: Any) -> Instance:
         """The same with other columns or limits; a number for a column counts for all devices."""
@@ -206,6 +213,7 @@ class Instance:
             ue_ghz=column["ue_hz"] / 1e9,
             error=column["error"],
             ue_deviation=column["ue_deviation"],
+            energy_deviation=column["ue_deviation"],
             edge_deviation=column["edge_deviation"],
             task_cache_kbit=column["cache_bits"] / 1e3,
             uncached_overhead_ms=column["uncached_overhead_ms"],

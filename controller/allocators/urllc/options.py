@@ -40,7 +40,7 @@ class UrllcOptions(Options):
     theta: Positive = 1e-26
     min_rate_mbps: Annotated[float, Field(ge=0.0, le=1e6, allow_inf_nan=False)] = 0.0
     bandwidth: Literal["shared", "dedicated"] = "shared"
-    twin: Literal["estimated", "none"] = "estimated"
+    twin: Literal["estimated", "prior", "none"] = "estimated"
     confidence: Annotated[float, Field(gt=0.5, lt=1.0, allow_inf_nan=False)] = 0.95
     deviation: Annotated[float, Field(gt=0.0, le=0.5, allow_inf_nan=False)] = 0.05
     worth: Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)] = 0.002

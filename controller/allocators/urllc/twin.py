@@ -51,15 +51,15 @@ class Deviation:
         squares = self.squares * FORGET + float(((d - d.mean()) ** 2).sum()) + gap * gap * old * new / weight
         return Deviation(*(round(x, DIGITS) for x in (weight, mean, squares)))
 
-    def bound(self, quantile: float, prior: float) -> float:
-        """What the mean deviation does not exceed but with the probability Q(``quantile``), where devices'
-        deviations have the standard deviation ``prior`` around 0."""
+    def bounds(self, quantile: float, prior: float) -> tuple[float, float]:
+        """Between what the mean deviation is, but with the probability Q(``quantile``) on either side, where
+        devices' deviations have the standard deviation ``prior`` around 0."""
         weight = self.weight + PRIOR_WEIGHT
         mean = self.weight * self.mean / weight
         spread = self.squares + PRIOR_WEIGHT * prior**2
         spread += self.weight * PRIOR_WEIGHT / weight * self.mean**2
         margin = quantile * sqrt(spread / weight / weight)
-        return min(max(mean + margin, LOW), HIGH)
+        return max(mean - margin, LOW), min(mean + margin, HIGH)
 
     def to_state(self) -> list[float]:
         return [self.weight, self.mean, self.squares]
