@@ -16,6 +16,7 @@ from controller.allocators.urllc.instance import BoolArray, Instance, watt
 from controller.allocators.urllc.judge import (
     EDGE,
     LOCAL,
+    LOST,
     TOTAL,
     Promise,
     judge,
@@ -258,7 +259,7 @@ class UrllcAllocator(Allocator):
     def _learn_delays(self, view: SliceView) -> None:
         """What the way up and down takes beside the transmission of the plan, of tasks that were sent and of
         those that were cached: what a share ``on_time`` of a device's tasks does not exceed, and a share
-        ``users`` of the devices."""
+        ``users`` of the devices. A lost task took the deadline at least."""
         assert view.granted is not None
         rows = tasks_of(view)
         values = rows.values.astype(np.float64)
@@ -270,7 +271,7 @@ class UrllcAllocator(Allocator):
                 continue
             own = values[rows.flow == i]
             way = own[:, TOTAL] - np.nan_to_num(own[:, LOCAL]) - np.nan_to_num(own[:, EDGE])
-            way = way[np.isfinite(way)]
+            way = np.where(own[:, LOST] > 0.5, self._options.deadline_ms, way)
             if not len(way):
                 continue
             tail = float(np.quantile(way, self._options.on_time))

@@ -161,8 +161,8 @@ class Instance:
         return np.asarray(self.theta / 2.0 * 1e6 * 1e18 * 1e3 * ratio**2)
 
     def with_(self, **changes: Any) -> Instance:
-        """The same with other columns or limits; a number for a column counts for all devices. Energy is counted
-        with the deviation of the UEs' rates unless that is changed too."""
+        """The same with other columns or limits; a number for a column counts for all devices. Energy is
+        counted with the deviation of the UEs' rates unless that is changed too."""
         if "ue_deviation" in changes:
             changes.setdefault("energy_deviation", changes["ue_deviation"])
         columns = {f.name for f in fields(self) if f.type == "FloatArray"}

@@ -212,13 +212,18 @@ def test_settings_that_were_not_applied_teach_nothing_of_rates_and_delays() -> N
     assert after["cached_ms"] == before["cached_ms"] and after["snr"] == before["snr"]
 
 
-def test_lost_tasks_say_nothing_of_delays() -> None:
-    a = allocator()
-    _, settings = play(a, *(view(s, 3) for s in range(2)))
-    before = a.to_state()
-    outcome = a.learn(replace(view(2, 3, tasks={u: [LOST] * 20 for u in range(3)}), settings=settings))
-    assert outcome.counts["tasks_lost"] == 60 and outcome.met == 0
-    assert a.to_state()["access"] == before["access"]
+def test_lost_tasks_make_it_ask_for_more() -> None:
+    a = allocator(cache_kbit=0.0)
+    granted = Grant(20, 20, 0)
+    before, settings = play(a, *(view(s, 10, granted=granted) for s in range(3)), grant=granted)
+    after = before
+    for s in range(3, 9):
+        lost = view(s, 10, tasks={u: [LOST] * 20 for u in range(10)}, granted=granted)
+        outcome = a.learn(replace(lost, settings=settings))
+        assert outcome.counts["tasks_lost"] == 200 and outcome.met == 0
+        after = a.demand(lost)
+        settings = a.settle(lost, granted)
+    assert after.ul.floor > before.ul.floor
 
 
 def test_a_user_that_comes_ends_the_control_slot() -> None:
