@@ -1,0 +1,1 @@
+"""The ``urllc`` service's experiments: drops, and the figures of its paper."""
