@@ -9,13 +9,14 @@ is left.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from controller.allocators.urllc import resources
-from controller.allocators.urllc.barrier import JOINT, B, G
+from controller.allocators.urllc.barrier import ENERGY_3, JOINT, UE_GHZ, B, G, T, V, W
 from controller.allocators.urllc.bound import Prices, cached_ms
 from controller.allocators.urllc.instance import BoolArray, FloatArray, Instance
 from controller.allocators.urllc.model import Allocation, parts
@@ -25,6 +26,13 @@ EVALUATIONS: Final = 40
 """Caching decisions that are tried."""
 ITERATIONS: Final = 100
 TOLERANCE: Final = 1e-5
+SILENT: Final = 1e-3
+"""Of a task: with less than this a device counts as one that offloads nothing."""
+ATTEMPTS: Final = 2
+"""Devices in vain, until no more are tried."""
+
+First = Callable[[Constants], FloatArray | None]
+"""A point inside all constraints but for lateness, None where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +65,12 @@ def resources_for(
     iterations: int = ITERATIONS,
     tolerance: float = TOLERANCE,
     equal_bandwidth: bool = False,
+    kind: int = JOINT,
 ) -> Solved | None:
     """The resources for a caching decision; None where the devices that it leaves cannot all send.
 
     ``start``: a point to begin with, of the same decision. ``equal_bandwidth``: shares of the band are equal,
-    and stay so.
+    and stay so. ``kind``: of the inner approximation; of the kind ``PAPER`` what the start offloads stays.
     """
     c = Constants.of(instance, cached, equal=equal_bandwidth)
     x = resources.first_point(c) if start is None else start
@@ -71,7 +80,7 @@ def resources_for(
     cost, late = cost_ms(instance, a), float(late_ms(instance, a).sum())
     history, prices, newton, converged = [parts(instance, a).total_ms], np.zeros(2 + len(x)), 0, False
     for _ in range(iterations):
-        step = resources.step(c, x, JOINT)
+        step = resources.step(c, x, kind)
         if step is None:
             break
         newton, prices = newton + step.newton, step.price
@@ -95,13 +104,36 @@ def solve(
     *,
     tolerance: float = TOLERANCE,
     equal_bandwidth: bool = False,
+    kind: int = JOINT,
+    begin: First | None = None,
+) -> Solved | None:
+    """A caching decision with its resources, as :func:`_search` has it, and who had better not send at all.
+
+    ``tolerance``, ``equal_bandwidth`` and ``kind``: see :func:`resources_for`. ``begin``: where the resources
+    of a decision begin. None where some devices can neither send nor be cached.
+    """
+
+    def resources_of(cached: BoolArray) -> Solved | None:
+        start = None
+        if begin is not None:
+            start = begin(Constants.of(instance, cached, equal=equal_bandwidth))
+            if start is None:
+                return None
+        return resources_for(
+            instance, cached, start, tolerance=tolerance, equal_bandwidth=equal_bandwidth, kind=kind
+        )
+
+    found = _search(instance, evaluations, resources_of)
+    if found is None or instance.transmitted == "whole" or equal_bandwidth or kind != JOINT:
+        return found
+    return _silenced(found, evaluations // 4, tolerance)
+
+
+def _search(
+    instance: Instance, evaluations: int, resources_of: Callable[[BoolArray], Solved | None]
 ) -> Solved | None:
     """The best of all caching decisions where these are at most ``evaluations``; of more the one that prices
-    make out, and from there tasks more, less and exchanged as long as that helps.
-
-    ``tolerance`` and ``equal_bandwidth``: see :func:`resources_for`. None where some devices can neither send
-    nor be cached.
-    """
+    make out, and from there tasks more, less and exchanged as long as that helps."""
     forced = ~np.isfinite(resources.least_shares(instance))
     if float(instance.task_cache_kbit[forced].sum()) > instance.cache_kbit:
         return None
@@ -110,7 +142,7 @@ def solve(
     def of(cached: BoolArray) -> Solved | None:
         key = np.packbits(cached).tobytes()
         if key not in tried:
-            tried[key] = resources_for(instance, cached, tolerance=tolerance, equal_bandwidth=equal_bandwidth)
+            tried[key] = resources_of(cached)
         return tried[key]
 
     every = _decisions(instance, forced, evaluations)
@@ -141,6 +173,34 @@ def solve(
         if better is None:
             break
         best = better
+    return best
+
+
+def _silenced(solved: Solved, evaluations: int, tolerance: float) -> Solved:
+    """The same with devices that offload nothing, one after the other while that lowers the cost.
+
+    Where only what is offloaded is transmitted, a device that offloads nothing leaves its part of the band to
+    the others: an optimum of its own, to which no step leads from where all send.
+    """
+    best, c = solved, solved.constants
+    i, failures, tried = c.instance, 0, c.cached | (solved.point[:, W] < SILENT)
+    alone = np.maximum(i.mcycles / c.k[:, UE_GHZ], np.sqrt(c.k[:, ENERGY_3] / i.energy_mj))
+    for _ in range(evaluations):
+        if tried.all() or failures == ATTEMPTS:
+            break
+        x, of = best.point, parts(i, best.allocation)
+        paid = of.latency_ms - of.overhead_ms + best.band * x[:, B] + best.edge * x[:, G]
+        m = int(np.argmax(np.where(tried, -np.inf, paid - alone)))
+        tried[m] = True
+        start = x.copy()
+        start[m, W], start[m, T] = 0.5 * SILENT, 1.02 * alone[m]
+        start[m, G] = min(x[m, G], 0.25 * SILENT * i.edge_ghz)
+        start[:, V] = np.maximum(-resources.slack_ms(c, start, True), 0.0) + resources.VIOLATION
+        found = resources_for(i, c.cached, start, tolerance=tolerance)
+        if found is not None and found.cost_ms < best.cost_ms * (1.0 - TOLERANCE):
+            best, failures = found, 0
+        else:
+            failures += 1
     return best
 
 
