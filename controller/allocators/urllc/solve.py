@@ -28,7 +28,8 @@ _GENEROUS: Final = 1e6
 class Answer:
     """What a method found for the devices that can be served at all, ``served`` [M].
 
-    ``prices``: of the joint method at this instance. ``converged``: by the method's own rule.
+    ``prices``: of the joint method at this instance, where that is what found it. ``converged``: by the
+    method's own rule.
     """
 
     served: BoolArray
@@ -72,21 +73,29 @@ def find(instance: Instance, method: Method = "joint") -> Answer:
         empty = np.zeros(0)
         none = Allocation(np.zeros(0, np.bool_), empty, empty, empty, empty, empty)
         return Answer(served, none, (), 0, True)
-    solved = joint.solve(of)
-    if solved is None:
-        raise ValueError("bandwidth_hz: no division of the band in which every device can send was found")
     if method == "joint":
+        solved = _joint(of)
         history, steps = solved.history_ms, len(solved.history_ms) - 1
         return Answer(served, solved.allocation, history, steps, solved.converged, _prices(solved))
-    run = _algorithm_1(of, solved.allocation, method)
-    return Answer(served, run.allocation, run.history_ms, run.iterations, run.converged, _prices(solved))
+    run = _algorithm_1(of, method)
+    return Answer(served, run.allocation, run.history_ms, run.iterations, run.converged)
 
 
-def _algorithm_1(instance: Instance, other: Allocation, method: Method) -> alternating.Run:
-    """From a simple start, or where that is late from ``other``, which is not if anything is."""
+def _joint(instance: Instance) -> joint.Solved:
+    solved = joint.solve(instance)
+    if solved is None:
+        raise ValueError("bandwidth_hz: no division of the band in which every device can send was found")
+    return solved
+
+
+def _algorithm_1(instance: Instance, method: Method) -> alternating.Run:
+    """From a simple start, or where that is late from what the joint method has, which is not if anything
+    is."""
     start = alternating.first_allocation(instance)
-    if start is None or (late_ms(instance, start).any() and not late_ms(instance, other).any()):
-        start = other
+    if start is None or late_ms(instance, start).any():
+        other = _joint(instance).allocation
+        if start is None or not late_ms(instance, other).any():
+            start = other
     if method == "algorithm-1":
         return alternating.solve(instance, start)
     from controller.allocators.urllc import convex
@@ -103,8 +112,7 @@ def lower_bound_ms(instance: Instance, answer: Answer) -> float | None:
     of = instance.only(answer.served)
     if not len(of) or violations(of, answer.allocation):
         return None
-    assert answer.prices is not None
-    prices = answer.prices
+    prices = answer.prices or _prices(_joint(of))
     apart, together = uncached_ms(of, prices), cached_ms(of, prices)
     prices = replace(prices, cache=cache_price(of, apart, together))
     return bound_ms(of, prices, apart_ms=apart)
@@ -202,7 +210,7 @@ def _binding(alone: Instance, answer: Answer, of: Instance) -> str:
         return solved is not None and not late_ms(one, solved.allocation).any()
 
     if in_time(alone):
-        prices = answer.prices or Prices(1.0, 0.0)
+        prices = answer.prices or _prices(_joint(of))
         return "bandwidth" if prices.band >= prices.edge * of.edge_ghz else "edge rate"
     if in_time(alone.with_(energy_mj=alone.energy_mj * _GENEROUS)):
         return "energy"
