@@ -32,7 +32,8 @@ def all_local(instance: Instance) -> Allocation | None:
 
 
 def all_offloaded(instance: Instance) -> Allocation | None:
-    """alpha = 0, to a millionth; None where no caching decision that was tried leaves all others the energy to send all."""
+    """alpha = 0, to a millionth; None where no caching decision that was tried leaves the others the energy
+    for it."""
     return _offloading(instance, 1.0 - LEAST_W)
 
 
