@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from math import isfinite
 from typing import Any, Final, Literal
 
@@ -78,7 +79,10 @@ def find(instance: Instance, method: Method = "joint") -> Answer:
         history, steps = solved.history_ms, len(solved.history_ms) - 1
         return Answer(served, solved.allocation, history, steps, solved.converged, _prices(solved))
     run = _algorithm_1(of, method)
-    return Answer(served, run.allocation, run.history_ms, run.iterations, run.converged)
+    # While devices come to be less late the total may rise: the history is of what followed.
+    rises = [k + 1 for k, (a, b) in enumerate(pairwise(run.history_ms)) if b > a]
+    history = run.history_ms[rises[-1] if rises else 0 :]
+    return Answer(served, run.allocation, history, run.iterations, run.converged)
 
 
 def _joint(instance: Instance) -> joint.Solved:
@@ -126,9 +130,11 @@ def report(instance: Instance, answer: Answer, bound: float | None = None) -> di
     """Plain JSON; a number that there is none of is null.
 
     ``status``: ``converged``, ``iteration limit`` or ``infeasible``; ``objective_ms``: the sum (6a) with the
-    exact dispersion, of the devices that could be served; ``objective_v1_ms``: with V = 1; ``late``: each
-    device that cannot be served in time, by how much at the least total lateness that was found, and what
-    holds it back; ``violations`` of problem (6); ``bound_ms`` and ``gap``, where a bound was asked for.
+    exact dispersion, of the devices that could be served; ``objective_v1_ms``: with V = 1, where that leaves
+    each of them a rate; ``history_ms``: how it fell, from where nobody came to be less late any more;
+    ``late``: each device that cannot be served in time, by how much at the least total lateness that was
+    found, and what holds it back; ``violations`` of problem (6); ``bound_ms`` and ``gap``, where a bound was
+    asked for.
     """
     of, a = instance.only(answer.served), answer.allocation
     parted, late = parts(of, a), late_ms(of, a)
@@ -140,7 +146,7 @@ def report(instance: Instance, answer: Answer, bound: float | None = None) -> di
     return {
         "status": status,
         "objective_ms": total,
-        "objective_v1_ms": parts(of, a, exact=False).total_ms if len(of) else None,
+        "objective_v1_ms": _finite(parts(of, a, exact=False).total_ms) if len(of) else None,
         "iterations": answer.iterations,
         "history_ms": list(answer.history_ms),
         "devices": rows,
@@ -219,13 +225,16 @@ def _binding(alone: Instance, answer: Answer, of: Instance) -> str:
     return "least rate"
 
 
+def _finite(value: float) -> float | None:
+    return value if isfinite(value) else None
+
+
 def _plain(violation: Any) -> dict[str, Any]:
-    value = violation.value
     return {
         "constraint": violation.constraint,
         "name": violation.name,
         "device": violation.device or None,
-        "value": value if isfinite(value) else None,
+        "value": _finite(violation.value),
         "limit": violation.limit,
         "unit": violation.unit,
     }

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner, Result
@@ -245,3 +246,35 @@ def test_cvxpy_is_needed_by_its_method_alone(instance: Path, monkeypatch: pytest
     assert solved(instance)["status"] == "converged"
     result = run(instance, "--method", "algorithm-1-cvxpy")
     assert result.output == "Error: the package cvxpy is missing: pip install 'prbandit[urllc]'\n"
+
+
+@pytest.mark.parametrize("method", ["joint", "algorithm-1"])
+def test_histories_never_rise_and_all_is_json_on_instances_of_any_kind(tmp_path: Path, method: str) -> None:
+    """Most of them infeasible: deadlines, energy, channels and edge over many orders of magnitude."""
+    rng = np.random.default_rng(11)
+    statuses = set()
+    for k in range(40):
+        path = written(
+            tmp_path / f"{k}.json", int(rng.integers(1, 6)), cache_bits=float(rng.choice([0, 2e4]))
+        )
+        data = json.loads(path.read_text())
+        data |= {
+            "edge_hz": 10.0 ** rng.uniform(6, 11),
+            "transmitted": str(rng.choice(["whole", "offloaded"])),
+        }
+        data["min_rate_bps"] = float(rng.choice([0.0, 1e6, 1e8]))
+        for row in data["devices"]:
+            row["channel_gain"] *= float(rng.choice([0.0, 1.0, 10.0 ** rng.uniform(-7, 2)]))
+            row["deadline_ms"] = 10.0 ** rng.uniform(-2, 2)
+            row["energy_mj"] = 10.0 ** rng.uniform(-4, 2)
+            row["edge_deviation"] = float(rng.uniform(-0.5, 0.5))
+        path.write_text(json.dumps(data))
+        result = run(path, "--method", method, "--json")
+        if "no division of the band" in result.output:
+            continue
+        assert result.exit_code == 0, result.output
+        of = json.loads(result.stdout, parse_constant=lambda name: pytest.fail(name))
+        assert of["history_ms"] == sorted(of["history_ms"], reverse=True)
+        assert (of["status"] == "infeasible") == bool(of["late"] or of["violations"])
+        statuses.add(of["status"])
+    assert {"infeasible", "converged"} <= statuses
