@@ -135,23 +135,29 @@ def slack_ms(c: Constants, x: FloatArray, exact: bool) -> FloatArray:
     rate = rate_mbps(i, x[:, B], x[:, P], exact=exact)
     tau = np.where(sends, 1.0 / np.where(sends, rate, 1.0), 0.0)
     sent = i.kbit * tau * (1.0 if c.whole else x[:, W])
-    latency = np.where(sends, x[:, T] + sent, 0.0) + x[:, W] ** 2 * c.k[:, barrier.EDGE_MCYCLES] / x[:, G]
+    latency = np.where(sends, np.where(x[:, W] < 1.0, x[:, T], 0.0) + sent, 0.0)
+    edge = x[:, W] > 0.0
+    latency[edge] += (x[:, W] ** 2 * c.k[:, barrier.EDGE_MCYCLES])[edge] / x[edge, G]
     return np.minimum(c.k[:, barrier.TIME] - latency, c.k[:, barrier.RATE_TIME] - i.kbit * tau)
 
 
-def inside(c: Constants, x: FloatArray, *, nearer: float = 1.0, exact: bool = True) -> FloatArray:
+def inside(c: Constants, x: FloatArray, kind: int = JOINT, nearer: float = 1.0) -> FloatArray:
     """A point near ``x`` with room in every constraint, ``nearer`` times as much of it as usual."""
     out, sends = x.copy(), ~c.cached
+    edge_ghz = c.instance.edge_ghz
+    if kind == JOINT:
+        out[sends, W] = np.clip(out[sends, W], 10 * LEAST_W, 1.0 - 10 * LEAST_W)
+        out[:, G] = np.maximum(out[:, G], 0.5 * edge_ghz * np.minimum(out[:, W], 10 * LEAST_W))
     if not c.equal:
         out[:, B] *= 1.0 - 1e-3
     out[:, G] *= 1.0 - 1e-3
-    out[sends, W] = np.clip(out[sends, W], 10 * LEAST_W, 1.0 - 10 * LEAST_W)
     out[sends, P] *= 1.0 - 4e-3 * nearer
     own = (1.0 - out[:, W]) * c.k[:, barrier.MCYCLES]
     fastest = own / c.k[:, barrier.UE_GHZ] * (1.0 + 1e-3) + 1e-9
     out[sends, T] = np.maximum(out[:, T] * (1.0 + 4e-3 * nearer), fastest)[sends]
-    out[:, G] = np.minimum(out[:, G], (1.0 - 1e-3) * c.instance.edge_ghz * out[:, W])
-    out[:, V] = 1.3 * np.maximum(-slack_ms(c, out, exact), 0.0) + VIOLATION * nearer
+    out[:, G] = np.minimum(out[:, G], (1.0 - 1e-3) * edge_ghz * out[:, W])
+    late = -slack_ms(c, out, kind == JOINT)
+    out[:, V] = 1.3 * np.maximum(late, 0.0) + VIOLATION * nearer
     return out
 
 
@@ -167,16 +173,15 @@ class Step:
 
 def step(c: Constants, x: FloatArray, kind: int, *, weight: float = 1.0, late: float = LATE) -> Step | None:
     """The inner approximation at ``x``, solved; None where no point inside was found."""
-    at, exact = x.copy(), kind == JOINT
-    sends = ~c.cached
-    rate = rate_mbps(c.instance, x[:, B], x[:, P], exact=exact)
+    at, sends = x.copy(), ~c.cached
+    rate = rate_mbps(c.instance, x[:, B], x[:, P], exact=kind == JOINT)
     if (rate[sends] <= 0.0).any():
         return None
     at[:, T] = np.where(sends, 1.0 / np.where(sends, rate, 1.0), 1.0)
     at[:, W] = np.clip(at[:, W], LEAST_W, 1.0)
     price = np.zeros(2 + len(x))
     for nearer in (1.0, 5.0, 25.0):
-        start = inside(c, x, nearer=nearer, exact=exact)
+        start = inside(c, x, kind, nearer)
         newton = barrier.minimise(
             kind,
             c.whole,
@@ -221,8 +226,8 @@ def point(instance: Instance, a: Allocation) -> FloatArray:
     sends = ~a.cached
     w = np.where(sends, 1.0 - a.local_share, 1.0)
     x[:, B], x[:, P] = np.where(sends, a.bandwidth, 1.0), np.where(sends, a.power_w, 1.0)
-    x[:, T] = np.maximum(parts(instance, a).local_ms, 1e-9)
-    x[:, W], x[:, G] = w, np.maximum(w, LEAST_W) * np.maximum(a.edge_ghz, 1e-9)
+    x[:, T] = parts(instance, a).local_ms
+    x[:, W], x[:, G] = w, w * a.edge_ghz
     x[:, V] = 0.0
     return x
 
