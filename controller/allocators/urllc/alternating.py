@@ -11,8 +11,8 @@ import numpy as np
 from controller.allocators.urllc import caching, offloading, resources
 from controller.allocators.urllc.barrier import PAPER
 from controller.allocators.urllc.instance import FloatArray, Instance
-from controller.allocators.urllc.model import Allocation, parts
-from controller.allocators.urllc.resources import Constants, cost_ms
+from controller.allocators.urllc.model import Allocation
+from controller.allocators.urllc.resources import Constants, value_ms
 
 TOLERANCE: Final = 1e-3
 MAX_ITERATIONS: Final = 20
@@ -54,8 +54,9 @@ def solve(
 
     A subproblem's answer that does not lower the objective, or breaks a deadline that was kept, is left.
     """
-    best, cost = start, cost_ms(instance, start)
-    history = [parts(instance, start).total_ms]
+    best = start
+    cost, total = value_ms(instance, start)
+    history = [total]
     done, converged = 0, False
     while done < iterations and not converged:
         before = cost
@@ -65,13 +66,13 @@ def solve(
             lambda a: _resources(instance, a, sp3),
         ):
             new = subproblem(best)
-            if new is best:
+            if new is None or new is best:
                 continue
-            value = np.inf if new is None else cost_ms(instance, new)
-            if new is not None and value <= cost:
-                best, cost = new, value
+            value, of = value_ms(instance, new)
+            if value <= cost:
+                best, cost, total = new, value, of
         done += 1
-        history.append(parts(instance, best).total_ms)
+        history.append(total)
         converged = before - cost <= tolerance * cost
     return Run(best, tuple(history), done, converged)
 

@@ -1,8 +1,8 @@
 """SP2 and SP3 of the paper by CVXPY and Clarabel: built anew each time, or once with parameters (DPP).
 
 The problems are those of :mod:`controller.allocators.urllc.offloading` and of
-:mod:`controller.allocators.urllc.barrier` of kind ``PAPER``, written as the paper writes them, in alpha and in
-b, p, tau, f_ue and f_es. They are what the compiled path is held against.
+:mod:`controller.allocators.urllc.barrier` of kind ``PAPER``, written as the paper writes them, in alpha and
+in b, p, tau, f_ue and f_es. They are what the compiled path is held against.
 """
 
 from __future__ import annotations

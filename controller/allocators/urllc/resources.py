@@ -15,7 +15,7 @@ import numpy as np
 from controller.allocators.urllc import barrier
 from controller.allocators.urllc.barrier import JOINT, LEAST_W, B, G, P, T, V, W
 from controller.allocators.urllc.instance import BoolArray, FloatArray, Instance
-from controller.allocators.urllc.model import Allocation, parts, rate_mbps
+from controller.allocators.urllc.model import Allocation, Parts, parts, rate_mbps
 from wire.definitions.short_packets import LN2
 
 LATE: Final = 1e3
@@ -232,16 +232,33 @@ def point(instance: Instance, a: Allocation) -> FloatArray:
     return x
 
 
-def late_ms(instance: Instance, a: Allocation) -> FloatArray:
-    """By how much each device misses its deadline, or what R_min asks of its transmission, ms [M]."""
-    of = parts(instance, a)
-    late = of.latency_ms - instance.deadline_ms
+def late_ms(instance: Instance, a: Allocation, of: Parts | None = None) -> FloatArray:
+    """By how much each device misses its deadline, or what R_min asks of its transmission, ms [M].
+
+    ``of``: the allocation's parts, where they are there already.
+    """
+    of = parts(instance, a) if of is None else of
+    return lateness_ms(instance, a.cached, of.latency_ms, of.rate_mbps)
+
+
+def lateness_ms(
+    instance: Instance, cached: BoolArray, latency_ms: FloatArray, rate: FloatArray
+) -> FloatArray:
+    """The same for latencies in ms and rates in Mbit/s, all [..., M]."""
+    late = latency_ms - instance.deadline_ms
     if instance.min_rate_mbps > 0.0:
-        rate = np.where(a.cached, np.inf, np.maximum(of.rate_mbps, 1e-12))
+        rate = np.where(cached, np.inf, np.maximum(rate, 1e-12))
         late = np.maximum(late, instance.kbit / rate - instance.kbit / instance.min_rate_mbps)
     return np.where(late > LATE_MS, late, 0.0)
 
 
 def cost_ms(instance: Instance, a: Allocation) -> float:
     """The objective (6a), with lateness at its price: what no step may raise."""
-    return float(parts(instance, a).total_ms + LATE * late_ms(instance, a).sum())
+    return value_ms(instance, a)[0]
+
+
+def value_ms(instance: Instance, a: Allocation) -> tuple[float, float]:
+    """That, and the objective (6a) alone."""
+    of = parts(instance, a)
+    total = of.total_ms
+    return float(total + LATE * late_ms(instance, a, of).sum()), total
