@@ -44,9 +44,12 @@ LEAST_W: Final = 1e-8
 START: Final = 0.02
 """Of the objective at the first point: how far from the optimum the first centre may be."""
 GROWTH: Final = 12.0
-ROUGHLY: Final = 1.0
+ROUGHLY: Final = 0.25
 """Of the Newton decrement, squared, where the next centre is sought."""
-MAX_NEWTON: Final = 60
+MAX_NEWTON: Final = 200
+PATIENCE: Final = 8
+"""Steps towards the first centre, until one that is farther from the optimum is sought: next to a boundary
+Newton's method creeps."""
 PIVOT: Final = 1e-13
 """Of an entry of the diagonal, the least that is left of it."""
 
@@ -351,13 +354,16 @@ def minimise(
         else:
             constraints += 13.0 if kind == JOINT else 7.0 + 2.0 * (x[i, W] < 1.0) + 2.0 * (x[i, W] > 0.0)
         objective += weight * latency_of(kind, whole, scale, k[i], at[i], x[i], r) + price * x[i, V]
-    sharp = constraints / (START * objective)
-    steps = 0
+    easy = constraints / objective
+    sharp = easy / START
+    steps, first = 0, True
     while True:
         last = constraints / sharp <= tolerance * (1.0 + objective)
-        for _ in range(MAX_NEWTON):
+        for tried in range(MAX_NEWTON):
+            if first and tried and tried % PATIENCE == 0:
+                sharp = max(0.1 * sharp, easy)
             steps += 1
-            band, rest, objective = 1.0, edge, 0.0
+            band, rest = 1.0, edge
             for i in range(m):
                 band -= x[i, B] if k[i, CACHED] < 0.5 else 0.0
                 rest -= x[i, G]
@@ -443,9 +449,10 @@ def minimise(
             latency = latency_of(kind, whole, scale, k[i], at[i], x[i], r)
             objective += weight * latency + price * x[i, V]
             dual[2 + i] = 1.0 / (sharp * max(k[i, TIME] + x[i, V] - latency, 1e-12))
-        dual[0], dual[1] = 1.0 / (sharp * band), 1.0 / (sharp * rest)
+        dual[0], dual[1] = 0.0 if equal else 1.0 / (sharp * band), 1.0 / (sharp * rest)
         if last:
             return steps
+        first = False
         sharp = min(GROWTH * sharp, 1.0001 * constraints / (tolerance * (1.0 + objective)))
 
 

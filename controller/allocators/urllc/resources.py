@@ -30,6 +30,9 @@ WHOLE: Final = 1.0 - 1e-9
 """Of the band, where shares are equal and stay so."""
 VIOLATION: Final = 1e-4
 """ms of room that lateness has to begin with."""
+AWAY: Final = 1e-5
+"""How far from 0 what a device offloads is to begin with, and a hundredth of how far from 1: from nearer,
+Newton's method takes long to leave, and an approximation at 0 keeps it there."""
 NONE: Final = 3e-7
 """Parts of a task that are less than this are nothing: less than the checker's tolerance comes of it."""
 _GRID: Final = 48
@@ -143,19 +146,24 @@ def slack_ms(c: Constants, x: FloatArray, exact: bool) -> FloatArray:
 
 def inside(c: Constants, x: FloatArray, kind: int = JOINT, nearer: float = 1.0) -> FloatArray:
     """A point near ``x`` with room in every constraint, ``nearer`` times as much of it as usual."""
-    out, sends = x.copy(), ~c.cached
-    edge_ghz = c.instance.edge_ghz
-    if kind == JOINT:
-        out[sends, W] = np.clip(out[sends, W], 10 * LEAST_W, 1.0 - 10 * LEAST_W)
-        out[:, G] = np.maximum(out[:, G], 0.5 * edge_ghz * np.minimum(out[:, W], 10 * LEAST_W))
+    i, k, out, sends = c.instance, c.k, x.copy(), ~c.cached
     if not c.equal:
         out[:, B] *= 1.0 - 1e-3
     out[:, G] *= 1.0 - 1e-3
     out[sends, P] *= 1.0 - 4e-3 * nearer
-    own = (1.0 - out[:, W]) * c.k[:, barrier.MCYCLES]
-    fastest = own / c.k[:, barrier.UE_GHZ] * (1.0 + 1e-3) + 1e-9
+    rate = np.where(sends, rate_mbps(i, out[:, B], out[:, P], exact=kind == JOINT), 1.0)
+    radio = out[:, P] * i.kbit / np.maximum(rate, 1e-12)
+    if kind == JOINT:
+        least = AWAY * np.minimum(1.0, i.energy_mj / radio)
+        out[:, W] = np.where(sends, np.clip(out[:, W], least, 1.0 - 100.0 * AWAY), 1.0)
+        out[:, G] = np.maximum(out[:, G], 0.4 / len(out) * i.edge_ghz * np.minimum(out[:, W], least))
+    own = 1.0 - out[:, W]
+    left = np.maximum(i.energy_mj - out[:, W] * radio, 1e-3 * i.energy_mj)
+    fastest = np.maximum(
+        1.001 * own * i.mcycles / k[:, barrier.UE_GHZ], np.sqrt(1.01 * k[:, barrier.ENERGY_3] * own**3 / left)
+    )
     out[sends, T] = np.maximum(out[:, T] * (1.0 + 4e-3 * nearer), fastest)[sends]
-    out[:, G] = np.minimum(out[:, G], (1.0 - 1e-3) * edge_ghz * out[:, W])
+    out[:, G] = np.minimum(out[:, G], (1.0 - 1e-3) * i.edge_ghz * out[:, W])
     late = -slack_ms(c, out, kind == JOINT)
     out[:, V] = 1.3 * np.maximum(late, 0.0) + VIOLATION * nearer
     return out
@@ -178,10 +186,10 @@ def step(c: Constants, x: FloatArray, kind: int, *, weight: float = 1.0, late: f
     if (rate[sends] <= 0.0).any():
         return None
     at[:, T] = np.where(sends, 1.0 / np.where(sends, rate, 1.0), 1.0)
-    at[:, W] = np.clip(at[:, W], LEAST_W, 1.0)
     price = np.zeros(2 + len(x))
     for nearer in (1.0, 5.0, 25.0):
         start = inside(c, x, kind, nearer)
+        at[:, W] = np.maximum(start[:, W], LEAST_W)
         newton = barrier.minimise(
             kind,
             c.whole,
