@@ -9,10 +9,10 @@ from typing import Final
 import numpy as np
 
 from controller.allocators.urllc import caching, offloading, resources
-from controller.allocators.urllc.barrier import PAPER, W
+from controller.allocators.urllc.barrier import PAPER
 from controller.allocators.urllc.instance import FloatArray, Instance
-from controller.allocators.urllc.model import Allocation, parts
-from controller.allocators.urllc.resources import Constants, cost_ms
+from controller.allocators.urllc.model import Allocation
+from controller.allocators.urllc.resources import Constants, value_ms
 
 TOLERANCE: Final = 1e-3
 MAX_ITERATIONS: Final = 20
@@ -54,24 +54,25 @@ def solve(
 
     A subproblem's answer that does not lower the objective, or breaks a deadline that was kept, is left.
     """
-    best, cost = start, cost_ms(instance, start)
-    history = [parts(instance, start).total_ms]
+    best = start
+    cost, total = value_ms(instance, start)
+    history = [total]
     done, converged = 0, False
     while done < iterations and not converged:
         before = cost
         for subproblem in (
             lambda a: caching.cache(instance, a),
-            lambda a: a.with_(local_share=sp2(instance, _with_rates(instance, a))),
+            lambda a: _offloading(instance, a, sp2),
             lambda a: _resources(instance, a, sp3),
         ):
             new = subproblem(best)
-            if new is best:
+            if new is None or new is best:
                 continue
-            value = np.inf if new is None else cost_ms(instance, new)
-            if new is not None and value <= cost:
-                best, cost = new, value
+            value, of = value_ms(instance, new)
+            if value <= cost:
+                best, cost, total = new, value, of
         done += 1
-        history.append(parts(instance, best).total_ms)
+        history.append(total)
         converged = before - cost <= tolerance * cost
     return Run(best, tuple(history), done, converged)
 
@@ -85,7 +86,7 @@ def first_allocation(instance: Instance, offloaded: float = OFFLOADED) -> Alloca
 
 
 def _with_rates(instance: Instance, a: Allocation) -> Allocation:
-    """Rates at which a device would process what it does not at present."""
+    """Also rates at which a device would process what it does not at present."""
     energy = np.sqrt(instance.energy_mj / (instance.mj_per_mcycle * instance.mcycles))
     idle = np.minimum(instance.ue_ghz, energy / (1.0 - instance.ue_deviation))
     rate = instance.edge_ghz / len(instance)
@@ -95,9 +96,17 @@ def _with_rates(instance: Instance, a: Allocation) -> Allocation:
     )
 
 
+def _offloading(instance: Instance, a: Allocation, sp2: Sp2) -> Allocation:
+    b = _with_rates(instance, a)
+    alpha = sp2(instance, b)
+    return b.with_(
+        local_share=alpha,
+        ue_ghz=np.where(alpha > 0.0, b.ue_ghz, 0.0),
+        edge_ghz=np.where(alpha < 1.0, b.edge_ghz, 0.0),
+    )
+
+
 def _resources(instance: Instance, a: Allocation, sp3: Sp3) -> Allocation | None:
     c = Constants.of(instance, a.cached)
-    x = resources.point(instance, a)
-    x[:, W] = np.maximum(x[:, W], resources.LEAST_W)
-    found = sp3(c, x)
+    found = sp3(c, resources.point(instance, a))
     return None if found is None else resources.allocation(c, found)

@@ -12,7 +12,7 @@ is (a p = b gamma), and with the minus of rate (1) its tangent is a bound: with 
 
 Two inner approximations at a point are solved, and what satisfies them satisfies problem (6):
 
-- :data:`PAPER`, SP3 of the paper: w is fixed, the rate is (17) less (19), the energy (13);
+- :data:`PAPER`, SP3 of the paper: w is fixed, from 0 to 1, the rate is (17) less (19), the energy (13);
 - :data:`JOINT`: w is a variable, ln(1 + gamma) is kept as it is, the dispersion is exact, and products are
   bounded by sums of powers: x y z <= x' y' z' / 3 ((x/x')^3 + (y/y')^3 + (z/z')^3), of which (12) is that of
   two.
@@ -39,14 +39,17 @@ N: Final = 6
 KBIT, MCYCLES, EDGE_MCYCLES, ENERGY_3, TIME, ENERGY, SNR, NOISE, POWER, UE_GHZ, RATE_TIME, CACHED = range(12)
 CONSTANTS: Final = 12
 
-LEAST_W: Final = 1e-7
-"""w stays away from 0 and from 1 by so much."""
+LEAST_W: Final = 1e-8
+"""Where w is a variable it stays away from 0 and from 1 by so much."""
 START: Final = 0.02
 """Of the objective at the first point: how far from the optimum the first centre may be."""
 GROWTH: Final = 12.0
-ROUGHLY: Final = 1.0
+ROUGHLY: Final = 0.25
 """Of the Newton decrement, squared, where the next centre is sought."""
-MAX_NEWTON: Final = 60
+MAX_NEWTON: Final = 200
+PATIENCE: Final = 8
+"""Steps towards the first centre, until one that is farther from the optimum is sought: next to a boundary
+Newton's method creeps."""
 PIVOT: Final = 1e-13
 """Of an entry of the diagonal, the least that is left of it."""
 
@@ -105,9 +108,11 @@ def device(
     ``weight`` and ``late``: of its latency and of v in the objective. r, gt, ht, ge and he are room.
     """
     v, g = x[V], x[G]
-    if v <= 0.0 or g <= 0.0:
+    if v <= 0.0:
         return math.inf
     if k[CACHED] > 0.5:
+        if g <= 0.0:
+            return math.inf
         latency = k[EDGE_MCYCLES] / g
         slack, room = k[TIME] + v - latency, edge - g
         if slack <= 0.0 or room <= 0.0:
@@ -123,7 +128,10 @@ def device(
 
     b, p, t, w = x[B], x[P], x[T], x[W]
     own = 1.0 - w
-    if b <= 0.0 or p <= 0.0 or t <= 0.0 or w <= 0.0 or own <= 0.0:
+    computes, uses_edge = own > 0.0, w > 0.0
+    if b <= 0.0 or p <= 0.0 or (computes and t <= 0.0) or (uses_edge and g <= 0.0):
+        return math.inf
+    if kind == JOINT and not (computes and uses_edge):
         return math.inf
     fast = rate(kind, scale, k, at, b, p, r)
     if fast <= 0.0:
@@ -139,10 +147,14 @@ def device(
         c = k[KBIT] * w0 * tau0
         sent = 0.5 * c * (x_w * x_w + x_tau * x_tau)
         s_tau, s_tau2, s_w, s_w2 = c * x_tau / tau0, c / tau0**2, c * x_w / w0, c / w0**2
-    at_edge = w * w * k[EDGE_MCYCLES] / g
-    slack = k[TIME] + v - t - sent - at_edge
+    at_edge, share = 0.0, 1.0
+    if uses_edge:
+        at_edge, share = w * w * k[EDGE_MCYCLES] / g, w * edge - g
+    at_ue, local, clock = 0.0, 0.0, 1.0
+    if computes:
+        at_ue, local, clock = t, k[ENERGY_3] * own**3 / (t * t), k[UE_GHZ] * t - own * k[MCYCLES]
+    slack = k[TIME] + v - at_ue - sent - at_edge
     # The energy.
-    local = k[ENERGY_3] * own**3 / (t * t)
     x_p = p / p0
     if kind == PAPER:
         c = 0.5 * k[KBIT] * w * p0 * tau0
@@ -166,17 +178,18 @@ def device(
         e_w, e_w2 = c * x_w**2 / w0, 2.0 * c * x_w / w0**2
     left = k[ENERGY] - local - radio
     quick = k[RATE_TIME] + v - k[KBIT] * tau
-    clock = k[UE_GHZ] * t - own * k[MCYCLES]
-    share = w * edge - g
     power = k[POWER] - p
     if slack <= 0.0 or left <= 0.0 or quick <= 0.0 or clock <= 0.0 or share <= 0.0 or power <= 0.0:
         return math.inf
     value = (
-        weight * (t + sent + at_edge) + late * v
-        - math.log(slack) - math.log(left) - math.log(quick) - math.log(clock)
-        - math.log(share) - math.log(power) - math.log(b) - math.log(p)
-        - math.log(t) - math.log(g) - math.log(v)
+        weight * (at_ue + sent + at_edge) + late * v
+        - math.log(slack) - math.log(left) - math.log(quick) - math.log(power)
+        - math.log(b) - math.log(p) - math.log(v)
     )  # fmt: skip
+    if computes:
+        value -= math.log(clock) + math.log(t)
+    if uses_edge:
+        value -= math.log(share) + math.log(g)
     if kind == JOINT:
         value -= math.log(w) + math.log(own)
     if not derivatives:
@@ -191,14 +204,18 @@ def device(
     hess[:] = 0.0
     gt[:] = 0.0
     ht[:] = 0.0
-    gt[B], gt[P], gt[T], gt[G] = s_tau * tau_b, s_tau * tau_p, 1.0, -at_edge / g
-    gt[W] = 2.0 * at_edge / w + s_w
+    gt[B], gt[P] = s_tau * tau_b, s_tau * tau_p
+    if computes:
+        gt[T] = 1.0
+    if uses_edge:
+        gt[G], gt[W] = -at_edge / g, 2.0 * at_edge / w + s_w
     ht[B, B] = s_tau * tau_bb + s_tau2 * tau_b * tau_b
     ht[B, P] = ht[P, B] = s_tau * tau_bp + s_tau2 * tau_b * tau_p
     ht[P, P] = s_tau * tau_pp + s_tau2 * tau_p * tau_p
-    ht[G, G] = 2.0 * at_edge / (g * g)
-    ht[G, W] = ht[W, G] = -2.0 * at_edge / (g * w)
-    ht[W, W] = 2.0 * at_edge / (w * w) + s_w2
+    if uses_edge:
+        ht[G, G] = 2.0 * at_edge / (g * g)
+        ht[G, W] = ht[W, G] = -2.0 * at_edge / (g * w)
+        ht[W, W] = 2.0 * at_edge / (w * w) + s_w2
     for i in range(N):
         grad[i] = (weight + 1.0 / slack) * gt[i]
         for j in range(N):
@@ -211,12 +228,14 @@ def device(
     ge[:] = 0.0
     he[:] = 0.0
     ge[B], ge[P] = e_tau * tau_b, e_tau * tau_p + e_p
-    ge[T], ge[W] = -2.0 * local / t, e_w - 3.0 * local / own
+    if computes:
+        ge[T], ge[W] = -2.0 * local / t, e_w - 3.0 * local / own
     he[B, B] = e_tau * tau_bb + e_tau2 * tau_b * tau_b
     he[B, P] = he[P, B] = e_tau * tau_bp + e_tau2 * tau_b * tau_p
     he[P, P] = e_tau * tau_pp + e_tau2 * tau_p * tau_p + e_p2
-    he[T, T], he[W, W] = 6.0 * local / (t * t), e_w2 + 6.0 * local / (own * own)
-    he[T, W] = he[W, T] = 6.0 * local / (t * own)
+    if computes:
+        he[T, T], he[W, W] = 6.0 * local / (t * t), e_w2 + 6.0 * local / (own * own)
+        he[T, W] = he[W, T] = 6.0 * local / (t * own)
     for i in range(N):
         grad[i] += ge[i] / left
         for j in range(N):
@@ -237,23 +256,28 @@ def device(
     hess[V, P] -= c * tau_p
     hess[V, V] += 1.0 / quick**2
 
-    grad[T] -= k[UE_GHZ] / clock
-    grad[W] -= k[MCYCLES] / clock
-    hess[T, T] += (k[UE_GHZ] / clock) ** 2
-    hess[T, W] += k[UE_GHZ] * k[MCYCLES] / clock**2
-    hess[W, T] += k[UE_GHZ] * k[MCYCLES] / clock**2
-    hess[W, W] += (k[MCYCLES] / clock) ** 2
-
-    grad[G] += 1.0 / share
-    grad[W] -= edge / share
-    hess[G, G] += 1.0 / share**2
-    hess[G, W] -= edge / share**2
-    hess[W, G] -= edge / share**2
-    hess[W, W] += (edge / share) ** 2
+    if computes:
+        grad[T] -= k[UE_GHZ] / clock
+        grad[W] -= k[MCYCLES] / clock
+        hess[T, T] += (k[UE_GHZ] / clock) ** 2
+        hess[T, W] += k[UE_GHZ] * k[MCYCLES] / clock**2
+        hess[W, T] += k[UE_GHZ] * k[MCYCLES] / clock**2
+        hess[W, W] += (k[MCYCLES] / clock) ** 2
+        grad[T] -= 1.0 / t
+        hess[T, T] += 1.0 / t**2
+    if uses_edge:
+        grad[G] += 1.0 / share
+        grad[W] -= edge / share
+        hess[G, G] += 1.0 / share**2
+        hess[G, W] -= edge / share**2
+        hess[W, G] -= edge / share**2
+        hess[W, W] += (edge / share) ** 2
+        grad[G] -= 1.0 / g
+        hess[G, G] += 1.0 / g**2
 
     grad[P] += 1.0 / power
     hess[P, P] += 1.0 / power**2
-    for i in (B, P, T, G):
+    for i in (B, P):
         grad[i] -= 1.0 / x[i]
         hess[i, i] += 1.0 / x[i] ** 2
     if kind == JOINT:
@@ -263,11 +287,13 @@ def device(
 
 
 @compiled
-def free(kind: int, equal: bool, cached: bool, i: int) -> bool:
-    """Whether a variable may move."""
+def free(kind: int, equal: bool, cached: bool, w: float, i: int) -> bool:
+    """Whether a variable may move: what a device that offloads ``w`` does not use may not."""
     if cached:
         return i in (G, V)
-    return (i != W or kind == JOINT) and not (equal and i == B)
+    if i in (B, W):
+        return not equal if i == B else kind == JOINT
+    return (i != T or w < 1.0) and (i != G or w > 0.0)
 
 
 @compiled
@@ -323,15 +349,21 @@ def minimise(
     trial = x.copy()
     constraints, objective = 2.0, 0.0
     for i in range(m):
-        constraints += 4.0 if k[i, CACHED] > 0.5 else 11.0 if kind == PAPER else 13.0
+        if k[i, CACHED] > 0.5:
+            constraints += 4.0
+        else:
+            constraints += 13.0 if kind == JOINT else 7.0 + 2.0 * (x[i, W] < 1.0) + 2.0 * (x[i, W] > 0.0)
         objective += weight * latency_of(kind, whole, scale, k[i], at[i], x[i], r) + price * x[i, V]
-    sharp = constraints / (START * objective)
-    steps = 0
+    easy = constraints / objective
+    sharp = easy / START
+    steps, first = 0, True
     while True:
         last = constraints / sharp <= tolerance * (1.0 + objective)
-        for _ in range(MAX_NEWTON):
+        for tried in range(MAX_NEWTON):
+            if first and tried and tried % PATIENCE == 0:
+                sharp = max(0.1 * sharp, easy)
             steps += 1
-            band, rest, objective = 1.0, edge, 0.0
+            band, rest = 1.0, edge
             for i in range(m):
                 band -= x[i, B] if k[i, CACHED] < 0.5 else 0.0
                 rest -= x[i, G]
@@ -354,7 +386,7 @@ def minimise(
                 if not cached:
                     grad[i, B] += 1.0 / band
                 for j in range(N):
-                    if not free(kind, equal, cached, j):
+                    if not free(kind, equal, cached, x[i, W], j):
                         grad[i, j] = 0.0
                         hess[i, j, :] = 0.0
                         hess[i, :, j] = 0.0
@@ -362,7 +394,8 @@ def minimise(
                     y[i, j], yb[i, j], yg[i, j] = -grad[i, j], 0.0, 0.0
                 if not (cached or equal):
                     yb[i, B] = 1.0
-                yg[i, G] = 1.0
+                if cached or x[i, W] > 0.0:
+                    yg[i, G] = 1.0
                 if not factor(hess[i]):
                     return -2
                 solve(hess[i], y[i])
@@ -416,9 +449,10 @@ def minimise(
             latency = latency_of(kind, whole, scale, k[i], at[i], x[i], r)
             objective += weight * latency + price * x[i, V]
             dual[2 + i] = 1.0 / (sharp * max(k[i, TIME] + x[i, V] - latency, 1e-12))
-        dual[0], dual[1] = 1.0 / (sharp * band), 1.0 / (sharp * rest)
+        dual[0], dual[1] = 0.0 if equal else 1.0 / (sharp * band), 1.0 / (sharp * rest)
         if last:
             return steps
+        first = False
         sharp = min(GROWTH * sharp, 1.0001 * constraints / (tolerance * (1.0 + objective)))
 
 
@@ -427,6 +461,9 @@ def latency_of(kind: int, whole: bool, scale: float, k: Any, at: Any, x: Any, ro
     """T of a device by the approximation, without what the deadline is less by its overhead."""
     if k[CACHED] > 0.5:
         return float(k[EDGE_MCYCLES] / x[G])
-    tau = 1.0 / rate(kind, scale, k, at, x[B], x[P], room)
-    sent = k[KBIT] * tau * (1.0 if whole else x[W])
-    return float(x[T] + sent + x[W] * x[W] * k[EDGE_MCYCLES] / x[G])
+    latency = k[KBIT] / rate(kind, scale, k, at, x[B], x[P], room) * (1.0 if whole else x[W])
+    if x[W] < 1.0:
+        latency += x[T]
+    if x[W] > 0.0:
+        latency += x[W] * x[W] * k[EDGE_MCYCLES] / x[G]
+    return float(latency)

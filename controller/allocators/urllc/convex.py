@@ -1,8 +1,8 @@
 """SP2 and SP3 of the paper by CVXPY and Clarabel: built anew each time, or once with parameters (DPP).
 
 The problems are those of :mod:`controller.allocators.urllc.offloading` and of
-:mod:`controller.allocators.urllc.barrier` of kind ``PAPER``, written as the paper writes them, in b, p, tau,
-f_ue and f_es. They are what the compiled path is held against.
+:mod:`controller.allocators.urllc.barrier` of kind ``PAPER``, written as the paper writes them, in alpha and
+in b, p, tau, f_ue and f_es. They are what the compiled path is held against.
 """
 
 from __future__ import annotations
@@ -19,43 +19,41 @@ from controller.allocators.urllc.model import Allocation, rate_mbps
 from controller.allocators.urllc.offloading import programme
 from controller.allocators.urllc.resources import LATE, Constants
 
-_SMALL = 1e-9
+_FACTORS = (
+    "local", "away", "air", "sent", "computing", "radio", "per_p", "per_b", "over_b", "band", "rates",
+)  # fmt: skip
+_LIMITS = ("energy", "time", "slowest", "b_top", "p_top", "ue_top", "edge_top")
+_LONGEST = 1e4
+"""Times a transmission before: bounds what a device that sends nothing has of tau."""
+_FINE = 1e-10
+"""Tolerances of the linear programme."""
+_VERTEX = 1e-6
+"""How near to a bound of alpha it is that bound. An interior point method stops short of it; the rate of the
+processor of a device that offloads all but 1e-6 would be set by this remainder, and the next programme by
+that."""
 
 
 class Resources:
     """SP3 with parameters for everything that changes from one iteration, or one instance, to the next.
 
-    Compiled once for a number of devices; a device with a cached task is one whose uplink terms have the
-    factor 0. Powers are in parts of the most that a device has, rates f in GHz, times in ms.
+    Compiled once for a number of devices. Variables are in parts of their values at the point of the
+    approximation, so that they are near 1; a factor is 0 for a device whose task does not need what it is of.
     """
 
     def __init__(self, devices: int) -> None:
         m = devices
         self._b, self._p, self._tau = (cp.Variable(m, pos=True) for _ in range(3))
         self._ue, self._edge, self._late = (cp.Variable(m, pos=True) for _ in range(3))
-        names: tuple[str, ...] = (
-            "local",
-            "away",
-            "air",
-            "sent",
-            "spent",
-            "p2",
-            "tau2",
-            "energy",
-            "time",
-            "slowest",
-        )
-        names += ("constant", "per_p", "per_b", "over_b", "sends", "weight", "ue_top")
-        self.parameters: dict[str, Any] = {name: cp.Parameter(m, nonneg=True) for name in names}
-        self.parameters["constant"] = cp.Parameter(m)
-        self.parameters["top"] = cp.Parameter(nonneg=True)
+        self.parameters: dict[str, Any] = {
+            name: cp.Parameter(m, nonneg=True) for name in _FACTORS + _LIMITS + ("constant",)
+        }
         q = self.parameters
         rate = q["constant"] - cp.multiply(q["per_p"], cp.inv_pos(self._p))
         rate -= cp.multiply(q["per_b"], self._b) + cp.multiply(q["over_b"], cp.inv_pos(self._b))
         latency = cp.multiply(q["local"], cp.inv_pos(self._ue)) + cp.multiply(q["sent"], self._tau)
         latency += cp.multiply(q["away"], cp.inv_pos(self._edge))
-        spent = cp.multiply(q["spent"], cp.square(self._ue)) + cp.multiply(q["p2"], cp.square(self._p))
-        spent += cp.multiply(q["tau2"], cp.square(self._tau))
+        spent = cp.multiply(q["computing"], cp.square(self._ue))
+        spent += cp.multiply(q["radio"], cp.square(self._p) + cp.square(self._tau))
         self.problem = cp.Problem(
             cp.Minimize(cp.sum(latency) + LATE * cp.sum(self._late)),
             [
@@ -63,85 +61,105 @@ class Resources:
                 spent <= q["energy"],
                 latency <= q["time"] + self._late,
                 cp.multiply(q["air"], self._tau) <= q["slowest"] + self._late,
-                cp.sum(cp.multiply(q["sends"], self._b)) <= 1.0,
-                q["weight"] @ self._edge <= q["top"],
-                self._b <= 1.0,
-                self._p <= 1.0,
+                q["band"] @ self._b <= 1.0,
+                q["rates"] @ self._edge <= 1.0,
+                self._b <= q["b_top"],
+                self._p <= q["p_top"],
                 self._ue <= q["ue_top"],
-                self._edge <= q["top"],
-                self._tau <= 1e6,
+                self._edge <= q["edge_top"],
+                self._tau <= _LONGEST,
             ],
         )
 
-    def step(self, c: Constants, x: FloatArray) -> FloatArray:
-        """The point that SP3 has at ``x``; RuntimeError where the solver has none."""
-        self._set(c, x)
+    def step(self, c: Constants, x: FloatArray) -> FloatArray | None:
+        """The point that SP3 has at ``x``; None where the solver has none."""
+        i, w = c.instance, x[:, W]
+        sends, computes, uses_edge = ~c.cached, ~c.cached & (w < 1.0), w > 0.0
+        b, p = np.where(sends, x[:, B], 1.0), np.where(sends, x[:, P], i.max_power_w)
+        own = np.where(computes, 1.0 - w, 0.0) * i.mcycles
+        top_ue = i.ue_ghz * (1.0 - i.ue_deviation)
+        ue = np.divide(own, x[:, T], out=top_ue.copy(), where=computes)
+        edge = np.divide(x[:, G], w, out=np.full(len(w), i.edge_ghz), where=uses_edge)
+        rate = rate_mbps(i, b, p, exact=False)
+        if (rate[sends] <= 0.0).any():
+            return None
+        rate = np.where(sends, rate, 1.0)
+        tau, gamma = 1.0 / rate, p * i.snr_per_w / b
+        nat, part = np.log1p(gamma), gamma / (1.0 + gamma)
+        noise = 0.5 * c.k[:, barrier.NOISE] * np.sqrt(b)
+        scale = np.where(sends, c.scale * tau, 0.0)
+        values = {
+            "local": own / ue,
+            "away": w * c.k[:, barrier.EDGE_MCYCLES] / edge,
+            "air": sends * i.kbit * tau,
+            "sent": sends * i.kbit * tau * (1.0 if c.whole else w),
+            "computing": i.mj_per_mcycle * own * ue**2,
+            "radio": 0.5 * sends * i.kbit * w * p * tau,
+            "per_p": scale * b * part,
+            "per_b": scale * (b * part + noise),
+            "over_b": scale * b * nat,
+            "constant": np.where(sends, scale * (2.0 * b * nat + 2.0 * b * part - noise), 2.0),
+            "band": sends * b,
+            "rates": w * edge / i.edge_ghz,
+            "energy": i.energy_mj,
+            "time": c.k[:, barrier.TIME],
+            "slowest": c.k[:, barrier.RATE_TIME],
+            "b_top": 1.0 / b,
+            "p_top": i.max_power_w / p,
+            "ue_top": top_ue / ue,
+            "edge_top": i.edge_ghz / edge,
+        }
+        for name, value in values.items():
+            self.parameters[name].value = value
         self.problem.solve(solver=cp.CLARABEL)
         if self.problem.status not in (cp.OPTIMAL, cp.OPTIMAL_INACCURATE):
-            raise RuntimeError(f"SP3: {self.problem.status}")
-        out, i, sends = x.copy(), c.instance, ~c.cached
-        out[sends, B] = _value(self._b)[sends]
-        out[sends, P] = (_value(self._p) * i.max_power_w)[sends]
-        own = (1.0 - x[:, W]) * i.mcycles
-        out[sends, T] = (own / (_value(self._ue) * (1.0 - i.ue_deviation)))[sends]
-        out[:, G] = x[:, W] * _value(self._edge)
+            return None
+        out = x.copy()
+        out[sends, B], out[sends, P] = (b * _value(self._b))[sends], (p * _value(self._p))[sends]
+        out[computes, T] = (own / (ue * _value(self._ue)))[computes]
+        out[:, G] = w * edge * _value(self._edge)
         out[:, V] = _value(self._late)
         return out
 
-    def _set(self, c: Constants, x: FloatArray) -> None:
-        i, q, k = c.instance, self.parameters, c.k
-        sends = (~c.cached).astype(np.float64)
-        b, w = np.where(c.cached, 1.0, x[:, B]), x[:, W]
-        p = np.where(c.cached, 1.0, x[:, P] / i.max_power_w)
-        rate = rate_mbps(
-            i, np.where(c.cached, 1.0, x[:, B]), np.where(c.cached, i.max_power_w, x[:, P]), exact=False
+
+class Offloading:
+    """SP2 with parameters, compiled once for a number of devices."""
+
+    def __init__(self, devices: int) -> None:
+        self._alpha = cp.Variable(devices)
+        self._cost, self._low, self._high = (cp.Parameter(devices) for _ in range(3))
+        self._edge, self._rest = cp.Parameter(devices, nonneg=True), cp.Parameter()
+        self.problem = cp.Problem(
+            cp.Minimize(self._cost @ self._alpha),
+            [
+                self._alpha >= self._low,
+                self._alpha <= self._high,
+                cp.sum(self._edge) - self._edge @ self._alpha <= self._rest,
+            ],
         )
-        tau = 1.0 / np.maximum(rate, _SMALL)
-        gamma = p * i.max_power_w * i.snr_per_w / b
-        nat, part = np.log1p(gamma), gamma / (1.0 + gamma)
-        scale, noise = c.scale, k[:, barrier.NOISE]
-        root = np.sqrt(b)
-        own = np.where(c.cached, 0.0, 1.0 - w)
-        values = {
-            "local": own * i.mcycles / (1.0 - i.ue_deviation),
-            "away": w * k[:, barrier.EDGE_MCYCLES],
-            "air": sends * i.kbit,
-            "sent": sends * i.kbit * (1.0 if c.whole else w),
-            "spent": i.mj_per_mcycle * own * i.mcycles * (1.0 - i.ue_deviation) ** 2,
-            "p2": sends * 0.5 * i.kbit * w * i.max_power_w * tau / p,
-            "tau2": sends * 0.5 * i.kbit * w * i.max_power_w * p / tau,
-            "energy": i.energy_mj,
-            "time": k[:, barrier.TIME],
-            "slowest": np.minimum(k[:, barrier.RATE_TIME], 1e6),
-            "constant": scale * (2.0 * b * nat + 2.0 * b * part - 0.5 * noise * root),
-            "per_p": scale * b * part * p,
-            "per_b": scale * (part + 0.5 * noise / root),
-            "over_b": scale * nat * b * b,
-            "sends": sends,
-            "weight": w,
-            "ue_top": i.ue_ghz,
-        }
-        for name, value in values.items():
-            q[name].value = np.maximum(value, 0.0) if name != "constant" else value
-        q["top"].value = i.edge_ghz
+
+    def step(self, instance: Instance, a: Allocation) -> FloatArray:
+        """The optimal alpha [M]; that of ``a`` where (6f) leaves none."""
+        cost, low, high, edge, rest = programme(instance, a)
+        self._cost.value, self._low.value, self._high.value, self._edge.value = cost, low, high, edge
+        self._rest.value = rest * (1.0 + 1e-9)
+        self.problem.solve(solver=cp.CLARABEL, tol_gap_abs=_FINE, tol_gap_rel=_FINE, tol_feas=_FINE)
+        if self.problem.status not in (cp.OPTIMAL, cp.OPTIMAL_INACCURATE):
+            return a.local_share.copy()
+        alpha = np.clip(_value(self._alpha), low, high)
+        for vertex in (low, high):
+            alpha = np.where(np.abs(alpha - vertex) <= _VERTEX, vertex, alpha)
+        return np.where(a.cached, 0.0, alpha)
 
 
-def rebuilt(c: Constants, x: FloatArray) -> FloatArray:
-    """The same with a problem that is built, canonicalised and thrown away."""
+def rebuilt_resources(c: Constants, x: FloatArray) -> FloatArray | None:
+    """SP3 with a problem that is built, canonicalised and thrown away."""
     return Resources(len(c.instance)).step(c, x)
 
 
-def offload(instance: Instance, a: Allocation) -> FloatArray:
-    """SP2 by CVXPY; alpha [M], that of ``a`` where it has no solution."""
-    cost, low, high, edge, rest = programme(instance, a)
-    alpha = cp.Variable(len(instance))
-    problem = cp.Problem(
-        cp.Minimize(cost @ alpha), [alpha >= low, alpha <= high, (1.0 - alpha) @ edge <= rest * (1.0 + 1e-9)]
-    )
-    problem.solve(solver=cp.CLARABEL)
-    if problem.status not in (cp.OPTIMAL, cp.OPTIMAL_INACCURATE):
-        return a.local_share.copy()
-    return np.where(a.cached, 0.0, np.clip(_value(alpha), low, high))
+def rebuilt_offloading(instance: Instance, a: Allocation) -> FloatArray:
+    """SP2 likewise."""
+    return Offloading(len(instance)).step(instance, a)
 
 
 def _value(variable: Any) -> FloatArray:

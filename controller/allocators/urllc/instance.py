@@ -33,7 +33,7 @@ Source: Edge Intelligence-based URLLC for Digital Twin-enabled Metaverse, sectio
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from math import isfinite
 from typing import Any, Final, Literal
@@ -118,6 +118,10 @@ class Instance:
     but of a rate that is not known for sure the least is what a deadline, the most what an energy budget must
     be kept with. ``cache_kbit`` is the server's; ``task_cache_kbit`` what each task takes of it. The devices
     keep their order, and ``ids`` their names.
+
+    Worked out once: ``inverse_q``: Q^-1(epsilon); ``mj_per_mcycle``: theta / 2 in mJ for 10^6 cycles where a
+    UE processes at 1 GHz, where energy is counted at another deviation than latency for the square of the
+    rates' ratio.
     """
 
     ids: tuple[str, ...]
@@ -142,23 +146,17 @@ class Instance:
     cache_kbit: float
     theta: float
     transmitted: Transmitted
+    inverse_q: FloatArray = field(init=False, repr=False)
+    mj_per_mcycle: FloatArray = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        ratio = (1.0 - self.energy_deviation) / (1.0 - self.ue_deviation)
+        energy = np.asarray(self.theta / 2.0 * 1e6 * 1e18 * 1e3 * ratio**2)
+        object.__setattr__(self, "inverse_q", np.array([_inverse_q(e) for e in self.error.tolist()]))
+        object.__setattr__(self, "mj_per_mcycle", energy)
 
     def __len__(self) -> int:
         return len(self.ids)
-
-    @property
-    def inverse_q(self) -> FloatArray:
-        """Q^-1(epsilon), [M]."""
-        return np.array([_inverse_q(e) for e in self.error.tolist()])
-
-    @property
-    def mj_per_mcycle(self) -> FloatArray:
-        """theta / 2 in mJ for 10^6 cycles where a UE processes at 1 GHz, [M].
-
-        Where energy is counted at another deviation than latency, for the square of the rates' ratio.
-        """
-        ratio = (1.0 - self.energy_deviation) / (1.0 - self.ue_deviation)
-        return np.asarray(self.theta / 2.0 * 1e6 * 1e18 * 1e3 * ratio**2)
 
     def with_(self, **changes: Any) -> Instance:
         """The same with other columns or limits; a number for a column counts for all devices. Energy is
@@ -175,7 +173,7 @@ class Instance:
     def only(self, rows: BoolArray) -> Instance:
         """The same with some of the devices."""
         kept: dict[str, Any] = {
-            f.name: getattr(self, f.name)[rows] for f in fields(self) if f.type == "FloatArray"
+            f.name: getattr(self, f.name)[rows] for f in fields(self) if f.init and f.type == "FloatArray"
         }
         kept["ids"] = tuple(name for name, row in zip(self.ids, rows, strict=True) if row)
         return replace(self, **kept)

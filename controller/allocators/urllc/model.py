@@ -73,32 +73,32 @@ def parts(instance: Instance, allocation: Allocation, *, exact: bool = True) -> 
     """Equations (2) to (5). A part that never ends is inf: no rate where bits are sent, no processing
     rate."""
     a, s = allocation, allocation.cached
-    rate = np.where(s, 0.0, rate_mbps(instance, a.bandwidth, a.power_w, exact=exact))
-    offloaded = np.where(s, 1.0, 1.0 - a.local_share)
-    kbit = instance.kbit * (offloaded if instance.transmitted == "offloaded" else 1.0)
+    rate = np.maximum(rate_mbps(instance, a.bandwidth, a.power_w, exact=exact), 0.0)
+    rate, offloaded = np.where(s, 0.0, rate), np.where(s, 1.0, 1.0 - a.local_share)
+    sent, local = np.where(s, 0.0, instance.kbit), np.where(s, 0.0, instance.mcycles * a.local_share)
     real_ue = a.ue_ghz * (1.0 - instance.ue_deviation)
-    real_edge = a.edge_ghz * (1.0 - instance.edge_deviation)
-    local = np.where(s, 0.0, instance.mcycles * a.local_share)
-    airtime = _ratio(np.where(s, 0.0, instance.kbit), rate)
+    airtime = _ratio(sent, rate)
     return Parts(
-        rate_mbps=np.maximum(rate, 0.0),
+        rate_mbps=rate,
         local_ms=_ratio(local, real_ue),
-        transmission_ms=_ratio(np.where(s, 0.0, kbit), rate),
-        edge_ms=_ratio(instance.mcycles * offloaded, real_edge),
+        transmission_ms=airtime if instance.transmitted == "whole" else _product(offloaded, airtime),
+        edge_ms=_ratio(instance.mcycles * offloaded, a.edge_ghz * (1.0 - instance.edge_deviation)),
         overhead_ms=np.where(s, instance.cached_overhead_ms, instance.uncached_overhead_ms),
         computing_mj=instance.mj_per_mcycle * local * real_ue**2,
-        transmission_mj=_product(np.where(s, 0.0, offloaded * a.power_w), airtime),
+        transmission_mj=_product(offloaded * a.power_w, airtime),
     )
 
 
 def _ratio(amount: FloatArray, rate: FloatArray) -> FloatArray:
     """amount / rate; 0 of nothing, inf without a rate."""
-    out = np.where(amount > 0.0, np.inf, 0.0)
-    np.divide(amount, rate, out=out, where=(amount > 0.0) & (rate > 0.0))
+    some = amount > 0.0
+    out = np.where(some, np.inf, 0.0)
+    np.divide(amount, rate, out=out, where=some & (rate > 0.0))
     return out
 
 
 def _product(factor: FloatArray, time: FloatArray) -> FloatArray:
+    """factor x time; 0 of no factor, even where the time is inf."""
     out = np.zeros_like(factor)
     np.multiply(factor, time, out=out, where=factor > 0.0)
     return out

@@ -15,7 +15,7 @@ import numpy as np
 from controller.allocators.urllc import barrier
 from controller.allocators.urllc.barrier import JOINT, LEAST_W, B, G, P, T, V, W
 from controller.allocators.urllc.instance import BoolArray, FloatArray, Instance
-from controller.allocators.urllc.model import Allocation, parts, rate_mbps
+from controller.allocators.urllc.model import Allocation, Parts, parts, rate_mbps
 from wire.definitions.short_packets import LN2
 
 LATE: Final = 1e3
@@ -30,6 +30,9 @@ WHOLE: Final = 1.0 - 1e-9
 """Of the band, where shares are equal and stay so."""
 VIOLATION: Final = 1e-4
 """ms of room that lateness has to begin with."""
+AWAY: Final = 1e-5
+"""How far from 0 what a device offloads is to begin with, and a hundredth of how far from 1: from nearer,
+Newton's method takes long to leave, and an approximation at 0 keeps it there."""
 NONE: Final = 3e-7
 """Parts of a task that are less than this are nothing: less than the checker's tolerance comes of it."""
 _GRID: Final = 48
@@ -135,23 +138,34 @@ def slack_ms(c: Constants, x: FloatArray, exact: bool) -> FloatArray:
     rate = rate_mbps(i, x[:, B], x[:, P], exact=exact)
     tau = np.where(sends, 1.0 / np.where(sends, rate, 1.0), 0.0)
     sent = i.kbit * tau * (1.0 if c.whole else x[:, W])
-    latency = np.where(sends, x[:, T] + sent, 0.0) + x[:, W] ** 2 * c.k[:, barrier.EDGE_MCYCLES] / x[:, G]
+    latency = np.where(sends, np.where(x[:, W] < 1.0, x[:, T], 0.0) + sent, 0.0)
+    edge = x[:, W] > 0.0
+    latency[edge] += (x[:, W] ** 2 * c.k[:, barrier.EDGE_MCYCLES])[edge] / x[edge, G]
     return np.minimum(c.k[:, barrier.TIME] - latency, c.k[:, barrier.RATE_TIME] - i.kbit * tau)
 
 
-def inside(c: Constants, x: FloatArray, *, nearer: float = 1.0, exact: bool = True) -> FloatArray:
+def inside(c: Constants, x: FloatArray, kind: int = JOINT, nearer: float = 1.0) -> FloatArray:
     """A point near ``x`` with room in every constraint, ``nearer`` times as much of it as usual."""
-    out, sends = x.copy(), ~c.cached
+    i, k, out, sends = c.instance, c.k, x.copy(), ~c.cached
     if not c.equal:
         out[:, B] *= 1.0 - 1e-3
     out[:, G] *= 1.0 - 1e-3
-    out[sends, W] = np.clip(out[sends, W], 10 * LEAST_W, 1.0 - 10 * LEAST_W)
     out[sends, P] *= 1.0 - 4e-3 * nearer
-    own = (1.0 - out[:, W]) * c.k[:, barrier.MCYCLES]
-    fastest = own / c.k[:, barrier.UE_GHZ] * (1.0 + 1e-3) + 1e-9
+    rate = np.where(sends, rate_mbps(i, out[:, B], out[:, P], exact=kind == JOINT), 1.0)
+    radio = out[:, P] * i.kbit / np.maximum(rate, 1e-12)
+    if kind == JOINT:
+        least = AWAY * np.minimum(1.0, i.energy_mj / radio)
+        out[:, W] = np.where(sends, np.clip(out[:, W], least, 1.0 - 100.0 * AWAY), 1.0)
+        out[:, G] = np.maximum(out[:, G], 0.4 / len(out) * i.edge_ghz * np.minimum(out[:, W], least))
+    own = 1.0 - out[:, W]
+    left = np.maximum(i.energy_mj - out[:, W] * radio, 1e-3 * i.energy_mj)
+    fastest = np.maximum(
+        1.001 * own * i.mcycles / k[:, barrier.UE_GHZ], np.sqrt(1.01 * k[:, barrier.ENERGY_3] * own**3 / left)
+    )
     out[sends, T] = np.maximum(out[:, T] * (1.0 + 4e-3 * nearer), fastest)[sends]
-    out[:, G] = np.minimum(out[:, G], (1.0 - 1e-3) * c.instance.edge_ghz * out[:, W])
-    out[:, V] = 1.3 * np.maximum(-slack_ms(c, out, exact), 0.0) + VIOLATION * nearer
+    out[:, G] = np.minimum(out[:, G], (1.0 - 1e-3) * i.edge_ghz * out[:, W])
+    late = -slack_ms(c, out, kind == JOINT)
+    out[:, V] = 1.3 * np.maximum(late, 0.0) + VIOLATION * nearer
     return out
 
 
@@ -167,16 +181,15 @@ class Step:
 
 def step(c: Constants, x: FloatArray, kind: int, *, weight: float = 1.0, late: float = LATE) -> Step | None:
     """The inner approximation at ``x``, solved; None where no point inside was found."""
-    at, exact = x.copy(), kind == JOINT
-    sends = ~c.cached
-    rate = rate_mbps(c.instance, x[:, B], x[:, P], exact=exact)
+    at, sends = x.copy(), ~c.cached
+    rate = rate_mbps(c.instance, x[:, B], x[:, P], exact=kind == JOINT)
     if (rate[sends] <= 0.0).any():
         return None
     at[:, T] = np.where(sends, 1.0 / np.where(sends, rate, 1.0), 1.0)
-    at[:, W] = np.clip(at[:, W], LEAST_W, 1.0)
     price = np.zeros(2 + len(x))
     for nearer in (1.0, 5.0, 25.0):
-        start = inside(c, x, nearer=nearer, exact=exact)
+        start = inside(c, x, kind, nearer)
+        at[:, W] = np.maximum(start[:, W], LEAST_W)
         newton = barrier.minimise(
             kind,
             c.whole,
@@ -221,22 +234,39 @@ def point(instance: Instance, a: Allocation) -> FloatArray:
     sends = ~a.cached
     w = np.where(sends, 1.0 - a.local_share, 1.0)
     x[:, B], x[:, P] = np.where(sends, a.bandwidth, 1.0), np.where(sends, a.power_w, 1.0)
-    x[:, T] = np.maximum(parts(instance, a).local_ms, 1e-9)
-    x[:, W], x[:, G] = w, np.maximum(w, LEAST_W) * np.maximum(a.edge_ghz, 1e-9)
+    x[:, T] = parts(instance, a).local_ms
+    x[:, W], x[:, G] = w, w * a.edge_ghz
     x[:, V] = 0.0
     return x
 
 
-def late_ms(instance: Instance, a: Allocation) -> FloatArray:
-    """By how much each device misses its deadline, or what R_min asks of its transmission, ms [M]."""
-    of = parts(instance, a)
-    late = of.latency_ms - instance.deadline_ms
+def late_ms(instance: Instance, a: Allocation, of: Parts | None = None) -> FloatArray:
+    """By how much each device misses its deadline, or what R_min asks of its transmission, ms [M].
+
+    ``of``: the allocation's parts, where they are there already.
+    """
+    of = parts(instance, a) if of is None else of
+    return lateness_ms(instance, a.cached, of.latency_ms, of.rate_mbps)
+
+
+def lateness_ms(
+    instance: Instance, cached: BoolArray, latency_ms: FloatArray, rate: FloatArray
+) -> FloatArray:
+    """The same for latencies in ms and rates in Mbit/s, all [..., M]."""
+    late = latency_ms - instance.deadline_ms
     if instance.min_rate_mbps > 0.0:
-        rate = np.where(a.cached, np.inf, np.maximum(of.rate_mbps, 1e-12))
+        rate = np.where(cached, np.inf, np.maximum(rate, 1e-12))
         late = np.maximum(late, instance.kbit / rate - instance.kbit / instance.min_rate_mbps)
     return np.where(late > LATE_MS, late, 0.0)
 
 
 def cost_ms(instance: Instance, a: Allocation) -> float:
     """The objective (6a), with lateness at its price: what no step may raise."""
-    return float(parts(instance, a).total_ms + LATE * late_ms(instance, a).sum())
+    return value_ms(instance, a)[0]
+
+
+def value_ms(instance: Instance, a: Allocation) -> tuple[float, float]:
+    """That, and the objective (6a) alone."""
+    of = parts(instance, a)
+    total = of.total_ms
+    return float(total + LATE * late_ms(instance, a, of).sum()), total

@@ -104,8 +104,8 @@ def _algorithm_1(instance: Instance, method: Method) -> alternating.Run:
         return alternating.solve(instance, start)
     from controller.allocators.urllc import convex
 
-    problem = convex.Resources(len(instance))
-    return alternating.solve(instance, start, sp2=convex.offload, sp3=problem.step)
+    sp2, sp3 = convex.Offloading(len(instance)).step, convex.Resources(len(instance)).step
+    return alternating.solve(instance, start, sp2=sp2, sp3=sp3)
 
 
 def lower_bound_ms(instance: Instance, answer: Answer) -> float | None:
