@@ -13,7 +13,9 @@ _DATA = Path(__file__).parents[3] / "shared" / "data" / "oai-rfsim"
 
 
 @click.command("calibrate")
-@click.option("--against", required=True, type=click.Choice(["oai-rfsim", "paper"]), help="The judge.")
+@click.option(
+    "--against", required=True, type=click.Choice(["oai-rfsim", "paper", "short-packets"]), help="The judge."
+)
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
@@ -22,9 +24,9 @@ _DATA = Path(__file__).parents[3] / "shared" / "data" / "oai-rfsim"
 @json_option
 def calibrate(against: str, data: Path | None, as_json: bool) -> None:
     """Drive the emulated cell as the measurements were driven and print both, with the deviation."""
-    from agents.emulator.calibration import paper, rfsim
+    from agents.emulator.calibration import paper, rfsim, short_packets
 
-    if data and against == "paper":
+    if data and against != "oai-rfsim":
         raise click.UsageError("--data goes with --against oai-rfsim")
 
     def progress(stage: str) -> None:
@@ -33,6 +35,8 @@ def calibrate(against: str, data: Path | None, as_json: bool) -> None:
 
     if against == "paper":
         result = paper.calibrate(progress)
+    elif against == "short-packets":
+        result = short_packets.calibrate(progress)
     else:
         result = rfsim.calibrate(data or _DATA, progress)
     emit(result.to_dict(), as_json, result.to_text())

@@ -19,8 +19,8 @@ from controller.allocators.urllc.instance import FloatArray
 
 FORGET: Final = 0.8
 """What the tasks of earlier control slots weigh in the next that teaches."""
-PRIOR_WEIGHT: Final = 2.0
-"""The prior weighs as so many tasks."""
+PRIOR_WEIGHT: Final = 1.0
+"""The prior weighs as so many tasks, so that of who is not known the bounds are those of all devices."""
 LOW: Final = -0.9
 HIGH: Final = 0.9
 """What a deviation can be."""

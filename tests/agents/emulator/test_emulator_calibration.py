@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from agents.emulator.calibration import paper, rfsim
+from agents.emulator.calibration import paper, rfsim, short_packets
 from agents.emulator.calibration.table import Calibration, Row
 from controller.cli import cli
 
@@ -199,3 +199,12 @@ def test_the_command_prints_json_and_refuses_what_does_not_go_together(tmp_path)
     assert json.loads(run.stdout)["against"] == "oai-rfsim"
     run = CliRunner().invoke(cli, ["calibrate", "--against", "paper", "--data", str(tmp_path)])
     assert run.exit_code == 2 and "--data" in run.output
+
+
+def test_lost_blocks_of_short_packets_stand_beside_what_the_law_expects():
+    result = short_packets.calibrate(part=0.1)
+    assert [r.name for r in result.rows] == ["epsilon 0.01", "epsilon 0.001", "epsilon 0.0001"]
+    for row, (error, *_) in zip(result.rows, short_packets.RUNS, strict=True):
+        blocks = int(row.note.split()[1].replace(",", ""))
+        assert 0.5 * error * blocks < row.measured <= error * blocks
+    assert result.rows[0].within and result.rows[1].within

@@ -29,7 +29,7 @@ def test_the_bound_comes_down_to_the_true_deviation_from_above(true: float) -> N
 
 
 def test_of_who_is_not_known_the_bound_is_that_of_the_devices() -> None:
-    assert Deviation().bounds(Z, 0.05)[1] == pytest.approx(Z * 0.05 / np.sqrt(2.0))
+    assert Deviation().bounds(Z, 0.05)[1] == pytest.approx(Z * 0.05)
     assert Deviation().bounds(Z, 0.2)[1] > Deviation().bounds(Z, 0.05)[1]
 
 

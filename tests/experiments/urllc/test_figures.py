@@ -22,7 +22,16 @@ from controller.allocators.urllc.solve import solve
 from controller.cli import cli
 from controller.experiments.urllc import figures
 from controller.experiments.urllc.drops import Drop, draw
-from controller.experiments.urllc.figures import base, dispersion, edge, energy, gap, readings, sensitivity
+from controller.experiments.urllc.figures import (
+    base,
+    dispersion,
+    edge,
+    energy,
+    gap,
+    readings,
+    sensitivity,
+    twins,
+)
 from controller.experiments.urllc.figures.base import Study
 from controller.experiments.urllc.readings import READINGS, SHOWN, Reading
 
@@ -71,6 +80,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
         patch.setattr(sensitivity, "VALUES", SOME)
         patch.setattr(gap, "FEW", 3)
         patch.setattr(gap, "SHOWN", SHOWN[:1])
+        patch.setattr(twins, "DEVIATIONS", (0.3,))
+        patch.setattr(twins, "SEEDS", 1)
+        patch.setattr(twins, "SECONDS", 40.0)
         out, bar = tmp_path_factory.mktemp("figures"), Bar()
         return figures.run(Study(DROPS), out, figures.NAMES, bar), out, bar
 
@@ -182,3 +194,9 @@ def test_the_command(tmp_path: Path) -> None:
     assert set(json.loads(result.stdout)["figures"]) == {"baselines"}
     result = CliRunner().invoke(cli, [*args, "--only", "fig-4"])
     assert result.exit_code == 2 and "no figure 'fig-4'; figures: fig-2," in " ".join(result.output.split())
+
+
+def test_rates_that_are_taken_for_exact_break_the_budget_that_twins_keep(made: Made) -> None:
+    rows = {row["twin"]: row for row in made[0]["figures"]["twins"]["rows"]}
+    assert rows["none"]["energy"]["mean"] > 1.3
+    assert rows["estimated"]["energy"]["mean"] < 1.05

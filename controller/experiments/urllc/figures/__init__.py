@@ -20,6 +20,7 @@ from controller.experiments.urllc.figures import (
     gap,
     readings,
     sensitivity,
+    twins,
 )
 from controller.experiments.urllc.figures.base import Figure, Study
 
@@ -32,6 +33,7 @@ FIGURES: Final[Mapping[str, Figure]] = {
     "dispersion": dispersion.FIGURE,
     "sensitivity": sensitivity.FIGURE,
     "deviation": deviation.FIGURE,
+    "twins": twins.FIGURE,
 }
 NAMES: Final = tuple(FIGURES)
 
