@@ -199,4 +199,4 @@ def test_the_command(tmp_path: Path) -> None:
 def test_rates_that_are_taken_for_exact_break_the_budget_that_twins_keep(made: Made) -> None:
     rows = {row["twin"]: row for row in made[0]["figures"]["twins"]["rows"]}
     assert rows["none"]["energy"]["mean"] > 1.3
-    assert rows["estimated"]["energy"]["mean"] < 1.05
+    assert rows["estimated"]["energy"]["mean"] < 1.1
