@@ -102,7 +102,8 @@ class _Device:
 
 @dataclass(frozen=True, slots=True)
 class _Setting:
-    """What a device is to do; ``latency_ms``, ``energy_mj`` and ``prb`` are what the plan expects of it."""
+    """What a device is to do; ``latency_ms``, of it ``computing_ms``, and ``prb`` are what the plan
+    expects."""
 
     cached: bool
     local_share: float
@@ -110,7 +111,7 @@ class _Setting:
     ue_ghz: float
     edge_ghz: float
     latency_ms: float
-    energy_mj: float
+    computing_ms: float
     prb: float
     binding: str = ""
 
@@ -188,7 +189,7 @@ class UrllcAllocator(Allocator):
     def learn(self, view: SliceView) -> Outcome:
         self._silent = silent(view)
         promises = {
-            flow: Promise(s.latency_ms, s.energy_mj, s.prb)
+            flow: Promise(s.computing_ms, s.prb)
             for flow, s in self._settings.items()
             if flow in view.settings and flow not in view.unapplied
         }
@@ -548,7 +549,7 @@ class UrllcAllocator(Allocator):
                 ue_ghz=round(float(a.ue_ghz[m]), 6) or device.ue_ghz,
                 edge_ghz=round(max(float(a.edge_ghz[m]), LEAST_GHZ), 6),
                 latency_ms=round(float(p.latency_ms[m]), 6),
-                energy_mj=round(float(p.energy_mj[m]), 6),
+                computing_ms=round(float(p.local_ms[m] + p.edge_ms[m]), 6),
                 prb=round(plan.prb * float(a.bandwidth[m]), 4) if sends else 0.0,
                 binding=_binding(plan, m, float(p.energy_mj[m]), float(late[m])),
             )
@@ -558,8 +559,8 @@ class UrllcAllocator(Allocator):
         """A device that cannot send processes all of its task, as fast as its energy allows."""
         mj_per_mcycle = self._options.theta / 2.0 * 1e27
         fast = min(device.ue_ghz, sqrt(device.energy_mj / (mj_per_mcycle * device.mcycles)))
-        ms, energy = device.mcycles / fast, mj_per_mcycle * device.mcycles * fast**2
-        return _Setting(False, 1.0, device.power_w, fast, LEAST_GHZ, ms, energy, 0.0, "channel")
+        ms = device.mcycles / fast
+        return _Setting(False, 1.0, device.power_w, fast, LEAST_GHZ, ms, ms, 0.0, "channel")
 
     def _choice(self, lever: Lever, prb: int, why: str, demand: float | None = None) -> Choice:
         return Choice(lever, "PRB", METHOD, prb, why, demand=demand)
@@ -672,5 +673,5 @@ def _linear(db: float) -> float:
 
 
 def _astuple(s: _Setting) -> list[Any]:
-    numbers = [s.cached, s.local_share, s.power_w, s.ue_ghz, s.edge_ghz, s.latency_ms, s.energy_mj, s.prb]
+    numbers = [s.cached, s.local_share, s.power_w, s.ue_ghz, s.edge_ghz, s.latency_ms, s.computing_ms, s.prb]
     return [*numbers, s.binding]

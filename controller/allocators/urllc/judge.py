@@ -25,10 +25,9 @@ _LATE: Final = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """What a device was to have: latency in ms, UE energy in mJ, PRBs of the uplink."""
+    """What a device was to have: ms of processing, at the device and at the edge, and PRBs of the uplink."""
 
-    latency_ms: float
-    energy_mj: float
+    computing_ms: float
     prb: float
 
 
@@ -40,14 +39,14 @@ def judge(
     carrier: Carrier,
     unattributed: Mapping[Lever, Reason],
 ) -> Outcome:
-    """Six measures of each device, judged on the tasks that began between ``begin_ns`` and ``end_ns``.
+    """Seven measures of each device, judged on the tasks that began between ``begin_ns`` and ``end_ns``.
 
     ``on_time``: the share of them that was over within the deadline, against the option of that name.
     ``latency``: their mean in ms, of those that were not lost, against the deadline. ``latency_tail``: what a
-    share ``on_time`` of these does not exceed, against the same. ``loss``: the share that was lost, against
-    epsilon. ``energy``: mean of the UE's in mJ, against its budget in ``energy_mj`` (0: not known).
-    ``ul_prb``: PRBs in each uplink slot that the device really had, HARQ included, against those of its
-    bandwidth in the plan.
+    share ``on_time`` of these does not exceed, against the same. ``computing``: the mean of what device and
+    edge took for them, in ms, against the plan. ``loss``: the share that was lost, against epsilon.
+    ``energy``: mean of the UE's in mJ, against its budget in ``energy_mj`` (0: not known). ``ul_prb``: PRBs
+    in each uplink slot that the device really had, HARQ included, against those of its bandwidth in the plan.
 
     The slice has met its promise where a share ``users`` of the devices that were promised something, rounded
     down and one at least, had ``on_time`` kept. ``counts``: ``promises`` that were judged and
@@ -59,8 +58,8 @@ def judge(
     rows = within(view, "task", COLUMNS)
     faults = _faults(rows)
     rows = rows if not faults else _usable(rows)
-    columns: list[list[float | None]] = [[None] * n for _ in range(5)]
-    share, mean, tail, loss, energy = columns
+    columns: list[list[float | None]] = [[None] * n for _ in range(6)]
+    share, mean, tail, computing, loss, energy = columns
     tasks = in_time = lost = 0
     for i in range(n):
         own = rows.values[rows.flow == i].astype(np.float64)
@@ -73,6 +72,7 @@ def judge(
         share[i], loss[i] = good / len(own), float(gone.mean())
         if len(ms):
             mean[i], tail[i] = float(ms.mean()), float(np.quantile(ms, options.on_time))
+            computing[i] = float(np.nan_to_num(own[~gone][:, [LOCAL, EDGE]]).sum(axis=1).mean())
         spent = own[np.isfinite(own[:, ENERGY]), ENERGY]
         energy[i] = float(spent.mean()) if len(spent) else None
     kept = [None if s is None else s >= options.on_time - 1e-9 for s in share]
@@ -85,6 +85,15 @@ def judge(
         Measure("on_time", "1", "higher", tuple(share), (options.on_time,) * n, met, tasks),
         Measure("latency", "ms", "lower", tuple(mean), deadline, None, tasks),
         Measure("latency_tail", "ms", "lower", tuple(tail), deadline, None, tasks),
+        Measure(
+            "computing",
+            "ms",
+            "lower",
+            tuple(computing),
+            tuple(0.0 if p is None else p.computing_ms for p in given),
+            None,
+            tasks,
+        ),
         Measure("loss", "1", "lower", tuple(loss), (options.error,) * n, None, tasks),
         Measure(
             "energy",

@@ -12,7 +12,7 @@ from controller.core.measure import Outcome
 from tests.allocators.urllc.factory import LOOP, LOST, NAN, TASK, flow, view
 
 LATE = (0.05, 9.0, 0.02, 2.0, 11.07, 0.5, 0.0)
-PROMISES = {f"d{i}": Promise(3.0, 1.0, 2.0) for i in range(3)}
+PROMISES = {f"d{i}": Promise(0.06, 2.0) for i in range(3)}
 BUDGET = {f"d{i}": 3.0 for i in range(3)}
 
 
@@ -32,6 +32,8 @@ def test_tasks_in_time_late_and_lost_are_counted() -> None:
         pytest.approx(3.07),
     )
     assert found.measure("latency_tail").values[1] == pytest.approx(11.07)
+    assert found.measure("computing").values == (pytest.approx(0.07),) * 3
+    assert found.measure("computing").targets == (0.06,) * 3
     assert found.measure("energy").values == (pytest.approx(0.5),) * 3
     assert found.measure("energy").targets == (3.0,) * 3
     assert found.counts == {

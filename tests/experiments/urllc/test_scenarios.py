@@ -55,7 +55,8 @@ def test_devices_have_settings_that_fit_and_their_tasks_are_in_time(run: Run) ->
     )
     assert used <= 30.0 * (1.0 + 1e-6)
     closed = last["closed"]
-    assert set(closed["measures"]) == {"on_time", "latency", "latency_tail", "loss", "energy", "ul_prb"}
+    latencies = {"on_time", "latency", "latency_tail", "computing"}
+    assert set(closed["measures"]) == {*latencies, "loss", "energy", "ul_prb"}
     counts = closed["counts"]
     assert counts["promises"] == 15 and counts["tasks_on_time"] > 0.95 * counts["tasks"] > 0
     energy = closed["measures"]["energy"]["users"].values()
