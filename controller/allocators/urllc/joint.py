@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 
 from controller.allocators.urllc import resources
-from controller.allocators.urllc.barrier import ENERGY_3, JOINT, UE_GHZ, B, G, T, V, W
+from controller.allocators.urllc.barrier import ENERGY_3, JOINT, UE_GHZ, B, G, T, W
 from controller.allocators.urllc.bound import Prices, cached_ms
 from controller.allocators.urllc.instance import BoolArray, FloatArray, Instance
 from controller.allocators.urllc.model import Allocation, parts
@@ -145,7 +145,7 @@ def _search(
             tried[key] = resources_of(cached)
         return tried[key]
 
-    every = _decisions(instance, forced, evaluations)
+    every = decisions(instance, forced, evaluations)
     if every is not None:
         found = [solved for cached in every if (solved := of(cached)) is not None]
         return min(found, key=lambda solved: solved.cost_ms, default=None)
@@ -195,7 +195,6 @@ def _silenced(solved: Solved, evaluations: int, tolerance: float) -> Solved:
         start = x.copy()
         start[m, W], start[m, T] = 0.5 * SILENT, 1.02 * alone[m]
         start[m, G] = min(x[m, G], 0.25 * SILENT * i.edge_ghz)
-        start[:, V] = np.maximum(-resources.slack_ms(c, start, True), 0.0) + resources.VIOLATION
         found = resources_for(i, c.cached, start, tolerance=tolerance)
         if found is not None and found.cost_ms < best.cost_ms * (1.0 - TOLERANCE):
             best, failures = found, 0
@@ -204,7 +203,7 @@ def _silenced(solved: Solved, evaluations: int, tolerance: float) -> Solved:
     return best
 
 
-def _decisions(instance: Instance, forced: BoolArray, most: int) -> list[BoolArray] | None:
+def decisions(instance: Instance, forced: BoolArray, most: int) -> list[BoolArray] | None:
     """Every caching decision that fits; None where there are more than ``most``."""
     rows = [forced]
     for m in np.flatnonzero(~forced):
