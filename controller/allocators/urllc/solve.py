@@ -124,16 +124,19 @@ def lower_bound_ms(instance: Instance, answer: Answer) -> float | None:
     prices = answer.prices or _prices(_joint(of))
     apart, together = uncached_ms(of, prices), cached_ms(of, prices)
     prices = replace(prices, cache=cache_price(of, apart, together))
-    least = bound_ms(of, prices, apart_ms=apart)
+    least, total = bound_ms(of, prices, apart_ms=apart), parts(of, answer.allocation).total_ms
     every = joint.decisions(of, np.zeros(len(of), np.bool_), BOUNDED)
-    return least if every is None else max(least, min(_decision_ms(of, c, answer, apart) for c in every))
+    return (
+        least if every is None else max(least, min(_decision_ms(of, c, prices, apart, total) for c in every))
+    )
 
 
-def _decision_ms(of: Instance, cached: BoolArray, answer: Answer, apart_ms: FloatArray) -> float:
-    """A bound with a caching decision: at the prices of the answer, and where that is below what the answer
-    comes to at those of the decision."""
-    assert answer.prices is not None
-    bound, total = bound_ms(of, answer.prices, cached, apart_ms), parts(of, answer.allocation).total_ms
+def _decision_ms(
+    of: Instance, cached: BoolArray, prices: Prices, apart_ms: FloatArray, total: float
+) -> float:
+    """A bound with a caching decision: at these prices, and where that is below the objective ``total`` at
+    those of the decision."""
+    bound = bound_ms(of, prices, cached, apart_ms)
     if bound >= total * (1.0 - NEAR):
         return bound
     solved = joint.resources_for(of, cached)
