@@ -26,6 +26,8 @@ EVALUATIONS: Final = 40
 """Caching decisions that are tried."""
 ITERATIONS: Final = 100
 TOLERANCE: Final = 1e-5
+LITTLE: Final = 0.05
+"""Of a task, offloaded at the point of a second start."""
 SILENT: Final = 1e-3
 """Of a task: with less than this a device counts as one that offloads nothing."""
 ATTEMPTS: Final = 2
@@ -107,7 +109,8 @@ def solve(
     kind: int = JOINT,
     begin: First | None = None,
 ) -> Solved | None:
-    """A caching decision with its resources, as :func:`_search` has it, and who had better not send at all.
+    """A caching decision with its resources, as :func:`_search` has it, also from another start, and who had
+    better not send at all.
 
     ``tolerance``, ``equal_bandwidth`` and ``kind``: see :func:`resources_for`. ``begin``: where the resources
     of a decision begin. None where some devices can neither send nor be cached.
@@ -124,9 +127,10 @@ def solve(
         )
 
     found = _search(instance, evaluations, resources_of)
-    if found is None or instance.transmitted == "whole" or equal_bandwidth or kind != JOINT:
+    if found is None or equal_bandwidth or kind != JOINT or evaluations < 4:
         return found
-    return _silenced(found, evaluations // 4, tolerance)
+    found = _restarted(found, tolerance)
+    return found if instance.transmitted == "whole" else _silenced(found, evaluations // 4, tolerance)
 
 
 def _search(
@@ -174,6 +178,15 @@ def _search(
             break
         best = better
     return best
+
+
+def _restarted(solved: Solved, tolerance: float) -> Solved:
+    """The better of it and of what comes of a point where little is offloaded: bandwidth and what is
+    offloaded rise together, so that there can be an optimum with little of both."""
+    c = solved.constants
+    start = resources.first_point(c, LITTLE)
+    other = None if start is None else resources_for(c.instance, c.cached, start, tolerance=tolerance)
+    return solved if other is None or other.cost_ms >= solved.cost_ms else other
 
 
 def _silenced(solved: Solved, evaluations: int, tolerance: float) -> Solved:
