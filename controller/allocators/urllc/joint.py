@@ -26,8 +26,10 @@ EVALUATIONS: Final = 40
 """Caching decisions that are tried."""
 ITERATIONS: Final = 100
 TOLERANCE: Final = 1e-5
+NEAR: Final = 0.1
+"""Of the least cost that was found, above it: decisions that are tried from a second start."""
 LITTLE: Final = 0.05
-"""Of a task, offloaded at the point of a second start."""
+"""Of a task, offloaded at the point of that."""
 SILENT: Final = 1e-3
 """Of a task: with less than this a device counts as one that offloads nothing."""
 ATTEMPTS: Final = 2
@@ -109,8 +111,8 @@ def solve(
     kind: int = JOINT,
     begin: First | None = None,
 ) -> Solved | None:
-    """A caching decision with its resources, as :func:`_search` has it, also from another start, and who had
-    better not send at all.
+    """A caching decision with its resources, as :func:`_search` has it, the nearest ones also from another
+    start, and who had better not send at all.
 
     ``tolerance``, ``equal_bandwidth`` and ``kind``: see :func:`resources_for`. ``begin``: where the resources
     of a decision begin. None where some devices can neither send nor be cached.
@@ -122,14 +124,19 @@ def solve(
             start = begin(Constants.of(instance, cached, equal=equal_bandwidth))
             if start is None:
                 return None
-        return resources_for(
+        solved = resources_for(
             instance, cached, start, tolerance=tolerance, equal_bandwidth=equal_bandwidth, kind=kind
         )
+        seen.extend(() if solved is None else (solved,))
+        return solved
 
+    seen: list[Solved] = []
     found = _search(instance, evaluations, resources_of)
     if found is None or equal_bandwidth or kind != JOINT or evaluations < 4:
         return found
-    found = _restarted(found, tolerance)
+    least = found.cost_ms + NEAR * abs(found.cost_ms)
+    near = sorted((s for s in seen if s.cost_ms <= least), key=lambda s: s.cost_ms)
+    found = min((_restarted(s, tolerance) for s in near[: evaluations // 4]), key=lambda s: s.cost_ms)
     return found if instance.transmitted == "whole" else _silenced(found, evaluations // 4, tolerance)
 
 
