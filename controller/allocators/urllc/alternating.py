@@ -73,7 +73,7 @@ def solve(
                 best, cost, total = new, value, of
         done += 1
         history.append(total)
-        converged = before - cost <= tolerance * cost
+        converged = before - cost <= tolerance * abs(cost)
     return Run(best, tuple(history), done, converged)
 
 

@@ -47,7 +47,7 @@ GROWTH: Final = 12.0
 ROUGHLY: Final = 0.25
 """Of the Newton decrement, squared, where the next centre is sought."""
 MAX_NEWTON: Final = 200
-PATIENCE: Final = 8
+PATIENCE: Final = 12
 """Steps towards the first centre, until one that is farther from the optimum is sought: next to a boundary
 Newton's method creeps."""
 PIVOT: Final = 1e-13
@@ -101,12 +101,14 @@ def rate(kind: int, scale: float, k: Any, at: Any, b: float, p: float, out: Any)
 @compiled
 def device(
     kind: int, whole: bool, scale: float, edge: float, k: Any, at: Any, x: Any, weight: float, late: float,
-    grad: Any, hess: Any, derivatives: bool, r: Any, gt: Any, ht: Any, ge: Any, he: Any,
+    grad: Any, hess: Any, r: Any, gt: Any, ht: Any, ge: Any, he: Any,
 ) -> float:  # fmt: skip
-    """The device's part of the barrier function at ``x``, inf outside; with ``derivatives`` in grad and hess.
+    """The device's part of the barrier function at ``x``, its derivatives in grad and hess; inf outside.
 
     ``weight`` and ``late``: of its latency and of v in the objective. r, gt, ht, ge and he are room.
     """
+    grad[:] = 0.0
+    hess[:] = 0.0
     v, g = x[V], x[G]
     if v <= 0.0:
         return math.inf
@@ -117,14 +119,13 @@ def device(
         slack, room = k[TIME] + v - latency, edge - g
         if slack <= 0.0 or room <= 0.0:
             return math.inf
-        if derivatives:
-            d, dd = -latency / g, 2.0 * latency / (g * g)
-            grad[G] = weight * d + d / slack + 1.0 / room - 1.0 / g
-            grad[V] = late - 1.0 / slack - 1.0 / v
-            hess[G, G] = weight * dd + dd / slack + d * d / slack**2 + 1.0 / room**2 + 1.0 / g**2
-            hess[V, V] = 1.0 / slack**2 + 1.0 / v**2
-            hess[G, V] = hess[V, G] = -d / slack**2
-        return weight * latency + late * v - math.log(slack) - math.log(room) - math.log(v) - math.log(g)
+        d, dd = -latency / g, 2.0 * latency / (g * g)
+        grad[G] = weight * d + d / slack + 1.0 / room - 1.0 / g
+        grad[V] = late - 1.0 / slack - 1.0 / v
+        hess[G, G] = weight * dd + dd / slack + d * d / slack**2 + 1.0 / room**2 + 1.0 / g**2
+        hess[V, V] = 1.0 / slack**2 + 1.0 / v**2
+        hess[G, V] = hess[V, G] = -d / slack**2
+        return weight * latency + late * v - math.log(slack * room * v * g)
 
     b, p, t, w = x[B], x[P], x[T], x[W]
     own = 1.0 - w
@@ -183,25 +184,20 @@ def device(
         return math.inf
     value = (
         weight * (at_ue + sent + at_edge) + late * v
-        - math.log(slack) - math.log(left) - math.log(quick) - math.log(power)
-        - math.log(b) - math.log(p) - math.log(v)
+        - math.log(slack * left * quick * power) - math.log(b * p * v)
     )  # fmt: skip
     if computes:
-        value -= math.log(clock) + math.log(t)
+        value -= math.log(clock * t)
     if uses_edge:
-        value -= math.log(share) + math.log(g)
+        value -= math.log(share * g)
     if kind == JOINT:
-        value -= math.log(w) + math.log(own)
-    if not derivatives:
-        return value
+        value -= math.log(w * own)
 
     tau_b, tau_p = -r[0] * tau * tau, -r[1] * tau * tau
     tau_bb = 2.0 * r[0] * r[0] * tau**3 - r[2] * tau * tau
     tau_bp = 2.0 * r[0] * r[1] * tau**3 - r[3] * tau * tau
     tau_pp = 2.0 * r[1] * r[1] * tau**3 - r[4] * tau * tau
 
-    grad[:] = 0.0
-    hess[:] = 0.0
     gt[:] = 0.0
     ht[:] = 0.0
     gt[B], gt[P] = s_tau * tau_b, s_tau * tau_p
@@ -331,6 +327,79 @@ def solve(h: Any, y: Any) -> None:
 
 
 @compiled
+def evaluate(
+    kind: int, whole: bool, equal: bool, scale: float, edge: float, k: Any, at: Any, x: Any, weight: float,
+    late: float, grad: Any, hess: Any, r: Any, gt: Any, ht: Any, ge: Any, he: Any,
+) -> float:  # fmt: skip
+    """The barrier function of all devices, their parts of its derivatives in grad [M, 6] and hess [M, 6, 6];
+    inf outside. A variable that may not move has no gradient and the curvature 1."""
+    band, rest = left_over(edge, k, x)
+    if band <= 0.0 or rest <= 0.0:
+        return math.inf
+    value = -math.log(band * rest)
+    for i in range(len(k)):
+        value += device(
+            kind, whole, scale, edge, k[i], at[i], x[i], weight, late, grad[i], hess[i], r, gt, ht, ge, he
+        )
+        if not value < math.inf:
+            return math.inf
+        cached = k[i, CACHED] > 0.5
+        grad[i, G] += 1.0 / rest
+        if not cached:
+            grad[i, B] += 1.0 / band
+        for j in range(N):
+            if not free(kind, equal, cached, x[i, W], j):
+                grad[i, j] = 0.0
+                hess[i, j, :] = 0.0
+                hess[i, :, j] = 0.0
+                hess[i, j, j] = 1.0
+    return value
+
+
+@compiled
+def left_over(edge: float, k: Any, x: Any) -> tuple[float, float]:
+    """Of the band, and of the edge's rate."""
+    band, rest = 1.0, edge
+    for i in range(len(k)):
+        band -= x[i, B] if k[i, CACHED] < 0.5 else 0.0
+        rest -= x[i, G]
+    return band, rest
+
+
+@compiled
+def direction(kind: int, equal: bool, edge: float, k: Any, x: Any, grad: Any, hess: Any, y: Any) -> float:
+    """Newton's step in ``y`` [3, M, 6] (its first row); the decrement squared, -1 where a Hessian is none.
+
+    The Hessian is block diagonal but for the two constraints that all share, which Woodbury's identity adds.
+    """
+    band, rest = left_over(edge, k, x)
+    s11, s12, s22, y_band, y_rest, decrement = band * band, 0.0, rest * rest, 0.0, 0.0, 0.0
+    for i in range(len(k)):
+        shares = k[i, CACHED] < 0.5 and not equal
+        for j in range(N):
+            y[0, i, j], y[1, i, j], y[2, i, j] = -grad[i, j], 0.0, 0.0
+        y[1, i, B] = 1.0 if shares else 0.0
+        y[2, i, G] = 1.0 if k[i, CACHED] > 0.5 or x[i, W] > 0.0 else 0.0
+        if not factor(hess[i]):
+            return -1.0
+        for j in range(3):
+            solve(hess[i], y[j, i])
+        s11 += y[1, i, B]
+        s12 += y[1, i, G]
+        s22 += y[2, i, G]
+        y_rest += y[0, i, G]
+        y_band += y[0, i, B] if shares else 0.0
+    determinant = s11 * s22 - s12 * s12
+    by_band = (s22 * y_band - s12 * y_rest) / determinant
+    by_rest = (s11 * y_rest - s12 * y_band) / determinant
+    for i in range(len(k)):
+        for j in range(N):
+            y[0, i, j] -= by_band * y[1, i, j] + by_rest * y[2, i, j]
+            decrement -= grad[i, j] * y[0, i, j]
+    return max(decrement, 0.0)
+
+
+@compiled
 def minimise(
     kind: int, whole: bool, equal: bool, scale: float, edge: float, k: Any, at: Any, x: Any,
     weight: float, price: float, tolerance: float, dual: Any,
@@ -343,10 +412,8 @@ def minimise(
     take off the objective. Returns how many Newton steps it took, -1 where ``x`` is not inside.
     """
     m = len(k)
-    grad, hess = np.zeros((m, N)), np.zeros((m, N, N))
-    y, yb, yg = np.zeros((m, N)), np.zeros((m, N)), np.zeros((m, N))
+    grad, hess, y, trial = np.zeros((m, N)), np.zeros((m, N, N)), np.zeros((3, m, N)), x.copy()
     r, gt, ht, ge, he = np.zeros(5), np.zeros(N), np.zeros((N, N)), np.zeros(N), np.zeros((N, N))
-    trial = x.copy()
     constraints, objective = 2.0, 0.0
     for i in range(m):
         if k[i, CACHED] > 0.5:
@@ -359,100 +426,46 @@ def minimise(
     steps, first = 0, True
     while True:
         last = constraints / sharp <= tolerance * (1.0 + objective)
-        for tried in range(MAX_NEWTON):
-            if first and tried and tried % PATIENCE == 0:
-                sharp = max(0.1 * sharp, easy)
+        value = evaluate(
+            kind, whole, equal, scale, edge, k, at, x, sharp * weight, sharp * price,
+            grad, hess, r, gt, ht, ge, he,
+        )  # fmt: skip
+        if not value < math.inf:
+            return -1
+        for tried in range(1, MAX_NEWTON + 1):
             steps += 1
-            band, rest = 1.0, edge
-            for i in range(m):
-                band -= x[i, B] if k[i, CACHED] < 0.5 else 0.0
-                rest -= x[i, G]
-            if band <= 0.0 or rest <= 0.0:
-                return -1
-            value = -math.log(band) - math.log(rest)
-            s11, s12, s22, yb_sum, yg_sum, decrement = band * band, 0.0, rest * rest, 0.0, 0.0, 0.0
-            for i in range(m):
-                cached = k[i, CACHED] > 0.5
-                grad[i] = 0.0
-                hess[i] = 0.0
-                part = device(
-                    kind, whole, scale, edge, k[i], at[i], x[i], sharp * weight, sharp * price,
-                    grad[i], hess[i], True, r, gt, ht, ge, he,
-                )  # fmt: skip
-                if not part < math.inf:
-                    return -1
-                value += part
-                grad[i, G] += 1.0 / rest
-                if not cached:
-                    grad[i, B] += 1.0 / band
-                for j in range(N):
-                    if not free(kind, equal, cached, x[i, W], j):
-                        grad[i, j] = 0.0
-                        hess[i, j, :] = 0.0
-                        hess[i, :, j] = 0.0
-                        hess[i, j, j] = 1.0
-                    y[i, j], yb[i, j], yg[i, j] = -grad[i, j], 0.0, 0.0
-                if not (cached or equal):
-                    yb[i, B] = 1.0
-                if cached or x[i, W] > 0.0:
-                    yg[i, G] = 1.0
-                if not factor(hess[i]):
-                    return -2
-                solve(hess[i], y[i])
-                solve(hess[i], yb[i])
-                solve(hess[i], yg[i])
-                s11 += yb[i, B]
-                s12 += yb[i, G]
-                s22 += yg[i, G]
-                yg_sum += y[i, G]
-                if not (cached or equal):
-                    yb_sum += y[i, B]
-            determinant = s11 * s22 - s12 * s12
-            cb = (s22 * yb_sum - s12 * yg_sum) / determinant
-            cg = (s11 * yg_sum - s12 * yb_sum) / determinant
-            for i in range(m):
-                for j in range(N):
-                    y[i, j] -= cb * yb[i, j] + cg * yg[i, j]
-                    decrement -= grad[i, j] * y[i, j]
+            decrement = direction(kind, equal, edge, k, x, grad, hess, y)
+            if decrement < 0.0:
+                return -2
             if not decrement > (1e-7 if last else ROUGHLY):
                 break
-            step = 1.0
-            moved = False
-            for _ in range(50):
-                band, rest = 1.0, edge
+            if first and tried % PATIENCE == 0 and sharp > easy:
+                break
+            step, new = 2.0, math.inf
+            while not new <= value - 0.01 * step * decrement and step > 1e-15:
+                step *= 0.5
                 for i in range(m):
                     for j in range(N):
-                        trial[i, j] = x[i, j] + step * y[i, j]
-                    band -= trial[i, B] if k[i, CACHED] < 0.5 else 0.0
-                    rest -= trial[i, G]
-                new = math.inf
-                if band > 0.0 and rest > 0.0:
-                    new = -math.log(band) - math.log(rest)
-                    for i in range(m):
-                        new += device(
-                            kind, whole, scale, edge, k[i], at[i], trial[i], sharp * weight, sharp * price,
-                            grad[i], hess[i], False, r, gt, ht, ge, he,
-                        )  # fmt: skip
-                        if not new < math.inf:
-                            break
-                if new <= value - 0.01 * step * decrement:
-                    x[:] = trial
-                    moved = True
-                    break
-                step *= 0.5
-            if not moved:
+                        trial[i, j] = x[i, j] + step * y[0, i, j]
+                new = evaluate(
+                    kind, whole, equal, scale, edge, k, at, trial, sharp * weight, sharp * price,
+                    grad, hess, r, gt, ht, ge, he,
+                )  # fmt: skip
+            if not new <= value - 0.01 * step * decrement:
                 break
-        band, rest, objective = 1.0, edge, 0.0
+            x[:], value = trial, new
+        if first and decrement > ROUGHLY and sharp > easy:
+            sharp = max(0.1 * sharp, easy)
+            continue
+        first, objective = False, 0.0
         for i in range(m):
-            band -= x[i, B] if k[i, CACHED] < 0.5 else 0.0
-            rest -= x[i, G]
             latency = latency_of(kind, whole, scale, k[i], at[i], x[i], r)
             objective += weight * latency + price * x[i, V]
             dual[2 + i] = 1.0 / (sharp * max(k[i, TIME] + x[i, V] - latency, 1e-12))
+        band, rest = left_over(edge, k, x)
         dual[0], dual[1] = 0.0 if equal else 1.0 / (sharp * band), 1.0 / (sharp * rest)
         if last:
             return steps
-        first = False
         sharp = min(GROWTH * sharp, 1.0001 * constraints / (tolerance * (1.0 + objective)))
 
 

@@ -28,6 +28,8 @@ PROVEN: Final = 2e-4
 """Of a device's least cost, as a part of it: how near to it a box must come."""
 MAX_BOXES: Final = 4096
 MAX_ROUNDS: Final = 40
+MAX_SUMS_OF: Final = 16
+"""Tasks, for which every sum of their sizes is looked at."""
 _LEAST_SHARE: Final = 1e-5
 _LEAST_POWER: Final = 1e-5
 _BISECTIONS: Final = 40
@@ -77,28 +79,38 @@ def bound_ms(
     fixed = prices.band + prices.edge * instance.edge_ghz
     if cached is not None:
         return float(np.where(cached, together, apart).sum() - fixed)
-    fits = instance.task_cache_kbit <= instance.cache_kbit
+    fits = _fits(instance)
     together = np.where(fits, together + prices.cache * instance.task_cache_kbit, np.inf)
     return float(np.minimum(apart, together).sum() - fixed - prices.cache * usable_cache_kbit(instance))
 
 
 def usable_cache_kbit(instance: Instance) -> float:
-    """What tasks can fill of the cache at most: whole tasks, where all are of a size."""
-    size = instance.task_cache_kbit
-    if size.min() == size.max() and size[0] > 0.0:
+    """The most that whole tasks can fill of the cache; of many tasks of different sizes a bound on it."""
+    size = instance.task_cache_kbit[_fits(instance)]
+    if len(size) and size.min() == size.max() and size[0] > 0.0:
         return float(size[0] * min(np.floor(instance.cache_kbit / size[0] * (1.0 + 1e-12)), len(size)))
-    return float(min(instance.cache_kbit, size.sum()))
+    if len(size) > MAX_SUMS_OF:
+        return float(min(instance.cache_kbit, size.sum()))
+    sums = np.zeros(1)
+    for task in size:
+        sums = np.concatenate((sums, sums + task))
+    return float(sums[sums <= instance.cache_kbit * (1.0 + 1e-12)].max())
 
 
 def cache_price(instance: Instance, apart_ms: FloatArray, together_ms: FloatArray) -> float:
     """The price of the cache with which the bound is highest, ms a kbit."""
-    saving = apart_ms - together_ms
-    size = instance.task_cache_kbit
+    saving = np.where(_fits(instance), apart_ms - together_ms, 0.0)
+    size = np.where(saving > 0.0, instance.task_cache_kbit, 0.0)
     worth = np.where(size > 0.0, saving / np.where(size > 0.0, size, 1.0), 0.0)
     order = np.argsort(-worth, kind="stable")
     used = np.cumsum(size[order])
     beyond = np.flatnonzero(used > usable_cache_kbit(instance) * (1.0 + 1e-9))
     return max(0.0, float(worth[order[beyond[0]]])) if len(beyond) else 0.0
+
+
+def _fits(instance: Instance) -> BoolArray:
+    """Tasks that the cache could hold at all, [M]."""
+    return np.asarray(instance.task_cache_kbit <= instance.cache_kbit * (1.0 + 1e-12))
 
 
 def _edge_ms(instance: Instance, prices: Prices) -> FloatArray:
@@ -120,7 +132,7 @@ def _least(instance: Instance, m: int, band_ms: float, edge_ms: float) -> float:
         low = _box_ms(instance, m, box, band_ms, edge_ms)
         point = np.column_stack((box[:, 1], box[:, 1], box[:, 3], box[:, 3]))
         best = min(best, float(_box_ms(instance, m, point, band_ms, edge_ms).min(initial=np.inf)))
-        open_ = low < best * (1.0 - PROVEN)
+        open_ = low < best - PROVEN * abs(best)
         settled = min(settled, float(low[~open_].min(initial=np.inf)))
         box, low = box[open_], low[open_]
         if not len(box) or len(box) > MAX_BOXES:

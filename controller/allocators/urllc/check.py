@@ -35,7 +35,11 @@ class Violation:
 
 def violations(instance: Instance, allocation: Allocation, tolerance: float = TOLERANCE) -> list[Violation]:
     """Each constraint of problem (6) that does not hold, in the order of the paper; [] for a solution."""
-    a, m, found = allocation, len(instance), []
+    a, m = allocation, len(instance)
+    found: list[Violation] = []
+    for column in (a.cached, a.local_share, a.bandwidth, a.power_w, a.ue_ghz, a.edge_ghz):
+        if np.shape(column) != (m,):
+            raise ValueError(f"an allocation for {np.shape(column)} devices of an instance of {m}")
     of = parts(instance, a)
     sends = ~a.cached
     offloaded = np.where(a.cached, 1.0, 1.0 - a.local_share)
@@ -54,9 +58,6 @@ def violations(instance: Instance, allocation: Allocation, tolerance: float = TO
             Violation(constraint, name, instance.ids[i], float(value[i]), limit, unit) for i in short
         )
 
-    for column in (a.cached, a.local_share, a.bandwidth, a.power_w, a.ue_ghz, a.edge_ghz):
-        if np.shape(column) != (m,):
-            raise ValueError(f"an allocation for {np.shape(column)} devices of an instance of {m}")
     above("6b", "latency", of.latency_ms, instance.deadline_ms, "ms", True)
     above("6c", "bandwidth", np.array([a.bandwidth.sum()]), 1.0, "of the band", False)
     below("6d", "rate", np.where(sends, of.rate_mbps, np.inf), instance.min_rate_mbps, "Mbit/s")

@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 
 from controller.allocators.urllc import resources
-from controller.allocators.urllc.barrier import ENERGY_3, JOINT, UE_GHZ, B, G, T, V, W
+from controller.allocators.urllc.barrier import ENERGY_3, JOINT, UE_GHZ, B, G, T, W
 from controller.allocators.urllc.bound import Prices, cached_ms
 from controller.allocators.urllc.instance import BoolArray, FloatArray, Instance
 from controller.allocators.urllc.model import Allocation, parts
@@ -26,6 +26,10 @@ EVALUATIONS: Final = 40
 """Caching decisions that are tried."""
 ITERATIONS: Final = 100
 TOLERANCE: Final = 1e-5
+NEAR: Final = 0.1
+"""Of the least cost that was found, above it: decisions that are tried from a second start."""
+LITTLE: Final = 0.05
+"""Of a task, offloaded at the point of that."""
 SILENT: Final = 1e-3
 """Of a task: with less than this a device counts as one that offloads nothing."""
 ATTEMPTS: Final = 2
@@ -107,7 +111,8 @@ def solve(
     kind: int = JOINT,
     begin: First | None = None,
 ) -> Solved | None:
-    """A caching decision with its resources, as :func:`_search` has it, and who had better not send at all.
+    """A caching decision with its resources, as :func:`_search` has it, the nearest ones also from another
+    start, and who had better not send at all.
 
     ``tolerance``, ``equal_bandwidth`` and ``kind``: see :func:`resources_for`. ``begin``: where the resources
     of a decision begin. None where some devices can neither send nor be cached.
@@ -119,14 +124,20 @@ def solve(
             start = begin(Constants.of(instance, cached, equal=equal_bandwidth))
             if start is None:
                 return None
-        return resources_for(
+        solved = resources_for(
             instance, cached, start, tolerance=tolerance, equal_bandwidth=equal_bandwidth, kind=kind
         )
+        seen.extend(() if solved is None else (solved,))
+        return solved
 
+    seen: list[Solved] = []
     found = _search(instance, evaluations, resources_of)
-    if found is None or instance.transmitted == "whole" or equal_bandwidth or kind != JOINT:
+    if found is None or equal_bandwidth or kind != JOINT or evaluations < 4:
         return found
-    return _silenced(found, evaluations // 4, tolerance)
+    least = found.cost_ms + NEAR * abs(found.cost_ms)
+    near = sorted((s for s in seen if s.cost_ms <= least), key=lambda s: s.cost_ms)
+    found = min((_restarted(s, tolerance) for s in near[: evaluations // 4]), key=lambda s: s.cost_ms)
+    return found if instance.transmitted == "whole" else _silenced(found, evaluations // 4, tolerance)
 
 
 def _search(
@@ -145,7 +156,7 @@ def _search(
             tried[key] = resources_of(cached)
         return tried[key]
 
-    every = _decisions(instance, forced, evaluations)
+    every = decisions(instance, forced, evaluations)
     if every is not None:
         found = [solved for cached in every if (solved := of(cached)) is not None]
         return min(found, key=lambda solved: solved.cost_ms, default=None)
@@ -176,6 +187,15 @@ def _search(
     return best
 
 
+def _restarted(solved: Solved, tolerance: float) -> Solved:
+    """The better of it and of what comes of a point where little is offloaded: bandwidth and what is
+    offloaded rise together, so that there can be an optimum with little of both."""
+    c = solved.constants
+    start = resources.first_point(c, LITTLE)
+    other = None if start is None else resources_for(c.instance, c.cached, start, tolerance=tolerance)
+    return solved if other is None or other.cost_ms >= solved.cost_ms else other
+
+
 def _silenced(solved: Solved, evaluations: int, tolerance: float) -> Solved:
     """The same with devices that offload nothing, one after the other while that lowers the cost.
 
@@ -195,7 +215,6 @@ def _silenced(solved: Solved, evaluations: int, tolerance: float) -> Solved:
         start = x.copy()
         start[m, W], start[m, T] = 0.5 * SILENT, 1.02 * alone[m]
         start[m, G] = min(x[m, G], 0.25 * SILENT * i.edge_ghz)
-        start[:, V] = np.maximum(-resources.slack_ms(c, start, True), 0.0) + resources.VIOLATION
         found = resources_for(i, c.cached, start, tolerance=tolerance)
         if found is not None and found.cost_ms < best.cost_ms * (1.0 - TOLERANCE):
             best, failures = found, 0
@@ -204,7 +223,7 @@ def _silenced(solved: Solved, evaluations: int, tolerance: float) -> Solved:
     return best
 
 
-def _decisions(instance: Instance, forced: BoolArray, most: int) -> list[BoolArray] | None:
+def decisions(instance: Instance, forced: BoolArray, most: int) -> list[BoolArray] | None:
     """Every caching decision that fits; None where there are more than ``most``."""
     rows = [forced]
     for m in np.flatnonzero(~forced):

@@ -61,11 +61,11 @@ def rate_mbps(instance: Instance, bandwidth: Any, power_w: Any, *, exact: bool =
     """Equation (1) for all devices, [M]; with V = 1 where not ``exact``. Below 0 where noise leaves
     nothing."""
     b, p = np.asarray(bandwidth, np.float64), np.asarray(power_w, np.float64)
+    uses = 1e3 * instance.interval_ms * instance.bandwidth_mhz
     with np.errstate(divide="ignore", invalid="ignore"):
         snr = np.where(b > 0.0, p * instance.snr_per_w / b, 0.0)
-    uses = 1e3 * instance.interval_ms * instance.bandwidth_mhz
-    v = dispersion(snr) if exact else 1.0
-    nat = b * np.log1p(snr) - np.sqrt(b * v / uses) * instance.inverse_q
+        v = dispersion(snr) if exact else 1.0
+        nat = b * np.log1p(snr) - np.sqrt(b * v / uses) * instance.inverse_q
     return np.asarray(instance.bandwidth_mhz / LN2 * nat)
 
 

@@ -13,9 +13,10 @@ import numpy as np
 
 from controller.allocators.urllc.instance import FloatArray, Instance
 from controller.allocators.urllc.model import Allocation, rate_mbps
+from controller.allocators.urllc.resources import LATE_MS
 
 SLACK: Final = 1e-7
-"""Of a constraint that the point at hand fills to the last digit."""
+"""Of the limit of a constraint that the point at hand fills to the last digit."""
 
 
 def programme(
@@ -40,8 +41,11 @@ def programme(
     slack = instance.deadline_ms - instance.uncached_overhead_ms - air - np.where(can, away, 0.0)
     computing, radio = instance.mj_per_mcycle * instance.mcycles * ue**2, a.power_w * air
     low, high = np.zeros(len(a.cached)), np.ones(len(a.cached))
-    for slope, room in ((cost, slack), (computing - radio, instance.energy_mj - radio)):
-        room = room + SLACK * np.maximum(1.0, np.abs(room))
+    more = np.minimum(SLACK * instance.deadline_ms, 0.5 * LATE_MS), SLACK * instance.energy_mj
+    for slope, room in (
+        (cost, slack + more[0]),
+        (computing - radio, instance.energy_mj - radio + more[1]),
+    ):
         bound = np.divide(room, slope, out=np.zeros_like(slope), where=slope != 0.0)
         high = np.where(slope > 0.0, np.minimum(high, bound), high)
         low = np.where(slope < 0.0, np.maximum(low, bound), low)

@@ -128,14 +128,15 @@ def first_point(c: Constants, offloaded: float = 0.7, *, exact: bool = True) -> 
     weight = x[:, W] * np.sqrt(i.mcycles)
     x[:, G] = np.minimum(USED * i.edge_ghz * weight / weight.sum(), USED * i.edge_ghz * x[:, W])
     x[:, V] = 0.0
-    x[:, V] = np.maximum(-slack_ms(c, x, exact), 0.0)
+    rate = rate_mbps(i, x[:, B], x[:, P], exact=exact)
+    x[:, V] = np.maximum(-slack_ms(c, x, rate), 0.0)
     return x
 
 
-def slack_ms(c: Constants, x: FloatArray, exact: bool) -> FloatArray:
-    """How much sooner than its deadline, and than R_min has it, each device is, ms [M]."""
+def slack_ms(c: Constants, x: FloatArray, rate: FloatArray) -> FloatArray:
+    """How much sooner than its deadline, and than R_min has it, each device is at its rate in Mbit/s, ms
+    [M]."""
     i, sends = c.instance, ~c.cached
-    rate = rate_mbps(i, x[:, B], x[:, P], exact=exact)
     tau = np.where(sends, 1.0 / np.where(sends, rate, 1.0), 0.0)
     sent = i.kbit * tau * (1.0 if c.whole else x[:, W])
     latency = np.where(sends, np.where(x[:, W] < 1.0, x[:, T], 0.0) + sent, 0.0)
@@ -164,8 +165,7 @@ def inside(c: Constants, x: FloatArray, kind: int = JOINT, nearer: float = 1.0) 
     )
     out[sends, T] = np.maximum(out[:, T] * (1.0 + 4e-3 * nearer), fastest)[sends]
     out[:, G] = np.minimum(out[:, G], (1.0 - 1e-3) * i.edge_ghz * out[:, W])
-    late = -slack_ms(c, out, kind == JOINT)
-    out[:, V] = 1.3 * np.maximum(late, 0.0) + VIOLATION * nearer
+    out[:, V] = 1.3 * np.maximum(-slack_ms(c, out, rate), 0.0) + VIOLATION * nearer
     return out
 
 
@@ -234,7 +234,8 @@ def point(instance: Instance, a: Allocation) -> FloatArray:
     sends = ~a.cached
     w = np.where(sends, 1.0 - a.local_share, 1.0)
     x[:, B], x[:, P] = np.where(sends, a.bandwidth, 1.0), np.where(sends, a.power_w, 1.0)
-    x[:, T] = parts(instance, a).local_ms
+    real = np.where(w < 1.0, a.ue_ghz * (1.0 - instance.ue_deviation), 1.0)
+    x[:, T] = (1.0 - w) * instance.mcycles / real
     x[:, W], x[:, G] = w, w * a.edge_ghz
     x[:, V] = 0.0
     return x

@@ -21,6 +21,10 @@ from controller.allocators.urllc.resources import late_ms, least_shares
 
 Method = Literal["joint", "algorithm-1", "algorithm-1-cvxpy"]
 METHODS: Final[tuple[Method, ...]] = ("joint", "algorithm-1", "algorithm-1-cvxpy")
+BOUNDED: Final = 64
+"""Caching decisions that are bounded one by one."""
+NEAR: Final = 1e-3
+"""Of the objective: a bound as near as this is good enough."""
 _GENEROUS: Final = 1e6
 """Times a budget: none."""
 
@@ -111,7 +115,8 @@ def _algorithm_1(instance: Instance, method: Method) -> alternating.Run:
 def lower_bound_ms(instance: Instance, answer: Answer) -> float | None:
     """What no solution for the devices that are served can be below; None where none was found.
 
-    The prices are those of the joint method at this instance.
+    The prices are those of the joint method at this instance. Where there are few caching decisions each is
+    bounded by itself, which leaves no gap for tasks being cached as a whole.
     """
     of = instance.only(answer.served)
     if not len(of) or violations(of, answer.allocation):
@@ -119,7 +124,23 @@ def lower_bound_ms(instance: Instance, answer: Answer) -> float | None:
     prices = answer.prices or _prices(_joint(of))
     apart, together = uncached_ms(of, prices), cached_ms(of, prices)
     prices = replace(prices, cache=cache_price(of, apart, together))
-    return bound_ms(of, prices, apart_ms=apart)
+    least, total = bound_ms(of, prices, apart_ms=apart), parts(of, answer.allocation).total_ms
+    every = joint.decisions(of, np.zeros(len(of), np.bool_), BOUNDED)
+    return (
+        least if every is None else max(least, min(_decision_ms(of, c, prices, apart, total) for c in every))
+    )
+
+
+def _decision_ms(
+    of: Instance, cached: BoolArray, prices: Prices, apart_ms: FloatArray, total: float
+) -> float:
+    """A bound with a caching decision: at these prices, and where that is below the objective ``total`` at
+    those of the decision."""
+    bound = bound_ms(of, prices, cached, apart_ms)
+    if bound >= total * (1.0 - NEAR):
+        return bound
+    solved = joint.resources_for(of, cached)
+    return bound if solved is None else max(bound, bound_ms(of, _prices(solved), cached))
 
 
 def _prices(solved: joint.Solved) -> Prices:
