@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import ceil, exp, inf, log10, sqrt
+from math import ceil, exp, inf, isfinite, log10, sqrt
 from typing import Any, Final
 
 import numpy as np
@@ -91,9 +91,9 @@ class _Device:
         size, cycles, ue_ghz, energy, dbm, whole = (float(x) for x in row)
         if not all(0.0 < x < 1e12 for x in (size, cycles, ue_ghz, energy)) or not -60.0 <= dbm <= 60.0:
             return None
-        if whole not in (0.0, 1.0):
+        if not isfinite(whole):
             return None
-        numbers = (8e-3 * size, 1e-6 * cycles, ue_ghz, energy, watt(dbm), whole)
+        numbers = (8e-3 * size, 1e-6 * cycles, ue_ghz, energy, watt(dbm), float(whole > 0.5))
         return cls(*(float(f"{x:.7g}") for x in numbers))
 
     def to_state(self) -> list[float]:

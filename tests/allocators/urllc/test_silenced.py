@@ -36,4 +36,6 @@ def test_who_offloads_nothing_leaves_the_band_to_others(seed: int) -> None:
 def test_all_of_them_send_where_the_whole_task_is_transmitted() -> None:
     instance = READINGS["text"].instance(1)
     a, b = joint.solve(instance), of_those_that_send(instance)
-    assert a is not None and b is not None and a.cost_ms == b.cost_ms
+    assert a is not None and b is not None
+    # From another start it may be the last digits better.
+    assert b.cost_ms * (1.0 - 1e-4) < a.cost_ms <= b.cost_ms
