@@ -2,66 +2,32 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from controller import config, sim
 from controller.allocators.mar.fit import Memory
-from controller.core.observation import Observation
-from controller.core.spec import LoopSpec
-from controller.loop import ControlLoop
-from controller.store.models import ModelStore
+from tests.experiments.played import Played
 
 DATA = Path(__file__).parents[3] / "../shared/data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data is not there")
 
 
-class Run:
-    """A scenario's records, as they were written, and what they were decided from."""
-
-    def __init__(self, name: str, seconds: float) -> None:
-        self.models = ModelStore(None)
-        self.observations: list[str] = []
-        self.records: list[dict[str, Any]] = []
-        self.digests: set[str] = set()
-        self.upload_hz: tuple[float, ...] = ()
-
-        def on_slot(observation: Any, decision: Any, loop: ControlLoop) -> None:
-            self.observations.append(json.dumps(observation.to_dict()))
-            self.records.append(decision.to_record())
-            self.spec = json.dumps(loop.spec.to_dict())
-            self.digests |= {fit.digest for fit in observation.fits if not fit.error}
-
-        sim.run(config.load(config.find(name)), 3, duration_s=seconds, on_slot=on_slot, models=self.models)
-
-    @property
-    def mar(self) -> list[dict[str, Any]]:
-        return [record["slices"]["mar"] for record in self.records]
-
-    def replayed(self, models: Callable[[str], bytes]) -> list[dict[str, Any]]:
-        loop = ControlLoop(LoopSpec.from_dict(json.loads(self.spec)), models)
-        return [
-            loop.step(Observation.from_dict(json.loads(observation))).to_record()
-            for observation in self.observations
-        ]
-
-
-def check(run: Run, users: int) -> None:
+def check(run: Played, users: int) -> None:
     """What holds for every run: nothing failed, settings are of the options and of all users, twins came."""
-    assert not [s["failed"] for s in run.mar if s.get("failed")]
-    last = run.mar[-1]
+    assert not [s["failed"] for s in run.of("mar") if s.get("failed")]
+    last = run.of("mar")[-1]
     assert len(last["settings"]) == users
     frequencies = {1.0, 2.0, 3.0, 5.0, 6.0, 10.0, 15.0, 30.0}
-    assert {v for s in run.mar for told in s["settings"].values() for v in told["upload_hz"]} <= frequencies
+    assert {
+        v for s in run.of("mar") for told in s["settings"].values() for v in told["upload_hz"]
+    } <= frequencies
     assert last["closed"]["counts"]["frames"] > 0 and set(last["closed"]["measures"]) == {
         *("vchr", "hits", "upload", "ul_prb")
     }
-    assert run.digests
-    for digest in run.digests:
+    digests = {fit.digest for fit in run.fits if not fit.error}
+    assert digests
+    for digest in digests:
         memory = Memory.from_bytes(run.models.get(digest))
         assert len(memory.users) <= users
         # Of a control slot that ended early, or at 1 Hz, there is too little of some; no pose is impossible.
@@ -69,13 +35,13 @@ def check(run: Run, users: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def mar() -> Run:
-    return Run("mar", 60.0)
+def mar() -> Played:
+    return Played("mar", 60.0)
 
 
-def test_mar_promises_and_the_promises_are_counted(mar: Run) -> None:
+def test_mar_promises_and_the_promises_are_counted(mar: Played) -> None:
     check(mar, 8)
-    closed = [s["closed"] for s in mar.mar]
+    closed = [s["closed"] for s in mar.of("mar")]
     counted = [c["counts"]["promises"] for c in closed]
     assert counted[0] == 0 < max(counted) <= 8
     first = next(i for i, n in enumerate(counted) if n)
@@ -93,11 +59,11 @@ def test_mar_promises_and_the_promises_are_counted(mar: Run) -> None:
     assert latency and max(latency) < 500.0
 
 
-def test_mar_replays_to_equal_decisions(mar: Run) -> None:
-    assert mar.replayed(mar.models.get) == mar.records
+def test_mar_replays_to_equal_decisions(mar: Played) -> None:
+    assert mar.replayed() == mar.records
 
 
-def test_a_replay_without_the_twins_says_so(mar: Run) -> None:
+def test_a_replay_without_the_twins_says_so(mar: Played) -> None:
     def nothing(digest: str) -> bytes:
         raise KeyError(digest)
 
@@ -108,7 +74,7 @@ def test_a_replay_without_the_twins_says_so(mar: Run) -> None:
 
 @needs_data
 def test_mar_longdress_runs_and_replays() -> None:
-    run = Run("mar-longdress", 30.0)
+    run = Played("mar-longdress", 30.0)
     check(run, 40)
-    assert run.mar[-1]["closed"]["counts"]["frames"] > 30 * 40
-    assert run.replayed(run.models.get) == run.records
+    assert run.of("mar")[-1]["closed"]["counts"]["frames"] > 30 * 40
+    assert run.replayed() == run.records
