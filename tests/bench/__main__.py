@@ -20,6 +20,7 @@ from tests.bench import (
     quota_latency,
     report_rate,
     scaling,
+    urllc,
     user_plane,
     vr,
 )
@@ -35,6 +36,7 @@ _ALL = (
     scaling,
     mar,
     vr,
+    urllc,
     memory,
     user_plane,
     edge_agent,

@@ -57,14 +57,6 @@ compiled = numba.njit(cache=True, error_model="numpy")
 inlined = numba.njit(cache=True, inline="always", error_model="numpy")
 
 
-@inlined
-def add_outer(h: Any, g: Any, c: float) -> None:
-    for i in range(N):
-        if g[i] != 0.0:
-            for j in range(N):
-                h[i, j] += c * g[i] * g[j]
-
-
 @compiled
 def rate(kind: int, scale: float, k: Any, at: Any, b: float, p: float, out: Any) -> float:
     """The inner approximation of the rate at ``at`` in kbit/ms, and in ``out`` its R_b, R_p, R_bb, R_bp,
@@ -212,14 +204,7 @@ def device(
         ht[G, G] = 2.0 * at_edge / (g * g)
         ht[G, W] = ht[W, G] = -2.0 * at_edge / (g * w)
         ht[W, W] = 2.0 * at_edge / (w * w) + s_w2
-    for i in range(N):
-        grad[i] = (weight + 1.0 / slack) * gt[i]
-        for j in range(N):
-            hess[i, j] = (weight + 1.0 / slack) * ht[i, j]
     gt[V] = -1.0
-    add_outer(hess, gt, 1.0 / slack**2)
-    grad[V] = late - 1.0 / slack - 1.0 / quick - 1.0 / v
-    hess[V, V] += 1.0 / v**2
 
     ge[:] = 0.0
     he[:] = 0.0
@@ -232,11 +217,14 @@ def device(
     if computes:
         he[T, T], he[W, W] = 6.0 * local / (t * t), e_w2 + 6.0 * local / (own * own)
         he[T, W] = he[W, T] = 6.0 * local / (t * own)
+    first, outer, e_first, e_outer = weight + 1.0 / slack, 1.0 / slack**2, 1.0 / left, 1.0 / left**2
     for i in range(N):
-        grad[i] += ge[i] / left
-        for j in range(N):
-            hess[i, j] += he[i, j] / left
-    add_outer(hess, ge, 1.0 / left**2)
+        grad[i] = first * gt[i] + e_first * ge[i]
+        for j in range(i + 1):
+            h = first * ht[i, j] + outer * gt[i] * gt[j] + e_first * he[i, j] + e_outer * ge[i] * ge[j]
+            hess[i, j] = hess[j, i] = h
+    grad[V] = late - 1.0 / slack - 1.0 / quick - 1.0 / v
+    hess[V, V] += 1.0 / v**2
 
     c = k[KBIT] / quick
     grad[B] += c * tau_b

@@ -193,7 +193,9 @@ def _restarted(solved: Solved, tolerance: float) -> Solved:
     c = solved.constants
     start = resources.first_point(c, LITTLE)
     other = None if start is None else resources_for(c.instance, c.cached, start, tolerance=tolerance)
-    return solved if other is None or other.cost_ms >= solved.cost_ms else other
+    if other is None or other.cost_ms >= solved.cost_ms - 1e-4 * abs(solved.cost_ms):
+        return solved
+    return other
 
 
 def _silenced(solved: Solved, evaluations: int, tolerance: float) -> Solved:
