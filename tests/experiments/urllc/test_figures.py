@@ -200,3 +200,15 @@ def test_rates_that_are_taken_for_exact_break_the_budget_that_twins_keep(made: M
     rows = {row["twin"]: row for row in made[0]["figures"]["twins"]["rows"]}
     assert rows["none"]["energy"]["mean"] > 1.3
     assert rows["estimated"]["energy"]["mean"] < 1.1
+
+
+def test_who_knows_the_deviations_needs_no_more_time_than_who_is_prepared_for_all(made: Made) -> None:
+    rows = made[0]["figures"]["deviation"]["spread"]
+    for row in rows:
+        if row["plan"] == "bounded":
+            # Not all that may be is covered.
+            assert row["more_ms"]["mean"] > -1e-3 and row["energy"]["mean"] < 1.02
+        if row["plan"] == "known":
+            assert row["energy"]["mean"] < 1.0 + 1e-4
+    wide = {row["plan"]: row for row in rows if row["width"] == 0.3 and row["reading"] != "text"}
+    assert wide["bounded"]["more_ms"]["mean"] > 0.0 and wide["ignored"]["energy"]["mean"] > 1.1
