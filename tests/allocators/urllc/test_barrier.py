@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("numba", reason="the extra urllc")
 
-from controller.allocators.urllc import barrier, joint, resources
+from controller.allocators.urllc import alternating, barrier, joint, resources
 from controller.allocators.urllc.barrier import JOINT, PAPER, B, G, P, T, V, W
 from controller.allocators.urllc.instance import FloatArray, Instance
 from controller.allocators.urllc.model import parts, rate_mbps
@@ -189,3 +189,12 @@ def test_a_point_next_to_a_boundary_is_left(seed: int, cycles_per: str) -> None:
     assert from_middle is not None and from_edge is not None
     assert from_edge.cost_ms == pytest.approx(from_middle.cost_ms, rel=1e-4)
     assert from_edge.newton < 12 * len(from_edge.history_ms) * barrier.PATIENCE
+
+
+def test_it_is_compiled_once_and_kept_for_the_next_process() -> None:
+    i = paper(1, 3)
+    start = alternating.first_allocation(i)
+    assert start is not None
+    alternating.solve(i, start)
+    joint.solve(i.with_(transmitted="offloaded"))
+    assert len(barrier.minimise.signatures) == 1 and barrier.minimise.stats.cache_path
