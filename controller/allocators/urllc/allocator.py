@@ -55,6 +55,7 @@ RADIO_MEMORY: Final = 0.5
 MAX_USERS: Final = 256
 DELAY_MEMORY: Final = 0.6
 MAX_DELAY_MS: Final = 1e4
+MAX_BPS: Final = 1e10
 RATE_MEMORY: Final = 0.7
 USUAL_TASK_HZ: Final = 10.0
 FILLED: Final = 0.5
@@ -72,7 +73,7 @@ BURST: Final = 2.33
 LEAST_PART_MS: Final = 0.01
 """Of a task: what takes less time shows more of the clock than of the rate."""
 RESULT_BITS: Final = 8.0 * 128
-"""What comes back for a task, with its headers."""
+"""What comes back for a task at least, with its headers."""
 TIGHT: Final = 0.98
 
 
@@ -171,6 +172,7 @@ class UrllcAllocator(Allocator):
         self._twins: dict[str, Twin] = {}
         self._snr: dict[str, float] = {}
         self._task_hz = USUAL_TASK_HZ
+        self._dl_bps = 0.0
         self._access = AccessDelay()
         self._cached_ms = options.overhead_ms / 2
         self._settings: dict[str, _Setting] = {}
@@ -206,6 +208,7 @@ class UrllcAllocator(Allocator):
             if attributed(view, Lever.UL):
                 self._learn_delays(view)
         self._learn_radio(view)
+        self._learn_results(view)
         if self._silent and self._silent == present(view):
             # Nobody tells of a task: that is no idle slice, and nothing was learned about its radio.
             unknown = dict.fromkeys((Lever.UL, Lever.DL), Reason.PROMISE_NOT_KNOWN)
@@ -341,6 +344,26 @@ class UrllcAllocator(Allocator):
             self._snr[user.ue_id] = value
         self._snr = dict(list(self._snr.items())[-MAX_USERS:])
 
+    def _learn_results(self, view: SliceView) -> None:
+        """bit/s of a device that came for it down, from the gNB's counters: at once where that is more than
+        was known. Where the downlink is too small it is what got through, so that a want grows by a factor
+        ``1 / FILLED`` each control slot."""
+        users = {user.ue_id for user in view.users}
+        if len(view.reports) < 2 or not users:
+            return
+        first, last = view.reports[0], view.reports[-1]
+        seconds = (last.time_ns - first.time_ns) / 1e9
+        before, after = (
+            dict(zip(r.ue_id, zip(r.dl.lc_bytes, r.dl.queued_bytes, strict=False), strict=False))
+            for r in (first, last)
+        )
+        there = [ue for ue in users if ue in before and ue in after and after[ue][0] >= before[ue][0]]
+        if not there or seconds <= 0.0:
+            return
+        came = sum(sum(after[ue]) - sum(before[ue]) for ue in there)
+        found = min(max(8.0 * came / seconds / len(there), 0.0), MAX_BPS)
+        self._dl_bps = max(found, RATE_MEMORY * self._dl_bps + (1.0 - RATE_MEMORY) * found)
+
     # ---- demand --------------------------------------------------------------------------------------------
 
     def demand(self, view: SliceView) -> SliceDemand:
@@ -382,17 +405,14 @@ class UrllcAllocator(Allocator):
         chosen = min(plans, key=lambda p: (p.prb < prb, p.prb))
         self._asked = (users, chosen)
         settings = self._settings_of(chosen)
-        down = min(max(ceil(self._dl_load_prb(len(users)) - 1e-9), burst), n_prb)
-        if everybody:
-            down = n_prb
+        least_down = min(max(ceil(self._dl_load_prb(len(users)) - 1e-9), burst), n_prb)
+        down = n_prb if everybody else least_down
         choices = [
             self._choice(Lever.UL, prb, why, float(floor)),
             Choice(Lever.DL, "PRB", METHOD, down, "results of as many devices as end together"),
             *(self._choice_of(u, settings.get(u.flow)) for u in users),
         ]
-        return SliceDemand(
-            Want(prb, min(floor, prb), gain), Want(down, min(burst, down)), choices=tuple(choices)
-        )
+        return SliceDemand(Want(prb, min(floor, prb), gain), Want(down, least_down), choices=tuple(choices))
 
     def _everything(self, users: tuple[Flow, ...], burst: int, why: str) -> SliceDemand:
         """All PRBs, where nothing can be planned; devices go on with what they have."""
@@ -410,7 +430,7 @@ class UrllcAllocator(Allocator):
     def _dl_load_prb(self, users: int) -> float:
         """What results take of the downlink at the MCS that link adaptation begins with."""
         per_bit = self._loop.carrier.prb_per_bit("dl")[1][9] * nr.FRAME_MS / 1e3
-        return users * self._task_hz * RESULT_BITS * per_bit / FILLED
+        return users * max(self._task_hz * RESULT_BITS, self._dl_bps) * per_bit / FILLED
 
     @property
     def _interval_ms(self) -> float:
@@ -637,6 +657,7 @@ class UrllcAllocator(Allocator):
             "twins": {flow: t.to_state() for flow, t in self._twins.items()},
             "snr": dict(self._snr),
             "task_hz": self._task_hz,
+            "dl_bps": self._dl_bps,
             "access": self._access.to_state(),
             "cached_ms": self._cached_ms,
             "settings": {flow: _astuple(s) for flow, s in self._settings.items()},
@@ -647,13 +668,14 @@ class UrllcAllocator(Allocator):
         twins = {str(flow): Twin.from_state(t) for flow, t in state["twins"].items()}
         snr = {str(ue): float(x) for ue, x in state["snr"].items()}
         access, cached_ms = AccessDelay.from_state(state["access"]), float(state["cached_ms"])
-        task_hz = float(state["task_hz"])
+        task_hz, dl_bps = float(state["task_hz"]), float(state["dl_bps"])
         settings = {str(flow): _Setting(bool(s[0]), *s[1:]) for flow, s in state["settings"].items()}
         numbers = [task_hz, *snr.values(), *(x for d in devices.values() for x in d.to_state()[:-1])]
-        if not all(0.0 < x < inf for x in numbers) or not 0.0 <= cached_ms < inf:
-            raise ValueError("a device, an SNR, the rate of tasks or a delay is not what can be")
+        if not all(0.0 < x < inf for x in numbers) or not (0.0 <= cached_ms < inf and 0.0 <= dl_bps < inf):
+            raise ValueError("a device, an SNR, the rate of tasks or results or a delay is not what can be")
         self._devices, self._twins, self._snr, self._task_hz = devices, twins, snr, task_hz
-        self._access, self._cached_ms, self._settings, self._asked = access, cached_ms, settings, None
+        self._access, self._cached_ms, self._dl_bps = access, cached_ms, dl_bps
+        self._settings, self._asked = settings, None
 
 
 def _settings_count(view: SliceView) -> bool:

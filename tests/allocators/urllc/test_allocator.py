@@ -251,6 +251,7 @@ def test_a_state_that_cannot_be_is_refused_and_changes_nothing() -> None:
         ("snr", {"ue-0": float("nan")}),
         ("access", [1.0]),
         ("cached_ms", float("inf")),
+        ("dl_bps", -1.0),
         ("twins", {"d0": [[1.0, 5.0, 0.0], [0.0, 0.0, 0.0]]}),
     ):
         with pytest.raises(ValueError):
@@ -366,3 +367,17 @@ def test_a_part_of_some_nanoseconds_teaches_no_rate() -> None:
     after = a.to_state()["twins"]
     assert before == {} and after["d0"][0] == [0.0, 0.0, 0.0]
     assert after["d0"][1][0] == 50.0 and after["d0"][1][1] == pytest.approx(0.0, abs=1e-3)
+
+
+def test_results_that_are_large_are_asked_for() -> None:
+    a, b = allocator(), allocator()
+    for s in range(3):
+        seen = view(s, 10)
+        first, last = seen.reports
+        columns = replace(last.dl, lc_bytes=(4 * 20 * 8000,) * 10)  # 20 Hz of 8 kB
+        for of, large in ((a, False), (b, True)):
+            shown = replace(seen, reports=(first, replace(last, dl=columns))) if large else seen
+            of.learn(shown)
+    small, large = a.demand(view(3, 10)).dl, b.demand(view(3, 10)).dl
+    assert b.to_state()["dl_bps"] == pytest.approx(20 * 8000 * 8)
+    assert small.prb < large.prb and large.floor == large.prb
