@@ -13,6 +13,9 @@ from math import isfinite
 from typing import Final
 
 FORGET: Final = 0.8
+IDLE_FORGET: Final = 0.9
+"""In a control slot that shows nothing: what was learned of an outage must not keep devices off the air for
+good."""
 NOISE_MS: Final = 0.5
 """Standard deviation of what a control slot shows."""
 BASE_SD_MS: Final = 3.0
@@ -39,6 +42,10 @@ class AccessDelay:
         return AccessDelay(
             *(round(FORGET * a + b, DIGITS) for a, b in zip(self.to_state(), new, strict=True))
         )
+
+    def unseen(self) -> AccessDelay:
+        """After a control slot in which nobody was seen to wait."""
+        return AccessDelay(*(round(IDLE_FORGET * a, DIGITS) for a in self.to_state()))
 
     def line(self, base_ms: float) -> tuple[float, float]:
         """a and c in ms, where a is ``base_ms`` by what is known beforehand."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from controller.allocators.base import Allocator, Options, SliceView
 from controller.allocators.urllc import joint
-from controller.allocators.urllc.access import AccessDelay
+from controller.allocators.urllc.access import IDLE_FORGET, AccessDelay
 from controller.allocators.urllc.instance import BoolArray, Instance, watt
 from controller.allocators.urllc.judge import (
     EDGE,
@@ -49,11 +49,13 @@ USUAL_SNR_DB: Final = 15.0
 POWER_MARGIN_DB: Final = 3.0
 """Above the SNR of the highest MCS: more power than that carries nothing more."""
 SNR_DB: Final = (-20.0, 60.0)
+"""What is reported below or above counts as that."""
 RADIO_MEMORY: Final = 0.5
 """What is known of a UE's radio weighs so much beside a control slot's reports."""
 MAX_USERS: Final = 256
 DELAY_MEMORY: Final = 0.6
 MAX_DELAY_MS: Final = 1e4
+MAX_BPS: Final = 1e10
 RATE_MEMORY: Final = 0.7
 USUAL_TASK_HZ: Final = 10.0
 FILLED: Final = 0.5
@@ -68,8 +70,10 @@ TOLERANCE: Final = 1e-4
 CACHING_DECISIONS: Final = 2
 BURST: Final = 2.33
 """Standard deviations of how many devices send, or are answered, in one period of the TDD pattern."""
+LEAST_PART_MS: Final = 0.01
+"""Of a task: what takes less time shows more of the clock than of the rate."""
 RESULT_BITS: Final = 8.0 * 128
-"""What comes back for a task, with its headers."""
+"""What comes back for a task at least, with its headers."""
 TIGHT: Final = 0.98
 
 
@@ -117,7 +121,8 @@ class _Setting:
 
     def values(self) -> dict[str, tuple[float, ...]]:
         """As the application has them, a little below the device's limits, which came as 32-bit numbers."""
-        dbm = max(10.0 * log10(1e3 * self.power_w) - LEAST_STEP_DB, LEAST_POWER_DBM)
+        least = watt(LEAST_POWER_DBM)
+        dbm = max(10.0 * log10(1e3 * max(self.power_w, least)) - LEAST_STEP_DB, LEAST_POWER_DBM)
         return {
             "cached": (float(self.cached),),
             "local_share": (self.local_share,),
@@ -167,6 +172,7 @@ class UrllcAllocator(Allocator):
         self._twins: dict[str, Twin] = {}
         self._snr: dict[str, float] = {}
         self._task_hz = USUAL_TASK_HZ
+        self._dl_bps = 0.0
         self._access = AccessDelay()
         self._cached_ms = options.overhead_ms / 2
         self._settings: dict[str, _Setting] = {}
@@ -202,6 +208,7 @@ class UrllcAllocator(Allocator):
             if attributed(view, Lever.UL):
                 self._learn_delays(view)
         self._learn_radio(view)
+        self._learn_results(view)
         if self._silent and self._silent == present(view):
             # Nobody tells of a task: that is no idle slice, and nothing was learned about its radio.
             unknown = dict.fromkeys((Lever.UL, Lever.DL), Reason.PROMISE_NOT_KNOWN)
@@ -224,11 +231,13 @@ class UrllcAllocator(Allocator):
         return {"device that cannot be": wrong} if wrong else {}
 
     def _learn_task_rate(self, view: SliceView) -> None:
-        """Tasks of a device in a second."""
-        there, rows = len(present(view)), len(tasks_of(view))
+        """Tasks of a device in a second; of those that tell of none nothing is known."""
+        there = present(view) - self._silent
+        counted = [i for i, user in enumerate(view.users) if user.flow in there]
+        rows = int(np.isin(tasks_of(view).flow, counted).sum())
         seconds = (view.end_ns - view.begin_ns) / 1e9
-        if there and rows and seconds > 0.0:
-            found = RATE_MEMORY * self._task_hz + (1.0 - RATE_MEMORY) * rows / there / seconds
+        if rows and seconds > 0.0:
+            found = RATE_MEMORY * self._task_hz + (1.0 - RATE_MEMORY) * rows / len(there) / seconds
             self._task_hz = min(max(found, 0.1), 1e4)
 
     def _learn_twins(self, view: SliceView) -> None:
@@ -247,23 +256,26 @@ class UrllcAllocator(Allocator):
             )
             own = values[rows.flow == i]
             local = 0.0 if cached else local
+            at_ue, at_edge = local * device.mcycles / ue_ghz, (1.0 - local) * device.mcycles / edge_ghz
             twin = self._twins.pop(user.flow, Twin())
             with np.errstate(divide="ignore", invalid="ignore"):
-                ue = 1.0 - local * device.mcycles / (ue_ghz * own[:, LOCAL])
-                edge = 1.0 - (1.0 - local) * device.mcycles / (edge_ghz * own[:, EDGE])
+                ue, edge = 1.0 - at_ue / own[:, LOCAL], 1.0 - at_edge / own[:, EDGE]
             self._twins[user.flow] = Twin(
-                twin.ue.observe(ue) if local > 0.0 else twin.ue,
-                twin.edge.observe(edge) if local < 1.0 else twin.edge,
+                twin.ue.observe(ue) if at_ue >= LEAST_PART_MS else twin.ue,
+                twin.edge.observe(edge) if at_edge >= LEAST_PART_MS else twin.edge,
             )
         self._twins = dict(list(self._twins.items())[-MAX_USERS:])
 
     def _learn_delays(self, view: SliceView) -> None:
         """What the way up and down takes beside the transmission of the plan, of tasks that were sent and of
         those that were cached: what a share ``on_time`` of a device's tasks does not exceed, and a share
-        ``users`` of the devices. A lost task took the deadline at least."""
+        ``users`` of the devices. A lost task took the deadline at least. Of what no task shows ever less of
+        what was learned is kept."""
         assert view.granted is not None
         rows = tasks_of(view)
         values = rows.values.astype(np.float64)
+        if not len(rows):
+            return
         sent: list[float] = []
         cached: list[float] = []
         for i, user in enumerate(view.users):
@@ -288,9 +300,14 @@ class UrllcAllocator(Allocator):
             else None
             for x in (sent, cached)
         )
-        if up is not None and view.granted.ul_prb > 0:
+        if up is None:
+            self._access = self._access.unseen()
+        elif view.granted.ul_prb > 0:
             self._access = self._access.observe(len(view.users) / view.granted.ul_prb, up)
-        if down is not None:
+        if down is None:
+            usual = self._options.overhead_ms / 2
+            self._cached_ms = IDLE_FORGET * self._cached_ms + (1.0 - IDLE_FORGET) * usual
+        else:
             self._cached_ms = DELAY_MEMORY * self._cached_ms + (1.0 - DELAY_MEMORY) * down
 
     def _rate_mbps(self, ue: str, setting: _Setting, ul_prb: int) -> float:
@@ -306,8 +323,9 @@ class UrllcAllocator(Allocator):
         found: dict[str, list[float]] = {}
         for report in view.reports:
             for ue, snr_db in zip(report.ue_id, report.snr_db, strict=False):
-                if SNR_DB[0] <= snr_db <= SNR_DB[1]:
-                    found.setdefault(ue, []).append(_linear(snr_db))
+                if isfinite(snr_db):
+                    within = min(max(snr_db, SNR_DB[0]), SNR_DB[1])
+                    found.setdefault(ue, []).append(_linear(within))
         for user in view.users:
             if user.ue_id not in found:
                 continue
@@ -325,6 +343,26 @@ class UrllcAllocator(Allocator):
                 value = RADIO_MEMORY * self._snr.pop(user.ue_id) + (1.0 - RADIO_MEMORY) * value
             self._snr[user.ue_id] = value
         self._snr = dict(list(self._snr.items())[-MAX_USERS:])
+
+    def _learn_results(self, view: SliceView) -> None:
+        """bit/s of a device that came for it down, from the gNB's counters: at once where that is more than
+        was known. Where the downlink is too small it is what got through, so that a want grows by a factor
+        ``1 / FILLED`` each control slot."""
+        users = {user.ue_id for user in view.users}
+        if len(view.reports) < 2 or not users:
+            return
+        first, last = view.reports[0], view.reports[-1]
+        seconds = (last.time_ns - first.time_ns) / 1e9
+        before, after = (
+            dict(zip(r.ue_id, zip(r.dl.lc_bytes, r.dl.queued_bytes, strict=False), strict=False))
+            for r in (first, last)
+        )
+        there = [ue for ue in users if ue in before and ue in after and after[ue][0] >= before[ue][0]]
+        if not there or seconds <= 0.0:
+            return
+        came = sum(sum(after[ue]) - sum(before[ue]) for ue in there)
+        found = min(max(8.0 * came / seconds / len(there), 0.0), MAX_BPS)
+        self._dl_bps = max(found, RATE_MEMORY * self._dl_bps + (1.0 - RATE_MEMORY) * found)
 
     # ---- demand --------------------------------------------------------------------------------------------
 
@@ -367,17 +405,14 @@ class UrllcAllocator(Allocator):
         chosen = min(plans, key=lambda p: (p.prb < prb, p.prb))
         self._asked = (users, chosen)
         settings = self._settings_of(chosen)
-        down = min(max(ceil(self._dl_load_prb(len(users)) - 1e-9), burst), n_prb)
-        if everybody:
-            down = n_prb
+        least_down = min(max(ceil(self._dl_load_prb(len(users)) - 1e-9), burst), n_prb)
+        down = n_prb if everybody else least_down
         choices = [
             self._choice(Lever.UL, prb, why, float(floor)),
             Choice(Lever.DL, "PRB", METHOD, down, "results of as many devices as end together"),
             *(self._choice_of(u, settings.get(u.flow)) for u in users),
         ]
-        return SliceDemand(
-            Want(prb, min(floor, prb), gain), Want(down, min(burst, down)), choices=tuple(choices)
-        )
+        return SliceDemand(Want(prb, min(floor, prb), gain), Want(down, least_down), choices=tuple(choices))
 
     def _everything(self, users: tuple[Flow, ...], burst: int, why: str) -> SliceDemand:
         """All PRBs, where nothing can be planned; devices go on with what they have."""
@@ -395,25 +430,32 @@ class UrllcAllocator(Allocator):
     def _dl_load_prb(self, users: int) -> float:
         """What results take of the downlink at the MCS that link adaptation begins with."""
         per_bit = self._loop.carrier.prb_per_bit("dl")[1][9] * nr.FRAME_MS / 1e3
-        return users * self._task_hz * RESULT_BITS * per_bit / FILLED
+        return users * max(self._task_hz * RESULT_BITS, self._dl_bps) * per_bit / FILLED
 
     @property
     def _interval_ms(self) -> float:
         """An NR slot, in which a device has PRBs of the uplink's NR slots alone."""
         return nr.slot_ns(self._loop.carrier.scs_khz) / 1e6 / self._ul_share
 
+    def _deviations(self, flow: str) -> tuple[float, float, float]:
+        """Of a device's rate at most and at least, by which its energy and its latency are planned, and of
+        the edge's for it."""
+        o = self._options
+        if o.twin == "none":
+            return 0.0, 0.0, 0.0
+        twin = self._twins.get(flow, Twin()) if o.twin == "estimated" else Twin()
+        quantile = inverse_q(1.0 - o.confidence)
+        fast, slow = twin.ue.bounds(quantile, o.deviation)
+        return fast, slow, twin.edge.bounds(quantile, o.deviation)[1]
+
     def _instance(self, users: Sequence[Flow], devices: Sequence[_Device]) -> Instance:
         """The devices for :meth:`_with_prb`, which has the band of problem (6) and what becomes of its
         SNR."""
-        o, m = self._options, len(users)
-        quantile, usual = inverse_q(1.0 - o.confidence), _linear(USUAL_SNR_DB)
+        o, m, usual = self._options, len(users), _linear(USUAL_SNR_DB)
         rows = []
         for user, device in zip(users, devices, strict=True):
-            twin = self._twins.get(user.flow, Twin()) if o.twin == "estimated" else Twin()
-            fast, slow = twin.ue.bounds(quantile, o.deviation)
-            _, edge = twin.edge.bounds(quantile, o.deviation)
             snr = self._snr.get(user.ue_id, usual / device.power_w)
-            rows.append((*device.to_state(), snr, *((0.0,) * 3 if o.twin == "none" else (fast, slow, edge))))
+            rows.append((*device.to_state(), snr, *self._deviations(user.flow)))
         kbit, mcycles, ue_ghz, energy_mj, power_w, whole, snr_per_w, fast_of, slow_of, edge_of = np.array(
             rows
         ).T
@@ -531,7 +573,7 @@ class UrllcAllocator(Allocator):
         plan = self._plan(devices, part, self._loop.n_prb)
         if plan is None:
             return devices
-        alone = np.array([self._alone(self._devices[flow]).latency_ms for flow in devices.ids])
+        alone = np.array([self._alone(flow).latency_ms for flow in devices.ids])
         return devices.only(alone > parts(plan.instance, plan.solved.allocation).latency_ms)
 
     def _settings_of(self, plan: _Plan) -> dict[str, _Setting]:
@@ -546,8 +588,8 @@ class UrllcAllocator(Allocator):
                 cached=bool(a.cached[m]),
                 local_share=round(float(a.local_share[m]), 6),
                 power_w=round(float(a.power_w[m]), 9) if sends else device.power_w,
-                ue_ghz=round(float(a.ue_ghz[m]), 6) or device.ue_ghz,
-                edge_ghz=round(max(float(a.edge_ghz[m]), LEAST_GHZ), 6),
+                ue_ghz=min(round(float(a.ue_ghz[m]), 6), device.ue_ghz) or device.ue_ghz,
+                edge_ghz=max(min(round(float(a.edge_ghz[m]), 6), instance.edge_ghz), LEAST_GHZ),
                 latency_ms=round(float(p.latency_ms[m]), 6),
                 computing_ms=round(float(p.local_ms[m] + p.edge_ms[m]), 6),
                 prb=round(plan.prb * float(a.bandwidth[m]), 4) if sends else 0.0,
@@ -555,12 +597,13 @@ class UrllcAllocator(Allocator):
             )
         return out
 
-    def _alone(self, device: _Device) -> _Setting:
+    def _alone(self, flow: str) -> _Setting:
         """A device that cannot send processes all of its task, as fast as its energy allows."""
-        mj_per_mcycle = self._options.theta / 2.0 * 1e27
-        fast = min(device.ue_ghz, sqrt(device.energy_mj / (mj_per_mcycle * device.mcycles)))
-        ms = device.mcycles / fast
-        return _Setting(False, 1.0, device.power_w, fast, LEAST_GHZ, ms, ms, 0.0, "channel")
+        device, (fast, slow, _) = self._devices[flow], self._deviations(flow)
+        mj_per_mcycle = self._options.theta / 2.0 * 1e27 * (1.0 - fast) ** 2
+        ghz = min(device.ue_ghz, sqrt(device.energy_mj / (mj_per_mcycle * device.mcycles)))
+        ms = device.mcycles / (ghz * (1.0 - slow))
+        return _Setting(False, 1.0, device.power_w, ghz, LEAST_GHZ, ms, ms, 0.0, "channel")
 
     def _choice(self, lever: Lever, prb: int, why: str, demand: float | None = None) -> Choice:
         return Choice(lever, "PRB", METHOD, prb, why, demand=demand)
@@ -601,7 +644,7 @@ class UrllcAllocator(Allocator):
         if plan is not None and grant.ul_prb != plan.prb:
             cached = plan.solved.allocation.cached
             plan = self._plan(plan.devices, plan.part, grant.ul_prb, cached) or plan
-        alone = {u.flow: self._alone(self._devices[u.flow]) for u in users if u.flow in self._devices}
+        alone = {u.flow: self._alone(u.flow) for u in users if u.flow in self._devices}
         planned = {} if plan is None else self._settings_of(plan)
         self._settings = self._settings | alone | planned
         return {flow: s.values() for flow, s in self._settings.items()}
@@ -614,6 +657,7 @@ class UrllcAllocator(Allocator):
             "twins": {flow: t.to_state() for flow, t in self._twins.items()},
             "snr": dict(self._snr),
             "task_hz": self._task_hz,
+            "dl_bps": self._dl_bps,
             "access": self._access.to_state(),
             "cached_ms": self._cached_ms,
             "settings": {flow: _astuple(s) for flow, s in self._settings.items()},
@@ -624,13 +668,14 @@ class UrllcAllocator(Allocator):
         twins = {str(flow): Twin.from_state(t) for flow, t in state["twins"].items()}
         snr = {str(ue): float(x) for ue, x in state["snr"].items()}
         access, cached_ms = AccessDelay.from_state(state["access"]), float(state["cached_ms"])
-        task_hz = float(state["task_hz"])
+        task_hz, dl_bps = float(state["task_hz"]), float(state["dl_bps"])
         settings = {str(flow): _Setting(bool(s[0]), *s[1:]) for flow, s in state["settings"].items()}
         numbers = [task_hz, *snr.values(), *(x for d in devices.values() for x in d.to_state()[:-1])]
-        if not all(0.0 < x < inf for x in numbers) or not 0.0 <= cached_ms < inf:
-            raise ValueError("a device, an SNR, the rate of tasks or a delay is not what can be")
+        if not all(0.0 < x < inf for x in numbers) or not (0.0 <= cached_ms < inf and 0.0 <= dl_bps < inf):
+            raise ValueError("a device, an SNR, the rate of tasks or results or a delay is not what can be")
         self._devices, self._twins, self._snr, self._task_hz = devices, twins, snr, task_hz
-        self._access, self._cached_ms, self._settings, self._asked = access, cached_ms, settings, None
+        self._access, self._cached_ms, self._dl_bps = access, cached_ms, dl_bps
+        self._settings, self._asked = settings, None
 
 
 def _settings_count(view: SliceView) -> bool:

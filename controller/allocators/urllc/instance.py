@@ -198,7 +198,7 @@ class Instance:
         if len(rows) > MAX_DEVICES:
             raise ValueError(f"devices: {len(rows)}, at most {MAX_DEVICES}")
         devices = [_device(i, row) for i, row in enumerate(rows)]
-        ids = tuple(str(row.get("id", f"ue-{i + 1}")) for i, row in enumerate(rows))
+        ids = tuple(_id(i, row) for i, row in enumerate(rows))
         if len(set(ids)) != len(ids):
             raise ValueError(f"devices: id {next(i for i in ids if ids.count(i) > 1)!r} is there twice")
         column = {key: np.array([d[key] for d in devices]) for key in devices[0]}
@@ -229,6 +229,13 @@ class Instance:
         )
 
 
+def _id(i: int, row: Mapping[str, Any]) -> str:
+    value = row.get("id", f"ue-{i + 1}")
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise ValueError(f"devices[{i}].id: {value!r} is no name")
+    return str(value)
+
+
 def _device(i: int, row: Any) -> dict[str, float]:
     if not isinstance(row, Mapping):
         raise ValueError(f"devices[{i}]: {row!r} is not a mapping")
@@ -254,6 +261,8 @@ def _device(i: int, row: Any) -> dict[str, float]:
 def _number(where: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError(f"{where}: {value!r} is no number")
+    if isinstance(value, int) and abs(value) > MOST:  # too large an integer for a float as well
+        raise ValueError(f"{where}: an integer outside {LEAST:g}..{MOST:g}")
     number, key = float(value), where.rsplit(".", 1)[-1]
     if not isfinite(number):
         raise ValueError(f"{where}: {value!r} is not finite")

@@ -148,6 +148,7 @@ def _impossible(rows: Samples) -> dict[str, BoolArray]:
     times = v[:, : TOTAL + 1]
     lost = v[:, LOST]
     return {
+        "infinite": np.isinf(v).any(axis=1),
         "latency below 0": np.asarray((times < 0.0).any(axis=1)),
         "energy below 0": v[:, ENERGY] < 0.0,
         "lost neither 0 nor 1": ~((lost == 0.0) | (lost == 1.0)),

@@ -24,8 +24,9 @@ class UrllcOptions(Options):
     paper, or whoever sends has all of them, ``shared``, as the scheduler of a cell has it.
 
     ``twin``: ``estimated``, the deviation of each processing rate is learned from completion times and
-    planned for at its upper ``confidence`` bound; ``none``, rates are taken for what they are said to be.
-    ``deviation``: its standard deviation among devices, before anything is known.
+    planned for at its upper ``confidence`` bound; ``prior``, that bound is the one before anything is known;
+    ``none``, rates are taken for what they are said to be. ``deviation``: the standard deviation among
+    devices, before anything is known.
 
     ``worth``: a PRB is asked for where it takes this part off the total latency at least. ``overhead_ms``:
     what a task takes beside processing and transmission, to begin with; it is learned.

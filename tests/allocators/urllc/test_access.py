@@ -42,6 +42,17 @@ def test_what_was_long_ago_is_forgotten() -> None:
     assert of.at(0.5, 6.0) == pytest.approx(5.0 + NOISE_MS, abs=0.3)
 
 
+def test_what_nobody_shows_any_more_is_forgotten_slowly() -> None:
+    of = AccessDelay()
+    for _ in range(20):
+        of = of.observe(0.5, 20.0)
+    after = of
+    for _ in range(300):
+        after = after.unseen()
+    assert of.unseen().at(0.5, 6.0) == pytest.approx(of.at(0.5, 6.0), abs=0.1)
+    assert after.at(0.5, 6.0) == pytest.approx(AccessDelay().at(0.5, 6.0), abs=0.1)
+
+
 def test_state_goes_through_json() -> None:
     of = AccessDelay().observe(0.3, 7.0)
     assert AccessDelay.from_state(json.loads(json.dumps(of.to_state()))) == of

@@ -251,6 +251,7 @@ def test_a_state_that_cannot_be_is_refused_and_changes_nothing() -> None:
         ("snr", {"ue-0": float("nan")}),
         ("access", [1.0]),
         ("cached_ms", float("inf")),
+        ("dl_bps", -1.0),
         ("twins", {"d0": [[1.0, 5.0, 0.0], [0.0, 0.0, 0.0]]}),
     ):
         with pytest.raises(ValueError):
@@ -269,3 +270,114 @@ def test_more_prbs_never_make_a_want_with_rising_gain() -> None:
         demand, _ = play(allocator(), *(view(s, users) for s in range(2)))
         gain = demand.ul.gain
         assert len(gain) in (0, demand.ul.prb - demand.ul.floor) and list(gain) == sorted(gain, reverse=True)
+
+
+def answered(settings: Settings, user: int, *, mcycles: float, way_ms: float) -> list[tuple[float, ...]]:
+    """Tasks of a device that does as its settings have it and waits ``way_ms`` where it sends."""
+    known = settings.get(f"d{user}")
+    if known is None:
+        return [TASK] * 50
+    share = 0.0 if known["cached"][0] else known["local_share"][0]
+    local = share * mcycles / known["ue_ghz"][0] if share else NAN
+    edge = (1.0 - share) * mcycles / known["edge_ghz"][0] if share < 1.0 else NAN
+    up = way_ms if not known["cached"][0] and share < 1.0 else NAN
+    return [(local, up, edge, NAN, float(np.nansum([local, up, edge])), 0.5, 0.0)] * 50
+
+
+def test_after_an_outage_devices_come_to_send_what_they_offload() -> None:
+    a = allocator(cache_kbit=0.0)
+    device = (1354.0, 3.5e6, 1.5, 3.0, 23.0, 0.0)
+    settings: Settings = {}
+    sending: list[bool] = []
+    for slot in range(120):
+        out = 10 <= slot < 20
+        tasks = {u: [LOST] * 50 if out else answered(settings, u, mcycles=3.5, way_ms=4.0) for u in range(3)}
+        seen = view(slot, 3, devices=dict.fromkeys(range(3), device), tasks=tasks, settings=settings)
+        a.learn(seen)
+        demand = a.demand(seen)
+        settings = a.settle(seen, Grant(demand.ul.prb, demand.dl.prb, 0))
+        sending.append(min(value(settings, "local_share")) < 1.0)
+    assert sending[9] and not sending[20] and all(sending[-5:])
+
+
+def test_what_answers_took_of_cached_tasks_is_forgotten_where_none_is_cached() -> None:
+    a = allocator(overhead_ms=6.0)
+    lost = {u: [LOST] * 50 for u in range(3)}
+    play(a, *(view(s, 3, tasks=lost) for s in range(6)))
+    before = a.to_state()["cached_ms"]
+    a.set(UrllcOptions(overhead_ms=6.0, cache_kbit=0.0))
+    play(a, *(view(s, 3) for s in range(6, 60)))
+    assert before > 8.0 and a.to_state()["cached_ms"] == pytest.approx(3.0, abs=0.8)
+
+
+def test_rates_are_never_above_those_of_device_and_edge() -> None:
+    ghz = 0.1234567
+    device = (1354.0, 270_800.0, ghz, 30.0, 23.0, 1.0)
+    a = allocator(cache_kbit=0.0, deadline_ms=1000.0, edge_ghz=0.5)
+    _, settings = play(a, *(view(s, 3, devices=dict.fromkeys(range(3), device)) for s in range(3)))
+    assert 0.99 * ghz < max(value(settings, "ue_ghz")) <= float(np.float32(ghz))
+
+
+def test_power_stays_that_of_a_ue_whatever_snr_is_measured() -> None:
+    a = allocator(cache_kbit=0.0)
+    settings: Settings = {}
+    for s in range(12):  # the SNR does not follow the power that was set
+        seen = view(s, 40, snr_db=(60.0,) * 40, settings=settings)
+        a.learn(seen)
+        demand = a.demand(seen)
+        settings = a.settle(seen, Grant(demand.ul.prb, demand.dl.prb, 0))
+    assert min(value(settings, "power_dbm")) >= -40.0
+
+
+def test_who_is_alone_keeps_its_energy_budget_however_fast_it_may_be() -> None:
+    a = allocator(deviation=0.1)
+    device = (1354.0, 270_800.0, 1.5, 0.5, 23.0, 0.0)
+    play(a, seen := view(0, 2, devices=dict.fromkeys(range(2), device)))
+    settings = a.settle(seen, Grant(PRB, PRB, 0))
+    share, ghz = value(settings, "local_share")[0], value(settings, "ue_ghz")[0]
+    assert share == 1.0
+    faster = ghz * 1.1
+    assert 0.5e3 * 1e-26 * 270_800.0 * (1e9 * faster) ** 2 <= 0.5
+
+
+def test_devices_without_a_row_do_not_make_the_others_rarer() -> None:
+    a, b = allocator(), allocator()
+    for s in range(6):
+        a.learn(view(s, 4))
+        b.learn(view(s, 4, tasks={u: [TASK] * 50 for u in range(2)}))
+    assert b.to_state()["task_hz"] == a.to_state()["task_hz"]
+
+
+def test_a_ue_in_outage_is_not_taken_for_what_it_was() -> None:
+    a = allocator()
+    a.learn(view(0, 2, snr_db=(16.0, 16.0)))
+    for s in range(1, 20):
+        a.learn(view(s, 2, snr_db=(-30.0, NAN)))
+    snr = a.to_state()["snr"]
+    assert snr["ue-0"] < 1e-3 * snr["ue-1"]
+
+
+def test_a_part_of_some_nanoseconds_teaches_no_rate() -> None:
+    a = allocator()
+    a.learn(view(0, 1))
+    before = a.to_state()["twins"]
+    setting = {"cached": (0.0,), "local_share": (4e-6,), "ue_ghz": (1.5,), "edge_ghz": (2.0,)}
+    nanosecond = (1e-6, 2.0, 0.1354, 1.0, 3.2, 0.0, 0.0)
+    a.learn(view(1, 1, settings={"d0": setting}, tasks={0: [nanosecond] * 50}))
+    after = a.to_state()["twins"]
+    assert before == {} and after["d0"][0] == [0.0, 0.0, 0.0]
+    assert after["d0"][1][0] == 50.0 and after["d0"][1][1] == pytest.approx(0.0, abs=1e-3)
+
+
+def test_results_that_are_large_are_asked_for() -> None:
+    a, b = allocator(), allocator()
+    for s in range(3):
+        seen = view(s, 10)
+        first, last = seen.reports
+        columns = replace(last.dl, lc_bytes=(4 * 20 * 8000,) * 10)  # 20 Hz of 8 kB
+        for of, large in ((a, False), (b, True)):
+            shown = replace(seen, reports=(first, replace(last, dl=columns))) if large else seen
+            of.learn(shown)
+    small, large = a.demand(view(3, 10)).dl, b.demand(view(3, 10)).dl
+    assert b.to_state()["dl_bps"] == pytest.approx(20 * 8000 * 8)
+    assert small.prb < large.prb and large.floor == large.prb

@@ -65,6 +65,7 @@ def test_a_task_at_the_deadline_is_in_time_whatever_32_bits_made_of_it() -> None
         ((0.1, 2.0, 0.02, 1.0, 3.0, -0.5, 0.0), "energy below 0"),
         ((0.1, 2.0, 0.02, 1.0, 3.0, 0.5, 0.5), "lost neither 0 nor 1"),
         ((0.1, 2.0, 0.02, 1.0, NAN, 0.5, 0.0), "neither lost nor over"),
+        ((float("inf"), 2.0, 0.02, 1.0, 3.0, 0.5, 0.0), "infinite"),
     ],
 )
 def test_rows_that_cannot_be_are_named_and_left_out(row: tuple[float, ...], fault: str) -> None:
