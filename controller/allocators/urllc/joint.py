@@ -60,6 +60,11 @@ class Solved:
     converged: bool
     newton: int
 
+    @property
+    def rank(self) -> tuple[bool, float]:
+        """What is in time is better than what is late, however little; then it is the cost that counts."""
+        return self.cost_ms > self.history_ms[-1], self.cost_ms
+
 
 def resources_for(
     instance: Instance,
@@ -135,8 +140,8 @@ def solve(
     if found is None or equal_bandwidth or kind != JOINT or evaluations < 4:
         return found
     least = found.cost_ms + NEAR * abs(found.cost_ms)
-    near = sorted((s for s in seen if s.cost_ms <= least), key=lambda s: s.cost_ms)
-    found = min((_restarted(s, tolerance) for s in near[: evaluations // 4]), key=lambda s: s.cost_ms)
+    near = sorted((s for s in seen if s.cost_ms <= least), key=lambda s: s.rank)
+    found = min((_restarted(s, tolerance) for s in near[: evaluations // 4]), key=lambda s: s.rank)
     return found if instance.transmitted == "whole" else _silenced(found, evaluations // 4, tolerance)
 
 
@@ -159,7 +164,7 @@ def _search(
     every = decisions(instance, forced, evaluations)
     if every is not None:
         found = [solved for cached in every if (solved := of(cached)) is not None]
-        return min(found, key=lambda solved: solved.cost_ms, default=None)
+        return min(found, key=lambda solved: solved.rank, default=None)
     best = of(forced)
     if best is None:
         # The band is too narrow for all: cache those who need most of it.
@@ -169,7 +174,7 @@ def _search(
     paid = _paid_ms(best)
     saving = paid - _cached_ms(best)
     first = of(_filled(instance, forced, saving / np.maximum(instance.task_cache_kbit, 1e-9)))
-    if first is not None and first.cost_ms <= best.cost_ms:
+    if first is not None and first.rank <= best.rank:
         best = first
     while len(tried) < evaluations:
         paid = np.where(best.constants.cached, paid, _paid_ms(best))
@@ -178,7 +183,7 @@ def _search(
             if len(tried) >= evaluations:
                 break
             found_ = of(cached)
-            if found_ is not None and found_.cost_ms < best.cost_ms * (1.0 - 1e-9):
+            if found_ is not None and found_.rank < best.rank:
                 better = found_
                 break
         if better is None:

@@ -160,6 +160,24 @@ def test_the_exact_dispersion_serves_who_has_no_rate_with_v_1() -> None:
     assert solved is not None and violations(i, solved.allocation) == []
 
 
+def test_in_time_is_better_than_a_little_late() -> None:
+    """R_min is a hair above what device 1 can have with all of the band: it must be the cached one."""
+    i = paper(3, 2, cache_bits=11e3, min_rate_bps=0.0, edge_hz=2e9)
+    alone = resources.rate_mbps(i, np.ones(2), i.max_power_w)
+    weak, strong = (0, 1) if alone[0] < alone[1] else (1, 0)
+    slow = i.with_(
+        min_rate_mbps=float(alone[weak]) * (1.0 + 1e-5),
+        mcycles=np.where(np.arange(2) == weak, 0.2, 3.0),
+        energy_mj=50.0,
+        deadline_ms=50.0,
+    )
+    solved = joint.solve(slow)
+    assert solved is not None and violations(slow, solved.allocation) == []
+    assert solved.constants.cached[weak] and not solved.constants.cached[strong]
+    late = joint.resources_for(slow, np.arange(2) == strong)
+    assert late is not None and late.rank > solved.rank
+
+
 def test_who_cannot_send_is_cached_or_there_is_no_solution() -> None:
     i = paper(5, 6)
     silent = i.with_(snr_per_w=np.where(np.arange(6) == 3, 0.0, i.snr_per_w))
