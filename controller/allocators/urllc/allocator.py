@@ -210,7 +210,7 @@ class UrllcAllocator(Allocator):
         self._learn_radio(view)
         self._learn_results(view)
         if self._silent and self._silent == present(view):
-            # Nobody tells of a task: that is no idle slice, and nothing was learned about its radio.
+            # No row of a task came: that is no idle slice, and nothing was learned about its radio.
             unknown = dict.fromkeys((Lever.UL, Lever.DL), Reason.PROMISE_NOT_KNOWN)
             outcome = replace(outcome, busy=True, unattributed={**unknown, **outcome.unattributed})
         return replace(outcome, faults={**outcome.faults, **faults})
@@ -377,7 +377,7 @@ class UrllcAllocator(Allocator):
         known = [u for u in users if u.flow in self._devices]
         burst = min(max(self._burst_prb(len(users)), least), n_prb)
         if not known:
-            return self._everything(users, burst, "no device has said what its tasks are: all there is")
+            return self._everything(users, burst, "no device has reported its properties: all there is")
         devices, part = self._known(users)
         if not len(devices):
             return self._everything(users, burst, "no device's radio carries a bit: all there is")
@@ -396,7 +396,7 @@ class UrllcAllocator(Allocator):
         everybody = bool(self._silent) and self._silent >= {u.flow for u in users}
         gain: tuple[float, ...] = ()
         if everybody:
-            prb, why = n_prb, "no device tells of its tasks: all there is"
+            prb, why = n_prb, "no task is reported: all there is"
         elif not possible:
             prb, why = n_prb, f"all there is; {best.late:.1f} ms over the deadlines with it"
         else:
@@ -612,7 +612,7 @@ class UrllcAllocator(Allocator):
         """The part of a task that the device keeps."""
         if setting is None:
             return Choice(
-                Lever.SETTINGS, "1", METHOD, 0.0, "it has not said what its tasks are", user=user.flow
+                Lever.SETTINGS, "1", METHOD, 0.0, "it has not reported its properties", user=user.flow
             )
         kept = 0.0 if setting.cached else setting.local_share
         what = "cached" if setting.cached else f"{setting.edge_ghz:.2f} GHz at the edge"

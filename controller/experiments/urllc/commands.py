@@ -60,15 +60,15 @@ def solve(
     _solve(file, method, bound, as_json)
 
 
-def _solve(file: Path, asked: str | None, bound: bool, as_json: bool) -> None:
+def _solve(file: Path, requested: str | None, bound: bool, as_json: bool) -> None:
     from controller.allocators.urllc.instance import Instance
     from controller.allocators.urllc.solve import METHODS, lower_bound_ms, report
     from controller.experiments.urllc import files
     from controller.experiments.urllc.timing import timed
 
-    method = next((name for name in METHODS if name == (asked or METHODS[0])), None)
+    method = next((name for name in METHODS if name == (requested or METHODS[0])), None)
     if method is None:
-        raise click.BadParameter(f"{asked!r} is none of {', '.join(METHODS)}", param_hint="--method")
+        raise click.BadParameter(f"{requested!r} is none of {', '.join(METHODS)}", param_hint="--method")
     try:
         data = files.read(file)
     except ValueError as error:
