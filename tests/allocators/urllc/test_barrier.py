@@ -38,10 +38,13 @@ def device(
 
 def one(seed: int, transmitted: str, cached: bool, w: float) -> tuple[Constants, FloatArray, FloatArray]:
     """A device with a point of the approximation and one within it."""
-    i = paper(seed, 1, transmitted=transmitted, min_rate_bps=1e6).with_(energy_mj=5.0, edge_deviation=-0.1)
+    i = paper(seed, 1, transmitted=transmitted, min_rate_bps=1e6)
+    i = i.with_(energy_mj=5.0, edge_deviation=-0.1, ue_ghz=1e3)
     c = Constants.of(i, np.array([cached]))
     at = np.array([0.2, 0.1, 1.0, 0.6, max(w, 1e-3), 0.0])
-    x = np.array([0.22, 0.09, 0.9, 0.5 * w * i.edge_ghz, w, 0.2])
+    # Half of the energy is the processor's.
+    local = np.sqrt(c.k[0, barrier.ENERGY_3] * (1.0 - w) ** 3 / 2.5) if w < 1.0 else 1.0
+    x = np.array([0.22, 0.09, local, 0.5 * w * i.edge_ghz, w, 0.2])
     if cached:
         return c, at, np.array([1.0, 1.0, 1.0, 3.0, 1.0, 0.2])
     exact = float(rate_mbps(i, at[B], at[P])[0]), float(rate_mbps(i, at[B], at[P], exact=False)[0])
@@ -70,10 +73,12 @@ def test_derivatives_are_those_of_the_value(kind: int, transmitted: str, cached:
         up, down = x.copy(), x.copy()
         up[j], down[j] = x[j] + h, x[j] - h
         (above, grad_up, _), (below, grad_down, _) = device(kind, c, at, up), device(kind, c, at, down)
-        scale = 1.0 + np.abs(hess[j, moving]).max() * x[j]
-        assert (above - below) / (2 * h) == pytest.approx(grad[j], rel=1e-4, abs=1e-5 * scale)
+        rounding = 1e-13 / h
+        noise = rounding * (1.0 + abs(value))
+        assert (above - below) / (2 * h) == pytest.approx(grad[j], rel=1e-5, abs=noise)
         slope = (grad_up - grad_down) / (2 * h)
-        assert slope[moving] == pytest.approx(hess[j, moving], rel=1e-4, abs=1e-5 * scale)
+        noise = rounding * (1.0 + np.abs(grad).max())
+        assert slope[moving] == pytest.approx(hess[j, moving], rel=1e-5, abs=noise)
 
 
 @pytest.mark.parametrize("w", [0.0, 1.0])

@@ -118,7 +118,7 @@ def test_of_few_decisions_all_are_tried() -> None:
 
 def test_a_search_also_takes_tasks_out_of_the_cache() -> None:
     """Eight devices at an edge that can do with one or two of their tasks: near the best of all decisions."""
-    i = paper(1, 8, edge_hz=6e8, cache_bits=44e3).with_(deadline_ms=100.0)
+    i = paper(7, 8, edge_hz=6e8, cache_bits=44e3).with_(deadline_ms=200.0)
     every = joint.decisions(i, np.zeros(8, np.bool_), 1000)
     assert every is not None
     best = min(found.cost_ms for c in every if (found := joint.resources_for(i, c)) is not None)

@@ -56,6 +56,19 @@ def test_energy_and_deadline_bound_alpha() -> None:
             assert of.energy_mj[m] > 2.0 or of.latency_ms[m] > i.deadline_ms[m]
 
 
+def test_who_has_not_the_energy_to_send_all_keeps_some_of_it() -> None:
+    """A slow processor takes less energy than the radio: alpha has a least value, and takes it."""
+    i = paper(1, 5, cache_bits=0.0)
+    a = allocation(i).with_(ue_ghz=np.full(5, 0.1))
+    radio = parts(i, a.with_(local_share=np.zeros(5))).transmission_mj
+    tight = i.with_(energy_mj=0.8 * radio, deadline_ms=100.0, edge_ghz=100.0)
+    _, low, _, _, _ = offloading.programme(tight, a)
+    alpha = offloading.offload(tight, a)
+    assert (low > 0.05).all() and (alpha == low).all()
+    energy = parts(tight, a.with_(local_share=alpha), exact=False).energy_mj
+    assert energy == pytest.approx(tight.energy_mj, rel=1e-6)
+
+
 def test_where_the_edge_leaves_no_alpha_it_stays() -> None:
     i = paper(1, 5, cache_bits=0.0)
     a = allocation(i)
