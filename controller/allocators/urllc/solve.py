@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from math import isfinite
+from math import inf, isfinite
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from controller.allocators.base import Options
 from controller.allocators.urllc import alternating, joint
 from controller.allocators.urllc.bound import Prices, bound_ms, cache_price, cached_ms, uncached_ms
-from controller.allocators.urllc.check import violations
+from controller.allocators.urllc.check import Violation, violations
 from controller.allocators.urllc.instance import BoolArray, FloatArray, Instance
 from controller.allocators.urllc.model import Allocation, parts
 from controller.allocators.urllc.resources import late_ms, least_shares
@@ -151,7 +151,7 @@ def report(instance: Instance, answer: Answer, bound: float | None = None) -> di
     """Plain JSON; a number that there is none of is null.
 
     ``status``: ``converged``, ``iteration limit`` or ``infeasible``; ``objective_ms``: the sum (6a) with the
-    exact dispersion, of the devices that could be served; ``objective_v1_ms``: with V = 1, where that leaves
+    exact dispersion, where every device is served; ``objective_v1_ms``: with V = 1, where that leaves
     each of them a rate; ``history_ms``: how it fell, from where nobody came to be less late any more;
     ``late``: each device that cannot be served in time, by how much at the least total lateness that was
     found, and what holds it back; ``violations`` of problem (6); ``bound_ms`` and ``gap``, where a bound was
@@ -162,17 +162,18 @@ def report(instance: Instance, answer: Answer, bound: float | None = None) -> di
     found = violations(of, a)
     held = _late(instance, answer, late)
     status = "infeasible" if held or found else "converged" if answer.converged else "iteration limit"
-    total = parted.total_ms if len(of) else None
+    everybody = len(of) == len(instance)
+    total = parted.total_ms if everybody else None
     rows = _devices(instance, answer)
     return {
         "status": status,
         "objective_ms": total,
-        "objective_v1_ms": _finite(parts(of, a, exact=False).total_ms) if len(of) else None,
+        "objective_v1_ms": _finite(parts(of, a, exact=False).total_ms) if everybody else None,
         "iterations": answer.iterations,
         "history_ms": list(answer.history_ms),
         "devices": rows,
         "late": held,
-        "violations": [_plain(v) for v in found],
+        "violations": [_plain(v) for v in (*found, *_unserved(instance, answer))],
         "bound_ms": bound,
         "gap": None if bound is None or not total else (total - bound) / total,
     }
@@ -232,9 +233,9 @@ def _late(instance: Instance, answer: Answer, late: FloatArray) -> list[dict[str
 def _binding(alone: Instance, answer: Answer, of: Instance) -> str:
     """What makes a device late: its own limits, with all of the network to itself, or what it shares."""
 
-    def in_time(one: Instance) -> bool:
-        solved = joint.solve(one, 2)
-        return solved is not None and not late_ms(one, solved.allocation).any()
+    def in_time(device: Instance) -> bool:
+        solved = joint.solve(device, 2)
+        return solved is not None and not late_ms(device, solved.allocation).any()
 
     if in_time(alone):
         prices = answer.prices or _prices(_joint(of))
@@ -244,6 +245,13 @@ def _binding(alone: Instance, answer: Answer, of: Instance) -> str:
     if in_time(alone.with_(deadline_ms=alone.deadline_ms * _GENEROUS)):
         return "deadline"
     return "least rate"
+
+
+def _unserved(instance: Instance, answer: Answer) -> list[Violation]:
+    """Of the devices that can be neither cached nor served: their latency has no end."""
+    rows = np.flatnonzero(~answer.served).tolist()
+    deadline = instance.deadline_ms.tolist()
+    return [Violation("6b", "latency", instance.ids[m], inf, deadline[m], "ms") for m in rows]
 
 
 def _finite(value: float) -> float | None:

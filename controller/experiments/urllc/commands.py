@@ -142,7 +142,8 @@ def text(result: Mapping[str, Any]) -> str:
         f" {1e3 * result['seconds']:.3g} ms",
     ]
     if result["bound_ms"] is not None:
-        lines.append(f"no less than {result['bound_ms']:.4f} ms: gap {100.0 * result['gap']:.3f} %")
+        gap = "" if result["gap"] is None else f": gap {100.0 * result['gap']:.3f} %"
+        lines.append(f"no less than {result['bound_ms']:.4f} ms{gap}")
     for late in result["late"]:
         by = "cannot be served" if late["by_ms"] is None else f"{late['by_ms']:.4f} ms late"
         lines.append(f"{late['device']}: {by}, for {late['binding']}")

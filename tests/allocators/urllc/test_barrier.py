@@ -36,7 +36,9 @@ def device(
     return value, grad, hess
 
 
-def one(seed: int, transmitted: str, cached: bool, w: float) -> tuple[Constants, FloatArray, FloatArray]:
+def point_of_a_device(
+    seed: int, transmitted: str, cached: bool, w: float
+) -> tuple[Constants, FloatArray, FloatArray]:
     """A device with a point of the approximation and one within it."""
     i = paper(seed, 1, transmitted=transmitted, min_rate_bps=1e6)
     i = i.with_(energy_mj=5.0, edge_deviation=-0.1, ue_ghz=1e3)
@@ -63,7 +65,7 @@ def one(seed: int, transmitted: str, cached: bool, w: float) -> tuple[Constants,
     ],
 )
 def test_derivatives_are_those_of_the_value(kind: int, transmitted: str, cached: bool, w: float) -> None:
-    c, at, x = one(1, transmitted, cached, w)
+    c, at, x = point_of_a_device(1, transmitted, cached, w)
     value, grad, hess = device(kind, c, at, x)
     assert np.isfinite(value) and np.allclose(hess, hess.T)
     moving = [j for j in range(barrier.N) if barrier.free(kind, False, cached, x[W], j)]
@@ -83,7 +85,7 @@ def test_derivatives_are_those_of_the_value(kind: int, transmitted: str, cached:
 
 @pytest.mark.parametrize("w", [0.0, 1.0])
 def test_what_a_device_does_not_use_is_no_part_of_its_problem(w: float) -> None:
-    c, at, x = one(1, "whole", False, w)
+    c, at, x = point_of_a_device(1, "whole", False, w)
     value, grad, hess = device(PAPER, c, at, x)
     unused = G if w == 0.0 else T
     other = x.copy()
@@ -94,7 +96,7 @@ def test_what_a_device_does_not_use_is_no_part_of_its_problem(w: float) -> None:
 
 @pytest.mark.parametrize("variable", [B, P, T, G, V])
 def test_outside_it_is_endless(variable: int) -> None:
-    c, at, x = one(1, "whole", False, 0.5)
+    c, at, x = point_of_a_device(1, "whole", False, 0.5)
     for value in (0.0, -1.0):
         x[variable] = value
         assert device(JOINT, c, at, x)[0] == np.inf
