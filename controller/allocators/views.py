@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from controller.allocators.base import SliceView
 from controller.core.hops import Carrier
@@ -29,9 +31,14 @@ def attributed(view: SliceView, lever: Lever) -> bool:
     For a slice whose settings fit the PRBs that were granted and not those that were asked for: less and more
     than asked for are as good.
     """
+    return settings_count(view) and granted_counts(view, lever)
+
+
+def settings_count(view: SliceView) -> bool:
+    """Whether users did as the settings had it, some of them at least."""
     settings = view.unattributed.get(Lever.SETTINGS)
     some = settings is Reason.SETTINGS_NOT_APPLIED and not view.settings.keys() <= view.unapplied
-    return (settings is None or some) and granted_counts(view, lever)
+    return settings is None or some
 
 
 def granted_counts(view: SliceView, lever: Lever) -> bool:
@@ -55,6 +62,23 @@ def within(view: SliceView, table: str, columns: int = 1) -> Samples:
         return Samples(np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, columns), np.float32))
     chosen = (rows.time_ns >= view.begin_ns) & (rows.time_ns < view.end_ns)
     return Samples(rows.flow[chosen], rows.time_ns[chosen], rows.values[chosen])
+
+
+def unreported(view: SliceView, table: str) -> frozenset[str]:
+    """Of the users who were there all that time those of whom a table has no row."""
+    reporting = set(within(view, table).flow.tolist())
+    return present(view) - {u.flow for i, u in enumerate(view.users) if i in reporting}
+
+
+def faults(impossible: Mapping[str, NDArray[np.bool_]]) -> dict[str, int]:
+    """How many rows cannot be, by what it is, from bool [rows] for each; {} for none."""
+    return {why: int(bad.sum()) for why, bad in impossible.items() if bad.any()}
+
+
+def usable(rows: Samples, impossible: Mapping[str, NDArray[np.bool_]]) -> Samples:
+    """The rows without those that cannot be."""
+    good = ~np.any(list(impossible.values()), axis=0)
+    return Samples(rows.flow[good], rows.time_ns[good], rows.values[good])
 
 
 def prb_had(view: SliceView, carrier: Carrier, direction: Literal["ul", "dl"]) -> list[float | None]:

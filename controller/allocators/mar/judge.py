@@ -9,7 +9,7 @@ import numpy as np
 from controller.allocators.base import SliceView
 from controller.allocators.mar.options import MarOptions
 from controller.allocators.mar.promises import Promises
-from controller.allocators.views import prb_had, present, within
+from controller.allocators.views import faults, prb_had, unreported, within
 from controller.core.hops import Carrier
 from controller.core.measure import Lever, Measure, Outcome, Reason
 from controller.core.observation import Samples
@@ -102,18 +102,13 @@ def judge(
 
 def silent(view: SliceView) -> frozenset[str]:
     """Of the users who were there all that time those of whose frames no row has come."""
-    heard = set(within(view, "hits").flow.tolist())
-    return present(view) - {u.flow for i, u in enumerate(view.users) if i in heard}
+    return unreported(view, "hits")
 
 
 def _faults(hits: Samples, poses: Samples) -> dict[str, int]:
     """Rows with a number that cannot be, by what it is."""
     rates, latency = hits.values[:, 0], poses.values[:, -1]
-    found = {
-        "vchr outside 0..1": int(((rates < 0.0) | (rates > 1.0)).sum()),
-        "latency below 0": int((latency < 0.0).sum()),
-    }
-    return {fault: rows for fault, rows in found.items() if rows}
+    return faults({"vchr outside 0..1": (rates < 0.0) | (rates > 1.0), "latency below 0": latency < 0.0})
 
 
 def _reached(rates: FloatArray, rho: float) -> float:

@@ -27,10 +27,10 @@ from controller.allocators.urllc.model import parts, rate_mbps
 from controller.allocators.urllc.options import UrllcOptions
 from controller.allocators.urllc.resources import late_ms
 from controller.allocators.urllc.twin import Twin
-from controller.allocators.views import active, attributed, present
+from controller.allocators.views import active, attributed, present, settings_count
 from controller.core.decision import Choice, Grant, Settings, SliceDemand, Want
 from controller.core.measure import Lever, Outcome, Reason
-from controller.core.observation import Flow
+from controller.core.observation import Flow, Samples
 from controller.core.spec import LoopSpec
 from wire.definitions import nr
 from wire.definitions.short_packets import LN2, inverse_q, rate_bps
@@ -202,11 +202,12 @@ class UrllcAllocator(Allocator):
         budgets = {flow: d.energy_mj for flow, d in self._devices.items()}
         outcome = judge(view, self._options, promises, budgets, self._loop.carrier, dict(view.unattributed))
         faults = self._learn_devices(view)
-        self._learn_task_rate(view)
-        if view.granted is not None and _settings_count(view):
-            self._learn_twins(view)
+        tasks = tasks_of(view)
+        self._learn_task_rate(view, tasks)
+        if view.granted is not None and settings_count(view):
+            self._learn_twins(view, tasks)
             if attributed(view, Lever.UL):
-                self._learn_delays(view)
+                self._learn_delays(view, tasks)
         self._learn_radio(view)
         self._learn_results(view)
         if self._silent and self._silent == present(view):
@@ -230,20 +231,19 @@ class UrllcAllocator(Allocator):
         self._devices = dict(list(self._devices.items())[-MAX_USERS:])
         return {"device that cannot be": wrong} if wrong else {}
 
-    def _learn_task_rate(self, view: SliceView) -> None:
+    def _learn_task_rate(self, view: SliceView, tasks: Samples) -> None:
         """Tasks of a device in a second; of those that tell of none nothing is known."""
         there = present(view) - self._silent
         counted = [i for i, user in enumerate(view.users) if user.flow in there]
-        rows = int(np.isin(tasks_of(view).flow, counted).sum())
+        rows = int(np.isin(tasks.flow, counted).sum())
         seconds = (view.end_ns - view.begin_ns) / 1e9
         if rows and seconds > 0.0:
             found = RATE_MEMORY * self._task_hz + (1.0 - RATE_MEMORY) * rows / len(there) / seconds
             self._task_hz = min(max(found, 0.1), 1e4)
 
-    def _learn_twins(self, view: SliceView) -> None:
+    def _learn_twins(self, view: SliceView, tasks: Samples) -> None:
         """From the completion times of the devices whose settings were in force."""
-        rows = tasks_of(view)
-        values = rows.values.astype(np.float64)
+        values = tasks.values.astype(np.float64)
         for i, user in enumerate(view.users):
             setting = view.settings.get(user.flow)
             device = self._devices.get(user.flow)
@@ -254,7 +254,7 @@ class UrllcAllocator(Allocator):
             cached, local, ue_ghz, edge_ghz = (
                 setting[name][0] for name in ("cached", "local_share", "ue_ghz", "edge_ghz")
             )
-            own = values[rows.flow == i]
+            own = values[tasks.flow == i]
             local = 0.0 if cached else local
             at_ue, at_edge = local * device.mcycles / ue_ghz, (1.0 - local) * device.mcycles / edge_ghz
             twin = self._twins.pop(user.flow, Twin())
@@ -266,15 +266,14 @@ class UrllcAllocator(Allocator):
             )
         self._twins = dict(list(self._twins.items())[-MAX_USERS:])
 
-    def _learn_delays(self, view: SliceView) -> None:
+    def _learn_delays(self, view: SliceView, tasks: Samples) -> None:
         """What the way up and down takes beside the transmission of the plan, of tasks that were sent and of
         those that were cached: what a share ``on_time`` of a device's tasks does not exceed, and a share
         ``users`` of the devices. A lost task took the deadline at least. Of what no task shows ever less of
         what was learned is kept."""
         assert view.granted is not None
-        rows = tasks_of(view)
-        values = rows.values.astype(np.float64)
-        if not len(rows):
+        values = tasks.values.astype(np.float64)
+        if not len(tasks):
             return
         sent: list[float] = []
         cached: list[float] = []
@@ -282,7 +281,7 @@ class UrllcAllocator(Allocator):
             setting, device = self._settings.get(user.flow), self._devices.get(user.flow)
             if setting is None or user.flow not in view.settings or user.flow in view.unapplied:
                 continue
-            own = values[rows.flow == i]
+            own = values[tasks.flow == i]
             way = own[:, TOTAL] - np.nan_to_num(own[:, LOCAL]) - np.nan_to_num(own[:, EDGE])
             way = np.where(own[:, LOST] > 0.5, self._options.deadline_ms, way)
             if not len(way):
@@ -319,7 +318,7 @@ class UrllcAllocator(Allocator):
     def _learn_radio(self, view: SliceView) -> None:
         """SNR at 1 W of each UE, from its reports and the power that it sent with; that at full power of a UE
         of which nothing is known."""
-        count = _settings_count(view)
+        count = settings_count(view)
         found: dict[str, list[float]] = {}
         for report in view.reports:
             for ue, snr_db in zip(report.ue_id, report.snr_db, strict=False):
@@ -676,14 +675,6 @@ class UrllcAllocator(Allocator):
         self._devices, self._twins, self._snr, self._task_hz = devices, twins, snr, task_hz
         self._access, self._cached_ms, self._dl_bps = access, cached_ms, dl_bps
         self._settings, self._asked = settings, None
-
-
-def _settings_count(view: SliceView) -> bool:
-    """Whether some users at least did as the settings had it."""
-    reason = view.unattributed.get(Lever.SETTINGS)
-    if reason is None:
-        return True
-    return reason is Reason.SETTINGS_NOT_APPLIED and not view.settings.keys() <= view.unapplied
 
 
 def _worthwhile(plans: Sequence[_Plan], floor: int, worth: float) -> tuple[int, tuple[float, ...]]:

@@ -390,9 +390,9 @@ def direction(kind: int, equal: bool, edge: float, k: Any, x: Any, grad: Any, he
 @compiled
 def minimise(
     kind: int, whole: bool, equal: bool, scale: float, edge: float, k: Any, at: Any, x: Any,
-    weight: float, price: float, tolerance: float, dual: Any,
+    price: float, tolerance: float, dual: Any,
 ) -> int:  # fmt: skip
-    """Minimises sum weight T_m + price v_m from the inner point ``x`` [M, 6] on, in place.
+    """Minimises sum T_m + price v_m from the inner point ``x`` [M, 6] on, in place.
 
     With ``equal`` shares of the band stay as they are. ``at`` [M, 6]: the point of the approximation; its
     column T holds 1 / R there. The result's objective is within ``tolerance`` x (1 + the objective) of the
@@ -408,14 +408,14 @@ def minimise(
             constraints += 4.0
         else:
             constraints += 13.0 if kind == JOINT else 7.0 + 2.0 * (x[i, W] < 1.0) + 2.0 * (x[i, W] > 0.0)
-        objective += weight * latency_of(kind, whole, scale, k[i], at[i], x[i], r) + price * x[i, V]
+        objective += latency_of(kind, whole, scale, k[i], at[i], x[i], r) + price * x[i, V]
     easy = constraints / objective
     sharp = easy / START
     steps, first = 0, True
     while True:
         last = constraints / sharp <= tolerance * (1.0 + objective)
         value = evaluate(
-            kind, whole, equal, scale, edge, k, at, x, sharp * weight, sharp * price,
+            kind, whole, equal, scale, edge, k, at, x, sharp, sharp * price,
             grad, hess, r, gt, ht, ge, he,
         )  # fmt: skip
         if not value < math.inf:
@@ -436,7 +436,7 @@ def minimise(
                     for j in range(N):
                         trial[i, j] = x[i, j] + step * y[0, i, j]
                 new = evaluate(
-                    kind, whole, equal, scale, edge, k, at, trial, sharp * weight, sharp * price,
+                    kind, whole, equal, scale, edge, k, at, trial, sharp, sharp * price,
                     grad, hess, r, gt, ht, ge, he,
                 )  # fmt: skip
             if not new <= value - 0.01 * step * decrement:
@@ -448,7 +448,7 @@ def minimise(
         first, objective = False, 0.0
         for i in range(m):
             latency = latency_of(kind, whole, scale, k[i], at[i], x[i], r)
-            objective += weight * latency + price * x[i, V]
+            objective += latency + price * x[i, V]
             dual[2 + i] = 1.0 / (sharp * max(k[i, TIME] + x[i, V] - latency, 1e-12))
         band, rest = left_over(edge, k, x)
         dual[0], dual[1] = 0.0 if equal else 1.0 / (sharp * band), 1.0 / (sharp * rest)

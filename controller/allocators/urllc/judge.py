@@ -11,7 +11,7 @@ import numpy as np
 from controller.allocators.base import SliceView
 from controller.allocators.urllc.instance import BoolArray, FloatArray
 from controller.allocators.urllc.options import UrllcOptions
-from controller.allocators.views import prb_had, present, within
+from controller.allocators.views import faults, prb_had, unreported, usable, within
 from controller.core.hops import Carrier
 from controller.core.measure import Lever, Measure, Outcome, Reason
 from controller.core.observation import Samples
@@ -56,8 +56,8 @@ def judge(
     users = view.users
     n = len(users)
     rows = within(view, "task", COLUMNS)
-    faults = _faults(rows)
-    rows = rows if not faults else _usable(rows)
+    impossible = _impossible(rows)
+    found, rows = faults(impossible), usable(rows, impossible)
     columns: list[list[float | None]] = [[None] * n for _ in range(6)]
     share, mean, tail, computing, loss, energy = columns
     tasks = in_time = lost = 0
@@ -128,19 +128,19 @@ def judge(
             "tasks_on_time": in_time,
             "tasks_lost": lost,
         },
-        faults=faults,
+        faults=found,
     )
 
 
 def tasks_of(view: SliceView) -> Samples:
     """Rows of the table ``task`` that count and that can be."""
-    return _usable(within(view, "task", COLUMNS))
+    rows = within(view, "task", COLUMNS)
+    return usable(rows, _impossible(rows))
 
 
 def silent(view: SliceView) -> frozenset[str]:
     """Of the devices that were there all that time those of whose tasks no row has come."""
-    reporting = set(within(view, "task", COLUMNS).flow.tolist())
-    return present(view) - {u.flow for i, u in enumerate(view.users) if i in reporting}
+    return unreported(view, "task")
 
 
 def _impossible(rows: Samples) -> dict[str, BoolArray]:
@@ -154,12 +154,3 @@ def _impossible(rows: Samples) -> dict[str, BoolArray]:
         "lost neither 0 nor 1": ~((lost == 0.0) | (lost == 1.0)),
         "neither lost nor over": (lost == 0.0) & ~np.isfinite(v[:, TOTAL]),
     }
-
-
-def _faults(rows: Samples) -> dict[str, int]:
-    return {why: int(bad.sum()) for why, bad in _impossible(rows).items() if bad.any()}
-
-
-def _usable(rows: Samples) -> Samples:
-    good = ~np.any(list(_impossible(rows).values()), axis=0)
-    return Samples(rows.flow[good], rows.time_ns[good], rows.values[good])

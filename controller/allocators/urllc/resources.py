@@ -179,7 +179,7 @@ class Step:
     newton: int
 
 
-def step(c: Constants, x: FloatArray, kind: int, *, weight: float = 1.0, late: float = LATE) -> Step | None:
+def step(c: Constants, x: FloatArray, kind: int) -> Step | None:
     """The inner approximation at ``x``, solved; None where no point inside was found."""
     at, sends = x.copy(), ~c.cached
     rate = rate_mbps(c.instance, x[:, B], x[:, P], exact=kind == JOINT)
@@ -199,8 +199,7 @@ def step(c: Constants, x: FloatArray, kind: int, *, weight: float = 1.0, late: f
             c.k,
             at,
             start,
-            weight,
-            late,
+            LATE,
             TOLERANCE,
             price,
         )

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controller.allocators.base import SliceView
-from controller.allocators.views import prb_had, present, within
+from controller.allocators.views import faults, prb_had, unreported, usable, within
 from controller.allocators.vr.options import VrOptions
 from controller.core.hops import Carrier
 from controller.core.measure import Lever, Measure, Outcome, Reason
@@ -63,8 +63,8 @@ def judge(
     """
     users = view.users
     rows = within(view, "delivered", COLUMNS)
-    faults = _faults(rows)
-    rows = rows if not faults else _usable(rows)
+    impossible = _impossible(rows)
+    found, rows = faults(impossible), usable(rows, impossible)
     n = len(users)
     share: list[float | None] = [None] * n
     qoe: list[float | None] = [None] * n
@@ -141,7 +141,7 @@ def judge(
             "frames_on_time": frames_on_time,
             "settings_changed": sum(p is not None and p.changed for p in given),
         },
-        faults=faults,
+        faults=found,
     )
 
 
@@ -154,9 +154,8 @@ def on_time(rows: FloatArray) -> BoolArray:
 def silent(view: SliceView) -> frozenset[str]:
     """Of the users who were there all that time and for whom frames were to be rendered, those of whose
     frames no row has come."""
-    delivering = set(within(view, "delivered", COLUMNS).flow.tolist())
     paused = {flow for flow, values in view.settings.items() if values.get("frame_rate") == (0.0,)}
-    return present(view) - {u.flow for i, u in enumerate(view.users) if i in delivering} - paused
+    return unreported(view, "delivered") - paused
 
 
 def _present_share(view: SliceView, start_ns: int, stop_ns: int) -> float:
@@ -173,12 +172,3 @@ def _impossible(rows: Samples) -> dict[str, BoolArray]:
         "quality not from 0": ~((v[:, QUALITY] >= 0.0) & np.isfinite(v[:, QUALITY])),
         "pixels not from 0": ~((v[:, PIXELS] >= 0.0) & np.isfinite(v[:, PIXELS])),
     }
-
-
-def _faults(rows: Samples) -> dict[str, int]:
-    return {why: int(bad.sum()) for why, bad in _impossible(rows).items() if bad.any()}
-
-
-def _usable(rows: Samples) -> Samples:
-    good = ~np.any(list(_impossible(rows).values()), axis=0)
-    return Samples(rows.flow[good], rows.time_ns[good], rows.values[good])
