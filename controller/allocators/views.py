@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -79,6 +79,12 @@ def usable(rows: Samples, impossible: Mapping[str, NDArray[np.bool_]]) -> Sample
     """The rows without those that cannot be."""
     good = ~np.any(list(impossible.values()), axis=0)
     return Samples(rows.flow[good], rows.time_ns[good], rows.values[good])
+
+
+def kept_by_share(judged: Sequence[bool], share: float) -> int | None:
+    """Whether a share of the promises that were judged, rounded down and one at least, was kept; None where
+    none was judged."""
+    return int(sum(judged) >= max(int(share * len(judged) + 1e-9), 1)) if judged else None
 
 
 def prb_had(view: SliceView, carrier: Carrier, direction: Literal["ul", "dl"]) -> list[float | None]:

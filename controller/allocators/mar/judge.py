@@ -9,7 +9,7 @@ import numpy as np
 from controller.allocators.base import SliceView
 from controller.allocators.mar.options import MarOptions
 from controller.allocators.mar.promises import Promises
-from controller.allocators.views import faults, prb_had, unreported, within
+from controller.allocators.views import faults, kept_by_share, prb_had, unreported, within
 from controller.core.hops import Carrier
 from controller.core.measure import Lever, Measure, Outcome, Reason
 from controller.core.observation import Samples
@@ -56,8 +56,7 @@ def judge(
     given = [promises.of.get(u.flow) for u in users]
     promised = [p is not None and p.reliability is not None for p in given]
     judged = [k for k, p in zip(kept, promised, strict=True) if p and k is not None]
-    enough = max(int(options.epsilon * len(judged) + 1e-9), 1)
-    met = int(sum(judged) >= enough) if judged else None
+    met = kept_by_share(judged, options.epsilon)
     latency = _latency(poses, n)
     known = [ms for ms in latency if ms is not None]
     got = prb_had(view, carrier, "ul")

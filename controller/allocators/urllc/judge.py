@@ -11,7 +11,7 @@ import numpy as np
 from controller.allocators.base import SliceView
 from controller.allocators.urllc.instance import BoolArray, FloatArray
 from controller.allocators.urllc.options import UrllcOptions
-from controller.allocators.views import faults, prb_had, unreported, usable, within
+from controller.allocators.views import faults, kept_by_share, prb_had, unreported, usable, within
 from controller.core.hops import Carrier
 from controller.core.measure import Lever, Measure, Outcome, Reason
 from controller.core.observation import Samples
@@ -78,8 +78,7 @@ def judge(
     kept = [None if s is None else s >= options.on_time - 1e-9 for s in share]
     given = [promises.get(u.flow) for u in users]
     judged = [k for k, p in zip(kept, given, strict=True) if p is not None and k is not None]
-    enough = max(int(options.users * len(judged) + 1e-9), 1)
-    met = int(sum(judged) >= enough) if judged else None
+    met = kept_by_share(judged, options.users)
     deadline = (options.deadline_ms,) * n
     measures = (
         Measure("on_time", "1", "higher", tuple(share), (options.on_time,) * n, met, tasks),

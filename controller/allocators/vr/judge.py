@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controller.allocators.base import SliceView
-from controller.allocators.views import faults, prb_had, unreported, usable, within
+from controller.allocators.views import faults, kept_by_share, prb_had, unreported, usable, within
 from controller.allocators.vr.options import VrOptions
 from controller.core.hops import Carrier
 from controller.core.measure import Lever, Measure, Outcome, Reason
@@ -91,8 +91,7 @@ def judge(
     given = [promises.get(u.flow) for u in users]
     judged = [k for k, p in zip(kept, given, strict=True) if p is not None and k is not None]
     per_minute = 60.0 / max((view.closed_ns - view.opened_ns) / 1e9, 1e-3)
-    enough = max(int(options.users * len(judged) + 1e-9), 1)
-    met = int(sum(judged) >= enough) if judged else None
+    met = kept_by_share(judged, options.users)
     measures = (
         Measure("on_time", "1", "higher", tuple(share), (options.on_time,) * n, met, frames),
         Measure(
