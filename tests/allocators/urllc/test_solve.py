@@ -150,3 +150,10 @@ def test_extremes_neither_raise_nor_rise() -> None:
         broken = violations(i.only(answer.served), answer.allocation)
         assert {v.constraint for v in broken} <= {"6b", "6d"}, (data, [str(v) for v in broken])
         assert list(result["history_ms"]) == sorted(result["history_ms"], reverse=True), data
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_cache_below_one_task_keeps_none(method: Any) -> None:
+    below, none = (find(paper(2, 4, cache_bits=bits), method) for bits in (10_831.0, 0.0))
+    assert not below.allocation.cached.any()
+    assert below.history_ms[-1] == pytest.approx(none.history_ms[-1], rel=1e-9)
