@@ -1,0 +1,72 @@
+"""Which factors a user's experience depends on: distance correlation, and whether it is significant.
+
+Distance correlation is 0 for independent quantities alone, whatever the form of their dependence (Szekely,
+Rizzo and Bakirov, Measuring and testing dependence by correlation of distances, 2007). Its square is
+estimated without bias; n times it, plus 1, is at most as large as a chi-squared variable of one degree of
+freedom where there is no dependence (Shen, Panda and Vogelstein, The chi-square test of distance correlation,
+2022). Rows that follow each other in time are no independent samples: n is that of as many independent ones
+(Bartlett).
+
+`dcor` is loaded when it is needed: it comes with the extra of the service that needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+
+LEAST_ROWS = 8
+
+
+def independent_rows(x: FloatArray, y: FloatArray) -> float:
+    """How many independent pairs tell as much of a correlation as these, which follow each other in time."""
+    n = len(x)
+    product = min(max(_lag_1(x) * _lag_1(y), 0.0), 0.99)
+    return max(n * (1.0 - product) / (1.0 + product), 1.0)
+
+
+def _lag_1(x: FloatArray) -> float:
+    """Autocorrelation of the ranks at lag 1; 0 of a constant."""
+    ranks = np.argsort(np.argsort(x, kind="stable"), kind="stable").astype(np.float64)
+    ranks -= ranks.mean()
+    power = float(ranks @ ranks)
+    return 0.0 if power == 0.0 or np.ptp(x) == 0.0 else float(ranks[1:] @ ranks[:-1]) / power
+
+
+def dependence(x: FloatArray, y: FloatArray) -> tuple[float, float]:
+    """Distance correlation of two columns in the order of time, 0..1, and its p-value.
+
+    Rows with a NaN are left out; of a constant, and of fewer than :data:`LEAST_ROWS` rows, the p-value is 1.
+    """
+    import dcor
+    from scipy.stats import chi2
+
+    known = np.isfinite(x) & np.isfinite(y)
+    x, y = np.asarray(x[known], np.float64), np.asarray(y[known], np.float64)
+    if len(x) < LEAST_ROWS or np.ptp(x) == 0.0 or np.ptp(y) == 0.0:
+        return 0.0, 1.0
+    squared = float(dcor.u_distance_correlation_sqr(x, y))
+    p = float(chi2.sf(max(independent_rows(x, y) * squared + 1.0, 0.0), 1))
+    return float(np.sqrt(max(squared, 0.0))), p
+
+
+def significant(
+    experience: FloatArray, factors: Mapping[str, FloatArray], level: float = 0.05
+) -> dict[str, tuple[float, float]]:
+    """The factors on which an experience, [rows], depends: name -> (distance correlation, p-value), strongest
+    first.
+
+    Of as many factors as there are, none that does not matter is among them with probability 1 - ``level``
+    (Holm, A simple sequentially rejective multiple test procedure, 1979).
+    """
+    found = {name: dependence(column, experience) for name, column in factors.items()}
+    chosen = {}
+    for place, (name, (strength, p)) in enumerate(sorted(found.items(), key=lambda item: item[1][1])):
+        if p * (len(found) - place) > level:
+            break
+        chosen[name] = (strength, p)
+    return dict(sorted(chosen.items(), key=lambda item: -item[1][0]))
