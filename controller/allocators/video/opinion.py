@@ -10,7 +10,7 @@ criterion in which every factor has the sign that it can have (more stalls are n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import combinations
@@ -151,6 +151,50 @@ class OpinionModel:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class OpinionModels:
+    """Models of many users as arrays: ``intercept`` [users], ``slopes`` [users, QOS], ``weights`` [users, 2],
+    shape of I as its place in :data:`SHAPES`, ``deviation`` [users]."""
+
+    intercept: FloatArray
+    slopes: FloatArray
+    weights: FloatArray
+    shape: NDArray[np.int64]
+    deviation: FloatArray
+
+    @classmethod
+    def of(cls, models: Sequence[OpinionModel]) -> OpinionModels:
+        slopes = np.zeros((len(models), len(QOS)))
+        for i, m in enumerate(models):
+            for name, slope in zip(m.structure.qos, m.slopes, strict=True):
+                slopes[i, QOS.index(name)] = slope
+        return cls(
+            np.array([m.intercept for m in models]),
+            slopes,
+            np.array([m.weights for m in models]).reshape(-1, 2),
+            np.array([SHAPES.index(m.structure.shape or SHAPES[0]) for m in models], np.int64),
+            np.array([m.deviation for m in models]),
+        )
+
+    def impact(self, behaviour: FloatArray, environment: FloatArray) -> FloatArray:
+        """I(B, C), of [users, ...]."""
+        extra = (1,) * (behaviour.ndim - 1)
+        u, v, shape = (x.reshape(-1, *extra) for x in (self.weights[:, 0], self.weights[:, 1], self.shape))
+        power = shape == SHAPES.index("power")
+        b, c = (np.where(power, np.log(x), x - 1.0) for x in (behaviour, environment))
+        exponent = u * b + v * c
+        return np.where(shape == SHAPES.index("linear"), np.maximum(1.0 - exponent, 0.0), np.exp(-exponent))
+
+    def predict(self, qos: Mapping[str, FloatArray], impact: FloatArray) -> FloatArray:
+        """Mean scores of factors and impacts [users, ...] that broadcast; a factor that is not there counts
+        as 0."""
+        extra = (1,) * (impact.ndim - 1)
+        service: Any = self.intercept.reshape(-1, *extra)
+        for name, column in qos.items():
+            service = service + self.slopes[:, QOS.index(name)].reshape(-1, *extra) * column
+        return truncated_mean(service * impact, self.deviation.reshape(-1, *extra))[0]
+
+
 def constant(history: FloatArray) -> OpinionModel:
     """The model of a user whose scores depend on nothing: its mean score."""
     scores = history[np.isfinite(history[:, 0]), 0]
@@ -261,7 +305,7 @@ def _fitted(rows: FloatArray, names: tuple[str, ...], candidates: _Candidates) -
     raw = rows[:, [COLUMNS.index(c) for c in CONTEXT]]
     context = np.where(candidates.power[:, None, None], np.log(np.maximum(raw, 1e-6)), raw - 1.0)
     width = qos.shape[1]
-    parameters = np.zeros(candidates.free.shape)
+    parameters: FloatArray = np.zeros(candidates.free.shape)
     parameters[:, 0] = score.mean()
     deviation = np.full(len(parameters), 0.8)
     damping = np.full(len(parameters), 1e-2)
