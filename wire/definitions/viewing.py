@@ -83,7 +83,7 @@ def draw_viewer(rng: np.random.Generator) -> Viewer:
     """A viewer at random: each principle and impact alike, B and C minded by 70 % each, ELA uniform."""
     principle = mos.PRINCIPLES[int(rng.integers(len(mos.PRINCIPLES)))]
     shape = mos.IMPACTS[int(rng.integers(len(mos.IMPACTS)))]
-    minds, weight = rng.uniform(size=2) < 0.7, rng.uniform(0.1, 0.35, 2)
+    minds, weight = rng.uniform(size=2) < 0.7, rng.uniform(0.05, 0.25, 2)
     u, v = (float(w) if m else 0.0 for m, w in zip(minds, weight, strict=True))
     return Viewer(float(rng.uniform(*ELA_RANGE)), principle, shape, (u, v))
 
