@@ -58,8 +58,7 @@ class WorldSpec:
     def __post_init__(self) -> None:
         if self.users < 1 or self.prb < 1 or self.duration_s < STEP_S or self.duration_s % STEP_S:
             raise ValueError(
-                f"{self.users} users, {self.prb} PRB, {self.duration_s} s: one of each at least"
-                f" of {STEP_S} s"
+                f"{self.users} users, {self.prb} PRB, {self.duration_s} s: one of each at least of {STEP_S} s"
             )
         if not 0.0 <= self.changed <= 1.0 or not self.edge_mcycles > 0.0:
             raise ValueError(f"changed {self.changed}, edge of {self.edge_mcycles} Mcycle/s: no such world")
