@@ -152,9 +152,9 @@ def reserve(requests: Mapping[G, Request], capacity: Mapping[str, float]) -> dic
     the best there are, and no part comes before one of its own that gains more. Otherwise, with m
     resources, ``value(greedy) + the largest gain of a part >= optimum / m``: any solution takes at most m
     shares in sum, greedy is the best use of the first share of them up to the part that is first refused,
-    and the best use of a share gains at least an m-th of that of m, being concave. On 200 random instances of
-    six groups that need PRBs and cycles, in up to 10, 40 and 100 parts each, greedy loses 1.9, 0.7 and 0.3 % of
-    the optimum on average and 9, 9 and 5 % at most.
+    and the best use of a share gains at least an m-th of that of m, being concave. On 200 random instances
+    of six groups that need PRBs and cycles, in up to 10, 40 and 100 parts each, greedy loses 1.9, 0.7 and
+    0.3 % of the optimum on average and 9, 9 and 5 % at most.
 
     ValueError that names the resource for one that is demanded and unknown, and for a capacity that is none.
     """

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from itertools import product
 
 import numpy as np
@@ -30,7 +31,7 @@ def concave(rng: np.random.Generator, n: int) -> np.ndarray:
     return np.diff(np.log1p(rng.uniform(0.01, 2.0) * np.arange(n + 1))) * rng.random()
 
 
-def within(requests: dict[str, Request], capacity: dict[str, float], parts: dict[str, float]) -> bool:
+def within(requests: dict[str, Request], capacity: dict[str, float], parts: Mapping[str, float]) -> bool:
     used = {r: sum(q.part.get(r, 0.0) * parts[g] for g, q in requests.items()) for r in capacity}
     return all(used[r] <= capacity[r] * (1.0 + 1e-6) for r in capacity)
 
