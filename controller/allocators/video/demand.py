@@ -18,7 +18,7 @@ from scipy.special import ndtr
 
 from controller.allocators.video.opinion import OpinionModels
 from controller.allocators.video.playback import shown_share
-from controller.allocators.video.users import ENOUGH, LADDER, RATIOS, Users
+from controller.allocators.video.users import ENOUGH, OPTION_BITRATES, OPTION_KBPS, Users
 from wire.definitions import mos
 from wire.definitions.viewing import MAX_PREFETCH
 
@@ -100,10 +100,7 @@ def _take(futures: Futures, rows: NDArray[np.int64]) -> Futures:
 def _demand(
     users: Users, futures: Futures, window_s: float, reliability: float, cycles_per_bit: float
 ) -> Demand:
-    bitrate, ratio = (x.ravel() for x in np.meshgrid(LADDER, RATIOS, indexing="ij"))
-    rate = bitrate * ratio
-    order = np.argsort(rate, kind="stable")
-    bitrate, rate = bitrate[order], rate[order]
+    bitrate, rate = OPTION_BITRATES, OPTION_KBPS
     mean = expected(users, futures, rate, bitrate, MAX_PREFETCH)
     probability = _kept(users, mean, window_s)
     enough = probability >= reliability

@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from controller.allocators.video.users import LADDER, RATIOS, Users, gain
+from controller.allocators.video.users import LADDER, OPTION_KBPS, RATIOS, Users, gain
 
 FloatArray = NDArray[np.float64]
 
@@ -49,12 +49,13 @@ class Hull:
         return cls(kbps[corners], gains[corners])
 
 
-def hulls(users: Users, rates_kbps: FloatArray = RATES_KBPS) -> list[Hull]:
-    """Of every user, by its own model at the bitrate that is best for each rate."""
-    rates = np.broadcast_to(rates_kbps, (len(users), len(rates_kbps)))
-    _, expected = users.best_bitrates(rates)
-    gains = np.maximum.accumulate(gain(expected, users.ela[:, None]), axis=1)
-    return [Hull.of(rates_kbps, row) for row in gains]
+def hulls(users: Users) -> list[Hull]:
+    """Of every user, by its own model; nothing is gained without a rate."""
+    rates = np.concatenate(([0.0], OPTION_KBPS))
+    none = np.zeros((len(users), 1))
+    nothing = gain(users.opinion(none, none + LADDER[0], 0), users.ela[:, None])
+    gains = np.concatenate((nothing, np.maximum(users.option_gains(), nothing)), axis=1)
+    return [Hull.of(rates, row) for row in gains]
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,11 @@ IntArray = NDArray[np.int64]
 LADDER: Final = np.array(mos.BITRATES_KBPS)
 RATIOS: Final = np.array((0.5, 0.75, 0.9, 1.0, 1.1, 1.2, 1.35, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0))
 """Rates of fetching over the bitrate that are considered."""
+_BITRATE, _RATIO = np.meshgrid(LADDER, RATIOS, indexing="ij")
+_ORDER = np.argsort((_BITRATE * _RATIO).ravel(), kind="stable")
+OPTION_BITRATES: Final = _BITRATE.ravel()[_ORDER]
+OPTION_KBPS: Final = (_BITRATE * _RATIO).ravel()[_ORDER]
+"""Bitrates and rates of every option, in the order of rates, [options]: each bitrate at each ratio."""
 EXCESS: Final = 0.02
 """What an opinion above the agreement is worth, relative to one below it."""
 ENOUGH: Final = 0.01
@@ -91,6 +96,14 @@ class Users:
         # The lowest of those that are as good: a user who does not mind the quality has no use for it.
         best = np.argmax(expected >= expected.max(axis=-1, keepdims=True) - 1e-6, axis=-1)
         return LADDER[best], np.take_along_axis(expected, best[..., None], axis=-1)[..., 0]
+
+    def option_gains(self) -> FloatArray:
+        """What each option is worth to each user, float64 [users, options]: never less than one of a lower rate."""
+        n = (len(self), len(OPTION_KBPS))
+        expected = self.opinion(
+            np.broadcast_to(OPTION_KBPS, n), np.broadcast_to(OPTION_BITRATES, n), MAX_PREFETCH
+        )
+        return np.maximum.accumulate(gain(expected, self.ela[:, None]), axis=1)
 
     def prefetch(self, kbps: FloatArray, bitrate_kbps: FloatArray) -> IntArray:
         """The least segments to prefetch, [users], with which no more than :data:`ENOUGH` of the opinion is

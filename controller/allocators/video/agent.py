@@ -1,0 +1,152 @@
+"""Level-one digital agents: for each user what it said, its own QoE model, and what it asks for.
+
+An agent records who its user is, the experience-level agreement, the QoS that it had (delay, throughput,
+jitter, loss, stalls, quality), its context (behaviour, environment, how it moves) and its scores. It has a
+model of its own once there are enough scores, that of the group whose model fits them best while there are
+few, and the general one of all users while there are none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from controller.allocators.video import opinion
+from controller.allocators.video.groups import GROUPS, group_of
+from controller.allocators.video.opinion import COLUMNS, OpinionModel
+from wire.definitions import mos
+
+FloatArray = NDArray[np.float64]
+
+HISTORY: Final = (*COLUMNS, "swipes_per_min", "prb_per_kbps", "time_s")
+"""Columns of an agent's history, float64 [rows, HISTORY], oldest first: those of its opinion, then what else
+there was when it scored."""
+MAX_ROWS: Final = 240
+"""Scores that are kept: the latest."""
+REFIT_ROWS: Final = 30
+"""New scores after which the weights of a model are fitted anew."""
+CHOOSE_ROWS: Final = 6
+"""Scores that are enough to choose a group's model by."""
+MAX_GENERAL: Final = 1200
+"""Scores, of all users alike, that the general model and those of groups are fitted to."""
+OWN, GROUP, GENERAL = "own", "group", "general"
+
+
+@dataclass(slots=True)
+class Agent:
+    """``model`` is what it goes by, ``source`` whose that is; ``fitted`` how many scores there had been when
+    it was fitted, ``seen`` how many there have been."""
+
+    user: str
+    ela: float
+    segment_s: float = 1.0
+    history: FloatArray = field(default_factory=lambda: np.empty((0, len(HISTORY))))
+    model: OpinionModel | None = None
+    source: str = GENERAL
+    seen: int = 0
+    fitted: int = 0
+
+    @property
+    def opinions(self) -> FloatArray:
+        """The history of its opinion, [rows, COLUMNS]."""
+        return self.history[:, : len(COLUMNS)]
+
+    def column(self, name: str) -> FloatArray:
+        """A column of the history, [rows]."""
+        return self.history[:, HISTORY.index(name)]
+
+    def forget(self) -> None:
+        """The user is not the same any more: go on with the latest scores alone, and by a shared model until
+        there are enough of them."""
+        self.history = self.history[-CHOOSE_ROWS:]
+        self.model, self.source = None, GENERAL
+
+    def observe(self, rows: FloatArray) -> int:
+        """Take in rows [n, HISTORY]; how many of them were left out, as their score or context cannot be."""
+        rows = np.asarray(rows, np.float64).reshape(-1, len(HISTORY))
+        good = possible(rows)
+        kept = rows[good]
+        self.history = np.concatenate((self.history, kept))[-MAX_ROWS:]
+        self.seen += len(kept)
+        return int((~good).sum())
+
+
+def possible(rows: FloatArray) -> NDArray[np.bool_]:
+    """Which rows [n, HISTORY] can be: a score on the scale, B and C in their range, nothing infinite."""
+    score = rows[:, 0]
+    context = rows[:, [HISTORY.index("behaviour"), HISTORY.index("environment")]]
+    low, high = mos.FACTOR_RANGE
+    with np.errstate(invalid="ignore"):
+        good = (score >= mos.SCALE[0]) & (score <= mos.SCALE[1])
+        good &= ((context >= low - 1e-6) & (context <= high + 1e-6)).all(axis=1)
+    return good & ~np.isinf(rows).any(axis=1)
+
+
+@dataclass(slots=True)
+class Population:
+    """The agents of a slice, by user, and the models that they share: the general one and one a group."""
+
+    agents: dict[str, Agent] = field(default_factory=dict)
+    general: OpinionModel | None = None
+    groups: dict[str, OpinionModel] = field(default_factory=dict)
+
+    def learn(self, users: Iterable[str] | None = None) -> None:
+        """Bring the shared models and those of the agents (of ``users``, of all) up to date."""
+        pooled = [a.opinions for a in self.agents.values() if len(a.history)]
+        if not pooled:
+            return
+        if self.general is None or any(a.model is None for a in self.agents.values()):
+            self.general = _pooled(pooled)
+        for name in self.agents if users is None else users:
+            self._learn(self.agents[name])
+        for name in GROUPS:
+            members = [
+                a.opinions
+                for a in self.agents.values()
+                if a.source == OWN and a.model is not None and GROUPS[group_of(a.model)] == name
+            ]
+            if members:
+                self.groups[name] = _pooled(members)
+        for agent in self.agents.values():
+            if agent.source != OWN:
+                agent.model, agent.source = self._borrowed(agent)
+
+    def _learn(self, agent: Agent) -> None:
+        """A model of its own where there are scores enough: anew where it drifted, else the weights of the
+        one that it has."""
+        if len(agent.history) < opinion.LEAST_ROWS:
+            return
+        if agent.source == OWN and agent.seen - agent.fitted < REFIT_ROWS:
+            return
+        agent.model = opinion.fit(agent.opinions)
+        agent.source, agent.fitted = OWN, agent.seen
+
+    def _borrowed(self, agent: Agent) -> tuple[OpinionModel | None, str]:
+        """The shared model that fits the agent's few scores best."""
+        assert self.general is not None
+        rows = agent.opinions
+        if len(rows) < CHOOSE_ROWS or not self.groups:
+            return self.general, GENERAL
+        factors = dict(zip(COLUMNS, np.nan_to_num(rows.T), strict=True))
+        errors = {
+            name: float(np.square(model.predict(factors) - rows[:, 0]).mean())
+            for name, model in self.groups.items()
+        }
+        best = min(errors, key=lambda name: errors[name])
+        return self.groups[best], GROUP
+
+
+def _pooled(histories: Sequence[FloatArray]) -> OpinionModel:
+    """One model for many users: of as many of the latest scores of each."""
+    each = max(MAX_GENERAL // len(histories), 1)
+    rows = np.concatenate([h[-each:] for h in histories])
+    return opinion.fit(rows) if len(rows) >= opinion.LEAST_ROWS else opinion.constant(rows)
+
+
+def factors_of(history: FloatArray) -> Mapping[str, Any]:
+    """The factors of rows [n, COLUMNS or more], by name; what is not known counts as 0."""
+    return dict(zip(COLUMNS, np.nan_to_num(history[:, : len(COLUMNS)].T), strict=True))

@@ -1,0 +1,286 @@
+"""The schemes of the case study on the campus: the digital agents, the paper's benchmarks, and what is left
+out in turn.
+
+All begin with the same minutes in which users get equal shares and bitrates at random, of which agents learn;
+only what comes after is judged. A slice reserves PRBs of each cell and cycles of the edge for a window and
+gets no more in it: what is not reserved belongs to others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from controller.allocators.video import frontier, orchestration, user_level
+from controller.allocators.video.agent import HISTORY, Agent, Population
+from controller.allocators.video.demand import Demand, Futures, demand
+from controller.allocators.video.emulation import futures
+from controller.allocators.video.groups import GROUPS, groups_of
+from controller.allocators.video.opinion import OpinionModel
+from controller.allocators.video.orchestration import Plan, Resources
+from controller.allocators.video.users import LADDER, Users
+from controller.experiments.video.world import STEP_S, Allocation, Traces, World
+from controller.twins.slice.reservation import Distribution, Request, reserve
+from controller.twins.slice.windows import SliceWindow, dynamics
+from wire.definitions.viewing import MAX_PREFETCH
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+WARM_UP_S: Final = 600
+RELIABILITY: Final = 0.8
+"""With which an agent's demand keeps the agreement."""
+CYCLE_PARTS: Final = 20
+"""Of a group's cycles, that are reserved apart."""
+SLA_KBPS: Final = 1800.0
+"""The throughput of the service-level agreement of HSLA-L2, which is the same for all: the middle of the
+ladder, 1500 kbit/s, and a fifth more."""
+
+Orchestrate = Callable[["Campus", Users, Resources], Plan]
+"""The state of the run, its users and what there is -> what each user gets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """``models``: whose QoE models it goes by (own, general); ``slicing``: what it reserves by (agents, sla,
+    all); ``window_min``: minutes of a window, 0: by network dynamics."""
+
+    name: str
+    models: str = "own"
+    slicing: str = "agents"
+    window_min: int = 0
+    orchestrate: Orchestrate = field(
+        default=lambda campus, users, resources: convex(campus, users, resources)
+    )
+
+
+def convex(campus: Campus, users: Users, resources: Resources) -> Plan:
+    """The convex problem for all users at once, without groups."""
+    curves = frontier.hulls(users)
+    rates = frontier.divide(users, curves, resources.prb, resources.mcycles, resources.cycles_per_bit).kbps
+    return orchestration.with_bitrates(users, rates, resources)
+
+
+def grouped(campus: Campus, users: Users, resources: Resources) -> Plan:
+    """Groups by their gains, users by the method of their group."""
+    return orchestration.plan(users, resources, orchestration.greedy_shares)
+
+
+def grouped_equally(campus: Campus, users: Users, resources: Resources) -> Plan:
+    """Equal shares for groups, users by the method of their group."""
+    return orchestration.plan(users, resources, orchestration.equal_shares)
+
+
+def round_robin(campus: Campus, users: Users, resources: Resources) -> Plan:
+    """Every user of a cell as many PRBs, all as many cycles; the bitrate that the model holds best for the
+    rate."""
+    kbps = np.zeros(len(users))
+    for cell in range(resources.cells):
+        here = np.flatnonzero(users.cell == cell)
+        cycles = resources.mcycles * len(here) / max(len(users), 1)
+        prb = float(resources.prb[cell]) * orchestration.FULL_SHARE
+        kbps[here] = user_level.round_robin(users.take(here), prb, cycles, resources.kbit_mcycles)
+    bitrate, expected = users.best_bitrates(kbps)
+    full = np.full(len(users), float(MAX_PREFETCH))
+    prb_of = kbps / np.maximum(users.kbps_per_prb, 1e-9)
+    return Plan(prb_of, kbps * resources.kbit_mcycles, kbps, bitrate, full, expected)
+
+
+@dataclass(slots=True)
+class Window:
+    """A slice window that was: its first step and its steps, what was reserved, PRBs [cells] and 10^6
+    cycles/s, and each user's demand."""
+
+    first: int
+    steps: int
+    prb: FloatArray
+    mcycles: float
+    demand: Demand | None
+    dynamics: float
+
+
+@dataclass(slots=True)
+class Campus:
+    """A run of a scheme, up to now."""
+
+    world: World
+    population: Population
+    windows: list[Window] = field(default_factory=list)
+    plan: Plan | None = None
+
+    @property
+    def traces(self) -> Traces:
+        return self.world.traces
+
+
+def users_now(campus: Campus, models: str) -> Users:
+    """The users as their agents know them now."""
+    t, at = campus.traces, campus.world.time_s
+    agents = list(campus.population.agents.values())
+    general = campus.population.general
+    assert general is not None
+    chosen: list[OpinionModel] = [
+        general if models == "general" or a.model is None else a.model for a in agents
+    ]
+    jitter = np.array([np.nan_to_num(np.nanmean(np.append(a.column("jitter")[-12:], 0.0))) for a in agents])
+    return Users(
+        tuple(chosen),
+        t.ela,
+        t.behaviour[:, at],
+        t.environment[:, at],
+        t.swipes_per_min[:, at],
+        t.kbps_per_prb[:, at],
+        t.cell[:, at],
+        jitter,
+        np.zeros(len(agents)),
+        t.spec.segment_s,
+    )
+
+
+def observe(campus: Campus) -> None:
+    """Hand the ratings of the step that is over to the agents."""
+    t, w = campus.traces, campus.world
+    at = w.time_s
+    ratings = w.ratings[:, w.step_number - 1]
+    more = np.column_stack(
+        (
+            t.swipes_per_min[:, at],
+            1.0 / np.maximum(t.kbps_per_prb[:, at], 1e-6),
+            np.full(len(ratings), float(at)),
+        )
+    )
+    rows = np.concatenate((ratings, more), axis=1)
+    assert rows.shape[1] == len(HISTORY)
+    for agent, row in zip(campus.population.agents.values(), rows, strict=True):
+        agent.observe(row[None])
+
+
+def run(traces: Traces, scheme: Scheme, seed: int = 0, warm_up_s: int = WARM_UP_S) -> Campus:
+    """Play a scheme through a world; ``seed`` is that of what agents draw."""
+    spec = traces.spec
+    agents = {f"user-{i}": Agent(f"user-{i}", v.ela, spec.segment_s) for i, v in enumerate(traces.viewers)}
+    campus = Campus(World(traces), Population(agents))
+    world = campus.world
+    rng = np.random.default_rng((seed, 1))
+    warm = np.random.default_rng((seed, 0))
+    while world.time_s < warm_up_s:
+        world.step(_at_random(campus, warm))
+        observe(campus)
+    window, until = SliceWindow(), world.step_number
+    while not world.done:
+        if world.step_number >= until:
+            campus.population.learn()
+            if campus.windows:
+                window.feedback(_met(campus))
+            steps = _reserve(campus, scheme, window, rng)
+            until = world.step_number + steps
+        users = users_now(campus, scheme.models)
+        last = campus.windows[-1]
+        campus.plan = p = scheme.orchestrate(
+            campus, users, Resources(last.prb, last.mcycles, spec.cycles_per_bit)
+        )
+        world.step(Allocation(p.prb, p.mcycles, p.bitrate_kbps, p.prefetch))
+        observe(campus)
+    return campus
+
+
+def _at_random(campus: Campus, rng: np.random.Generator) -> Allocation:
+    """Equal shares, and bitrates at random."""
+    t, spec = campus.traces, campus.traces.spec
+    cell = t.cell[:, campus.world.time_s]
+    n = np.bincount(cell, minlength=spec.cells)[cell]
+    shape = spec.users
+    return Allocation(
+        spec.prb / n * rng.uniform(0.3, 1.0, shape),
+        np.full(shape, spec.edge_mcycles / shape),
+        rng.choice(LADDER, shape),
+        rng.integers(0, MAX_PREFETCH + 1, shape).astype(np.float64),
+    )
+
+
+def _met(campus: Campus) -> float:
+    """Share of the users whose scores of the last window kept the agreement."""
+    last = campus.windows[-1]
+    scores = campus.world.ratings[:, last.first : last.first + last.steps, 0]
+    return float((np.nanmean(scores, axis=1) >= campus.traces.ela).mean())
+
+
+def _reserve(campus: Campus, scheme: Scheme, window: SliceWindow, rng: np.random.Generator) -> int:
+    """Begin a window: how many steps it has."""
+    spec, world = campus.traces.spec, campus.world
+    agents = list(campus.population.agents.values())
+    ahead: Futures = futures(agents, 60.0 * 9, rng)
+    index = dynamics(ahead.behaviour, ahead.environment)
+    minutes = scheme.window_min or window.minutes(index)
+    steps = min(minutes * 60 // STEP_S, spec.steps - world.step_number)
+    users = users_now(campus, scheme.models)
+    if scheme.slicing == "all":
+        prb, mcycles, wanted = np.full(spec.cells, float(spec.prb)), spec.edge_mcycles, None
+    elif scheme.slicing == "sla":
+        need = SLA_KBPS / np.maximum(users.kbps_per_prb, 1e-9)
+        prb = np.minimum(np.bincount(users.cell, need, spec.cells), float(spec.prb))
+        mcycles, wanted = min(SLA_KBPS * spec.kbit_mcycles * len(users), spec.edge_mcycles), None
+    else:
+        ahead = futures(agents, 60.0 * minutes, rng)
+        wanted = demand(users, ahead, steps * STEP_S, RELIABILITY, spec.cycles_per_bit)
+        prb, mcycles = _slices(users, wanted, spec.prb, spec.edge_mcycles, spec.cells, spec.cycles_per_bit)
+    campus.windows.append(Window(world.step_number, steps, prb, mcycles, wanted, index))
+    return steps
+
+
+def _slices(
+    users: Users, wanted: Demand, prb: int, edge_mcycles: float, cells: int, cycles_per_bit: float
+) -> tuple[FloatArray, float]:
+    """What level two reserves: for each group of a cell a quantile of its demand, by gain where it is
+    short."""
+    groups = groups_of(users.models)
+    out = np.zeros(cells)
+    cycles: dict[tuple[int, int], Request] = {}
+    for cell in range(cells):
+        requests: dict[tuple[int, int], Request] = {}
+        for group in range(len(GROUPS)):
+            rows = np.flatnonzero((users.cell == cell) & (groups == group))
+            if not len(rows):
+                continue
+            members = users.take(rows)
+            need = Distribution(wanted.prb[rows].sum(axis=0)).quantile(RELIABILITY)
+            requests[cell, group] = Request({"prb": need}, _gains(members, members.kbps_per_prb, need))
+            need = float(wanted.mcycles[rows].sum())
+            per_mcycle = np.full(len(rows), 1e3 / cycles_per_bit)
+            cycles[cell, group] = Request({"edge": need}, _gains(members, per_mcycle, need, CYCLE_PARTS))
+        out[cell] = sum(r.amounts.get("prb", 0.0) for r in reserve(requests, {"prb": float(prb)}).values())
+    edge = reserve(cycles, {"edge": edge_mcycles}).values()
+    return out, sum(r.amounts.get("edge", 0.0) for r in edge)
+
+
+def _gains(users: Users, kbps_per_unit: FloatArray, need: float, parts: int = 0) -> FloatArray:
+    """What each further part of a demand gains for a group, never rising: units of a resource, or ``parts``."""
+    n = parts or max(int(np.ceil(need)), 1)
+    segments = [
+        (float(d_gain / d_rate * carried), float(d_rate / carried))
+        for hull, carried in zip(frontier.hulls(users), kbps_per_unit, strict=True)
+        for d_rate, d_gain in zip(np.diff(hull.kbps), np.diff(hull.gain), strict=True)
+    ]
+    segments.sort(reverse=True)
+    units = np.concatenate(([0.0], np.cumsum([width for _, width in segments])))
+    worth = np.concatenate(([0.0], np.cumsum([slope * width for slope, width in segments])))
+    at = np.interp(np.linspace(0.0, need, n + 1), units, worth)
+    return np.minimum.accumulate(np.maximum(np.diff(at), 0.0))
+
+
+SCHEMES: Final = {
+    s.name: s
+    for s in (
+        Scheme("agents"),
+        Scheme("without-agents", "general", "agents", 9, round_robin),
+        Scheme("hsla-l2", "own", "sla", 9),
+        Scheme("everything", "own", "all", 9),
+        Scheme("agents-3", window_min=3),
+        Scheme("agents-9", window_min=9),
+        Scheme("agents-15", window_min=15),
+    )
+}
