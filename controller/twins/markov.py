@@ -18,7 +18,8 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 GAP: Final = -1
-PRIOR_WEIGHT: Final = 4.0
+POOLED_WEIGHT: Final = 64.0
+"""Of all users' chain as the prior of one."""
 
 
 def check_sequence(sequence: Any, states: int) -> IntArray:
@@ -61,14 +62,16 @@ class MarkovChain:
         sequences: Iterable[Any],
         states: int,
         prior: MarkovChain | None = None,
-        weight: float = PRIOR_WEIGHT,
+        weight: float | None = None,
     ) -> MarkovChain:
         """The chain of all ``sequences`` together. ``weight``: transitions from each state that the prior's
-        mean counts for.
+        mean counts for; by default S where it is uniform, and :data:`POOLED_WEIGHT` where it is ``prior``.
 
         ValueError for states outside -1..``states`` - 1, another number of states in ``prior`` and a weight
         that is not above 0.
         """
+        if weight is None:
+            weight = float(states) if prior is None else POOLED_WEIGHT
         if states < 1 or not 0.0 < weight < np.inf:
             raise ValueError(f"a Markov chain of {states} states with a prior weight of {weight}")
         if prior is not None and prior.states != states:
