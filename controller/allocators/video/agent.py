@@ -31,7 +31,7 @@ REFIT_ROWS: Final = 30
 """New scores after which the weights of a model are fitted anew."""
 CHOOSE_ROWS: Final = 6
 """Scores that are enough to choose a group's model by."""
-MAX_GENERAL: Final = 1200
+MAX_GENERAL: Final = 480
 """Scores, of all users alike, that the general model and those of groups are fitted to."""
 OWN, GROUP, GENERAL = "own", "group", "general"
 

@@ -41,8 +41,9 @@ SCREENED: Final = 4
 KEPT: Final = 3
 """Structures of S, the best without B and C, that are tried with them."""
 ITERATIONS: Final = 30
-TOLERANCE: Final = 1e-7
-"""Of the squared error, relative: below it an iteration has come to its end."""
+TOLERANCE: Final = 1e-5
+"""Of the squared error, relative: a smaller change ends the iterations."""
+MAX_DAMPING: Final = 1e4
 MAX_WEIGHT: Final = 1.5
 _ROOT_2PI: Final = float(np.sqrt(2.0 * np.pi))
 
@@ -309,28 +310,32 @@ def _fitted(rows: FloatArray, names: tuple[str, ...], candidates: _Candidates) -
     parameters[:, 0] = score.mean()
     deviation = np.full(len(parameters), 0.8)
     damping = np.full(len(parameters), 1e-2)
-    value, jacobian = _model(parameters, deviation, qos, context, candidates)
+    running = np.arange(len(parameters))
+    value, jacobian = _model(parameters, deviation, qos, context, candidates.linear)
     error = ((score - value) ** 2).sum(axis=1)
-    fixed = ~candidates.free
     eye = np.eye(parameters.shape[1])
     for _ in range(ITERATIONS):
-        normal = np.einsum("cnp,cnq->cpq", jacobian, jacobian)
-        slope = np.einsum("cnp,cn->cp", jacobian, score - value)
+        fixed = ~candidates.free[running]
+        normal = jacobian.transpose(0, 2, 1) @ jacobian
+        slope = (jacobian.transpose(0, 2, 1) @ (score - value)[:, :, None])[:, :, 0]
         slope[fixed] = 0.0
-        diagonal = np.einsum("cpp->cp", normal)
-        normal = normal + damping[:, None, None] * np.maximum(diagonal, 1e-6)[:, :, None] * eye
-        normal += np.where(fixed, 1e12, 0.0)[:, :, None] * eye
-        step = np.linalg.solve(normal, slope[:, :, None])[:, :, 0]
-        tried = parameters + step
+        diagonal = np.maximum(np.einsum("cpp->cp", normal), 1e-6)
+        normal = normal + (damping[running, None] * diagonal + np.where(fixed, 1e12, 0.0))[:, :, None] * eye
+        tried = parameters[running] + np.linalg.solve(normal, slope[:, :, None])[:, :, 0]
         tried[:, width:] = np.clip(tried[:, width:], 0.0, MAX_WEIGHT)
-        new_value, new_jacobian = _model(tried, deviation, qos, context, candidates)
+        new_value, new_jacobian = _model(
+            tried, deviation[running], qos, context[running], candidates.linear[running]
+        )
         new_error = ((score - new_value) ** 2).sum(axis=1)
-        better = new_error < error
-        ended = np.abs(error - new_error) <= TOLERANCE * error
-        parameters[better], error[better] = tried[better], new_error[better]
+        better = new_error < error[running]
+        ended = np.abs(error[running] - new_error) <= TOLERANCE * error[running]
+        at = running[better]
+        parameters[at], error[at] = tried[better], new_error[better]
         value[better], jacobian[better] = new_value[better], new_jacobian[better]
-        damping = np.where(better, np.maximum(damping / 5.0, 1e-9), np.minimum(damping * 5.0, 1e6))
-        if ended.all():
+        damping[running] = np.where(better, np.maximum(damping[running] / 5.0, 1e-9), damping[running] * 5.0)
+        goes_on = ~ended & (damping[running] < MAX_DAMPING)
+        running, value, jacobian = running[goes_on], value[goes_on], jacobian[goes_on]
+        if not len(running):
             break
     slopes, weights = parameters[:, 1:width], parameters[:, width:]
     signs = np.array([SIGNS[n] for n in names])
@@ -373,13 +378,13 @@ def _model(
     deviation: FloatArray,
     qos: FloatArray,
     context: FloatArray,
-    candidates: _Candidates,
+    is_linear: BoolArray,
 ) -> tuple[FloatArray, FloatArray]:
     """Mean scores [candidates, rows] and their derivatives [candidates, rows, parameters]."""
     width = qos.shape[1]
     service = parameters[:, :width] @ qos.T
     exponent = np.einsum("cnk,ck->cn", context, parameters[:, width:])
-    linear = candidates.linear[:, None]
+    linear = is_linear[:, None]
     impact = np.where(linear, np.maximum(1.0 - exponent, 0.0), np.exp(-exponent))
     falls = np.where(linear, np.where(exponent < 1.0, 1.0, 0.0), impact)
     mean, slope = truncated_mean(service * impact, deviation[:, None])

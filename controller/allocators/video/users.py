@@ -98,7 +98,8 @@ class Users:
         return LADDER[best], np.take_along_axis(expected, best[..., None], axis=-1)[..., 0]
 
     def option_gains(self) -> FloatArray:
-        """What each option is worth to each user, float64 [users, options]: never less than one of a lower rate."""
+        """What each option is worth to each user, float64 [users, options]: never less than one of a lower
+        rate."""
         n = (len(self), len(OPTION_KBPS))
         expected = self.opinion(
             np.broadcast_to(OPTION_KBPS, n), np.broadcast_to(OPTION_BITRATES, n), MAX_PREFETCH

@@ -258,7 +258,8 @@ def _slices(
 
 
 def _gains(users: Users, kbps_per_unit: FloatArray, need: float, parts: int = 0) -> FloatArray:
-    """What each further part of a demand gains for a group, never rising: units of a resource, or ``parts``."""
+    """What each further part of a demand gains for a group, never rising: units of a resource, or
+    ``parts``."""
     n = parts or max(int(np.ceil(need)), 1)
     segments = [
         (float(d_gain / d_rate * carried), float(d_rate / carried))
