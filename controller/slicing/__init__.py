@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from controller.slicing.base import Arbiter
+from controller.slicing.best_response import BestResponse
+from controller.slicing.greedy import Greedy
 from controller.slicing.maxmin import MaxMin
 
 __all__ = ["Arbiter", "make", "names"]
 
-_ARBITERS: dict[str, type[Arbiter]] = {a.name: a for a in (MaxMin,)}
+_ARBITERS: dict[str, type[Arbiter]] = {a.name: a for a in (MaxMin, Greedy, BestResponse)}
 
 
 def names() -> tuple[str, ...]:
