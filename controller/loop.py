@@ -149,8 +149,7 @@ class ControlLoop:
         demands = {name: self._demand(s, views[name], failed[name]) for name, s in self._slices.items()}
         rescue = {name: self._rescue(s, demands[name]) for name, s in self._slices.items()}
         wanted = {name: _with(demands[name], floors) for name, floors in rescue.items()}
-        ul = self._arbiter.divide("ul", self.spec.n_prb, {n: d.ul for n, d in wanted.items()}, self._shares)
-        dl = self._arbiter.divide("dl", self.spec.n_prb, {n: d.dl for n, d in wanted.items()}, self._shares)
+        ul, dl = self._divide(wanted)
         clock = max(d.gpu_mhz for d in wanted.values())
         grants = {name: Grant(ul[name][0], dl[name][0], clock, ul[name][1], dl[name][1]) for name in demands}
         settings = {
@@ -190,6 +189,16 @@ class ControlLoop:
             else {},
         )
 
+    def _divide(self, wanted: Mapping[str, SliceDemand]) -> list[dict[str, tuple[int, str]]]:
+        """What the arbiter gives each slice in UL and in DL, with their reservations as minimums."""
+        n_prb, out = self.spec.n_prb, []
+        for i, direction in enumerate(("ul", "dl")):
+            wants = {n: (d.ul, d.dl)[i] for n, d in wanted.items()}
+            reserved = {n: d.reserved[i] for n, d in wanted.items()}
+            shares = slicing.with_reserved(n_prb, wants, self._shares, reserved)
+            out.append(self._arbiter.divide(direction, n_prb, wants, shares))
+        return out
+
     def _demand(self, s: _Slice, view: SliceView, failed: dict[str, str]) -> SliceDemand:
         if self.mode is Mode.RELEASED:
             return self._full()
@@ -204,6 +213,10 @@ class ControlLoop:
                     raise TypeError(f"{want.prb!r} and {want.floor!r} {direction} PRB: not whole numbers")
                 if want.prb > self.spec.n_prb:
                     raise ValueError(f"{want.prb} {direction} PRB of a carrier of {self.spec.n_prb}")
+            if any(type(prb) is not int for prb in demand.reserved):
+                raise TypeError(f"{demand.reserved!r} reserved PRB: not whole numbers")
+            if max(demand.reserved) > self.spec.n_prb:
+                raise ValueError(f"{demand.reserved} reserved PRB of a carrier of {self.spec.n_prb}")
             if type(demand.gpu_mhz) is not int:
                 raise TypeError(f"{demand.gpu_mhz!r} MHz: not a whole number")
             if demand.gpu_mhz > self.spec.max_mhz:
@@ -623,8 +636,9 @@ def _held(held: tuple[SliceDemand, Settings] | None) -> dict[str, Any] | None:
         return None
     demand, settings = held
     return {
-        "ul": [demand.ul.prb, demand.ul.floor],
-        "dl": [demand.dl.prb, demand.dl.floor],
+        "ul": [demand.ul.prb, demand.ul.floor, *map(float, demand.ul.gain)],
+        "dl": [demand.dl.prb, demand.dl.floor, *map(float, demand.dl.gain)],
+        "reserved": list(demand.reserved),
         "gpu_mhz": demand.gpu_mhz,
         "gpu_share": demand.gpu_share,
         "settings": {flow: {n: list(v) for n, v in of.items()} for flow, of in settings.items()},
@@ -632,14 +646,22 @@ def _held(held: tuple[SliceDemand, Settings] | None) -> dict[str, Any] | None:
 
 
 def _from_held(data: Mapping[str, Any]) -> tuple[SliceDemand, Settings]:
+    ul, dl = data.get("reserved", (0, 0))  # not in the states from before there was any
     demand = SliceDemand(
-        Want(int(data["ul"][0]), int(data["ul"][1])),
-        Want(int(data["dl"][0]), int(data["dl"][1])),
+        _from_want(data["ul"]),
+        _from_want(data["dl"]),
         int(data["gpu_mhz"]),
         float(data["gpu_share"]),
+        reserved=(int(ul), int(dl)),
     )
     settings = {
         str(flow): {str(n): tuple(map(float, v)) for n, v in of.items()}
         for flow, of in data["settings"].items()
     }
     return demand, settings
+
+
+def _from_want(data: Sequence[float]) -> Want:
+    """From the PRBs, the floor and the gains above it."""
+    prb, floor, *gain = data
+    return Want(int(prb), int(floor), tuple(map(float, gain)))

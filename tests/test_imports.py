@@ -129,7 +129,7 @@ def controller(*rooms: str) -> tuple[str, ...]:
         ("core", ("allocators", "slicing", "policies", "twins", "loop", "links", "store", "config")),
         ("policies", ("allocators", "slicing", "twins", "loop")),
         ("twins", ("allocators", "slicing", "policies", "loop")),
-        ("slicing", ("allocators", "policies", "twins", "loop")),
+        ("slicing", ("allocators", "policies", "loop")),
         ("allocators", ("slicing", "loop")),
         ("links", ("allocators", "slicing", "policies", "twins", "loop")),
         ("store", ("allocators", "slicing", "policies", "twins", "loop")),

@@ -94,7 +94,8 @@ class SliceDemand:
     """What an allocator asks for one slice.
 
     ``gpu_mhz`` 0 needs no GPU. ``gpu_share`` is the part of the GPU's time at that clock that it will take,
-    0..1. ValueError for what cannot be.
+    0..1. ``reserved``: UL and DL PRBs of its slice window, which it gets before others wherever it wants
+    them, and others may use while it does not. ValueError for what cannot be.
     """
 
     ul: Want
@@ -102,8 +103,11 @@ class SliceDemand:
     gpu_mhz: int = 0
     gpu_share: float = 0.0
     choices: tuple[Choice, ...] = ()
+    reserved: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
+        if len(self.reserved) != 2 or min(self.reserved) < 0:
+            raise ValueError(f"reserved PRBs {self.reserved}: UL and DL, not negative")
         if self.gpu_mhz < 0 or not 0.0 <= self.gpu_share <= 1.0:
             raise ValueError(f"{self.gpu_mhz} MHz for {self.gpu_share!r} of the GPU's time")
 
@@ -151,6 +155,8 @@ class SliceDecision:
             "granted": {"ul": [g.ul_prb, g.ul_why], "dl": [g.dl_prb, g.dl_why]},
             "settings": {flow: {n: list(v) for n, v in of.items()} for flow, of in self.settings.items()},
         }
+        if any(d.reserved):
+            record["demand"]["reserved"] = list(d.reserved)
         if self.failed:
             record["failed"] = dict(self.failed)
         if self.rescue:
@@ -199,11 +205,12 @@ class Decision:
 
         Keys: ``version, cell, control_slot, time_ns, mode, quotas {slice: [ul, dl]}, gpu_mhz, prb`` (of the
         carrier), ``max_mhz`` and ``slices``: for each slice ``closed`` (the outcome of the slot before),
-        ``choices`` (one a lever), ``demand`` (PRBs wanted and floor of each direction), ``granted`` (PRBs,
-        and why they are less), ``settings`` and, where its allocator failed, ``failed``, where it is given
-        more than it asks for, ``rescue`` (of each lever the least that it gets, and why). Where the slot
-        before ended early, ``ended`` says why. Where a host told of its clock, ``clocks``: for each host its
-        last report and the ``worst_offset_ns`` of the slot.
+        ``choices`` (one a lever), ``demand`` (PRBs wanted and floor of each direction and, where it has
+        some, ``reserved``: UL and DL PRBs), ``granted`` (PRBs, and why they are less), ``settings`` and,
+        where its allocator failed, ``failed``, where it is given more than it asks for, ``rescue`` (of each
+        lever the least that it gets, and why). Where the slot before ended early, ``ended`` says why. Where
+        a host told of its clock, ``clocks``: for each host its last report and the ``worst_offset_ns`` of
+        the slot.
         """
         record: dict[str, Any] = {
             "version": RECORD_VERSION,

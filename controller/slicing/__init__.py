@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from controller.slicing.base import Arbiter
+from controller.slicing.best_response import BestResponse
+from controller.slicing.greedy import Greedy
 from controller.slicing.maxmin import MaxMin
+from controller.slicing.reserved import with_reserved
 
-__all__ = ["Arbiter", "make", "names"]
+__all__ = ["Arbiter", "make", "names", "with_reserved"]
 
-_ARBITERS: dict[str, type[Arbiter]] = {a.name: a for a in (MaxMin,)}
+_ARBITERS: dict[str, type[Arbiter]] = {a.name: a for a in (MaxMin, Greedy, BestResponse)}
 
 
 def names() -> tuple[str, ...]:

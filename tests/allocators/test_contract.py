@@ -92,6 +92,7 @@ def test_two_hundred_control_slots_keep_the_contract(name: str, options: dict[st
             assert type(want.prb) is type(want.floor) is int and 0 <= want.floor <= want.prb <= PRB
             assert not want.gain or len(want.gain) == want.prb - want.floor
             assert list(want.gain) == sorted(want.gain, reverse=True)
+        assert all(type(prb) is int and 0 <= prb <= PRB for prb in demand.reserved)
         assert type(demand.gpu_mhz) is int and 0 <= demand.gpu_mhz <= MHZ
         for choice in demand.choices:
             check_choice(w, view, choice)

@@ -114,11 +114,12 @@ class Game:
         settled = 0
         player = 0
         while settled < len(actions):
-            x = self.best_response(player, actions)
-            here = [*actions[:player], x, *actions[player + 1 :]]
-            if x != actions[player] and self.payoff(player, here) > self.payoff(player, actions):
+            here = list(actions)
+            here[player] = self.best_response(player, actions)
+            more = self.payoff(player, here) - self.payoff(player, actions)
+            if more > 0:
                 actions = here
-                potentials.append(self.potential(actions))
+                potentials.append(potentials[-1] + more)
                 settled = 1
             else:
                 settled += 1
