@@ -12,8 +12,9 @@ bisection.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,17 +37,27 @@ class Hull:
     @classmethod
     def of(cls, kbps: FloatArray, gains: FloatArray) -> Hull:
         """The hull of points in the order of their rates; what gains nothing more is left out."""
-        corners = [0]
-        for i in range(1, len(kbps)):
-            if gains[i] <= gains[corners[-1]] + 1e-9:
-                continue
-            while len(corners) > 1:
-                a, b = corners[-2], corners[-1]
-                if (gains[b] - gains[a]) * (kbps[i] - kbps[a]) > (gains[i] - gains[a]) * (kbps[b] - kbps[a]):
-                    break
-                corners.pop()
-            corners.append(i)
+        corners = np.empty(len(kbps), np.int64)
+        corners = corners[: _corners(kbps, gains, corners)]
         return cls(kbps[corners], gains[corners])
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _corners(kbps: Any, gains: Any, corners: Any) -> Any:
+    """Puts the places of the corners into ``corners``; how many."""
+    count = 1
+    corners[0] = 0
+    for i in range(1, len(kbps)):
+        if gains[i] <= gains[corners[count - 1]] + 1e-9:
+            continue
+        while count > 1:
+            a, b = corners[count - 2], corners[count - 1]
+            if (gains[b] - gains[a]) * (kbps[i] - kbps[a]) > (gains[i] - gains[a]) * (kbps[b] - kbps[a]):
+                break
+            count -= 1
+        corners[count] = i
+        count += 1
+    return count
 
 
 def hulls(users: Users, rates_kbps: FloatArray = RATES_KBPS) -> list[Hull]:
