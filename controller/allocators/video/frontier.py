@@ -12,12 +12,13 @@ bisection.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from controller.allocators.video.users import LADDER, OPTION_KBPS, RATIOS, Users, gain
+from controller.allocators.video.users import LADDER, RATIOS, Users, gain
 
 FloatArray = NDArray[np.float64]
 
@@ -36,26 +37,35 @@ class Hull:
     @classmethod
     def of(cls, kbps: FloatArray, gains: FloatArray) -> Hull:
         """The hull of points in the order of their rates; what gains nothing more is left out."""
-        corners = [0]
-        for i in range(1, len(kbps)):
-            if gains[i] <= gains[corners[-1]] + 1e-9:
-                continue
-            while len(corners) > 1:
-                a, b = corners[-2], corners[-1]
-                if (gains[b] - gains[a]) * (kbps[i] - kbps[a]) > (gains[i] - gains[a]) * (kbps[b] - kbps[a]):
-                    break
-                corners.pop()
-            corners.append(i)
+        corners = np.empty(len(kbps), np.int64)
+        corners = corners[: _corners(kbps, gains, corners)]
         return cls(kbps[corners], gains[corners])
 
 
-def hulls(users: Users) -> list[Hull]:
-    """Of every user, by its own model; nothing is gained without a rate."""
-    rates = np.concatenate(([0.0], OPTION_KBPS))
-    none = np.zeros((len(users), 1))
-    nothing = gain(users.opinion(none, none + LADDER[0], 0), users.ela[:, None])
-    gains = np.concatenate((nothing, np.maximum(users.option_gains(), nothing)), axis=1)
-    return [Hull.of(rates, row) for row in gains]
+@numba.njit(cache=True, error_model="numpy")
+def _corners(kbps: Any, gains: Any, corners: Any) -> Any:
+    """Puts the places of the corners into ``corners``; how many."""
+    count = 1
+    corners[0] = 0
+    for i in range(1, len(kbps)):
+        if gains[i] <= gains[corners[count - 1]] + 1e-9:
+            continue
+        while count > 1:
+            a, b = corners[count - 2], corners[count - 1]
+            if (gains[b] - gains[a]) * (kbps[i] - kbps[a]) > (gains[i] - gains[a]) * (kbps[b] - kbps[a]):
+                break
+            count -= 1
+        corners[count] = i
+        count += 1
+    return count
+
+
+def hulls(users: Users, rates_kbps: FloatArray = RATES_KBPS) -> list[Hull]:
+    """Of every user, by its own model at the bitrate that is best for each rate."""
+    rates = np.broadcast_to(rates_kbps, (len(users), len(rates_kbps)))
+    _, expected = users.best_bitrates(rates)
+    gains = np.maximum.accumulate(gain(expected, users.ela[:, None]), axis=1)
+    return [Hull.of(rates_kbps, row) for row in gains]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,15 +10,16 @@ criterion in which every factor has the sign that it can have (more stalls are n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import combinations
 from typing import Any, Final
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr
 
 from controller.twins.factors import significant
 from wire.definitions import mos
@@ -45,21 +46,38 @@ TOLERANCE: Final = 1e-5
 """Of the squared error, relative: a smaller change ends the iterations."""
 MAX_DAMPING: Final = 1e4
 MAX_WEIGHT: Final = 1.5
-_ROOT_2PI: Final = float(np.sqrt(2.0 * np.pi))
+_LOW, _HIGH = mos.SCALE
+_ROOT_2: Final = math.sqrt(2.0)
+_ROOT_2PI: Final = math.sqrt(2.0 * math.pi)
 
 
 def truncated_mean(expected: FloatArray, deviation: Any) -> tuple[FloatArray, FloatArray]:
     """Mean of a normal round ``expected`` truncated to the scale, and its derivative, of arrays that
     broadcast."""
-    sd = np.asarray(deviation, np.float64)
+    shape = np.broadcast_shapes(np.shape(expected), np.shape(deviation))
+    mean, sd = (np.array(np.broadcast_to(x, shape), np.float64, order="C") for x in (expected, deviation))
+    out = np.empty((2, mean.size))
+    _truncated_each(mean.ravel(), sd.ravel(), out)
+    return out[0].reshape(shape), out[1].reshape(shape)
+
+
+@numba.njit(cache=True, error_model="numpy")
+def truncated(expected: float, sd: float) -> Any:
+    """:func:`truncated_mean` of numbers, compiled."""
     # Beyond this the weight of the scale is nothing but rounding.
-    mean = np.clip(expected, mos.SCALE[0] - 6.0 * sd, mos.SCALE[1] + 6.0 * sd)
-    a, b = (mos.SCALE[0] - mean) / sd, (mos.SCALE[1] - mean) / sd
-    weight = np.maximum(ndtr(b) - ndtr(a), 1e-12)
-    phi_a, phi_b = np.exp(-0.5 * a * a) / _ROOT_2PI, np.exp(-0.5 * b * b) / _ROOT_2PI
+    mean = min(max(expected, _LOW - 6.0 * sd), _HIGH + 6.0 * sd)
+    a, b = (_LOW - mean) / sd, (_HIGH - mean) / sd
+    weight = max(0.5 * (math.erfc(-b / _ROOT_2) - math.erfc(-a / _ROOT_2)), 1e-12)
+    phi_a, phi_b = math.exp(-0.5 * a * a) / _ROOT_2PI, math.exp(-0.5 * b * b) / _ROOT_2PI
     ratio = (phi_a - phi_b) / weight
     slope = 1.0 + (a * phi_a - b * phi_b) / weight - ratio * ratio  # the variance over that of the normal law
-    return np.clip(mean + sd * ratio, *mos.SCALE), np.clip(slope, 0.0, 1.0)
+    return min(max(mean + sd * ratio, _LOW), _HIGH), min(max(slope, 0.0), 1.0)
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _truncated_each(expected: Any, deviation: Any, out: Any) -> None:
+    for i in range(len(expected)):
+        out[0, i], out[1, i] = truncated(expected[i], deviation[i])
 
 
 @dataclass(frozen=True, slots=True)

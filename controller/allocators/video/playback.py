@@ -11,6 +11,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, Final
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,8 +30,11 @@ _SEED: Final = 20240
 
 
 @cache
-def _table(segment_s: float) -> FloatArray:
-    """Share of the time, [prefetch, swipes, ratios]; never falls with the prefetch, nor with the ratio."""
+def table(segment_s: float) -> FloatArray:
+    """Share of the time in which something is shown, [prefetch, swipes, ratios].
+
+    It never falls with the prefetch, nor with the ratio.
+    """
     out = np.empty((MAX_PREFETCH + 1, len(SWIPES_PER_MIN), len(RATIOS)))
     n = len(RATIOS)
     one = np.ones(n)
@@ -53,16 +57,32 @@ def shown_share(ratio: Any, swipes_per_min: Any, prefetch: Any, segment_s: float
     ``ratio``: rate of fetching over the bitrate, from 0; ``prefetch``: first segments that are held, whole,
     0..MAX_PREFETCH. Linear between what is tabulated.
     """
-    table = _table(segment_s)
-    r, f, n = np.broadcast_arrays(
-        np.clip(ratio, RATIOS[0], RATIOS[-1]),
-        np.clip(swipes_per_min, SWIPES_PER_MIN[0], SWIPES_PER_MIN[-1]),
-        np.asarray(prefetch, np.int64),
-    )
-    i = np.clip(np.searchsorted(RATIOS, r, side="right") - 1, 0, len(RATIOS) - 2)
-    j = np.clip(np.searchsorted(SWIPES_PER_MIN, f, side="right") - 1, 0, len(SWIPES_PER_MIN) - 2)
+    shape = np.broadcast_shapes(np.shape(ratio), np.shape(swipes_per_min), np.shape(prefetch))
+    r, f = (np.array(np.broadcast_to(x, shape), np.float64, order="C") for x in (ratio, swipes_per_min))
+    n = np.array(np.broadcast_to(prefetch, shape), np.int64, order="C")
+    out = np.empty(r.size)
+    _shown_each(table(segment_s), r.ravel(), f.ravel(), n.ravel(), out)
+    return out.reshape(shape)
+
+
+@numba.njit(cache=True, error_model="numpy")
+def shown(shares: Any, ratio: float, swipes_per_min: float, prefetch: int) -> Any:
+    """:func:`shown_share` of numbers by a :func:`table`, compiled."""
+    r = min(max(ratio, RATIOS[0]), RATIOS[-1])
+    f = min(max(swipes_per_min, SWIPES_PER_MIN[0]), SWIPES_PER_MIN[-1])
+    i, j = 0, 0
+    while i < len(RATIOS) - 2 and r >= RATIOS[i + 1]:
+        i += 1
+    while j < len(SWIPES_PER_MIN) - 2 and f >= SWIPES_PER_MIN[j + 1]:
+        j += 1
     x = (r - RATIOS[i]) / (RATIOS[i + 1] - RATIOS[i])
     y = (f - SWIPES_PER_MIN[j]) / (SWIPES_PER_MIN[j + 1] - SWIPES_PER_MIN[j])
-    low = table[n, j, i] * (1.0 - x) + table[n, j, i + 1] * x
-    high = table[n, j + 1, i] * (1.0 - x) + table[n, j + 1, i + 1] * x
-    return np.asarray(low * (1.0 - y) + high * y)
+    low = shares[prefetch, j, i] * (1.0 - x) + shares[prefetch, j, i + 1] * x
+    high = shares[prefetch, j + 1, i] * (1.0 - x) + shares[prefetch, j + 1, i + 1] * x
+    return low * (1.0 - y) + high * y
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _shown_each(shares: Any, ratio: Any, swipes_per_min: Any, prefetch: Any, out: Any) -> None:
+    for k in range(len(ratio)):
+        out[k] = shown(shares, ratio[k], swipes_per_min[k], prefetch[k])

@@ -6,8 +6,9 @@ A group has PRBs of a cell and cycles of the edge. In every case rates of its us
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
@@ -131,24 +132,39 @@ def _choose(values: FloatArray, parts: NDArray[np.int64]) -> NDArray[np.int64]:
 
     An option that takes no part is always there.
     """
-    total = np.zeros(LEVELS + 1)
-    chosen = np.empty((len(values), LEVELS + 1), np.int64)
-    level = np.arange(LEVELS + 1)
-    for user in range(len(values)):
-        # Of the options that take as much the best, and none that takes more than a better one.
-        order = np.lexsort((-values[user], parts[user]))
-        rising = order[
-            values[user][order] > np.concatenate(([-np.inf], np.maximum.accumulate(values[user][order])[:-1]))
-        ]
-        rising = rising[parts[user][rising] <= LEVELS]
-        before = level[None, :] - parts[user][rising][:, None]
-        sums = np.where(before >= 0, total[np.maximum(before, 0)] + values[user][rising][:, None], -np.inf)
-        pick = sums.argmax(axis=0)
-        chosen[user] = rising[pick]
-        total = sums[pick, level]
     out = np.empty(len(values), np.int64)
-    at = LEVELS
-    for user in reversed(range(len(values))):
-        out[user] = chosen[user, at]
-        at -= int(parts[user][out[user]])
+    _knapsack(values, parts, LEVELS, out)
     return out
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _knapsack(values: Any, parts: Any, levels: int, out: Any) -> None:
+    """The options of :func:`_choose` into ``out`` [users]; the first of those that are as good."""
+    users, options = values.shape
+    total = np.zeros(levels + 1)
+    chosen = np.empty((users, levels + 1), np.int64)
+    for user in range(users):
+        sums = np.full(levels + 1, -np.inf)
+        for option in range(options):
+            value, part = values[user, option], parts[user, option]
+            # Nothing is gained by an option beside another that takes no more and is as good.
+            needed = True
+            for other in range(options):
+                cheaper = parts[user, other] < part or (parts[user, other] == part and other < option)
+                if parts[user, other] <= part and (
+                    values[user, other] > value or (values[user, other] == value and cheaper)
+                ):
+                    needed = False
+                    break
+            if not needed:
+                continue
+            for level in range(part, levels + 1):
+                new = total[level - part] + value
+                if new > sums[level]:
+                    sums[level] = new
+                    chosen[user, level] = option
+        total = sums
+    at = levels
+    for user in range(users - 1, -1, -1):
+        out[user] = chosen[user, at]
+        at -= parts[user, out[user]]

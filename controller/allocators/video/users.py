@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from controller.allocators.video.opinion import OpinionModel, OpinionModels
-from controller.allocators.video.playback import shown_share
+from controller.allocators.video.opinion import QOS, OpinionModel, OpinionModels, truncated
+from controller.allocators.video.playback import shown, table
 from wire.definitions import mos
 from wire.definitions.viewing import MAX_PREFETCH
 
@@ -30,6 +31,9 @@ EXCESS: Final = 0.02
 """What an opinion above the agreement is worth, relative to one below it."""
 ENOUGH: Final = 0.01
 """Of the opinion: what less prefetching may cost."""
+_STALLED, _QUALITY, _DELAY, _THROUGHPUT, _JITTER, _LOSS = (
+    QOS.index(name) for name in ("stalled", "quality", "delay", "throughput", "jitter", "loss")
+)
 
 
 def gain(opinion: Any, ela: Any) -> FloatArray:
@@ -70,23 +74,31 @@ class Users:
 
     def opinion(self, kbps: FloatArray, bitrate_kbps: FloatArray, prefetch: Any) -> FloatArray:
         """Mean scores that the users' models expect, of [users, ...] that broadcast."""
-        ratio = kbps / bitrate_kbps
-        extra = (1,) * (ratio.ndim - 1)
-
-        def column(x: FloatArray) -> FloatArray:
-            return x.reshape(-1, *extra)
-
-        shown = shown_share(ratio, column(self.swipes_per_min), prefetch, self.segment_s)
-        qos = {
-            "stalled": 60.0 * (1.0 - shown),
-            "quality": mos.quality(bitrate_kbps) * shown,
-            "delay": np.minimum(self.segment_s / np.maximum(ratio, 1e-3), 60.0),
-            "throughput": kbps / 1e3,
-            "jitter": column(self.jitter),
-            "loss": column(self.loss),
-        }
+        shape = np.broadcast_shapes(kbps.shape, bitrate_kbps.shape, np.shape(prefetch))
+        each = len(self), int(np.prod(shape[1:]))
+        rate, bitrate = (
+            np.array(np.broadcast_to(x, shape), np.float64, order="C").reshape(each)
+            for x in (kbps, bitrate_kbps)
+        )
         models = OpinionModels.of(self.models)
-        return models.predict(qos, column(models.impact(self.behaviour, self.environment)))
+        out = np.empty(each)
+        _opinions(
+            rate,
+            bitrate,
+            mos.quality(bitrate),
+            np.array(np.broadcast_to(prefetch, shape), np.int64, order="C").reshape(each),
+            models.intercept,
+            models.slopes,
+            models.impact(self.behaviour, self.environment),
+            models.deviation,
+            self.swipes_per_min,
+            self.jitter,
+            self.loss,
+            table(self.segment_s),
+            self.segment_s,
+            out,
+        )
+        return out.reshape(shape)
 
     def best_bitrates(self, kbps: FloatArray) -> tuple[FloatArray, FloatArray]:
         """The bitrate for which each user's model expects most of a rate [users, ...], and what it
@@ -97,18 +109,44 @@ class Users:
         best = np.argmax(expected >= expected.max(axis=-1, keepdims=True) - 1e-6, axis=-1)
         return LADDER[best], np.take_along_axis(expected, best[..., None], axis=-1)[..., 0]
 
-    def option_gains(self) -> FloatArray:
-        """What each option is worth to each user, float64 [users, options]: never less than one of a lower
-        rate."""
-        n = (len(self), len(OPTION_KBPS))
-        expected = self.opinion(
-            np.broadcast_to(OPTION_KBPS, n), np.broadcast_to(OPTION_BITRATES, n), MAX_PREFETCH
-        )
-        return np.maximum.accumulate(gain(expected, self.ela[:, None]), axis=1)
-
     def prefetch(self, kbps: FloatArray, bitrate_kbps: FloatArray) -> IntArray:
         """The least segments to prefetch, [users], with which no more than :data:`ENOUGH` of the opinion is
         lost."""
         counts = np.arange(MAX_PREFETCH + 1)
         expected = self.opinion(kbps[:, None], bitrate_kbps[:, None], counts)
         return np.argmax(expected >= expected[:, -1:] - ENOUGH, axis=1)
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _opinions(
+    kbps: Any,
+    bitrate_kbps: Any,
+    quality: Any,
+    prefetch: Any,
+    intercept: Any,
+    slopes: Any,
+    impact: Any,
+    deviation: Any,
+    swipes_per_min: Any,
+    jitter: Any,
+    loss: Any,
+    shares: Any,
+    segment_s: float,
+    out: Any,
+) -> None:
+    """``OpinionModels.predict`` of what is shown at rates, bitrates and prefetching [users, n]; ``slopes``
+    [users, QOS]."""
+    for u in range(len(kbps)):
+        for i in range(kbps.shape[1]):
+            ratio = kbps[u, i] / bitrate_kbps[u, i]
+            part = shown(shares, ratio, swipes_per_min[u], prefetch[u, i])
+            service = (
+                intercept[u]
+                + slopes[u, _STALLED] * 60.0 * (1.0 - part)
+                + slopes[u, _QUALITY] * quality[u, i] * part
+                + slopes[u, _DELAY] * min(segment_s / max(ratio, 1e-3), 60.0)
+                + slopes[u, _THROUGHPUT] * kbps[u, i] / 1e3
+                + slopes[u, _JITTER] * jitter[u]
+                + slopes[u, _LOSS] * loss[u]
+            )
+            out[u, i] = truncated(service * impact[u], deviation[u])[0]
