@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from controller.allocators.video import opinion
 from controller.allocators.video.groups import GROUPS, group_of
 from controller.allocators.video.opinion import COLUMNS, OpinionModel
+from controller.twins.drift import Cusum, Settings
 from wire.definitions import mos
 
 FloatArray = NDArray[np.float64]
@@ -33,13 +34,20 @@ CHOOSE_ROWS: Final = 6
 """Scores that are enough to choose a group's model by."""
 MAX_GENERAL: Final = 480
 """Scores, of all users alike, that the general model and those of groups are fitted to."""
+HABIT_S: Final = 30.0
+"""Between two looks at a user's behaviour, which counts swipes over a minute."""
+HABIT: Final = Settings(correlation=0.5)
+SURPRISE: Final = Settings(allowance=0.5, threshold=8.0)
+"""A model that is a little off is no change."""
+PATIENCE: Final = 90
 OWN, GROUP, GENERAL = "own", "group", "general"
 
 
 @dataclass(slots=True)
 class Agent:
     """``model`` is what it goes by, ``source`` whose that is; ``fitted`` how many scores there had been when
-    it was fitted, ``seen`` how many there have been."""
+    it was fitted, ``seen`` how many there have been. ``surprise`` watches how far scores are from what its
+    own model expects, ``habit`` its behaviour; ``drifts`` counts the changes that they found."""
 
     user: str
     ela: float
@@ -49,6 +57,11 @@ class Agent:
     source: str = GENERAL
     seen: int = 0
     fitted: int = 0
+    surprise: Cusum = field(default_factory=lambda: Cusum(SURPRISE))
+    surprised: int | None = None
+    habit: Cusum = field(default_factory=lambda: Cusum(HABIT))
+    drifts: int = 0
+    habit_step: int = -1
 
     @property
     def opinions(self) -> FloatArray:
@@ -59,20 +72,46 @@ class Agent:
         """A column of the history, [rows]."""
         return self.history[:, HISTORY.index(name)]
 
-    def forget(self) -> None:
-        """The user is not the same any more: go on with the latest scores alone, and by a shared model until
-        there are enough of them."""
-        self.history = self.history[-CHOOSE_ROWS:]
-        self.model, self.source = None, GENERAL
-
     def observe(self, rows: FloatArray) -> int:
-        """Take in rows [n, HISTORY]; how many of them were left out, as their score or context cannot be."""
+        """Take in rows [n, HISTORY]; how many of them were left out, as their score or context cannot be.
+
+        Where scores are no more what its own model expects, the user judges by something else: the agent goes
+        on with the latest scores alone, by a shared model until there are enough of them. Where behaviour
+        changes, its model is fitted anew at the next occasion.
+        """
         rows = np.asarray(rows, np.float64).reshape(-1, len(HISTORY))
         good = possible(rows)
         kept = rows[good]
+        for row in kept:
+            self._watch(row)
         self.history = np.concatenate((self.history, kept))[-MAX_ROWS:]
         self.seen += len(kept)
+        if self.surprise.alarm:
+            self._surprised()
         return int((~good).sum())
+
+    def _watch(self, row: FloatArray) -> None:
+        if self.source == OWN and self.model is not None and not self.surprise.alarm:
+            residual = float(row[0] - self.model.predict(factors_of(row[None]))[0])
+            self.surprise = self.surprise.observe(residual / self.model.deviation)
+        step = int(row[HISTORY.index("time_s")] // HABIT_S)
+        if step != self.habit_step:
+            self.habit_step = step
+            self.habit = self.habit.observe(float(row[HISTORY.index("behaviour")]))
+            if self.habit.alarm:
+                self.drifts += 1
+                self.fitted = -REFIT_ROWS
+
+    def _surprised(self) -> None:
+        """Its model is to be fitted anew; where that was tried :data:`PATIENCE` scores ago or less, what came
+        before the change is forgotten."""
+        lately = self.surprised is not None and self.seen - self.surprised <= PATIENCE
+        if lately:
+            keep = max(min(self.surprise.since, len(self.history)), CHOOSE_ROWS)
+            self.history = self.history[-keep:]
+            self.model, self.source = None, GENERAL
+        self.surprised = None if lately else self.seen
+        self.surprise, self.fitted, self.drifts = Cusum(SURPRISE), -REFIT_ROWS, self.drifts + 1
 
 
 def possible(rows: FloatArray) -> NDArray[np.bool_]:

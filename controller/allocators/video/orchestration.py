@@ -4,7 +4,7 @@ group."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from controller.allocators.video import frontier, user_level
 from controller.allocators.video.groups import GROUPS, SMOOTH, groups_of
-from controller.allocators.video.users import Users
+from controller.allocators.video.users import LADDER, Users
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -135,3 +135,13 @@ def _stretched(users: Users, kbps: FloatArray, resources: Resources) -> FloatArr
         stretched
         * min(1.0, FULL_SHARE * resources.mcycles / resources.kbit_mcycles / max(stretched.sum(), 1e-9))
     )
+
+
+def explored(plan: Plan, unknown: NDArray[np.bool_], uniform: FloatArray) -> Plan:
+    """The plan with another bitrate for users of whom too little is known, ``unknown`` [users]: any that
+    their rate carries, by ``uniform`` [users] from 0 up to 1. Who always sees the same says nothing of what
+    it would rather see.
+    """
+    carried = np.maximum((LADDER <= plan.kbps[:, None]).sum(axis=1), 1)
+    tried = LADDER[(uniform * carried).astype(np.int64)]
+    return replace(plan, bitrate_kbps=np.where(unknown, tried, plan.bitrate_kbps))

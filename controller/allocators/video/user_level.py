@@ -20,8 +20,6 @@ from wire.definitions.viewing import MAX_PREFETCH
 FloatArray = NDArray[np.float64]
 
 SLSQP_ITERATIONS: Final = 30
-SMOOTHING: Final = 0.02
-"""Of the corner in the gain where an agreement is met, for SLSQP alone."""
 STEP: Final = 0.02
 """Relative, of the central differences of SLSQP."""
 LEVELS: Final = 120
@@ -53,7 +51,7 @@ def slsqp(users: Users, prb: float, mcycles: float, kbit_mcycles: float) -> Floa
 
     def negative(scaled: FloatArray) -> tuple[float, FloatArray]:
         rates = np.clip(scaled, 1e-3, None)[:, None] * lowest * np.array([1.0 - STEP, 1.0, 1.0 + STEP])
-        value = _smooth_gain(users.opinion(rates, bitrates, MAX_PREFETCH), users.ela[:, None])
+        value = gain(users.opinion(rates, bitrates, MAX_PREFETCH), users.ela[:, None])
         slope = (value[:, 2] - value[:, 0]) / (2.0 * STEP * np.clip(scaled, 1e-3, None))
         return -float(value[:, 1].sum()), -slope
 
@@ -83,13 +81,6 @@ def slsqp(users: Users, prb: float, mcycles: float, kbit_mcycles: float) -> Floa
     rates = rates / max(fits, 1.0)
     worse = _total(users, rates) < _total(users, np.minimum(start, top))
     return np.minimum(start, top) if worse else rates
-
-
-def _smooth_gain(opinion: FloatArray, ela: FloatArray) -> FloatArray:
-    """:func:`gain` with its corner rounded."""
-    ratio = opinion / ela
-    above = SMOOTHING * np.logaddexp(0.0, (ratio - 1.0) / SMOOTHING)
-    return ratio - 0.98 * above
 
 
 def _total(users: Users, rates: FloatArray) -> float:

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controller.allocators.video import frontier, orchestration, user_level
-from controller.allocators.video.agent import HISTORY, Agent, Population
+from controller.allocators.video.agent import HISTORY, OWN, Agent, Population
 from controller.allocators.video.demand import Demand, Futures, demand
-from controller.allocators.video.emulation import futures
+from controller.allocators.video.emulation import Emulator
 from controller.allocators.video.groups import GROUPS, groups_of
 from controller.allocators.video.opinion import OpinionModel
 from controller.allocators.video.orchestration import Plan, Resources
@@ -36,6 +36,8 @@ RELIABILITY: Final = 0.8
 """With which an agent's demand keeps the agreement."""
 CYCLE_PARTS: Final = 20
 """Of a group's cycles, that are reserved apart."""
+TYPICAL_MIN: Final = 9
+"""Minutes over which dynamics are looked at before the window is known."""
 SLA_KBPS: Final = 1800.0
 """The throughput of the service-level agreement of HSLA-L2, which is the same for all: the middle of the
 ladder, 1500 kbit/s, and a fifth more."""
@@ -47,12 +49,14 @@ Orchestrate = Callable[["Campus", Users, Resources], Plan]
 @dataclass(frozen=True, slots=True)
 class Scheme:
     """``models``: whose QoE models it goes by (own, general); ``slicing``: what it reserves by (agents, sla,
-    all); ``window_min``: minutes of a window, 0: by network dynamics."""
+    all); ``window_min``: minutes of a window, 0: by network dynamics; ``network``: whether behaviour may be
+    emulated by a recurrent network, which takes longer to train than all else."""
 
     name: str
     models: str = "own"
     slicing: str = "agents"
     window_min: int = 0
+    network: bool = False
     orchestrate: Orchestrate = field(
         default=lambda campus, users, resources: convex(campus, users, resources)
     )
@@ -183,6 +187,9 @@ def run(traces: Traces, scheme: Scheme, seed: int = 0, warm_up_s: int = WARM_UP_
         campus.plan = p = scheme.orchestrate(
             campus, users, Resources(last.prb, last.mcycles, spec.cycles_per_bit)
         )
+        if scheme.models == "own":
+            unknown = np.array([a.source != OWN for a in campus.population.agents.values()])
+            campus.plan = p = orchestration.explored(p, unknown, rng.uniform(size=spec.users))
         world.step(Allocation(p.prb, p.mcycles, p.bitrate_kbps, p.prefetch))
         observe(campus)
     return campus
@@ -213,7 +220,8 @@ def _reserve(campus: Campus, scheme: Scheme, window: SliceWindow, rng: np.random
     """Begin a window: how many steps it has."""
     spec, world = campus.traces.spec, campus.world
     agents = list(campus.population.agents.values())
-    ahead: Futures = futures(agents, 60.0 * 9, rng)
+    emulator = Emulator.fit(agents, network=scheme.network)
+    ahead: Futures = emulator.futures(agents, 60.0 * TYPICAL_MIN, rng)
     index = dynamics(ahead.behaviour, ahead.environment)
     minutes = scheme.window_min or window.minutes(index)
     steps = min(minutes * 60 // STEP_S, spec.steps - world.step_number)
@@ -225,7 +233,7 @@ def _reserve(campus: Campus, scheme: Scheme, window: SliceWindow, rng: np.random
         prb = np.minimum(np.bincount(users.cell, need, spec.cells), float(spec.prb))
         mcycles, wanted = min(SLA_KBPS * spec.kbit_mcycles * len(users), spec.edge_mcycles), None
     else:
-        ahead = futures(agents, 60.0 * minutes, rng)
+        ahead = emulator.futures(agents, 60.0 * minutes, rng)
         wanted = demand(users, ahead, steps * STEP_S, RELIABILITY, spec.cycles_per_bit)
         prb, mcycles = _slices(users, wanted, spec.prb, spec.edge_mcycles, spec.cells, spec.cycles_per_bit)
     campus.windows.append(Window(world.step_number, steps, prb, mcycles, wanted, index))
@@ -277,7 +285,7 @@ SCHEMES: Final = {
     s.name: s
     for s in (
         Scheme("agents"),
-        Scheme("without-agents", "general", "agents", 9, round_robin),
+        Scheme("without-agents", "general", "agents", 9, orchestrate=round_robin),
         Scheme("hsla-l2", "own", "sla", 9),
         Scheme("everything", "own", "all", 9),
         Scheme("agents-3", window_min=3),
