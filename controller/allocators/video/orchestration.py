@@ -142,6 +142,6 @@ def explored(plan: Plan, unknown: NDArray[np.bool_], uniform: FloatArray) -> Pla
     their rate carries, by ``uniform`` [users] from 0 up to 1. Who always sees the same says nothing of what
     it would rather see.
     """
-    carried = np.maximum((LADDER <= plan.kbps[:, None]).sum(axis=1), 1)
+    carried = np.maximum((plan.kbps[:, None] >= LADDER).sum(axis=1), 1)
     tried = LADDER[(uniform * carried).astype(np.int64)]
     return replace(plan, bitrate_kbps=np.where(unknown, tried, plan.bitrate_kbps))
