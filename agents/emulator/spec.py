@@ -210,6 +210,27 @@ class ChannelTrace:
     coherence_s: float = 0.5
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ChannelSeries:
+    """SNR from a series: ``snr_db`` float64 [seconds], downlink, one value a second; it repeats at its end.
+
+    The other fields are those of :class:`ChannelTrace`.
+    """
+
+    snr_db: FloatArray
+    ul_offset_db: float = -3.0
+    between: str = "linear"
+    start_s: float = 0.0
+    fading_sd_db: float = 0.8
+    coherence_s: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.snr_db.ndim != 1 or not len(self.snr_db) or not np.isfinite(self.snr_db).all():
+            raise ValueError(f"channel series: {self.snr_db.shape} values are none, or not all finite")
+        if self.between not in ("linear", "hold"):
+            raise ValueError(f"channel series: between {self.between!r} is neither 'linear' nor 'hold'")
+
+
 @dataclass(frozen=True, slots=True)
 class UeSpec:
     """A UE: identity, slice and channel. An empty slice uses what the slices leave."""
@@ -217,7 +238,7 @@ class UeSpec:
     ue_id: str
     rnti: int
     slice: str = ""
-    channel: ChannelProcess | ChannelTrace = field(default_factory=ChannelProcess)
+    channel: ChannelProcess | ChannelTrace | ChannelSeries = field(default_factory=ChannelProcess)
 
 
 @dataclass(frozen=True, slots=True)
