@@ -299,6 +299,7 @@ class GnbMock:
         testbed = self._testbed = EmulatedTestbed(self.spec, seed=self.seed, epoch_ns=self.epoch_ns)
         if epoch_ns is not None:
             testbed.advance(max(0, time.time_ns() - epoch_ns) // nr.SLOT_NS)
+            self._next_frames += testbed.nr_slot // FRAMES_PERIOD_SLOTS * FRAMES_PERIOD_SLOTS
         start_ns = time.monotonic_ns() - max(0, time.time_ns() - self.epoch_ns)
         pacer = self._pacer = Pacer(start_ns, nr.SLOT_NS, tolerance_ns=2 * self._step_ns)
         step = start_ns

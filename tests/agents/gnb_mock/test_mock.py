@@ -254,7 +254,8 @@ def test_time_that_is_over_by_its_start_is_made_up_for(controller: Controller):
     assert first.time_ns == epoch_ns + (slots[0] + 20480) * 500_000
     assert is_now(last.time_ns)
     # Nothing is different from a cell that has run all the time.
-    repeated = replay(SPEC, 3, list(gnb.history), epoch_ns=epoch_ns, until_nr_slot=slots[-1] + 20480)
+    options = {"epoch_ns": epoch_ns, "until_nr_slot": slots[-1] + 20480, "report_period_ms": PERIOD_MS}
+    repeated = replay(SPEC, 3, list(gnb.history), **options)
     assert [u.ul.lc_bytes for u in list(repeated)[-1].ues] == [u.ul.lc_bytes for u in last.ues]
     with pytest.raises(ValueError, match="is in the future"):
         GnbMock(SPEC, 3, ran_address=controller.address, epoch_ns=time.time_ns() + 10**10)
