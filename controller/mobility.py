@@ -10,11 +10,9 @@ from math import ceil
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.emulator.schedule import Intervals
-from agents.emulator.spec import LinkSpec
 from controller.config import MobilityModel
 from wire.definitions import mobility, propagation
-from wire.definitions.nr import MAX_MCS, N_SC_PER_RB
+from wire.definitions.nr import N_SC_PER_RB
 
 FloatArray = NDArray[np.float64]
 
@@ -34,17 +32,14 @@ class Ways:
     received_dbm: FloatArray
     serving: NDArray[np.int64]
 
-    def snr_db(self, ue: int, station: int) -> FloatArray:
-        """Downlink SINR of a UE at a station, [seconds], within what the emulated link tells apart: from MCS
-        0 to the highest in the uplink too, which lies lower."""
+    def sinr_db(self, ue: int, station: int) -> FloatArray:
+        """Downlink SINR of a UE at a station, [seconds]."""
         received = self.received_dbm[ue : ue + 1]
-        sinr = propagation.sinr_db(received, np.full(received.shape[:2], station), self.site)[0]
-        link = LinkSpec()
-        highest = link.snr_at_mcs0_db + (MAX_MCS + 4) * link.snr_step_db
-        return np.clip(sinr, link.snr_at_mcs0_db, highest)
+        sinr: FloatArray = propagation.sinr_db(received, np.full(received.shape[:2], station), self.site)[0]
+        return sinr
 
     def within(
-        self, ue: int, station: int, active: Intervals, points: Sequence[float]
+        self, ue: int, station: int, active: Sequence[tuple[float, float]], points: Sequence[float]
     ) -> tuple[tuple[float, float], ...]:
         """The intervals of ``active``, in s, that a user spends at a station: from a start or a handover
         point, given in ``points``, it is where its UE is served then."""

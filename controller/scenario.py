@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from agents.emulator import schedule
 from agents.emulator.channel import read_trace
 from agents.emulator.spec import (
@@ -29,7 +31,7 @@ from agents.emulator.spec import (
 )
 from controller.config import CellModel, Config, Emulation, StressModel, UserGroup
 from controller.mobility import ways
-from wire.definitions.nr import TDD_PATTERNS
+from wire.definitions.nr import MAX_MCS, TDD_PATTERNS
 
 SUFFIXES = (".csv", ".csv.gz")
 """Names of the channel traces in a folder."""
@@ -42,6 +44,11 @@ OPENRTIST = "openrtist"
 
 CROSS_BYTES = 1400
 """Of a packet of cross traffic, its IP header included."""
+
+_LINK = LinkSpec()
+SNR_RANGE_DB = (_LINK.snr_at_mcs0_db, _LINK.snr_at_mcs0_db + (MAX_MCS + 4) * _LINK.snr_step_db)
+"""Of a UE's way: what the emulated link tells apart, from MCS 0 to the highest in the uplink too, whose SNR
+is lower."""
 
 CELL_SEEDS = 1_000_003
 """What lies between the seeds of two cells of a scenario."""
@@ -133,7 +140,8 @@ def _moving(
                 users.append(user)
                 continue
             k = place[user.ue_id]
-            moved[user.ue_id] = replace(ues[k], channel=ChannelSeries(way.snr_db(k, station)))
+            snr_db = np.clip(way.sinr_db(k, station), *SNR_RANGE_DB)
+            moved[user.ue_id] = replace(ues[k], channel=ChannelSeries(snr_db))
             intervals = way.within(k, station, active[i], points)
             track = Track(way.positions_m[k], way.speeds_kmh[k])
             users.append(replace(user, active=intervals, index=i, seed=seed, track=track))
