@@ -27,6 +27,7 @@ from controller.core.observation import (
     Mode,
     Observation,
 )
+from controller.handover import Handovers
 from controller.journal import Event, Journal
 from controller.links import codec
 from controller.links.qos import FlowBegin, HostLost, QosItem
@@ -100,6 +101,9 @@ class ControlledCell:
     A loop outlives the sessions of its cell while the carrier stays the same. What was learned is kept
     through everything else as the loop's state.
 
+    ``handovers`` connects the cells of a controller: what another one knows of a flow that begins here is in
+    the next observation.
+
     UEs that are bound to no slice, and their flows, are background traffic: they have no quota, take what is
     left, and nobody judges them.
     """
@@ -114,6 +118,7 @@ class ControlledCell:
         learned: Mapping[str, Any] | None = None,
         prior: Mapping[str, Any] | None = None,
         models: Models = no_models,
+        handovers: Handovers | None = None,
     ) -> None:
         self.cell_id = cell_id
         self.face = face
@@ -142,6 +147,7 @@ class ControlledCell:
         self._acted = Acted()
         self._applied: dict[str, codec.SettingsApplied] = {}
         self._fits: list[Fit] = []
+        self._arrivals: dict[str, Mapping[str, Any]] = {}
         self._reasons: dict[str, Reason] = {}
         self._used: dict[str, list[int | None]] = {}
         self._learned: Mapping[str, Any] | None = learned
@@ -149,6 +155,8 @@ class ControlledCell:
         self._models = models
         self._rescued: dict[str, frozenset[str]] = {}
         self._resume: Mapping[str, Any] | None = None
+        self._handovers = handovers or Handovers(journal)
+        self._handovers.add(self)
 
     # ---- sessions and configurations ----------------------------------------------------------------------
 
@@ -373,6 +381,8 @@ class ControlledCell:
                 self._collector.flow_stop(flow.flow, flow.start_ns)
             return
         self._collector.flow_start(flow)
+        if (known := self._handovers.begin(self.cell_id, flow)) is not None:
+            self._arrivals[flow.flow] = known
         self._background.pop(flow.flow, None)
         self._streams.started(flow.flow, stream)
 
@@ -502,6 +512,7 @@ class ControlledCell:
                 settings=self._settings_in_force(),
                 fits=self._fits,
                 ended=ended,
+                arrivals=self._arrivals,
             )
             decision = self._decide(loop, observation)
             self._acted = self.face.act(decision, self.bindings)
@@ -516,6 +527,7 @@ class ControlledCell:
         self._reasons.clear()
         self._used.clear()
         self._fits = []
+        self._arrivals = {}
         for part in decision.slices:
             for what, why in part.failed.items():
                 text = f"slice {part.slice}: {what}: {why}"

@@ -354,6 +354,29 @@ class StressModel(_Strict):
         return self.demand != 1 or self.service_time != 1
 
 
+Metres = Annotated[float, Field(ge=-1e5, le=1e5, allow_inf_nan=False)]
+Length = Annotated[float, Field(gt=0, le=1e5, allow_inf_nan=False)]
+
+
+class MobilityModel(_Strict):
+    """UEs that move over a rectangle of ``area_m``, from (0, 0), as :mod:`wire.definitions.mobility` has it.
+
+    ``stations``: where each cell's base station is, [x, y] in m, in the order of the cells. The serving cell
+    changes where another station is received ``hysteresis_db`` stronger.
+    """
+
+    stations: tuple[tuple[Metres, Metres], ...] = ((300.0, 400.0), (900.0, 400.0))
+    area_m: tuple[Length, Length] = (1200.0, 800.0)
+    hysteresis_db: Annotated[float, Field(ge=0, le=30, allow_inf_nan=False)] = 4.0
+
+    @field_validator("stations", "area_m", mode="before")
+    @classmethod
+    def _tuples(cls, value: Any) -> Any:
+        if isinstance(value, list):
+            return tuple(tuple(v) if isinstance(v, list) else v for v in value)
+        return value
+
+
 class Emulation(_Strict):
     """The emulated testbed: ``flows`` of OpenRTiST, and ``users`` of other applications.
 
@@ -366,6 +389,9 @@ class Emulation(_Strict):
 
     ``modem_ms`` and ``modem_poll_ms``: what a UE's modem and host take for a packet down, and how often the
     modem hands packets over, where it is not the modem of the MUCB1 paper (7.5 and 16).
+
+    ``mobility``: users whose application lets them change cell do so as they move, with all that they are
+    (:func:`controller.scenario.testbed_spec`).
     """
 
     duration_s: Positive = 3600.0
@@ -380,6 +406,7 @@ class Emulation(_Strict):
     users: tuple[UserGroup, ...] = ()
     modem_ms: Annotated[float, Field(ge=0, le=1000)] | None = None
     modem_poll_ms: Annotated[float, Field(ge=0, le=1000)] | None = None
+    mobility: MobilityModel | None = None
     stress: StressModel = StressModel()
 
     @field_validator("users", mode="before")
@@ -414,6 +441,12 @@ class Emulation(_Strict):
             raise ValueError(f"stress.demand is of OpenRTiST's frames alone, not of {', '.join(others)}")
         return self
 
+    @model_validator(mode="after")
+    def _one_channel(self) -> Emulation:
+        if self.mobility is not None and self.channel_trace is not None:
+            raise ValueError("channel_trace and mobility: a UE's channel is measured or follows its way")
+        return self
+
 
 class Config(_Strict):
     """One file: the controller, and in a scenario the emulated testbed that it runs on."""
@@ -435,6 +468,11 @@ class Config(_Strict):
         names = [c.id for c in self.cells]
         if not names or len(set(names)) != len(names):
             raise ValueError(f"cells must be one or more with different ids, not {names}")
+        mobility = self.emulation.mobility if self.emulation else None
+        if mobility is not None and len(mobility.stations) != len(names):
+            raise ValueError(
+                f"emulation.mobility.stations: {len(mobility.stations)} stations for {len(names)} cells"
+            )
         return self
 
     def with_policy(self, policy: str, **options: Any) -> Config:

@@ -19,6 +19,7 @@ from controller.config import CellModel, Config
 from controller.core.decision import Decision, Settings
 from controller.core.observation import Flow
 from controller.fits import FitPool
+from controller.handover import Handovers
 from controller.journal import Event as JournalEvent
 from controller.journal import Journal, log
 from controller.links.counters import Counters
@@ -189,6 +190,7 @@ class Daemon:
         self._ingest = self._new_ingest()
         self._models = ModelStore(run_dir / "models" if run_dir else None)
         self._fits = FitPool(self._models)
+        self._handovers = Handovers(self.journal)
         self._cells = {c.id: self._new_cell(c, tls, learned.get(c.id), prior) for c in config.cells}
         self.commands = Commands(
             config,
@@ -260,7 +262,14 @@ class Daemon:
             lease_s=max(self.config.lease_s, 2.0 * self.config.control.control_slot_s),
         )
         controlled = ControlledCell(
-            cell.id, self.config, self.journal, face, learned=learned, prior=prior, models=self._models.get
+            cell.id,
+            self.config,
+            self.journal,
+            face,
+            learned=learned,
+            prior=prior,
+            models=self._models.get,
+            handovers=self._handovers,
         )
         live = _Live(controlled, edge)
         self.metrics.watch_cell(

@@ -49,6 +49,8 @@ class Event(StrEnum):
     CLOCK_FAULT = "clock_fault"
     CLOCK_FAULT_ENDED = "clock_fault_ended"
     FIT_FAILED = "fit_failed"
+    HANDED_OVER = "handed_over"
+    HAND_OVER_FAILED = "hand_over_failed"
     COMMAND_DROPPED = "command_dropped"
     SET_MODE = "set_mode"
     SET_POLICY = "set_policy"
@@ -61,6 +63,7 @@ _COMMANDS = frozenset({Event.SET_BUDGETS, Event.SET_MODE, Event.SET_OPTIONS, Eve
 _EXPECTED = _COMMANDS | {
     Event.CELL_JOINED,
     Event.CLOCK_FAULT_ENDED,
+    Event.HANDED_OVER,
     Event.HOST_LEFT,
     Event.LEARNING_RESUMED,
     Event.LEARNING_TAKEN_OVER,

@@ -266,6 +266,15 @@ class ControlLoop:
             failed["jobs"] = _failure(error)
             return ()
 
+    def service_of(self, slice_id: str) -> str | None:
+        """The service of a slice; None for one that the loop does not have."""
+        s = self._slices.get(slice_id)
+        return None if s is None else s.service.name
+
+    def hand_over(self, slice_id: str, flow: str) -> Any:
+        """What a slice's allocator knows of a user (:meth:`Allocator.hand_over`). Raises what it raises."""
+        return self._slices[slice_id].allocator.hand_over(flow)
+
     def _full(self) -> SliceDemand:
         return SliceDemand(Want(self.spec.n_prb), Want(self.spec.n_prb), self.spec.max_mhz)
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from agents.emulator import schedule
 from agents.emulator.channel import read_trace
 from agents.emulator.spec import (
@@ -16,17 +18,20 @@ from agents.emulator.spec import (
     CellSpec,
     Change,
     ChannelProcess,
+    ChannelSeries,
     ChannelTrace,
     EdgeSpec,
     FlowSpec,
     LinkSpec,
     PathSpec,
     TestbedSpec,
+    Track,
     UeSpec,
     UserSpec,
 )
 from controller.config import CellModel, Config, Emulation, StressModel, UserGroup
-from wire.definitions.nr import TDD_PATTERNS
+from controller.mobility import ways
+from wire.definitions.nr import MAX_MCS, TDD_PATTERNS
 
 SUFFIXES = (".csv", ".csv.gz")
 """Names of the channel traces in a folder."""
@@ -39,6 +44,11 @@ OPENRTIST = "openrtist"
 
 CROSS_BYTES = 1400
 """Of a packet of cross traffic, its IP header included."""
+
+_LINK = LinkSpec()
+SNR_RANGE_DB = (_LINK.snr_at_mcs0_db, _LINK.snr_at_mcs0_db + (MAX_MCS + 4) * _LINK.snr_step_db)
+"""Of a UE's way: what the emulated link tells apart, from MCS 0 to the highest in the uplink too, whose SNR
+is lower."""
 
 CELL_SEEDS = 1_000_003
 """What lies between the seeds of two cells of a scenario."""
@@ -54,8 +64,16 @@ def testbed_spec(config: Config, seed: int, cell_id: str = "") -> TestbedSpec:
 
     Every cell of a scenario has the UEs and flows of the ``emulation`` section, with a seed of its own
     (:func:`cell_seed`). The schedule ``described`` is drawn with it, ``published`` with the authors' own.
-    Where each UE is in the measured channel: :func:`trace_uses`. ValueError where the configuration has no
-    emulation; OSError, ValueError for a trace that cannot be used.
+    Where each UE is in the measured channel: :func:`trace_uses`.
+
+    With ``mobility``, a UE with users who can change cell (:meth:`Application.handover_points`) moves, on the
+    same way in the eyes of all cells, in each of which its channel is the SINR to that cell's station. These
+    users, seeded by the scenario, are active in one cell at a time: from a start of theirs, or a handover
+    point, in the cell that serves the UE then. All other UEs and users stay, one of each in every cell, as
+    without mobility: nobody knows what OpenRTiST would lose on the way.
+
+    ValueError where the configuration has no emulation, where users cannot be, and for mobility where nobody
+    can change cell; OSError, ValueError for a trace that cannot be used.
     """
     e = config.emulation
     if e is None:
@@ -63,8 +81,8 @@ def testbed_spec(config: Config, seed: int, cell_id: str = "") -> TestbedSpec:
     cell = next((c for c in config.cells if c.id == (cell_id or config.cells[0].id)), None)
     if cell is None:
         raise ValueError(f"unknown cell {cell_id!r}; cells: {', '.join(c.id for c in config.cells)}")
-    seed = cell_seed(config, cell.id, seed)
-    channels: Sequence[ChannelProcess | ChannelTrace] = (
+    scenario_seed, seed = seed, cell_seed(config, cell.id, seed)
+    channels: list[ChannelProcess | ChannelTrace | ChannelSeries] = (
         [ChannelTrace(path=use.trace, start_s=use.start_s) for use in trace_uses(e, seed)]
         if e.channel_trace
         else [ChannelProcess()] * e.ues
@@ -81,6 +99,9 @@ def testbed_spec(config: Config, seed: int, cell_id: str = "") -> TestbedSpec:
         if group.application == OPENRTIST:
             flows += _openrtist(group, ues, e, seed, len(flows))
     applications = [_users(group, ues, e, seed) for group in e.users if group.application != OPENRTIST]
+    if e.mobility is not None:
+        station = [c.id for c in config.cells].index(cell.id)
+        ues, applications = _moving(e, ues, applications, scenario_seed, station)
     spec = TestbedSpec(
         ues=tuple(ues),
         flows=tuple(flows),
@@ -89,6 +110,45 @@ def testbed_spec(config: Config, seed: int, cell_id: str = "") -> TestbedSpec:
         applications=tuple(applications),
     )
     return _stressed(spec, e)
+
+
+def _moving(
+    e: Emulation,
+    ues: Sequence[UeSpec],
+    applications: Sequence[ApplicationSpec],
+    seed: int,
+    station: int,
+) -> tuple[list[UeSpec], list[ApplicationSpec]]:
+    """UEs and users as the cell of a station has them while some move; ``seed`` is the scenario's."""
+    from agents.emulator.applications import load
+
+    assert e.mobility is not None
+    way = ways(e.mobility, seed, len(ues), e.duration_s, e.prb)
+    place = {ue.ue_id: i for i, ue in enumerate(ues)}
+    moved: dict[str, UeSpec] = {}
+    out = []
+    for group, spec in zip((g for g in e.users if g.application != OPENRTIST), applications, strict=True):
+        handover_points = load(group.application).handover_points
+        active = _active(e, group.schedule, group.count, seed)
+        users = []
+        for i, user in enumerate(spec.users):
+            try:
+                points = handover_points(group.options, seed, i, e.duration_s)
+            except ValueError as error:
+                raise ValueError(f"emulation.users: application {group.application!r}: {error}") from error
+            if points is None:
+                users.append(user)
+                continue
+            k = place[user.ue_id]
+            snr_db = np.clip(way.sinr_db(k, station), *SNR_RANGE_DB)
+            moved[user.ue_id] = replace(ues[k], channel=ChannelSeries(snr_db))
+            intervals = way.within(k, station, active[i], points)
+            track = Track(way.positions_m[k], way.speeds_kmh[k])
+            users.append(replace(user, active=intervals, index=i, seed=seed, track=track))
+        out.append(replace(spec, users=tuple(users)))
+    if not moved:
+        raise ValueError("emulation.mobility: no users who can change cell")
+    return [moved.get(ue.ue_id, ue) for ue in ues], out
 
 
 def _stressed(spec: TestbedSpec, e: Emulation) -> TestbedSpec:

@@ -18,6 +18,7 @@ from controller.core.fits import Fit
 from controller.core.measure import Reason
 from controller.core.observation import Flow, GpuReading, Observation
 from controller.fits import run_now
+from controller.handover import Handovers
 from controller.journal import Journal, Store
 from controller.links import codec
 from controller.links.qos import FlowBegin, QosItem
@@ -115,8 +116,11 @@ def run(
     first = next(iter(beds.values()))
     journal = Journal(store=store, decided=summary.add, time_ns=first.time_ns)
     edge = VirtualEdge(max(c.max_mhz for c in config.cells))
+    handovers = Handovers(journal)
     cells = [
-        VirtualCell(bed, config, journal, edge, models, plan, prior, observe(name) if observe else None)
+        VirtualCell(
+            bed, config, journal, edge, models, handovers, plan, prior, observe(name) if observe else None
+        )
         for name, bed in beds.items()
     ]
     started = time.perf_counter()
@@ -170,6 +174,7 @@ class VirtualCell:
         journal: Journal,
         edge: VirtualEdge,
         models: ModelStore,
+        handovers: Handovers,
         plan: Sequence[Allocation] | None = None,
         prior: Mapping[str, Any] | None = None,
         observer: Observer | None = None,
@@ -185,7 +190,9 @@ class VirtualCell:
         self._tables: dict[str, Mapping[str, int]] = {}
         cell_id = spec.cell.cell_id
         if plan is None:
-            self._cell = ControlledCell(cell_id, config, journal, self, prior=prior, models=models.get)
+            self._cell = ControlledCell(
+                cell_id, config, journal, self, prior=prior, models=models.get, handovers=handovers
+            )
         else:
             self._cell = _PlannedCell(cell_id, config, journal, self, plan)
         self._step = (

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.emulator import layout as lay
-from agents.emulator.channel import bler_midpoints, read_trace
+from agents.emulator.channel import bler_midpoints, snr_grid
 from agents.emulator.spec import (
     UDP,
     ApplicationSpec,
@@ -40,10 +40,7 @@ def new_state(spec: TestbedSpec, seed: int) -> lay.State:
     n_ue, n_flow = len(spec.ues), len(flows)
     exchanges = sum(a.exchanges * len(a.users) for a in spec.applications)
     edge_queue = 1 << (len(spec.flows) * spec.edge.frames_held + exchanges).bit_length()
-    grids = [
-        np.empty(0) if isinstance(u.channel, ChannelProcess) else read_trace(u.channel, spec.link)
-        for u in spec.ues
-    ]
+    grids = [snr_grid(u.channel, spec.link) for u in spec.ues]
     s = lay.State(
         cell=np.zeros(1, lay.CELL),
         ue=np.zeros(n_ue, lay.UE),

@@ -1,4 +1,4 @@
-"""SNR of a UE: from a measured trace or for the channel process; CQI; block error rates.
+"""SNR of a UE: from a measured trace, a series or for the channel process; CQI; block error rates.
 
 A trace is a (gzipped) CSV with the columns ``t_s, network_mode, rsrp_dbm, snr_db, cqi, dl_kbps, ul_kbps,
 speed_kmh``, ``-`` for a missing value. What drives the cell is the CQI: it says which MCS the network's own
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.emulator.spec import ChannelTrace, LinkSpec
+from agents.emulator.spec import ChannelProcess, ChannelSeries, ChannelTrace, LinkSpec
 from wire.definitions.nr import MAX_MCS, spectral_efficiency
 
 CQI_EFFICIENCY = (
@@ -55,6 +55,20 @@ def cqi_snr(link: LinkSpec) -> NDArray[np.float64]:
     mcs = np.interp(CQI_EFFICIENCY, np.maximum.accumulate(efficiency), np.arange(MAX_MCS + 1.0))
     mcs[0] = -2.0
     return link.snr_at_mcs0_db + mcs * link.snr_step_db
+
+
+def snr_grid(channel: ChannelProcess | ChannelTrace | ChannelSeries, link: LinkSpec) -> NDArray[np.float64]:
+    """DL SNR in dB on a grid of one second, float64 [seconds]; empty for a process.
+
+    ValueError, OSError as :func:`read_trace`.
+    """
+    match channel:
+        case ChannelProcess():
+            return np.empty(0)
+        case ChannelSeries():
+            return channel.snr_db
+        case ChannelTrace():
+            return read_trace(channel, link)
 
 
 def read_trace(trace: ChannelTrace, link: LinkSpec) -> NDArray[np.float64]:

@@ -13,7 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from wire.definitions.nr import TDD_PATTERNS, TddPattern
+
+FloatArray = NDArray[np.float64]
 
 SATURATED_UL = "saturated_ul"
 SATURATED_DL = "saturated_dl"
@@ -205,6 +210,27 @@ class ChannelTrace:
     coherence_s: float = 0.5
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ChannelSeries:
+    """SNR from a series: ``snr_db`` float64 [seconds], downlink, one value a second; it repeats at its end.
+
+    The other fields are those of :class:`ChannelTrace`.
+    """
+
+    snr_db: FloatArray
+    ul_offset_db: float = -3.0
+    between: str = "linear"
+    start_s: float = 0.0
+    fading_sd_db: float = 0.8
+    coherence_s: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.snr_db.ndim != 1 or not len(self.snr_db) or not np.isfinite(self.snr_db).all():
+            raise ValueError(f"channel series: {self.snr_db.shape} values are none, or not all finite")
+        if self.between not in ("linear", "hold"):
+            raise ValueError(f"channel series: between {self.between!r} is neither 'linear' nor 'hold'")
+
+
 @dataclass(frozen=True, slots=True)
 class UeSpec:
     """A UE: identity, slice and channel. An empty slice uses what the slices leave."""
@@ -212,7 +238,7 @@ class UeSpec:
     ue_id: str
     rnti: int
     slice: str = ""
-    channel: ChannelProcess | ChannelTrace = field(default_factory=ChannelProcess)
+    channel: ChannelProcess | ChannelTrace | ChannelSeries = field(default_factory=ChannelProcess)
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,6 +321,37 @@ class FlowSpec:
         _intervals(self.flow, self.active)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Track:
+    """Where a user is, second by second: ``position_m`` float64 [seconds, 2], ``speed_kmh`` float64
+    [seconds]. Past its end the last second stands."""
+
+    positions_m: FloatArray
+    speeds_kmh: FloatArray
+
+    def __post_init__(self) -> None:
+        n = len(self.speeds_kmh)
+        if n < 1 or self.speeds_kmh.shape != (n,) or self.positions_m.shape != (n, 2):
+            raise ValueError(
+                f"track: positions {self.positions_m.shape} and speeds {self.speeds_kmh.shape}"
+                " are not [seconds, 2] and [seconds]"
+            )
+        if not (np.isfinite(self.positions_m).all() and np.isfinite(self.speeds_kmh).all()):
+            raise ValueError("track: a position or a speed is not finite")
+
+    def position_m(self, time_s: float) -> tuple[float, float]:
+        """At a time, between two seconds in proportion."""
+        t = np.arange(len(self.positions_m))
+        x, y = (float(np.interp(time_s, t, self.positions_m[:, axis])) for axis in range(2))
+        return x, y
+
+    def mean_speed_kmh(self, begin_s: float, end_s: float) -> float:
+        """Over the seconds that [begin, end) touches."""
+        last = len(self.speeds_kmh) - 1
+        first = min(int(begin_s), last)
+        return float(self.speeds_kmh[first : max(first + 1, math.ceil(end_s))].mean())
+
+
 @dataclass(frozen=True, slots=True)
 class UserSpec:
     """A user of an application: the flow of exchanges between one UE and the edge.
@@ -318,7 +375,9 @@ class UserSpec:
     that of short packets where none did.
 
     ``index`` is the user's place in the random numbers, None: its place among the application's users.
-    ``options`` are the application's own.
+    ``seed`` is that of what is the user's own and not its cell's, None: the cell's; so a user can be the same
+    in several cells. ``track``: where it is, None: nowhere in particular. ``options`` are the application's
+    own.
     """
 
     flow: str
@@ -329,6 +388,8 @@ class UserSpec:
     transport: str = TCP
     decoding_error: float = 0.0
     index: int | None = None
+    seed: int | None = None
+    track: Track | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -341,6 +402,8 @@ class UserSpec:
             raise ValueError(f"flow {self.flow!r}: decoding_error {self.decoding_error} is outside [0, 0.5]")
         if self.index is not None and not 0 <= self.index < 1 << 20:
             raise ValueError(f"flow {self.flow!r}: index {self.index} is outside 0..2**20 - 1")
+        if self.seed is not None and not 0 <= self.seed < 1 << 63:
+            raise ValueError(f"flow {self.flow!r}: seed {self.seed} is outside 0..2**63 - 1")
         _intervals(self.flow, self.active)
 
 

@@ -91,6 +91,10 @@ class GnbMock:
     agent the emulated server runs at the clock that the agent reads back, without a lag of its own. A flow
     that starts while its UE is in no slice is background traffic: the QoS ingest does not hear of it.
 
+    ``epoch_ns`` is CLOCK_REALTIME at which emulated time has begun, None: at the start. Time that is over by
+    then is made up for, at full resources, before the cell's thread goes on in real time: cells with the same
+    epoch have the same time.
+
     Raises :class:`wire.security.InsecureAddress` for an address beyond loopback without ``curve`` or ``tls``
     and :class:`wire.security.KeyFileError` for keys that cannot be used.
     """
@@ -110,7 +114,10 @@ class GnbMock:
         step_s: float = 0.004,
         health_file: Path | None = None,
         history_limit: int = 100_000,
+        epoch_ns: int | None = None,
     ) -> None:
+        if epoch_ns is not None and epoch_ns > time.time_ns():
+            raise ValueError(f"epoch {epoch_ns / 1e9:.3f} s is in the future")
         security.require_secure("--ran", ran_address, curve is not None, "--keys")
         if edge_address is not None:
             spec = dataclasses.replace(spec, edge=dataclasses.replace(spec.edge, clock_lag_ms=0.0))
@@ -123,6 +130,7 @@ class GnbMock:
         self.history: deque[Change] = deque(maxlen=history_limit)
         self.clock = CellClock()
         self.epoch_ns = 0
+        self._given_epoch_ns = epoch_ns
         self._ran_address = ran_address
         self._curve = curve
         self._step_ns = round(step_s * 1e9)
@@ -286,9 +294,13 @@ class GnbMock:
         socket.connect(self._ran_address)
 
     def _run(self, socket: zmq.Socket[bytes]) -> None:
-        self.epoch_ns = time.time_ns()
-        start_ns = time.monotonic_ns()
+        epoch_ns = self._given_epoch_ns
+        self.epoch_ns = time.time_ns() if epoch_ns is None else epoch_ns
         testbed = self._testbed = EmulatedTestbed(self.spec, seed=self.seed, epoch_ns=self.epoch_ns)
+        if epoch_ns is not None:
+            testbed.advance(max(0, time.time_ns() - epoch_ns) // nr.SLOT_NS)
+            self._next_frames += testbed.nr_slot // FRAMES_PERIOD_SLOTS * FRAMES_PERIOD_SLOTS
+        start_ns = time.monotonic_ns() - max(0, time.time_ns() - self.epoch_ns)
         pacer = self._pacer = Pacer(start_ns, nr.SLOT_NS, tolerance_ns=2 * self._step_ns)
         step = start_ns
         while not self._stop.is_set():

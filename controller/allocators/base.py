@@ -147,7 +147,8 @@ class SliceView:
     the clock that the edge agent read back. ``unattributed`` says, for each lever that must not be learned
     about, why; a lever that is not in it was wholly as this allocator wanted it. ``unapplied`` are the users
     whose settings were not in force. ``models`` gives the bytes behind a digest. ``fits`` is what came of
-    this slice's jobs since the slot before.
+    this slice's jobs since the slot before. ``arrivals`` has, of users who came from another cell in this
+    slot, what an allocator of the same service knew of them there (:meth:`Allocator.hand_over`).
     """
 
     slice: str
@@ -166,6 +167,7 @@ class SliceView:
     unapplied: frozenset[str] = frozenset()
     clock_faults: Mapping[str, str] = field(default_factory=dict)
     fits: tuple[Fit, ...] = ()
+    arrivals: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     models: Callable[[str], bytes] = no_models
     seed: tuple[int, ...] = (0,)
 
@@ -223,6 +225,7 @@ class SliceView:
             samples=samples,
             clock_faults=observation.clock_faults,
             fits=tuple(f for f in observation.fits if f.slice == slice_id),
+            arrivals={u.flow: a for u in users if (a := observation.arrivals.get(u.flow)) is not None},
             seed=(seed, crc32(cell.encode()), crc32(slice_id.encode()), observation.control_slot),
             **more,
         )
@@ -295,6 +298,11 @@ class Allocator(ABC):
     def jobs(self) -> Sequence[Job]:
         """Fits that are to run beside the loop; done once each, by key."""
         return ()
+
+    def hand_over(self, flow: str) -> Mapping[str, Any] | None:
+        """What is known of a user, for an allocator of this service in the cell where it begins now
+        (:attr:`SliceView.arrivals`); None: nothing. Plain JSON, a few KiB at most. Changes nothing."""
+        return None
 
     def set(self, options: Options) -> None:
         """An operator changed options that are not in :attr:`Options.anew`; ValueError, and nothing changed,

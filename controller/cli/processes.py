@@ -162,6 +162,11 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
 @click.option("--channel-trace", type=click.Path(), help="Measured channel (CQI, SNR) instead of a process.")
 @click.option("--cell", default="", help="Which cell of CONFIG this is (default: its first).")
 @click.option("--seed", default=1, show_default=True)
+@click.option(
+    "--epoch",
+    type=float,
+    help="When emulated time began, s since 1970 (default: now). The same in all cells.",
+)
 @_keys_option
 @_duration_option
 @_heartbeat_option
@@ -174,6 +179,7 @@ def gnb_mock(
     channel_trace: str | None,
     seed: int,
     cell: str,
+    epoch: float | None,
     keys: str | None,
     duration: float | None,
     heartbeat: Path | None,
@@ -196,6 +202,7 @@ def gnb_mock(
         edge_address=edge or None,
         tls=Tls(Path(keys), "gnb-mock") if keys else None,
         health_file=heartbeat,
+        epoch_ns=None if epoch is None else round(epoch * 1e9),
     )
     mock.stop_on_signals()
     with mock:

@@ -130,11 +130,14 @@ def up(
     if frames:
         commands |= _real_applications(config, str(file), seed, ports, str(video), str(style), fps, size)
     else:
+        # Users who change cell need the same time in all of them.
+        epoch = ("--epoch", f"{time.time():.3f}") if len(config.cells) > 1 else ()
         for i, cell in enumerate(config.cells):
             commands["gnb-mock" if i == 0 else f"gnb-mock-{cell.id}"] = [
                 *("gnb-mock", str(file), "--cell", cell.id, "--seed", str(seed)),
                 *("--ran", f"tcp://127.0.0.1:{ports[0]}", "--qos", f"127.0.0.1:{ports[2]}"),
                 *("--edge", f"127.0.0.1:{ports[1]}"),
+                *epoch,
             ]
     source = channel_trace or "a channel process"
     console.print(f"PRBandit on the emulated testbed, channel: {source}; record and logs in {run_dir}")

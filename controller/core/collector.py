@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -289,6 +290,7 @@ class SlotCollector:
         settings: Mapping[str, AppliedSettings] | None = None,
         fits: Sequence[Fit] = (),
         ended: str = "",
+        arrivals: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> Observation:
         """End the control slot; ``reports`` are those of its state sub-intervals, oldest first."""
         self._samples = [rows for rows in self._samples if rows.flow in self._flows]
@@ -312,6 +314,7 @@ class SlotCollector:
             fits=tuple(fits),
             clock_faults={f: why for f, why in self._faults.items() if f in seen},
             ended=ended,
+            arrivals=dict(arrivals or {}),
         )
         self._clocks.clear()
         self._faults.clear()

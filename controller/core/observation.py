@@ -280,7 +280,8 @@ class Observation:
     that are not synchronised why (flow -> reason). ``samples`` are those of the flows' tables (slice -> table
     -> rows), ``settings`` has an entry for every flow that was to have some, ``fits`` are the results of jobs
     that have come since the control slot before. ``ended`` says why the slot ended before its
-    time, "" where it did not.
+    time, "" where it did not. ``arrivals`` (flow -> plain JSON) has what the allocator of the cell that a
+    flow comes from knows of it, for flows that began in the slot.
     """
 
     control_slot: int
@@ -299,6 +300,7 @@ class Observation:
     settings: Mapping[str, AppliedSettings] = field(default_factory=dict)
     fits: tuple[Fit, ...] = ()
     ended: str = ""
+    arrivals: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values (version :data:`OBSERVATION_VERSION`); :meth:`from_dict` is the inverse.
@@ -331,6 +333,7 @@ class Observation:
             "settings": {flow: [a.since_ns, a.reason or ""] for flow, a in self.settings.items()},
             "fits": [[f.slice, f.key, f.digest, f.error] for f in self.fits],
             **({"ended": self.ended} if self.ended else {}),
+            **({"arrivals": {flow: dict(of) for flow, of in self.arrivals.items()}} if self.arrivals else {}),
         }
 
     @classmethod
@@ -362,6 +365,7 @@ class Observation:
             },
             fits=tuple(Fit(*f) for f in data["fits"]),
             ended=data.get("ended", ""),
+            arrivals=data.get("arrivals", {}),
         )
 
 

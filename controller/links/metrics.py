@@ -46,6 +46,7 @@ COUNTERS: dict[str, str] = {
     "step_failed_total": "Control slots in which no decision could be made",
     "allocator_failed_total": "Failures of a slice's allocator; the others are not touched",
     "fit_failed_total": "Fits that gave no result",
+    "hand_over_failed_total": "Failures of an allocator to hand over a user to another cell",
     "config_refused_total": "Configurations refused",
 }
 """Help text of every counter that :class:`Counters` may hold."""

@@ -15,6 +15,7 @@ from controller.allocators.base import Allocator, Column, Options, Service, Slic
 from controller.core.decision import Choice, Grant, SliceDecision
 from controller.core.measure import MAX_NAMES, Reason
 from controller.core.observation import Frames
+from controller.handover import MAX_STATE_BYTES
 from tests.allocators.world import MHZ, PRB, Played, World, play
 
 MAX_STATE = 64 * 1024
@@ -165,6 +166,24 @@ def test_a_control_slot_without_an_attributed_lever_teaches_nothing_about_one(
             replace(view, frames=frames, granted=Grant(1, 1, 100), settings={}, unapplied=frozenset())
         )
         assert state(again) == state(learned)
+
+
+@every_case
+def test_what_is_handed_over_is_small_and_changes_nothing_and_another_goes_on_with_it(
+    name: str, options: dict[str, Any]
+) -> None:
+    w, other = world(name, options, seed=8), world(name, options, seed=9)
+    allocator, taking = w.allocator(), other.allocator()
+    assert allocator.hand_over("nobody") is None
+    play(w, allocator, 20)
+    before = state(allocator)
+    known = {u.flow: allocator.hand_over(u.flow) for u in w.users}
+    assert state(allocator) == before
+    arrivals = {f: json.loads(json.dumps(a, allow_nan=False)) for f, a in known.items() if a is not None}
+    assert all(len(json.dumps(a)) <= MAX_STATE_BYTES for a in arrivals.values())
+    view = replace(other.view(), arrivals=arrivals)
+    taking.learn(view)
+    taking.settle(view, other.grant(taking.demand(view)))
 
 
 @every_case

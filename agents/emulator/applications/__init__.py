@@ -18,6 +18,7 @@ GROUP: Final = "prbandit.applications"
 _APPLICATIONS: dict[str, str] = {
     "mar": "agents.emulator.applications.mar:Mar",
     "urllc": "agents.emulator.applications.urllc:Urllc",
+    "video": "agents.emulator.applications.video:Video",
     "vr": "agents.emulator.applications.vr:Vr",
 }
 """Name -> ``module:Class``."""

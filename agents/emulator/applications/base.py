@@ -230,6 +230,17 @@ class Application(ABC):
         return {}
 
     @classmethod
+    def handover_points(
+        cls, options: Mapping[str, Any], seed: int, index: int, until_s: float
+    ) -> Sequence[float] | None:
+        """Times in s, ascending, at which a user has nothing under way that it would miss in another cell.
+
+        ``seed`` is :attr:`UserSpec.seed`, ``index`` the user's place in the random numbers. None: users of
+        this application stay in their cell. ValueError for options that cannot be.
+        """
+        return None
+
+    @classmethod
     def unit_test_cases(cls) -> Iterable[UnitTestCase]:
         """The variants that the contract test is to run."""
         return (UnitTestCase(),)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from agents.emulator.channel import OUTAGE_DB, bler, cqi_snr, read_trace
-from agents.emulator.spec import ChannelTrace, LinkSpec
+from agents.emulator.spec import ChannelSeries, ChannelTrace, FlowSpec, LinkSpec, TestbedSpec, UeSpec
+from agents.emulator.testbed import EmulatedTestbed
 
 HEADER = "t_s,network_mode,rsrp_dbm,snr_db,cqi,dl_kbps,ul_kbps,speed_kmh\n"
 LINK = LinkSpec()
@@ -107,3 +108,26 @@ def test_measured_traces_can_all_be_read():
             snr = read_trace(ChannelTrace(path, not_5g=not_5g), LINK)
             assert len(snr) > 500
             assert np.isfinite(snr).all()
+
+
+def test_a_series_drives_the_cell_second_by_second():
+    channel = ChannelSeries(np.array([20.0, 20.0, 8.0, 8.0]), ul_offset_db=-2.0, fading_sd_db=0.0)
+    bed = EmulatedTestbed(TestbedSpec([UeSpec("ue-1", 1, "s", channel)], [FlowSpec("f", "ue-1")]), seed=1)
+    seen = []
+    for second in (0.5, 1.5, 2.5, 4.5):  # it begins anew after four
+        bed.advance(int(second * 2000) + 20)
+        seen.append(bed.mac_report().ues[0].snr_db)
+    assert seen == pytest.approx([18.0, 12.0, 6.0, 18.0], abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("snr_db", "options", "says"),
+    [
+        (np.array([]), {}, "values are none"),
+        (np.array([np.nan]), {}, "not all finite"),
+        (np.array([1.0]), {"between": "spline"}, "'spline' is neither"),
+    ],
+)
+def test_a_series_that_cannot_be_is_refused(snr_db, options, says):
+    with pytest.raises(ValueError, match=says):
+        ChannelSeries(snr_db, **options)

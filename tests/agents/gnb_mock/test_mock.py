@@ -243,6 +243,24 @@ def test_other_quotas_give_other_reports(controller: Controller, gnb: GnbMock):
     assert [r.SerializeToString() for r in with_quota] != [r.SerializeToString() for r in without]
 
 
+def test_time_that_is_over_by_its_start_is_made_up_for(controller: Controller):
+    epoch_ns = time.time_ns() - 20_000_000_000
+    with GnbMock(SPEC, 3, ran_address=controller.address, epoch_ns=epoch_ns) as gnb:
+        controller.pump(lambda: len(controller.reports) >= 20)
+        assert gnb.stats()["resyncs"] == gnb.clock.shifts == 0
+    first, last = controller.reports[0], controller.reports[-1]
+    slots = nr_slots_of(controller.reports)
+    # The frame number has been round once since: 10.24 s.
+    assert first.time_ns == epoch_ns + (slots[0] + 20480) * 500_000
+    assert is_now(last.time_ns)
+    # Nothing is different from a cell that has run all the time.
+    options = {"epoch_ns": epoch_ns, "until_nr_slot": slots[-1] + 20480, "report_period_ms": PERIOD_MS}
+    repeated = replay(SPEC, 3, list(gnb.history), **options)
+    assert [u.ul.lc_bytes for u in list(repeated)[-1].ues] == [u.ul.lc_bytes for u in last.ues]
+    with pytest.raises(ValueError, match="is in the future"):
+        GnbMock(SPEC, 3, ran_address=controller.address, epoch_ns=time.time_ns() + 10**10)
+
+
 def test_a_quota_is_kept_and_its_use_is_told(controller: Controller, gnb: GnbMock):
     controller.pump_until_applied(controller.set_quota({"ar": (12, 8)}))
     controller.pump_slots(1000)
