@@ -14,7 +14,7 @@ from controller.allocators.video.frontier import Hull
 from controller.allocators.video.groups import GROUPS, groups_of
 from controller.allocators.video.orchestration import FULL_SHARE, Plan, Resources, Shares, with_bitrates
 from controller.allocators.video.users import Users, gain
-from controller.experiments.video.play import FloatArray, IntArray, Known, Run, curves, first, learn
+from controller.experiments.video.runs import FloatArray, IntArray, Known, Run, curves, first, learn
 from controller.experiments.video.world import STEP_S, Traces, WorldSpec, draw
 
 USERS: Final = (16, 24)
