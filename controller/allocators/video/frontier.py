@@ -83,47 +83,78 @@ def divide(
 ) -> Division:
     """The optimum for ``prb`` [cells] and ``mcycles`` in 10^6 cycles/s."""
     kbit_mcycles = cycles_per_bit / 1e3
-    segments = [
-        (i, float(d_gain / d_rate), float(d_rate))
-        for i, h in enumerate(curves)
-        for d_rate, d_gain in zip(np.diff(h.kbps), np.diff(h.gain), strict=True)
-    ]
-    if not segments:
-        return Division(np.zeros(len(users)), np.zeros(len(prb)), 0.0)
-    user = np.array([s[0] for s in segments])
-    slope = np.array([s[1] for s in segments])
-    width = np.array([s[2] for s in segments])
-    carried = np.maximum(users.kbps_per_prb, 1e-9)[user]
-    cell = users.cell[user]
-
-    def fill(price: float) -> tuple[FloatArray, FloatArray]:
-        """Rates and prices of PRBs at a price of a kbit/s."""
-        net = (slope - price) * carried
-        out, prices = np.zeros(len(user)), np.zeros(len(prb))
-        for c in range(len(prb)):
-            here = np.flatnonzero((cell == c) & (net > 0.0))
-            here = here[np.argsort(-net[here], kind="stable")]
-            used = np.cumsum(width[here] / carried[here])
-            before = np.concatenate(([0.0], used[:-1]))
-            part = np.clip((prb[c] - before) * carried[here] / width[here], 0.0, 1.0)
-            out[here] = part * width[here]
-            if len(here) and used[-1] > prb[c]:
-                prices[c] = net[here][int(np.argmax(part < 1.0))]
-        return np.bincount(user, out, len(users)).astype(np.float64), prices
-
-    rates, prices = fill(0.0)
-    limit = mcycles / kbit_mcycles
-    if rates.sum() <= limit * (1.0 + 1e-9):
+    user = np.repeat(np.arange(len(curves)), [len(h.kbps) - 1 for h in curves])
+    rates, prices = np.zeros(len(users)), np.zeros(len(prb))
+    if not len(user):
         return Division(rates, prices, 0.0)
-    low, high = 0.0, float(slope.max())
+    width = np.concatenate([np.diff(h.kbps) for h in curves])
+    slope = np.concatenate([np.diff(h.gain) for h in curves]) / width
+    carried = np.maximum(users.kbps_per_prb, 1e-9)[user]
+    limit = mcycles / kbit_mcycles
+    columns = (user, slope, width, carried, users.cell[user], np.asarray(prb, np.float64))
+    price = _divide(*columns, limit, rates, prices)
+    return Division(rates, prices, price / kbit_mcycles)
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _divide(
+    user: Any,
+    slope: Any,
+    width: Any,
+    carried: Any,
+    cell: Any,
+    prb: Any,
+    limit: float,
+    rates: Any,
+    prices: Any,
+) -> Any:
+    """The optimum of segments into ``rates`` [users] and ``prices`` [cells]; the price of a kbit/s."""
+    _fill(user, slope, width, carried, cell, prb, 0.0, rates, prices)
+    if rates.sum() <= limit * (1.0 + 1e-9):
+        return 0.0
+    low, high = 0.0, slope.max()
     for _ in range(BISECTIONS):
         middle = 0.5 * (low + high)
-        if fill(middle)[0].sum() > limit:
+        _fill(user, slope, width, carried, cell, prb, middle, rates, prices)
+        if rates.sum() > limit:
             low = middle
         else:
             high = middle
-    more, less = fill(low)[0], fill(high)[0]
+    more = np.zeros(len(rates))
+    _fill(user, slope, width, carried, cell, prb, low, more, prices)
+    _fill(user, slope, width, carried, cell, prb, high, rates, prices)
     # Between the two prices the same segments are worth the same: any mixture is an optimum.
-    part = (limit - less.sum()) / max(more.sum() - less.sum(), 1e-12)
-    rates = less + np.clip(part, 0.0, 1.0) * (more - less)
-    return Division(rates, fill(high)[1], high / kbit_mcycles)
+    part = (limit - rates.sum()) / max(more.sum() - rates.sum(), 1e-12)
+    rates += min(max(part, 0.0), 1.0) * (more - rates)
+    return high
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _fill(
+    user: Any,
+    slope: Any,
+    width: Any,
+    carried: Any,
+    cell: Any,
+    prb: Any,
+    price: float,
+    rates: Any,
+    prices: Any,
+) -> None:
+    """Rates and prices of PRBs at a price of a kbit/s: each cell has the segments that gain most."""
+    rates[:] = 0.0
+    prices[:] = 0.0
+    left = prb.copy()
+    net = (slope - price) * carried
+    for s in np.argsort(-net, kind="mergesort"):
+        if not net[s] > 0.0:
+            break
+        c = cell[s]
+        needed = width[s] / carried[s]
+        if needed <= left[c]:
+            left[c] -= needed
+            rates[user[s]] += width[s]
+        elif prices[c] == 0.0:
+            rates[user[s]] += left[c] * carried[s]
+            left[c] = 0.0
+            prices[c] = net[s]

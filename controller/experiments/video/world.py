@@ -176,7 +176,8 @@ class Allocation:
 @dataclass(slots=True)
 class World:
     """A run: :meth:`step` by step. ``ratings`` float64 [users, steps, COLUMNS], NaN where it has not been;
-    ``expected`` [users, steps]: the mean of the law from which each score was drawn."""
+    ``expected`` [users, steps]: the mean of the law from which each score was drawn; ``fetched_kbps``
+    [users]: what was really fetched in the last step."""
 
     traces: Traces
     step_number: int = 0
@@ -185,6 +186,7 @@ class World:
     sums: FloatArray = field(init=False)
     ratings: FloatArray = field(init=False)
     expected: FloatArray = field(init=False)
+    fetched_kbps: FloatArray = field(init=False)
 
     def __post_init__(self) -> None:
         spec = self.traces.spec
@@ -193,6 +195,7 @@ class World:
         self.sums = np.zeros((spec.users, len(SUMS)))
         self.ratings = np.full((spec.users, spec.steps, len(COLUMNS)), np.nan)
         self.expected = np.full((spec.users, spec.steps), np.nan)
+        self.fetched_kbps = np.zeros(spec.users)
 
     @property
     def time_s(self) -> int:
@@ -244,6 +247,7 @@ class World:
             spec.segment_s,
         )
         stalled, shown_quality, fetched, _, fetch, fetch_2, segments = (self.sums - before).T
+        self.fetched_kbps = fetched / STEP_S
         end = at + STEP_S
         row = self.ratings[:, self.step_number]
         counted = np.maximum(segments, 1.0)
