@@ -168,9 +168,12 @@ NAMED: dict[tuple[str, str], str] = {
     ("controller.allocators", "ar"): "the table of services",
     ("controller.allocators", "mar"): "the table of services",
     ("controller.allocators", "urllc"): "the table of services",
+    ("controller.allocators", "video"): "the table of services",
     ("controller.allocators", "vr"): "the table of services",
     ("controller.config", "ar"): "what a slice without a service, and a cell without slices, always had",
     ("controller.store.record", "ar"): "version 1 of the record knew no other service",
+    ("controller.cli.openrtist.client", "video"): "OpenRTiST's module of that name",
+    ("controller.cli.openrtist.table_ii", "video"): "OpenRTiST's module of that name",
     ("controller.cli.openrtist.client", "ar"): "the slice of OpenRTiST's client, unless it is told another",
 }
 """(module, service): why it may be named there."""
@@ -244,7 +247,7 @@ def test_the_controller_starts_without_the_extras() -> None:
     """Numba, matplotlib and cryptography are extras: nothing imports them when a module is loaded, but a
     service, whose package is loaded when it is asked for, what is in the extra of its name."""
     extras = {"numba", "matplotlib", "jinja2", "cryptography", "torch", "docker"}
-    extras |= {"pyarrow", "scipy", "distributed", "highspy", "cornac"}
+    extras |= {"pyarrow", "scipy", "distributed", "highspy", "cornac", "dcor", "gymnasium"}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     own = {
         f"controller.allocators.{service}": {re.split(r"[^\w-]", package)[0] for package in packages}

@@ -19,6 +19,7 @@ _SERVICES: dict[str, str] = {
     "ar": "controller.allocators.ar",
     "mar": "controller.allocators.mar",
     "urllc": "controller.allocators.urllc",
+    "video": "controller.allocators.video",
     "vr": "controller.allocators.vr",
 }
 GROUP = "prbandit.services"

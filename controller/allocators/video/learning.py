@@ -181,7 +181,7 @@ def learn(
             agents[agent.user] = agent
     for user in {*rows, *profiles, *present}:
         profile = Profile(*profiles[user]) if user in profiles else Profile(float(options["ela"]))
-        agent = agents.pop(user, None) or Agent(user, profile.ela)
+        agent = agents.pop(user) if user in agents else Agent(user, profile.ela)
         if user in profiles:
             agent.ela, agent.segment_s = profile.ela, profile.segment_s
         if user in rows:

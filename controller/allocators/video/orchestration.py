@@ -116,6 +116,13 @@ def plan(users: Users, resources: Resources, group_level: GroupLevel = greedy_sh
     return with_bitrates(users, kbps, resources)
 
 
+def convex(users: Users, resources: Resources) -> Plan:
+    """The convex problem of all users at once, without groups."""
+    curves = frontier.hulls(users)
+    rates = frontier.divide(users, curves, resources.prb, resources.mcycles, resources.cycles_per_bit).kbps
+    return with_bitrates(users, rates, resources)
+
+
 def with_bitrates(users: Users, kbps: FloatArray, resources: Resources) -> Plan:
     """The plan of given rates, after what is left of cells and edge has gone to all in proportion to what
     they have."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from controller.allocators.base import Column, SliceView
 from controller.allocators.video.agent import HISTORY, possible
+from controller.core.observation import pack, unpack
 from wire.definitions import mos, viewing
 
 FloatArray = NDArray[np.float64]
@@ -116,24 +117,30 @@ def ratings_of(
             mine[:, HISTORY.index("prb_per_kbps")] = prb_per_kbps.get(user.ue_id, np.nan)
             mine[:, HISTORY.index("loss")] = loss.get(user.ue_id, 0.0)
             before = out.get(user.flow)
+            mine = as_packed(mine)
             out[user.flow] = mine if before is None else np.concatenate((before, mine))
     faults = {why: int(bad.sum()) for why, bad in impossible.items() if bad.any()}
     return out, faults
 
 
-def pack_rows(rows: FloatArray) -> list[list[Any]]:
-    """As plain JSON: 6 digits of each number (times: ms), None for NaN."""
-    return [
-        [
-            None if not np.isfinite(x) else round(float(x), 3) if name == "time_s" else float(f"{x:.6g}")
-            for name, x in zip(HISTORY, row, strict=True)
-        ]
-        for row in rows
-    ]
+def pack_rows(rows: FloatArray) -> list[str]:
+    """Rows [n, HISTORY] as plain JSON: times whole, all else as 32-bit numbers."""
+    return [pack(rows[:, _TIME]), pack(np.delete(rows, _TIME, axis=1).astype(np.float32))]
 
 
-def unpack_rows(rows: Sequence[Sequence[Any]]) -> FloatArray:
-    """The inverse of :func:`pack_rows`; ValueError, TypeError for rows that are none."""
-    out = np.array([[np.nan if x is None else float(x) for x in row] for row in rows], np.float64)
-    out = out.reshape(-1, len(HISTORY))
+def unpack_rows(packed: Sequence[str]) -> FloatArray:
+    """The inverse of :func:`pack_rows`; ValueError for what is none."""
+    times, others = unpack(packed[0]), unpack(packed[1])
+    if times.ndim != 1 or others.shape != (len(times), len(HISTORY) - 1):
+        raise ValueError(f"packed times {times.shape} and columns {others.shape} that are no history")
+    return np.insert(others.astype(np.float64), _TIME, times, axis=1)
+
+
+def as_packed(rows: FloatArray) -> FloatArray:
+    """Rows as they come back from :func:`unpack_rows`: so that a restart goes on with the same numbers."""
+    out = rows.astype(np.float32).astype(np.float64)
+    out[:, _TIME] = rows[:, _TIME]
     return out
+
+
+_TIME: Final = HISTORY.index("time_s")
