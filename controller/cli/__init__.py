@@ -23,6 +23,7 @@ _COMMANDS = {
     "sweep": "sweep",
     "solve": "solve",
     "figures": "solve",
+    "train": "solve",
     "calibrate": "calibrate",
     "openrtist": "openrtist",
     "oai": "oai",

@@ -1,7 +1,8 @@
-"""``solve`` and ``figures``: a service's allocation problem once, and the figures of its paper.
+"""``solve``, ``figures`` and ``train``: a service's allocation problem once, the figures of its paper, and
+what it learns beforehand.
 
-What a service has of both stands in ``controller.experiments.<service>.commands``, as the click commands
-``solve`` and ``figures``.
+What a service has of these stands in ``controller.experiments.<service>.commands``, as click commands of the
+same names.
 """
 
 from __future__ import annotations
@@ -81,3 +82,8 @@ def solve() -> None:
 @click.group("figures", cls=_ByService, subcommand_metavar="SERVICE [ARGS]...")
 def figures() -> None:
     """Redo the figures of a service's paper, from files: plots, tables and an HTML page."""
+
+
+@click.group("train", cls=_ByService, subcommand_metavar="SERVICE [ARGS]...")
+def train() -> None:
+    """Train what a service's allocator takes as weights: never while the loop runs."""

@@ -65,7 +65,7 @@ from wire.definitions import mos, viewing
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-WEIGHTS: Final = np.array((0.25, 0.4, 0.63, 1.0, 1.6, 2.5, 4.0))
+WEIGHTS: Final = np.array((0.4, 0.55, 0.75, 1.0, 1.35, 1.8, 2.5))
 """Levels of a branch: of a user, relative to the others."""
 LEVELS: Final = len(LADDER)
 assert len(WEIGHTS) == LEVELS

@@ -49,7 +49,7 @@ class Training:
     kind: str = GROUP
     seed: int = 0
     steps: int = 24_000
-    gamma: float = 0.5
+    gamma: float = 0.3
     rate: float = 5e-4
     batch: int = 128
     memory: int = 30_000
@@ -57,11 +57,11 @@ class Training:
     target: int = 250
     exploring: float = 0.6
     epsilon: float = 0.05
-    validate: int = 20
+    validate: int = 25
     sets: int = PEOPLE
     held_out: int = HELD_OUT
     loads: int = LOADS
-    validations: int = 8
+    validations: int = 12
 
     def __post_init__(self) -> None:
         whole = (
@@ -83,6 +83,11 @@ class Training:
     @property
     def episodes(self) -> int:
         return -(-self.steps // EPISODE)
+
+    @property
+    def checkpoints(self) -> int:
+        """Validations, the first before anything is learnt."""
+        return 1 + -(-self.episodes // self.validate)
 
 
 Progress = Callable[[str], None]

@@ -49,14 +49,15 @@ def places(seed: int, sets: int, loads: int = LOADS, held_out: bool = False) -> 
     """Worlds of ``sets`` of people, drawn from the seed; those held out are others."""
     out = []
     rng = np.random.default_rng((seed, int(held_out)))
+    # One width out of each equal part of the range: few worlds, and yet every load.
+    parts = (np.arange(sets * loads) + rng.uniform(size=sets * loads)) / (sets * loads)
+    widths = rng.permutation(np.floor(PRB[0] + parts * (PRB[1] + 1 - PRB[0])).astype(np.int64))
     for index in range(sets):
         people = SEED_BASE + 2 * (1000 * seed + index) + int(held_out)
         known: Known | None = None
-        for _ in range(loads):
+        for prb in widths[index * loads : (index + 1) * loads]:
             spec = WorldSpec(
-                users=USERS[1],
-                duration_s=LEARN_S + EPISODES_EACH * EPISODE * STEP_S,
-                prb=int(rng.integers(PRB[0], PRB[1] + 1)),
+                users=USERS[1], duration_s=LEARN_S + EPISODES_EACH * EPISODE * STEP_S, prb=int(prb)
             )
             traces = draw(spec, people)
             # The same people judge in the same way whatever the carrier: what is learnt once serves.
