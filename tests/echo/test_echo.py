@@ -58,7 +58,7 @@ def run(*arguments: str) -> Result:
 
 
 def test_it_is_found_beside_the_services_of_the_controller() -> None:
-    assert names() == ("ar", "mar", "urllc", "vr", "echo")
+    assert names() == ("ar", "mar", "urllc", "video", "vr", "echo")
 
 
 def test_a_mistake_in_its_options_is_named_by_file_line_and_key(scenario: Path) -> None:
