@@ -301,6 +301,7 @@ class ControlLoop:
             for flow in settings
             if (applied := observation.settings.get(flow)) is None or applied.reason is not None
         }
+        going_on = {flow.flow for flow in observation.flows if not flow.stop_ns}
         return SliceView.of(
             observation,
             s.name,
@@ -309,7 +310,8 @@ class ControlLoop:
             cell=self.spec.cell,
             granted=None if before is None else self._granted(before.grant, observation.gpu),
             settings=settings,
-            unattributed=self._unattributed(s, before, observation, mode_changed, unapplied),
+            # Who left in the meantime can do nothing about its settings any more.
+            unattributed=self._unattributed(s, before, observation, mode_changed, unapplied & going_on),
             unapplied=frozenset(unapplied),
             models=self._models,
         )

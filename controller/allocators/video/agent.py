@@ -100,7 +100,7 @@ class Agent:
             self.habit = self.habit.observe(float(row[HISTORY.index("behaviour")]))
             if self.habit.alarm:
                 self.drifts += 1
-                self.fitted = -REFIT_ROWS
+                self.fitted = 0
 
     def _surprised(self) -> None:
         """Its model is to be fitted anew; where that was tried :data:`PATIENCE` scores ago or less, what came
@@ -111,7 +111,7 @@ class Agent:
             self.history = self.history[-keep:]
             self.model, self.source = None, GENERAL
         self.surprised = None if lately else self.seen
-        self.surprise, self.fitted, self.drifts = Cusum(SURPRISE), -REFIT_ROWS, self.drifts + 1
+        self.surprise, self.fitted, self.drifts = Cusum(SURPRISE), 0, self.drifts + 1
 
 
 def possible(rows: FloatArray) -> NDArray[np.bool_]:
@@ -159,10 +159,14 @@ class Population:
         one that it has."""
         if len(agent.history) < opinion.LEAST_ROWS:
             return
-        if agent.source == OWN and agent.seen - agent.fitted < REFIT_ROWS:
+        if agent.fitted and agent.seen - agent.fitted < REFIT_ROWS:
             return
-        agent.model = opinion.fit(agent.opinions)
-        agent.source, agent.fitted = OWN, agent.seen
+        fitted = opinion.fit(agent.opinions)
+        agent.fitted = agent.seen
+        if fitted.informative:
+            agent.model, agent.source = fitted, OWN
+        else:
+            agent.source = GENERAL
 
     def _borrowed(self, agent: Agent) -> tuple[OpinionModel | None, str]:
         """The shared model that fits the agent's few scores best."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
+from statistics import NormalDist
 from typing import Any, Final
 
 import numpy as np
@@ -16,12 +17,12 @@ from controller.allocators.video import frontier, orchestration
 from controller.allocators.video.agent import HISTORY, OWN, Agent
 from controller.allocators.video.judge import JUDGED_SCORES, Promise, Seen, judge
 from controller.allocators.video.learning import Memory, arrived, handed_over
-from controller.allocators.video.opinion import OpinionModel, Structure
+from controller.allocators.video.opinion import OpinionModel, first_informative
 from controller.allocators.video.options import VideoOptions
 from controller.allocators.video.orchestration import Plan, Resources
 from controller.allocators.video.playback import shown_share
 from controller.allocators.video.rows import Profile, pack_rows, profiles_of, ratings_of, unpack_rows
-from controller.allocators.video.users import Users
+from controller.allocators.video.users import SCATTER, Users
 from controller.allocators.views import active, attributed, present
 from controller.core.decision import Choice, Grant, Settings, SliceDemand, Want
 from controller.core.fits import Job
@@ -38,10 +39,6 @@ LEAST_PRB: Final = 5
 """The smallest grant of OpenAirInterface's scheduler."""
 USUAL_MCS: Final = 9
 """Of a UE that no report has named: where link adaptation begins."""
-USUAL_MODEL: Final = OpinionModel(
-    Structure(("stalled", "quality")), 1.0, (-mos.STALL_WEIGHT, 4.0), deviation=0.8
-)
-"""Of a user while nobody has rated anything: the combined principle of the paper."""
 USUAL_KBPS: Final = 2700.0
 """Asked for a user of whom nothing is known: of the middle of the ladder, and a third more."""
 MAX_USERS: Final = 256
@@ -114,6 +111,7 @@ class VideoAllocator(Allocator):
         self._first_row = 0
         self._arrived: dict[str, Mapping[str, Any]] = {}
         self._scores: dict[str, list[float]] = {}
+        self._promised: dict[str, list[float]] = {}
         self._context: dict[str, tuple[float, float]] = {}
         self._rated_ns: dict[str, int] = {}
         self._radio: dict[str, float] = {}
@@ -148,7 +146,12 @@ class VideoAllocator(Allocator):
         rows, faults = ratings_of(view, self._radio, _losses(view))
         if wrong:
             faults = {**faults, "profile that cannot be": wrong}
-        seen = self._take_rows(rows)
+        promises = {
+            flow: p
+            for flow, p in self._promises.items()
+            if flow in view.settings and flow not in view.unapplied
+        }
+        seen = self._take_rows(rows, promises)
         there = present(view)
         self._silent = frozenset(
             u.flow
@@ -156,15 +159,11 @@ class VideoAllocator(Allocator):
             if u.flow in there
             and view.end_ns - max(self._rated_ns.get(u.flow, 0), u.start_ns) > SILENT_S * 1e9
         )
-        promises = {
-            flow: p
-            for flow, p in self._promises.items()
-            if flow in view.settings and flow not in view.unapplied
-        }
         outcome = judge(
             view,
             self._options,
             self._scores,
+            self._promised,
             seen,
             promises,
             {flow: p.ela for flow, p in self._profiles.items()},
@@ -221,14 +220,16 @@ class VideoAllocator(Allocator):
                 )
         self._arrived = dict(list(self._arrived.items())[-MAX_ARRIVED:])
 
-    def _take_rows(self, rows: Mapping[str, FloatArray]) -> dict[str, Seen]:
+    def _take_rows(self, rows: Mapping[str, FloatArray], promises: Mapping[str, Promise]) -> dict[str, Seen]:
         """Keep ratings for the next round of learning; what each user saw in this slot."""
         seen = {}
         for flow, of in rows.items():
             self._rows += [(flow, row) for row in of]
             columns = dict(zip(HISTORY, of.T, strict=True))
-            scores = self._scores.pop(flow, []) + [round(float(x), 4) for x in columns["score"]]
-            self._scores[flow] = scores[-JUDGED_SCORES:]
+            new = [round(float(x), 4) for x in columns["score"]]
+            self._scores[flow] = (self._scores.pop(flow, []) + new)[-JUDGED_SCORES:]
+            if flow in promises and promises[flow].kept:
+                self._promised[flow] = (self._promised.pop(flow, []) + new)[-JUDGED_SCORES:]
             self._context[flow] = (float(columns["behaviour"][-1]), float(columns["environment"][-1]))
             self._rated_ns[flow] = int(columns["time_s"][-1] * 1e9)
             throughput = columns["throughput"][np.isfinite(columns["throughput"])]
@@ -239,7 +240,7 @@ class VideoAllocator(Allocator):
             )
         dropped = max(len(self._rows) - MAX_PENDING, 0)
         self._rows, self._first_row = self._rows[dropped:], self._first_row + dropped
-        for known in (self._scores, self._context, self._rated_ns):
+        for known in (self._scores, self._promised, self._context, self._rated_ns):
             for flow in list(known)[: max(len(known) - MAX_USERS, 0)]:
                 del known[flow]
         return seen
@@ -430,9 +431,9 @@ class VideoAllocator(Allocator):
         if (agent is None or agent.source != OWN) and flow in self._arrived:
             agent = arrived(self._arrived[flow])
         if self._options.models == "general":
-            return general or USUAL_MODEL, False
+            return first_informative(general), False
         model = None if agent is None else agent.model
-        return model or general or USUAL_MODEL, agent is None or agent.source != OWN
+        return first_informative(model, general), agent is None or agent.source != OWN
 
     def _usual_per_kbps(self, direction: str) -> float:
         return _per_kbps(self._loop.carrier.prb_per_bit(direction)[1][USUAL_MCS])
@@ -488,13 +489,15 @@ class VideoAllocator(Allocator):
             self._promises = {}
             return {}
         plan = self._plan(asked, float(grant.dl_prb))
-        plan = orchestration.explored(plan, asked.unknown, view.rng.uniform(size=len(asked.users)))
+        tries = asked.unknown | (view.rng.uniform(size=len(asked.users)) < self._options.explore)
+        plan = orchestration.explored(plan, tries, view.rng.uniform(size=len(asked.users)))
         shown = shown_share(
             plan.kbps / plan.bitrate_kbps, asked.known.swipes_per_min, plan.prefetch, asked.known.segment_s
         )
         # Nobody else has the edge's cycles: what rates do not need makes segments come sooner.
         share = np.maximum(plan.kbps, 1.0) / np.maximum(plan.kbps, 1.0).sum()
         ghz = np.maximum(self._options.edge_ghz * share, LEAST_GHZ)
+        margin = SCATTER * NormalDist().inv_cdf(max(self._options.reliability, 0.5))
         self._promises = {}
         settings: dict[str, Mapping[str, tuple[float, ...]]] = {}
         for i, user in enumerate(asked.users):
@@ -506,7 +509,7 @@ class VideoAllocator(Allocator):
                 expected=round(float(plan.expected[i]), 4),
                 stalled=round(60.0 * (1.0 - float(shown[i])), 4),
                 quality=round(float(mos.quality(bitrate)) * float(shown[i]), 4),
-                kept=bool(plan.expected[i] >= asked.known.ela[i] and not asked.unknown[i]),
+                kept=bool(plan.expected[i] >= asked.known.ela[i] + margin and not tries[i]),
             )
             settings[user.flow] = {
                 "bitrate_kbps": (bitrate,),
@@ -541,6 +544,7 @@ class VideoAllocator(Allocator):
             "profiles": {flow: p.to_state() for flow, p in self._profiles.items()},
             "arrived": {flow: dict(s) for flow, s in self._arrived.items()},
             "scores": {flow: list(s) for flow, s in self._scores.items()},
+            "promised": {flow: list(s) for flow, s in self._promised.items()},
             "context": {flow: list(c) for flow, c in self._context.items()},
             "rated_ns": dict(self._rated_ns),
             "radio": dict(self._radio),
@@ -564,6 +568,7 @@ class VideoAllocator(Allocator):
         for s in moved.values():
             arrived(s)
         scores = {str(f): [float(x) for x in s] for f, s in state["scores"].items()}
+        promised = {str(f): [float(x) for x in s] for f, s in state["promised"].items()}
         context = {str(f): (float(c[0]), float(c[1])) for f, c in state["context"].items()}
         rated = {str(f): int(t) for f, t in state["rated_ns"].items()}
         radio = {str(u): float(x) for u, x in state["radio"].items()}
@@ -585,7 +590,8 @@ class VideoAllocator(Allocator):
         )
         self._pending_key, self._asked_in = str(state["pending"]), int(state["asked_in"])
         self._sent, self._profiles, self._arrived = int(state["sent"]), profiles, moved
-        self._scores, self._context, self._rated_ns, self._radio = scores, context, rated, radio
+        self._scores, self._promised, self._context = scores, promised, context
+        self._rated_ns, self._radio = rated, radio
         self._stretch, self._slice_window, self._window = stretch, slice_window, window
         self._promises, self._asked, self._job = promises, None, None
 

@@ -46,6 +46,7 @@ def judge(
     view: SliceView,
     options: VideoOptions,
     scores: Mapping[str, Sequence[float]],
+    promised: Mapping[str, Sequence[float]],
     seen: Mapping[str, Seen],
     promises: Mapping[str, Promise],
     agreements: Mapping[str, float],
@@ -60,23 +61,21 @@ def judge(
     control slot against what it was to see. ``bitrate`` (kbit/s): what it was told against the lowest.
     ``dl_prb``: PRBs in each downlink slot that it really had, HARQ included, against those of the plan.
 
-    The slice has met its promise where a share ``users`` of those whose agreement was promised, rounded down
-    and one at least, have it kept. ``counts``: ``promises`` that were judged and ``promises_kept``,
-    ``ratings`` in this slot, and ``out_of_reach``: users whose agreement nothing keeps.
+    A promise is judged by the latest scores under one, ``promised``. The slice has met its promise where a
+    share ``users`` of those whose agreement was promised, rounded down and one at least, have it kept.
+    ``counts``: ``promises`` that were judged and ``promises_kept``, ``ratings`` in this slot, and
+    ``out_of_reach``: users whose agreement nothing keeps.
     """
     users = view.users
     there = present(view)
-    mean: list[float | None] = []
-    for user in users:
-        of = scores.get(user.flow, ())
-        enough = len(of) >= LEAST_SCORES and user.flow in there
-        mean.append(float(np.mean(of)) if enough else None)
+    mean = [_mean(scores.get(u.flow, ())) if u.flow in there else None for u in users]
+    kept = [_mean(promised.get(u.flow, ())) if u.flow in there else None for u in users]
     targets = tuple(agreements.get(u.flow, options.ela) for u in users)
     given = [promises.get(u.flow) for u in users]
     saw = [seen.get(u.flow) for u in users]
     judged = [
         value >= target - 1e-9
-        for value, target, p in zip(mean, targets, given, strict=True)
+        for value, target, p in zip(kept, targets, given, strict=True)
         if value is not None and p is not None and p.kept
     ]
     met = kept_by_share(judged, options.users)
@@ -128,3 +127,7 @@ def judge(
         },
         faults=faults,
     )
+
+
+def _mean(scores: Sequence[float]) -> float | None:
+    return float(np.mean(scores)) if len(scores) >= LEAST_SCORES else None

@@ -14,7 +14,7 @@ from controller.allocators.video.agent import CHOOSE_ROWS, GENERAL, GROUP, HISTO
 from controller.allocators.video.demand import Demand, demand
 from controller.allocators.video.emulation import Emulator
 from controller.allocators.video.groups import GROUPS
-from controller.allocators.video.opinion import OpinionModel
+from controller.allocators.video.opinion import OpinionModel, first_informative
 from controller.allocators.video.rows import Profile, pack_rows, unpack_rows
 from controller.allocators.video.users import Users
 from controller.twins.drift import Cusum
@@ -227,7 +227,7 @@ def users_of(agents: Sequence[Agent], general: OpinionModel, models: str) -> Use
         return out
 
     return Users(
-        tuple(general if models == "general" or a.model is None else a.model for a in agents),
+        tuple(first_informative(None if models == "general" else a.model, general) for a in agents),
         np.array([a.ela for a in agents]),
         last("behaviour", float(mos.behaviour(REQUESTS_PER_MIN))),
         last("environment", float(np.mean(mos.FACTOR_RANGE))),

@@ -109,6 +109,11 @@ class OpinionModel:
     rows: int = 0
     dependence: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def informative(self) -> bool:
+        """Whether it says what resources would change."""
+        return bool(self.structure.qos)
+
     def service(self, factors: Mapping[str, Any]) -> FloatArray:
         """S, of factors that broadcast."""
         out: Any = self.intercept
@@ -168,6 +173,18 @@ class OpinionModel:
             int(state["rows"]),
             dependence,
         )
+
+
+PRIOR: Final = OpinionModel(
+    Structure(("stalled", "quality")), mos.SCALE[0], (-mos.STALL_WEIGHT, 4.0), deviation=0.8, rows=60
+)
+"""Of users of whom nothing is known: the combined principle of the paper."""
+
+
+def first_informative(*models: OpinionModel | None) -> OpinionModel:
+    """The first model that says what resources would change; :data:`PRIOR` where none does. Of scores that
+    depend on nothing follows nothing: least of all that its user needs nothing."""
+    return next((m for m in models if m is not None and m.informative), PRIOR)
 
 
 @dataclass(frozen=True, slots=True)

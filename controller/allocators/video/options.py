@@ -17,8 +17,9 @@ class VideoOptions(Options):
     keeps it where a share ``users`` of those whom it promised it have it kept.
 
     ``ela`` is the agreement of a user who has not said what its own is. ``reliability``: with which an
-    agent's demand is to keep it. ``models``: each user's ``own`` QoE model, or the ``general`` one of all,
-    for comparison. ``edge_ghz``: what the edge has for transcoding for this slice, 10^9 cycles/s.
+    agent's demand is to keep it, and with which at least a user is promised it. ``models``: each user's
+    ``own`` QoE model, or the ``general`` one of all, for comparison. ``edge_ghz``: what the edge has for
+    transcoding for this slice, 10^9 cycles/s.
 
     ``orchestration``: ``convex``, all users at once on the concave hulls of their gains; ``grouped``, groups
     by their gains and users by the method of their group. ``window_min``: minutes of a slice window, 0: by
@@ -30,7 +31,7 @@ class VideoOptions(Options):
     anew: ClassVar[frozenset[str]] = frozenset({"learn_every_s"})
 
     ela: Opinion = 3.5
-    users: Share = 0.8
+    users: Share = 0.7
     reliability: Annotated[float, Field(gt=0.0, lt=1.0, allow_inf_nan=False)] = 0.8
     models: Literal["own", "general"] = "own"
     edge_ghz: Annotated[float, Field(gt=0.0, le=1e5, allow_inf_nan=False)] = 10.0
@@ -39,6 +40,7 @@ class VideoOptions(Options):
     reserve: bool = True
     learn_every_s: Annotated[float, Field(ge=5.0, le=86_400.0, allow_inf_nan=False)] = 60.0
     recurrent: bool = True
+    explore: Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)] = 0.05
 
     @property
     def ends_early(self) -> bool:
