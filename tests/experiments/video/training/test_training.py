@@ -15,7 +15,7 @@ from controller.allocators.video.bdqn import KINDS, SHAPES, BranchingNetwork
 from controller.allocators.video.groups import GROUPS, groups_of
 from controller.allocators.video.orchestration import Resources, Shares
 from controller.allocators.video.users import gain
-from controller.cli import main
+from controller.cli import cli
 from controller.experiments.video.training import learner, worlds
 from controller.experiments.video.training.learner import Training, train
 from controller.experiments.video.training.worlds import Place
@@ -24,7 +24,9 @@ from tests.allocators.video.people import users
 torch = pytest.importorskip("torch", reason="training needs the extra drl")
 gymnasium = pytest.importorskip("gymnasium", reason="training needs the extra drl")
 
-TINY = Training(steps=150, validate=1, sets=1, held_out=1, loads=1, validations=1, batch=8, target=20)
+TINY = Training(
+    steps=150, validate=1, sets=1, held_out=1, loads=1, validations=1, batch=8, update=5, target=5
+)
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +90,7 @@ def test_within_groups_all_keep_to_what_their_group_has(mcycles: float) -> None:
     assert (used.mcycles <= shares.mcycles * (1.0 + 1e-6)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("known")
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_same_seed_gives_the_same_weights(kind: str) -> None:
@@ -99,6 +102,7 @@ def test_the_same_seed_gives_the_same_weights(kind: str) -> None:
     assert any((other.weights[n] != a).any() for n, a in first.weights.items())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("known")
 def test_what_was_broken_off_goes_on(tmp_path: Path) -> None:
     checkpoint = tmp_path / "checkpoint"
@@ -112,6 +116,7 @@ def test_what_was_broken_off_goes_on(tmp_path: Path) -> None:
         train(TINY, checkpoint)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("known")
 def test_one_branch_of_which_one_level_is_right_is_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
     """The reward is made to depend on one branch alone."""
@@ -122,7 +127,7 @@ def test_one_branch_of_which_one_level_is_right_is_learnt(monkeypatch: pytest.Mo
         return right, right, self.run.users().cell
 
     monkeypatch.setattr(worlds.Episode, "step", step)
-    learnt = train(replace(TINY, steps=600, batch=32, rate=2e-3, validate=10))
+    learnt = train(replace(TINY, steps=600, batch=32, rate=2e-3, update=1, validate=10))
     assert learnt.training["validated"] > 0.9
 
 
@@ -133,13 +138,13 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     out = tmp_path / "group.weights"
     args = ["train", "video", "--out", str(out), "--steps", "60", "--json"]
-    result = CliRunner().invoke(main, args)
+    result = CliRunner().invoke(cli, args)
     assert result.exit_code == 0, result.output
     said = json.loads(result.stdout)
     network = BranchingNetwork.from_bytes(out.read_bytes())
     assert network.kind == said["kind"] == "group" and said["steps"] == 60
     assert not out.with_name("group.weights.checkpoint").exists()
-    assert "--force" in CliRunner().invoke(main, args).output
+    assert "--force" in CliRunner().invoke(cli, args).output
 
 
 @pytest.mark.parametrize(
