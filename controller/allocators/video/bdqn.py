@@ -27,9 +27,9 @@ what a user of the group gets relative to a user of another. PRBs are divided am
 cycles among those of all cells, in proportion to weight x users; groups without users get none. With the same
 weight everywhere that is :func:`controller.allocators.video.orchestration.equal_shares`.
 
-Reward of a step: the mean over the cell's users of :func:`controller.allocators.video.users.gain`, what the
-score that a user really gave is worth against its agreement: 1 where it is kept, their ratio below, dimension
-1.
+Reward of a step, 0 to about 1: the mean over the cell's users of what the score that each really gave is
+worth against its agreement (:func:`controller.allocators.video.users.gain`). That is made for mean scores; of
+single ones, which scatter, it says the same of who is near its agreement, only less sharply.
 
 **Users directly** (five layers, the benchmark PDRL-L1). State of a cell, float [USER_SLOTS x
 len(USER_FEATURES)]: its users in their order, zeros where there is none: buffer as above, Q, seconds of

@@ -18,8 +18,9 @@ of the highest bitrate. No scheme that starts with empty buffers can better it, 
 gives a prefetched first segment the quality of what was shown before it, so that a scheme that raises the
 bitrate between two steps can show these at more than they were fetched at.
 
-A scheme's *regret* is the bound of the run less what it made of it. What is compared is the gain of the mean
-of the law from which each score was drawn (:attr:`World.expected`), not of the score.
+A scheme's *regret* is the bound of the run less what it made of it. What is compared is the gain
+(:func:`controller.allocators.video.users.gain`) of the mean of the law from which each score was drawn
+(:attr:`World.expected`), not of the score.
 """
 
 from __future__ import annotations
@@ -173,7 +174,8 @@ def true_model(viewer: viewing.Viewer) -> OpinionModel:
 
 
 def foresight(run: Run) -> Plan:
-    """:func:`ungrouped` by who knows the viewers, and B, C, swipes and the channel of the step."""
+    """The convex division among all users by who knows the viewers, and B, C, swipes and the channel of the
+    step."""
     traces, step, r = run.traces, run.world.step_number, run.resources
     at = (step + 1) * STEP_S
     users = replace(
@@ -183,16 +185,8 @@ def foresight(run: Run) -> Plan:
         environment=traces.environment[:, at],
         swipes_per_min=traces.swipes_per_min[:, at],
     )
-    rates = frontier.divide(users, frontier.hulls(users), r.prb, r.mcycles, r.cycles_per_bit).kbps
-    plan = orchestration.with_bitrates(users, rates, r)
+    plan = orchestration.convex(users, r)
     return replace(plan, prefetch=np.full(len(users), float(viewing.MAX_PREFETCH)))
-
-
-def ungrouped(run: Run) -> Plan:
-    """The convex division on the models' hulls among all users, without groups."""
-    users, r = run.users(), run.resources
-    rates = frontier.divide(users, frontier.hulls(users), r.prb, r.mcycles, r.cycles_per_bit).kbps
-    return orchestration.with_bitrates(users, rates, r)
 
 
 def network_rule(network: BranchingNetwork) -> Rule:
@@ -224,7 +218,7 @@ def rules(networks: Mapping[str, BranchingNetwork]) -> dict[str, Rule]:
         **{name: network_rule(network) for name, network in networks.items()},
         "greedy": lambda run: orchestration.plan(run.users(), run.resources, orchestration.greedy_shares),
         "equal": lambda run: orchestration.plan(run.users(), run.resources, orchestration.equal_shares),
-        "ungrouped": ungrouped,
+        "ungrouped": lambda run: orchestration.convex(run.users(), run.resources),
         "round robin": round_robin,
         "foresight": foresight,
     }

@@ -52,6 +52,11 @@ def test_nobody_is_no_error() -> None:
     assert nobody.opinion(np.empty((0, 2)), np.empty((0, 2)), 1).shape == (0, 2)
 
 
-@pytest.mark.parametrize(("opinion", "worth"), [(2.0, 0.5), (4.0, 1.0), (5.0, 1.005)])
-def test_gain(opinion: float, worth: float) -> None:
-    assert gain(opinion, 4.0) == pytest.approx(worth)
+@pytest.mark.parametrize("ela", [3.0, 4.0, 4.9])
+def test_a_better_opinion_is_never_worth_less_and_a_kept_agreement_nearly_all(ela: float) -> None:
+    opinions = np.linspace(1.0, 5.0, 81)
+    worth = gain(opinions, ela)
+    assert (np.diff(worth) > 0.0).all()
+    # Far below, only how near it comes counts; well above, there is hardly more to be had.
+    assert worth[0] == pytest.approx(0.5 / ela, abs=1e-3)
+    assert gain(ela + 1.0, ela) == pytest.approx(1.0, abs=0.01)
