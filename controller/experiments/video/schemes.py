@@ -130,7 +130,7 @@ def users_now(campus: Campus, models: str) -> Users:
     chosen: list[OpinionModel] = [
         general if models == "general" or a.model is None else a.model for a in agents
     ]
-    jitter = np.array([np.nan_to_num(np.nanmean(np.append(a.column("jitter")[-12:], 0.0))) for a in agents])
+    jitter = np.array([np.nan_to_num(a.column("jitter")[-12:]).mean() for a in agents])
     return Users(
         tuple(chosen),
         t.ela,
