@@ -134,7 +134,8 @@ class Population:
     groups: dict[str, OpinionModel] = field(default_factory=dict)
 
     def learn(self, users: Iterable[str] | None = None) -> None:
-        """Bring the shared models and those of the agents (of ``users``, of all) up to date."""
+        """Bring the models of the agents (of ``users``, of all) up to date, and the shared ones where there
+        is anybody who needs them."""
         pooled = [a.opinions for a in self.agents.values() if len(a.history)]
         if not pooled:
             return
@@ -142,6 +143,8 @@ class Population:
             self.general = _pooled(pooled)
         for name in self.agents if users is None else users:
             self._learn(self.agents[name])
+        if all(a.source == OWN for a in self.agents.values()):
+            return
         for name in GROUPS:
             members = [
                 a.opinions

@@ -262,8 +262,8 @@ def fit(history: FloatArray, level: float = 0.05) -> OpinionModel:
     rows = history[known]
     if len(rows) < LEAST_ROWS:
         return constant(history)
-    services = _fitted(rows, names, _Candidates.services(names))[:KEPT]
-    models = _fitted(rows, names, _Candidates.impacts(tuple(m.structure for m in services), names))
+    services = _fitted(rows, names, _Candidates.services(names), KEPT)
+    models = _fitted(rows, names, _Candidates.impacts(tuple(m.structure for m in services), names), 1)
     if not models:
         return constant(history)
     return replace(models[0], dependence={n: round(strong[n][0], 4) for n in models[0].structure.qos})
@@ -277,7 +277,7 @@ def refit(history: FloatArray, structure: Structure) -> OpinionModel:
     known = np.isfinite(history[:, [COLUMNS.index(n) for n in (*structure.qos, *CONTEXT)]]).all(axis=1)
     if known.sum() < LEAST_ROWS:
         return constant(history)
-    models = _fitted(history[known], structure.qos, _Candidates.make((structure,), structure.qos))
+    models = _fitted(history[known], structure.qos, _Candidates.make((structure,), structure.qos), 1)
     return models[0] if models else constant(history)
 
 
@@ -333,9 +333,11 @@ class _Candidates:
         )
 
 
-def _fitted(rows: FloatArray, names: tuple[str, ...], candidates: _Candidates) -> list[OpinionModel]:
-    """All candidates at once by Levenberg-Marquardt: those with the signs that they must have, the least
-    criterion first."""
+def _fitted(
+    rows: FloatArray, names: tuple[str, ...], candidates: _Candidates, count: int
+) -> list[OpinionModel]:
+    """All candidates at once by Levenberg-Marquardt: of those with the signs that they must have up to
+    ``count``, the least criterion first."""
     score = rows[:, 0]
     qos = np.column_stack([np.ones(len(rows)), *(rows[:, COLUMNS.index(n)] for n in names)])
     raw = rows[:, [COLUMNS.index(c) for c in CONTEXT]]
@@ -382,7 +384,9 @@ def _fitted(rows: FloatArray, names: tuple[str, ...], candidates: _Candidates) -
     n = len(rows)
     criterion = n * np.log(np.maximum(error, 1e-12) / n) + candidates.free.sum(axis=1) * np.log(n)
     order = [int(i) for i in np.argsort(criterion, kind="stable") if possible[i]]
-    return [_model_of(parameters[i], float(error[i]), qos, context[i], candidates, i, names) for i in order]
+    return [
+        _model_of(parameters[i], float(error[i]), qos, context[i], candidates, i, names) for i in order[:count]
+    ]
 
 
 def _model_of(

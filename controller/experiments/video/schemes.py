@@ -8,36 +8,43 @@ gets no more in it: what is not reserved belongs to others.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from controller.allocators.video import frontier, orchestration, user_level
-from controller.allocators.video.agent import HISTORY, OWN, Agent, Population
+from controller.allocators.video import bdqn, frontier, orchestration, user_level
+from controller.allocators.video.agent import GENERAL, HISTORY, OWN, Agent, Population
+from controller.allocators.video.bdqn import BranchingNetwork, Condition
 from controller.allocators.video.demand import Demand, Futures, demand
 from controller.allocators.video.emulation import Emulator
 from controller.allocators.video.groups import GROUPS, groups_of
-from controller.allocators.video.opinion import OpinionModel
+from controller.allocators.video.opinion import COLUMNS, OpinionModel
 from controller.allocators.video.orchestration import Plan, Resources
 from controller.allocators.video.users import LADDER, Users
 from controller.experiments.video.world import STEP_S, Allocation, Traces, World
+from controller.twins.drift import Cusum, Settings
+from controller.twins.slice.game import make_game
 from controller.twins.slice.reservation import Distribution, Request, reserve
-from controller.twins.slice.windows import SliceWindow, dynamics
+from controller.twins.slice.windows import WINDOWS_MIN, SliceWindow, Tuning, dynamics
 from wire.definitions.viewing import MAX_PREFETCH
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 WARM_UP_S: Final = 600
+NEVER: Final = Settings(threshold=1e9)
+"""Of a detector that finds no change."""
 RELIABILITY: Final = 0.8
 """With which an agent's demand keeps the agreement."""
 CYCLE_PARTS: Final = 20
-"""Of a group's cycles, that are reserved apart."""
-TYPICAL_MIN: Final = 9
-"""Minutes over which dynamics are looked at before the window is known."""
+"""Of a group's cycles, that are reserved apart; of the edge's in the game."""
+TUNING: Final = Tuning(thresholds=(0.90, 0.915, 0.93, 0.95), target=0.75, step=0.005, bound=0.02)
+"""Quintiles of the dynamics of this campus, of the shortest window: users change so much and so fast that
+over longer ones the index is 1 nearly all the time, and evenly spaced thresholds know one stage alone."""
 SLA_KBPS: Final = 1800.0
 """The throughput of the service-level agreement of HSLA-L2, which is the same for all: the middle of the
 ladder, 1500 kbit/s, and a fifth more."""
@@ -49,14 +56,26 @@ Orchestrate = Callable[["Campus", Users, Resources], Plan]
 @dataclass(frozen=True, slots=True)
 class Scheme:
     """``models``: whose QoE models it goes by (own, general); ``slicing``: what it reserves by (agents, sla,
-    all); ``window_min``: minutes of a window, 0: by network dynamics; ``network``: whether behaviour may be
-    emulated by a recurrent network, which takes longer to train than all else."""
+    all); ``window_min``: minutes of a window, 0: by network dynamics.
+
+    ``emulated``: demand is that of emulated futures, else that of the present; ``recurrent``: whether
+    behaviour may be emulated by a recurrent network, which takes longer to train than all else. ``short``:
+    what divides reservations where they do not fit (greedy, game). ``drift``: agents look for changes of
+    opinion and habit; ``fallback``: those without a model of their own go by that of a group. ``network``:
+    the kind of network that orchestration takes, "" for none."""
 
     name: str
     models: str = "own"
     slicing: str = "agents"
     window_min: int = 0
-    network: bool = False
+    reliability: float = RELIABILITY
+    emulated: bool = True
+    recurrent: bool = False
+    short: str = "greedy"
+    prefetch: bool = True
+    drift: bool = True
+    fallback: bool = True
+    network: str = ""
     orchestrate: Orchestrate = field(
         default=lambda campus, users, resources: convex(campus, users, resources)
     )
@@ -94,6 +113,36 @@ def round_robin(campus: Campus, users: Users, resources: Resources) -> Plan:
     return Plan(prb_of, kbps * resources.kbit_mcycles, kbps, bitrate, full, expected)
 
 
+def by_network(campus: Campus, users: Users, resources: Resources) -> Plan:
+    """Groups by the branching duelling Q-network, users by the method of their group."""
+    level = bdqn.group_level(campus.networks[bdqn.GROUP], condition(campus))
+    return orchestration.plan(users, resources, level)
+
+
+def by_users_network(campus: Campus, users: Users, resources: Resources) -> Plan:
+    """Users directly by the five-layer network."""
+    return bdqn.serve(campus.networks[bdqn.USER], users, resources, condition(campus))
+
+
+def condition(campus: Campus) -> Condition:
+    """How it has been going for the users."""
+    world = campus.world
+    last = world.ratings[:, world.step_number - 1]
+    return Condition(
+        world.buffer_s,
+        last[:, COLUMNS.index("quality")],
+        last[:, COLUMNS.index("stalled")],
+        world.fetched_kbps * world.traces.spec.kbit_mcycles,
+    )
+
+
+class Ungrouped(Population):
+    """Agents who go by the general model until they have their own."""
+
+    def _borrowed(self, agent: Agent) -> tuple[OpinionModel | None, str]:
+        return self.general, GENERAL
+
+
 @dataclass(slots=True)
 class Window:
     """A slice window that was: its first step and its steps, what was reserved, PRBs [cells] and 10^6
@@ -113,6 +162,7 @@ class Campus:
 
     world: World
     population: Population
+    networks: Mapping[str, BranchingNetwork] = field(default_factory=dict)
     windows: list[Window] = field(default_factory=list)
     plan: Plan | None = None
 
@@ -130,7 +180,7 @@ def users_now(campus: Campus, models: str) -> Users:
     chosen: list[OpinionModel] = [
         general if models == "general" or a.model is None else a.model for a in agents
     ]
-    jitter = np.array([np.nan_to_num(np.nanmean(np.append(a.column("jitter")[-12:], 0.0))) for a in agents])
+    jitter = np.array([np.nan_to_num(a.column("jitter")[-12:]).mean() for a in agents])
     return Users(
         tuple(chosen),
         t.ela,
@@ -163,18 +213,45 @@ def observe(campus: Campus) -> None:
         agent.observe(row[None])
 
 
-def run(traces: Traces, scheme: Scheme, seed: int = 0, warm_up_s: int = WARM_UP_S) -> Campus:
-    """Play a scheme through a world; ``seed`` is that of what agents draw."""
+def begin(traces: Traces, seed: int = 0, warm_up_s: int = WARM_UP_S, drift: bool = True) -> Campus:
+    """The first minutes, which are the same for all schemes; ``seed`` is that of what they draw."""
     spec = traces.spec
     agents = {f"user-{i}": Agent(f"user-{i}", v.ela, spec.segment_s) for i, v in enumerate(traces.viewers)}
+    if not drift:
+        for agent in agents.values():
+            agent.surprise = agent.habit = Cusum(NEVER)
     campus = Campus(World(traces), Population(agents))
-    world = campus.world
-    rng = np.random.default_rng((seed, 1))
     warm = np.random.default_rng((seed, 0))
-    while world.time_s < warm_up_s:
-        world.step(_at_random(campus, warm))
+    while campus.world.time_s < warm_up_s:
+        campus.world.step(_at_random(campus, warm))
         observe(campus)
-    window, until = SliceWindow(), world.step_number
+    campus.population.learn()
+    return campus
+
+
+def run(
+    traces: Traces,
+    scheme: Scheme,
+    seed: int = 0,
+    *,
+    start: Campus | None = None,
+    networks: Mapping[str, BranchingNetwork] | None = None,
+) -> Campus:
+    """Play a scheme through a world; ``seed`` is that of what agents draw. ``start`` is what :func:`begin`
+    gave, which stays as it is.
+
+    ValueError where the scheme's network is not among ``networks``.
+    """
+    if scheme.network and scheme.network not in (networks or {}):
+        raise ValueError(f"scheme {scheme.name}: no network of kind {scheme.network}")
+    campus = begin(traces, seed, drift=scheme.drift) if start is None else _copied(start)
+    campus.networks = networks or {}
+    if not scheme.fallback:
+        campus.population = Ungrouped(campus.population.agents)
+        campus.population.learn()
+    world, spec = campus.world, traces.spec
+    rng = np.random.default_rng((seed, 1))
+    window, until = SliceWindow(TUNING), world.step_number
     while not world.done:
         if world.step_number >= until:
             campus.population.learn()
@@ -190,9 +267,15 @@ def run(traces: Traces, scheme: Scheme, seed: int = 0, warm_up_s: int = WARM_UP_
         if scheme.models == "own":
             unknown = np.array([a.source != OWN for a in campus.population.agents.values()])
             campus.plan = p = orchestration.explored(p, unknown, rng.uniform(size=spec.users))
-        world.step(Allocation(p.prb, p.mcycles, p.bitrate_kbps, p.prefetch))
+        prefetch = p.prefetch if scheme.prefetch else np.zeros(spec.users)
+        world.step(Allocation(p.prb, p.mcycles, p.bitrate_kbps, prefetch))
         observe(campus)
     return campus
+
+
+def _copied(start: Campus) -> Campus:
+    """Traces are shared, nothing else."""
+    return deepcopy(start, {id(start.traces): start.traces})
 
 
 def _at_random(campus: Campus, rng: np.random.Generator) -> Allocation:
@@ -210,18 +293,21 @@ def _at_random(campus: Campus, rng: np.random.Generator) -> Allocation:
 
 
 def _met(campus: Campus) -> float:
-    """Share of the users whose scores of the last window kept the agreement."""
+    """Share of the users whose scores of the last window kept the agreement, of those for whom that was
+    expected to be possible: windows are to answer for nothing else."""
     last = campus.windows[-1]
     scores = campus.world.ratings[:, last.first : last.first + last.steps, 0]
-    return float((np.nanmean(scores, axis=1) >= campus.traces.ela).mean())
+    met = np.nanmean(scores, axis=1) >= campus.traces.ela
+    possible = np.ones(len(met), np.bool_) if last.demand is None else last.demand.feasible
+    return float(met[possible].mean()) if possible.any() else TUNING.target
 
 
 def _reserve(campus: Campus, scheme: Scheme, window: SliceWindow, rng: np.random.Generator) -> int:
     """Begin a window: how many steps it has."""
     spec, world = campus.traces.spec, campus.world
     agents = list(campus.population.agents.values())
-    emulator = Emulator.fit(agents, network=scheme.network)
-    ahead: Futures = emulator.futures(agents, 60.0 * TYPICAL_MIN, rng)
+    emulator = Emulator.fit(agents, network=scheme.recurrent)
+    ahead: Futures = emulator.futures(agents, 60.0 * WINDOWS_MIN[0], rng)
     index = dynamics(ahead.behaviour, ahead.environment)
     minutes = scheme.window_min or window.minutes(index)
     steps = min(minutes * 60 // STEP_S, spec.steps - world.step_number)
@@ -233,36 +319,63 @@ def _reserve(campus: Campus, scheme: Scheme, window: SliceWindow, rng: np.random
         prb = np.minimum(np.bincount(users.cell, need, spec.cells), float(spec.prb))
         mcycles, wanted = min(SLA_KBPS * spec.kbit_mcycles * len(users), spec.edge_mcycles), None
     else:
-        ahead = emulator.futures(agents, 60.0 * minutes, rng)
-        wanted = demand(users, ahead, steps * STEP_S, RELIABILITY, spec.cycles_per_bit)
-        prb, mcycles = _slices(users, wanted, spec.prb, spec.edge_mcycles, spec.cells, spec.cycles_per_bit)
+        ahead = emulator.futures(agents, 60.0 * minutes, rng) if scheme.emulated else present(users)
+        wanted = demand(users, ahead, steps * STEP_S, scheme.reliability, spec.cycles_per_bit)
+        resources = Resources(np.full(spec.cells, float(spec.prb)), spec.edge_mcycles, spec.cycles_per_bit)
+        prb, mcycles = slices(users, wanted, resources, scheme)
     campus.windows.append(Window(world.step_number, steps, prb, mcycles, wanted, index))
     return steps
 
 
-def _slices(
-    users: Users, wanted: Demand, prb: int, edge_mcycles: float, cells: int, cycles_per_bit: float
-) -> tuple[FloatArray, float]:
-    """What level two reserves: for each group of a cell a quantile of its demand, by gain where it is
-    short."""
+def present(users: Users) -> Futures:
+    """The one future in which all stays as it is."""
+    now = (users.behaviour, users.environment, users.swipes_per_min, 1.0 / np.maximum(users.kbps_per_prb, 1e-9))
+    return Futures(*(column[:, None, None] for column in now))
+
+
+def slices(users: Users, wanted: Demand, resources: Resources, scheme: Scheme) -> tuple[FloatArray, float]:
+    """What level two reserves, PRBs [cells] and 10^6 cycles/s: for each group of a cell a quantile of its
+    demand, where it is short by gain or by the game."""
     groups = groups_of(users.models)
-    out = np.zeros(cells)
+    out = np.zeros(resources.cells)
     cycles: dict[tuple[int, int], Request] = {}
-    for cell in range(cells):
+    for cell in range(resources.cells):
         requests: dict[tuple[int, int], Request] = {}
         for group in range(len(GROUPS)):
             rows = np.flatnonzero((users.cell == cell) & (groups == group))
             if not len(rows):
                 continue
             members = users.take(rows)
-            need = Distribution(wanted.prb[rows].sum(axis=0)).quantile(RELIABILITY)
+            need = Distribution(wanted.prb[rows].sum(axis=0)).quantile(scheme.reliability)
             requests[cell, group] = Request({"prb": need}, _gains(members, members.kbps_per_prb, need))
             need = float(wanted.mcycles[rows].sum())
-            per_mcycle = np.full(len(rows), 1e3 / cycles_per_bit)
+            per_mcycle = np.full(len(rows), 1.0 / resources.kbit_mcycles)
             cycles[cell, group] = Request({"edge": need}, _gains(members, per_mcycle, need, CYCLE_PARTS))
-        out[cell] = sum(r.amounts.get("prb", 0.0) for r in reserve(requests, {"prb": float(prb)}).values())
-    edge = reserve(cycles, {"edge": edge_mcycles}).values()
-    return out, sum(r.amounts.get("edge", 0.0) for r in edge)
+        out[cell] = _granted(requests, "prb", float(resources.prb[cell]), scheme.short)
+    return out, _granted(cycles, "edge", resources.mcycles, scheme.short)
+
+
+def _granted(requests: Mapping[tuple[int, int], Request], name: str, capacity: float, short: str) -> float:
+    """How much of a resource is reserved for all requests together."""
+    needed = sum(r.demand[name] for r in requests.values())
+    if short == "greedy" or needed <= capacity:
+        return sum(r.amounts.get(name, 0.0) for r in reserve(requests, {name: capacity}).values())
+    # In the game all units are of one size: PRBs, or parts of the edge's cycles.
+    units = int(capacity) if name == "prb" else CYCLE_PARTS * len(requests)
+    gains = [_resampled(r, name, capacity / units) for r in requests.values()]
+    taken = sum(make_game(gains, units).play().actions)
+    return min(taken * capacity / units, capacity)
+
+
+def _resampled(request: Request, name: str, unit: float) -> FloatArray:
+    """Gains of a request's demand in units of another size."""
+    need = request.demand[name]
+    if need <= 0.0:
+        return np.empty(0)
+    worth = np.concatenate(([0.0], np.cumsum(request.gain)))
+    amounts = np.arange(int(np.ceil(need / unit)) + 1) * unit
+    at = np.interp(amounts, np.linspace(0.0, need, len(worth)), worth)
+    return np.minimum.accumulate(np.maximum(np.diff(at), 0.0))
 
 
 def _gains(users: Users, kbps_per_unit: FloatArray, need: float, parts: int = 0) -> FloatArray:
@@ -281,15 +394,29 @@ def _gains(users: Users, kbps_per_unit: FloatArray, need: float, parts: int = 0)
     return np.minimum.accumulate(np.maximum(np.diff(at), 0.0))
 
 
+_AGENTS: Final = Scheme("agents")
 SCHEMES: Final = {
     s.name: s
     for s in (
-        Scheme("agents"),
+        _AGENTS,
+        replace(_AGENTS, name="agents-bdqn", network=bdqn.GROUP, orchestrate=by_network),
         Scheme("without-agents", "general", "agents", 9, orchestrate=round_robin),
+        replace(_AGENTS, name="pdrl-l1", network=bdqn.USER, orchestrate=by_users_network),
         Scheme("hsla-l2", "own", "sla", 9),
-        Scheme("everything", "own", "all", 9),
-        Scheme("agents-3", window_min=3),
-        Scheme("agents-9", window_min=9),
-        Scheme("agents-15", window_min=15),
+        *(replace(_AGENTS, name=f"window-{minutes}", window_min=minutes) for minutes in WINDOWS_MIN),
+        replace(_AGENTS, name="general-models", models="general"),
+        replace(_AGENTS, name="no-fallback", fallback=False),
+        replace(_AGENTS, name="no-drift", drift=False),
+        replace(_AGENTS, name="present", emulated=False),
+        replace(_AGENTS, name="recurrent", recurrent=True),
+        replace(_AGENTS, name="no-prefetch", prefetch=False),
+        replace(_AGENTS, name="reliability-0.5", reliability=0.5),
+        replace(_AGENTS, name="reliability-0.95", reliability=0.95),
+        replace(_AGENTS, name="sla", slicing="sla"),
+        replace(_AGENTS, name="everything", slicing="all"),
+        replace(_AGENTS, name="game", short="game"),
+        replace(_AGENTS, name="grouped", orchestrate=grouped),
+        replace(_AGENTS, name="grouped-equally", orchestrate=grouped_equally),
+        replace(_AGENTS, name="round-robin", orchestrate=round_robin),
     )
 }

@@ -6,8 +6,8 @@ the same world. The players are those of :mod:`controller.allocators.video.playe
 user, PRBs of its cell, cycles of the edge, bitrate and prefetching, holds for a step of :data:`STEP_S`, at
 whose end the user rates it.
 
-The paper leaves open the carrier's width, the cycles of transcoding and what arrives at the rate 6: here 25
-PRB (5 MHz of n28) a base station, 180 cycle/bit, and 6 videos a minute.
+The paper leaves open the carrier's width, the cycles of transcoding and what arrives at the rate 6: here 50
+PRB (10 MHz of n28) a base station, 180 cycle/bit, and 6 videos a minute.
 :mod:`controller.experiments.video.load` moves the load from where everybody can be content to where nobody
 can.
 """
@@ -44,7 +44,7 @@ class WorldSpec:
 
     users: int = 20
     duration_s: int = 3600
-    prb: int = 25
+    prb: int = 50
     edge_mcycles: float = 10_000.0
     """10^6 cycles/s."""
     cycles_per_bit: float = viewing.CYCLES_PER_BIT
