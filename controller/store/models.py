@@ -18,6 +18,22 @@ class ModelError(KeyError):
         return str(self.args[0])
 
 
+MAX_FILE = 16 << 20
+"""Bytes of a model that was made beforehand."""
+
+
+def read_file(*, path: str, seed: int = 0) -> bytes:
+    """The bytes of a model that was made beforehand, as a job beside the loop; ``seed`` makes no difference.
+
+    ValueError for a file that is empty or too large, OSError for one that cannot be read.
+    """
+    with Path(path).open("rb") as file:
+        data = file.read(MAX_FILE + 1)
+    if not 0 < len(data) <= MAX_FILE:
+        raise ValueError(f"{path}: a model has 1 to {MAX_FILE} bytes")
+    return data
+
+
 class ModelStore:
     """Bytes by their SHA-256 digest (hex), in a folder of the run or, without one, in memory.
 

@@ -13,15 +13,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controller.allocators.base import Allocator, Options, SliceView
-from controller.allocators.video import frontier, orchestration
+from controller.allocators.video import bdqn, frontier, orchestration
 from controller.allocators.video.agent import HISTORY, OWN, Agent
+from controller.allocators.video.bdqn import BranchingNetwork, Condition
 from controller.allocators.video.judge import JUDGED_SCORES, Promise, Seen, judge
 from controller.allocators.video.learning import Memory, arrived, handed_over
 from controller.allocators.video.opinion import OpinionModel, first_informative
 from controller.allocators.video.options import VideoOptions
 from controller.allocators.video.orchestration import Plan, Resources
 from controller.allocators.video.playback import shown_share
-from controller.allocators.video.rows import Profile, pack_rows, profiles_of, ratings_of, unpack_rows
+from controller.allocators.video.rows import (
+    Profile,
+    buffers_of,
+    pack_rows,
+    profiles_of,
+    ratings_of,
+    unpack_rows,
+)
 from controller.allocators.video.users import SCATTER, Users
 from controller.allocators.views import active, attributed, present
 from controller.core.decision import Choice, Grant, Settings, SliceDemand, Want
@@ -63,6 +71,7 @@ ACKNOWLEDGED: Final = 0.05
 """Of the bits down, what goes up: acknowledgements of TCP and requests."""
 UL_LOAD: Final = 0.4
 LEAST_GHZ: Final = 0.01
+WEIGHTS_KEY: Final = "weights"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +91,14 @@ class _Window:
     until: int
     minutes: int
     prb: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Weights:
+    """The network's: their digest, or why there are none; neither before they were read."""
+
+    digest: str = ""
+    error: str = ""
 
 
 class VideoAllocator(Allocator):
@@ -106,6 +123,8 @@ class VideoAllocator(Allocator):
         self._sent = 0
         self._fit_error = ""
         self._job: Job | None = None
+        self._network: BranchingNetwork | None = None
+        self._weights = _Weights()
         self._profiles: dict[str, Profile] = {}
         self._rows: list[tuple[str, FloatArray]] = []
         self._first_row = 0
@@ -113,6 +132,7 @@ class VideoAllocator(Allocator):
         self._scores: dict[str, list[float]] = {}
         self._promised: dict[str, list[float]] = {}
         self._context: dict[str, tuple[float, float]] = {}
+        self._lately: dict[str, tuple[float, float, float]] = {}
         self._rated_ns: dict[str, int] = {}
         self._radio: dict[str, float] = {}
         self._stretch = 1.0
@@ -135,6 +155,7 @@ class VideoAllocator(Allocator):
     # ---- learn ---------------------------------------------------------------------------------------------
 
     def learn(self, view: SliceView) -> Outcome:
+        self._take_weights(view)
         self._take(view)
         self._take_arrivals(view)
         profiles, wrong = profiles_of(view)
@@ -151,7 +172,7 @@ class VideoAllocator(Allocator):
             for flow, p in self._promises.items()
             if flow in view.settings and flow not in view.unapplied
         }
-        seen = self._take_rows(rows, promises)
+        seen = self._take_rows(rows, promises, buffers_of(view))
         there = present(view)
         self._silent = frozenset(
             u.flow
@@ -180,6 +201,20 @@ class VideoAllocator(Allocator):
             unknown = dict.fromkeys((Lever.UL, Lever.DL), Reason.PROMISE_NOT_KNOWN)
             outcome = replace(outcome, busy=True, unattributed={**unknown, **outcome.unattributed})
         return outcome
+
+    def _take_weights(self, view: SliceView) -> None:
+        """The network's weights, once they were read; without them it goes on without."""
+        for fit in view.fits:
+            if fit.key == WEIGHTS_KEY and not self._weights.digest:
+                try:
+                    error = fit.error
+                    if not error:
+                        self._network = _network(view.models(fit.digest))
+                        self._weights = _Weights(fit.digest)
+                except ValueError as wrong:
+                    error = str(wrong)
+                if error:
+                    self._weights = _Weights(error=error[:MAX_ERROR])
 
     def _take(self, view: SliceView) -> None:
         """The round of learning that was waited for; one that failed changes nothing, and its ratings wait
@@ -220,7 +255,12 @@ class VideoAllocator(Allocator):
                 )
         self._arrived = dict(list(self._arrived.items())[-MAX_ARRIVED:])
 
-    def _take_rows(self, rows: Mapping[str, FloatArray], promises: Mapping[str, Promise]) -> dict[str, Seen]:
+    def _take_rows(
+        self,
+        rows: Mapping[str, FloatArray],
+        promises: Mapping[str, Promise],
+        buffers: Mapping[str, float],
+    ) -> dict[str, Seen]:
         """Keep ratings for the next round of learning; what each user saw in this slot."""
         seen = {}
         for flow, of in rows.items():
@@ -232,6 +272,11 @@ class VideoAllocator(Allocator):
                 self._promised[flow] = (self._promised.pop(flow, []) + new)[-JUDGED_SCORES:]
             self._context[flow] = (float(columns["behaviour"][-1]), float(columns["environment"][-1]))
             self._rated_ns[flow] = int(columns["time_s"][-1] * 1e9)
+            self._lately[flow] = (
+                round(buffers.get(flow, 0.0), 4),
+                round(float(columns["quality"][-1]), 4),
+                round(float(columns["stalled"][-1]), 4),
+            )
             throughput = columns["throughput"][np.isfinite(columns["throughput"])]
             seen[flow] = Seen(
                 float(columns["stalled"].mean()),
@@ -240,7 +285,7 @@ class VideoAllocator(Allocator):
             )
         dropped = max(len(self._rows) - MAX_PENDING, 0)
         self._rows, self._first_row = self._rows[dropped:], self._first_row + dropped
-        for known in (self._scores, self._promised, self._context, self._rated_ns):
+        for known in (self._scores, self._promised, self._context, self._lately, self._rated_ns):
             for flow in list(known)[: max(len(known) - MAX_USERS, 0)]:
                 del known[flow]
         return seen
@@ -329,7 +374,12 @@ class VideoAllocator(Allocator):
         )
 
     def jobs(self) -> Sequence[Job]:
-        return () if self._job is None else (self._job,)
+        jobs = [] if self._job is None else [self._job]
+        if self._options.weights and self._weights == _Weights():
+            jobs.append(
+                Job(WEIGHTS_KEY, "controller.store.models:read_file", {"path": self._options.weights}, 0)
+            )
+        return jobs
 
     def hand_over(self, flow: str) -> Mapping[str, Any] | None:
         known = None if self._memory is None else self._memory.population.agents.get(flow)
@@ -372,6 +422,8 @@ class VideoAllocator(Allocator):
                 total,
                 f"least that keeps the agreements of {len(users) - out_of_reach} of {len(users)} users",
             )
+        if self._weights.error:
+            why += f"; no network: {self._weights.error}"
         if self._fit_error:
             why += f"; the last fit failed: {self._fit_error}"
         floor = min(ceil(float((FLOOR_RATIO * mos.BITRATES_KBPS[0] * takes).sum()) - 1e-9), prb)
@@ -522,9 +574,26 @@ class VideoAllocator(Allocator):
         resources = Resources(
             np.array([prb / self._stretch]), 1e3 * self._options.edge_ghz, asked.cycles_per_bit
         )
-        if self._options.orchestration == "grouped" and prb > 0.0:
+        o = self._options
+        if (
+            o.orchestration == "convex"
+            or prb <= 0.0
+            or (o.orchestration == "network" and self._network is None)
+        ):
+            return orchestration.convex(asked.known, resources)
+        if self._network is None:
             return orchestration.plan(asked.known, resources)
-        return orchestration.convex(asked.known, resources)
+        level = bdqn.group_level(self._network, self._condition(asked))
+        return orchestration.plan(asked.known, resources, level)
+
+    def _condition(self, asked: _Asked) -> Condition:
+        """How it has been going for the users, as their latest ratings have it."""
+        rows = [self._lately.get(u.flow, (np.nan, np.nan, np.nan)) for u in asked.users]
+        buffer, quality, stalled = np.array(rows, np.float64).T
+        mcycles = np.array(
+            [self._promises[u.flow].kbps if u.flow in self._promises else 0.0 for u in asked.users]
+        )
+        return Condition(buffer, quality, stalled, mcycles * asked.cycles_per_bit / 1e3)
 
     # ---- state ---------------------------------------------------------------------------------------------
 
@@ -546,7 +615,9 @@ class VideoAllocator(Allocator):
             "scores": {flow: list(s) for flow, s in self._scores.items()},
             "promised": {flow: list(s) for flow, s in self._promised.items()},
             "context": {flow: list(c) for flow, c in self._context.items()},
+            "lately": {flow: [round(x, 4) for x in c] for flow, c in self._lately.items()},
             "rated_ns": dict(self._rated_ns),
+            "weights": [self._weights.digest, self._weights.error],
             "radio": dict(self._radio),
             "stretch": self._stretch,
             "slice_window": self._slice_window.to_state(),
@@ -570,6 +641,9 @@ class VideoAllocator(Allocator):
         scores = {str(f): [float(x) for x in s] for f, s in state["scores"].items()}
         promised = {str(f): [float(x) for x in s] for f, s in state["promised"].items()}
         context = {str(f): (float(c[0]), float(c[1])) for f, c in state["context"].items()}
+        lately = {str(f): (float(c[0]), float(c[1]), float(c[2])) for f, c in state["lately"].items()}
+        weights = _Weights(*map(str, state["weights"]))
+        network = _network(models(weights.digest)) if weights.digest else None
         rated = {str(f): int(t) for f, t in state["rated_ns"].items()}
         radio = {str(u): float(x) for u, x in state["radio"].items()}
         stretch = float(state["stretch"])
@@ -591,9 +665,17 @@ class VideoAllocator(Allocator):
         self._pending_key, self._asked_in = str(state["pending"]), int(state["asked_in"])
         self._sent, self._profiles, self._arrived = int(state["sent"]), profiles, moved
         self._scores, self._promised, self._context = scores, promised, context
-        self._rated_ns, self._radio = rated, radio
+        self._lately, self._rated_ns, self._radio = lately, rated, radio
+        self._weights, self._network = weights, network
         self._stretch, self._slice_window, self._window = stretch, slice_window, window
         self._promises, self._asked, self._job = promises, None, None
+
+
+def _network(data: bytes) -> BranchingNetwork:
+    """ValueError for bytes that are no network of the group level."""
+    network = BranchingNetwork.from_bytes(data)
+    bdqn.group_level(network, Condition(*np.zeros((4, 0))))
+    return network
 
 
 def _promise(state: Sequence[Any]) -> Promise:

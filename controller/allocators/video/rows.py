@@ -123,6 +123,16 @@ def ratings_of(
     return out, faults
 
 
+def buffers_of(view: SliceView) -> dict[str, float]:
+    """Seconds of the current video that each user had when it last rated."""
+    rows = view.samples.get("rating")
+    if rows is None:
+        return {}
+    buffer = rows.values[:, _RATING["buffer"]]
+    known = np.isfinite(buffer) & (buffer >= 0.0)
+    return {view.users[int(i)].flow: float(x) for i, x in zip(rows.flow[known], buffer[known], strict=True)}
+
+
 def pack_rows(rows: FloatArray) -> list[str]:
     """Rows [n, HISTORY] as plain JSON: times whole, all else as 32-bit numbers."""
     return [pack(rows[:, _TIME]), pack(np.delete(rows, _TIME, axis=1).astype(np.float32))]

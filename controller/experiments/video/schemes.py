@@ -329,7 +329,12 @@ def _reserve(campus: Campus, scheme: Scheme, window: SliceWindow, rng: np.random
 
 def present(users: Users) -> Futures:
     """The one future in which all stays as it is."""
-    now = (users.behaviour, users.environment, users.swipes_per_min, 1.0 / np.maximum(users.kbps_per_prb, 1e-9))
+    now = (
+        users.behaviour,
+        users.environment,
+        users.swipes_per_min,
+        1.0 / np.maximum(users.kbps_per_prb, 1e-9),
+    )
     return Futures(*(column[:, None, None] for column in now))
 
 
