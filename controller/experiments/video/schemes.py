@@ -244,7 +244,7 @@ def run(
     """
     if scheme.network and scheme.network not in (networks or {}):
         raise ValueError(f"scheme {scheme.name}: no network of kind {scheme.network}")
-    campus = begin(traces, seed, drift=scheme.drift) if start is None else _copied(start)
+    campus = begin(traces, seed, drift=scheme.drift) if start is None else copied(start)
     campus.networks = networks or {}
     if not scheme.fallback:
         campus.population = Ungrouped(campus.population.agents)
@@ -273,7 +273,7 @@ def run(
     return campus
 
 
-def _copied(start: Campus) -> Campus:
+def copied(start: Campus) -> Campus:
     """Traces are shared, nothing else."""
     return deepcopy(start, {id(start.traces): start.traces})
 
@@ -329,7 +329,12 @@ def _reserve(campus: Campus, scheme: Scheme, window: SliceWindow, rng: np.random
 
 def present(users: Users) -> Futures:
     """The one future in which all stays as it is."""
-    now = (users.behaviour, users.environment, users.swipes_per_min, 1.0 / np.maximum(users.kbps_per_prb, 1e-9))
+    now = (
+        users.behaviour,
+        users.environment,
+        users.swipes_per_min,
+        1.0 / np.maximum(users.kbps_per_prb, 1e-9),
+    )
     return Futures(*(column[:, None, None] for column in now))
 
 

@@ -40,7 +40,9 @@ def measures(achieved: FloatArray, scores: FloatArray) -> dict[str, Any]:
     }
 
 
-def verdicts(seeds: Sequence[Mapping[str, Mapping[str, Any]]], proposed: str = PROPOSED) -> list[dict[str, Any]]:
+def verdicts(
+    seeds: Sequence[Mapping[str, Mapping[str, Any]]], proposed: str = PROPOSED
+) -> list[dict[str, Any]]:
     """Of each sentence: ``sentence``, ``figure``, ``holds`` and ``numbers``, what it was told by.
 
     ``seeds``: scheme -> :func:`measures`, of each seed. A sentence about a scheme that was not run is left
@@ -147,5 +149,5 @@ def _percentiles(
 
 def _middle(cdf: Sequence[float]) -> float:
     """Mean of the CDF from 0.6 to 0.7: the less, the better."""
-    at = (RATIOS >= MIDDLE[0] - 1e-9) & (RATIOS <= MIDDLE[1] + 1e-9)
+    at = (MIDDLE[0] - 1e-9 <= RATIOS) & (MIDDLE[1] + 1e-9 >= RATIOS)
     return float(np.asarray(cdf)[at].mean())
