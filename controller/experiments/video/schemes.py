@@ -244,7 +244,7 @@ def run(
     """
     if scheme.network and scheme.network not in (networks or {}):
         raise ValueError(f"scheme {scheme.name}: no network of kind {scheme.network}")
-    campus = begin(traces, seed, drift=scheme.drift) if start is None else _copied(start)
+    campus = begin(traces, seed, drift=scheme.drift) if start is None else copied(start)
     campus.networks = networks or {}
     if not scheme.fallback:
         campus.population = Ungrouped(campus.population.agents)
@@ -273,7 +273,7 @@ def run(
     return campus
 
 
-def _copied(start: Campus) -> Campus:
+def copied(start: Campus) -> Campus:
     """Traces are shared, nothing else."""
     return deepcopy(start, {id(start.traces): start.traces})
 

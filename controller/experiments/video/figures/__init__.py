@@ -12,13 +12,25 @@ from typing import Any, Final
 from controller.experiments import figures
 from controller.experiments.figures import Progress
 from controller.experiments.video.figures import (
+    ablation,
+    demand,
+    emulation,
     fig_5,
+    load,
+    models,
+    windows,
 )
 from controller.experiments.video.figures.base import Figure
 from controller.experiments.video.study import Study
 
 FIGURES: Final[Mapping[str, Figure]] = {
     "fig-5": fig_5.FIGURE,
+    "load": load.FIGURE,
+    "ablation": ablation.FIGURE,
+    "models": models.FIGURE,
+    "demand": demand.FIGURE,
+    "emulation": emulation.FIGURE,
+    "windows": windows.FIGURE,
 }
 NAMES: Final = tuple(FIGURES)
 NETWORKED: Final = frozenset({"fig-5", "ablation"})

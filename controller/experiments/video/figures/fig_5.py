@@ -102,8 +102,8 @@ def shown(result: Mapping[str, Any]) -> list[str | Table]:
     parts: list[str | Table] = []
     ends = ", ".join(f"{mean:.2f} ({name})" for name, mean in result["ceilings"].items())
     parts.append(
-        f"Scores end at 5, so that their mean has a ceiling: {ends}. With B and C on top an ELA can be kept in"
-        f" {interval(result['possible'], '.1f', 100.0)} % of users' windows, whatever anybody is given."
+        f"Scores end at 5, so that their mean has a ceiling: {ends}. With B and C on top an ELA can be kept"
+        f" in {interval(result['possible'], '.1f', 100.0)} % of users' windows, whatever anybody is given."
     )
     if result["missing"]:
         parts.append(f"No networks: {', '.join(result['missing'])} were not run.")
