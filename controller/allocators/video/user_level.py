@@ -55,16 +55,14 @@ def slsqp(users: Users, prb: float, mcycles: float, kbit_mcycles: float) -> Floa
         slope = (value[:, 2] - value[:, 0]) / (2.0 * STEP * np.clip(scaled, 1e-3, None))
         return -float(value[:, 1].sum()), -slope
 
-    per_prb = lowest / np.maximum(users.kbps_per_prb, 1e-9)
-    per_cycle = np.full(len(users), lowest * kbit_mcycles)
-    constraints = [
-        {"type": "ineq", "fun": lambda x: 1.0 - per_prb @ x / prb, "jac": lambda x: -per_prb / prb},
-        {
-            "type": "ineq",
-            "fun": lambda x: 1.0 - per_cycle @ x / mcycles,
-            "jac": lambda x: -per_cycle / mcycles,
-        },
-    ]
+    # Parts of the PRBs and of the cycles that a user takes.
+    used = np.stack(
+        (
+            lowest / np.maximum(users.kbps_per_prb, 1e-9) / prb,
+            np.full(len(users), lowest * kbit_mcycles / mcycles),
+        )
+    )
+    constraints = {"type": "ineq", "fun": lambda x: 1.0 - used @ x, "jac": lambda x: -used}
     found = minimize(
         negative,
         np.minimum(start, top) / lowest,
@@ -75,10 +73,7 @@ def slsqp(users: Users, prb: float, mcycles: float, kbit_mcycles: float) -> Floa
         options={"maxiter": SLSQP_ITERATIONS, "ftol": 1e-5},
     )
     rates = np.clip(np.nan_to_num(found.x), 0.0, top / lowest) * lowest
-    fits = max(
-        float((rates / lowest * per_prb).sum()) / prb, float((rates / lowest * per_cycle).sum()) / mcycles
-    )
-    rates = rates / max(fits, 1.0)
+    rates = rates / max(float((used @ (rates / lowest)).max()), 1.0)
     worse = _total(users, rates) < _total(users, np.minimum(start, top))
     return np.minimum(start, top) if worse else rates
 

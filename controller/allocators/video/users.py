@@ -4,7 +4,8 @@ rate."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from math import prod
 from typing import Any, Final
 
 import numba
@@ -71,6 +72,13 @@ class Users:
     jitter: FloatArray
     loss: FloatArray
     segment_s: float = 1.0
+    _known: Any = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        models = OpinionModels.of(self.models)
+        impact = models.impact(self.behaviour, self.environment)
+        known = (models.intercept, models.slopes, impact, models.deviation)
+        object.__setattr__(self, "_known", (*known, self.swipes_per_min, self.jitter, self.loss))
 
     def __len__(self) -> int:
         return len(self.ela)
@@ -79,32 +87,24 @@ class Users:
         """Those users alone."""
         at = np.asarray(rows, np.int64)
         columns = {
-            f.name: getattr(self, f.name)[at] for f in fields(self) if f.name not in ("models", "segment_s")
+            f.name: getattr(self, f.name)[at]
+            for f in fields(self)
+            if f.init and f.name not in ("models", "segment_s")
         }
         return replace(self, models=tuple(self.models[i] for i in at), **columns)
 
     def opinion(self, kbps: FloatArray, bitrate_kbps: FloatArray, prefetch: Any) -> FloatArray:
         """Mean scores that the users' models expect, of [users, ...] that broadcast."""
         shape = np.broadcast_shapes(kbps.shape, bitrate_kbps.shape, np.shape(prefetch))
-        each = len(self), int(np.prod(shape[1:]))
-        rate, bitrate = (
-            np.array(np.broadcast_to(x, shape), np.float64, order="C").reshape(each)
-            for x in (kbps, bitrate_kbps)
-        )
-        models = OpinionModels.of(self.models)
+        each = len(self), prod(shape[1:])
+        bitrate = _filled(bitrate_kbps, shape, np.float64).reshape(each)
         out = np.empty(each)
         _opinions(
-            rate,
+            _filled(kbps, shape, np.float64).reshape(each),
             bitrate,
             mos.quality(bitrate),
-            np.array(np.broadcast_to(prefetch, shape), np.int64, order="C").reshape(each),
-            models.intercept,
-            models.slopes,
-            models.impact(self.behaviour, self.environment),
-            models.deviation,
-            self.swipes_per_min,
-            self.jitter,
-            self.loss,
+            _filled(prefetch, shape, np.int64).reshape(each),
+            self._known,
             table(self.segment_s),
             self.segment_s,
             out,
@@ -128,25 +128,27 @@ class Users:
         return np.argmax(expected >= expected[:, -1:] - ENOUGH, axis=1)
 
 
+def _filled(values: Any, shape: tuple[int, ...], kind: Any) -> NDArray[Any]:
+    """Values that broadcast to a shape, each in its place: of one layout, for which it is compiled once."""
+    out = np.empty(shape, kind)
+    out[...] = values
+    return out
+
+
 @numba.njit(cache=True, error_model="numpy")
 def _opinions(
     kbps: Any,
     bitrate_kbps: Any,
     quality: Any,
     prefetch: Any,
-    intercept: Any,
-    slopes: Any,
-    impact: Any,
-    deviation: Any,
-    swipes_per_min: Any,
-    jitter: Any,
-    loss: Any,
+    known: Any,
     shares: Any,
     segment_s: float,
     out: Any,
 ) -> None:
-    """``OpinionModels.predict`` of what is shown at rates, bitrates and prefetching [users, n]; ``slopes``
-    [users, QOS]."""
+    """``OpinionModels.predict`` of what is shown at rates, bitrates and prefetching [users, n], by what is
+    known of the users (``Users._known``)."""
+    intercept, slopes, impact, deviation, swipes_per_min, jitter, loss = known
     for u in range(len(kbps)):
         for i in range(kbps.shape[1]):
             ratio = kbps[u, i] / bitrate_kbps[u, i]
