@@ -385,7 +385,8 @@ def _fitted(
     criterion = n * np.log(np.maximum(error, 1e-12) / n) + candidates.free.sum(axis=1) * np.log(n)
     order = [int(i) for i in np.argsort(criterion, kind="stable") if possible[i]]
     return [
-        _model_of(parameters[i], float(error[i]), qos, context[i], candidates, i, names) for i in order[:count]
+        _model_of(parameters[i], float(error[i]), qos, context[i], candidates, i, names)
+        for i in order[:count]
     ]
 
 
