@@ -9,7 +9,7 @@ few, and the general one of all users while there are none.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -50,7 +50,8 @@ OWN, GROUP, GENERAL = "own", "group", "general"
 class Agent:
     """``model`` is what it goes by, ``source`` whose that is; ``fitted`` how many scores there had been when
     it was fitted, ``seen`` how many there have been. ``surprise`` watches how far scores are from what its
-    own model expects, ``habit`` its behaviour; ``drifts`` counts the changes that they found."""
+    own model expects, where a rise is a change, ``habit`` its behaviour; ``drifts`` counts the changes
+    that they found."""
 
     user: str
     ela: float
@@ -87,18 +88,32 @@ class Agent:
         kept = rows[good]
         after = 0
         for row in kept:
-            after += bool(self.surprise.alarm)
+            after += self.surprise.alarm > 0
             self._watch(row)
         self.history = np.concatenate((self.history, kept))[-MAX_ROWS:]
         self.seen += len(kept)
-        if self.surprise.alarm:
+        if self.surprise.alarm > 0:
             self._surprised(after)
         return int((~good).sum())
 
+    def refer(self) -> None:
+        """From now on scores are no surprise that are as far from its own model as those it was fitted to. A
+        detector that learned that from the scores to come would take a model that is wrong from the start for
+        one that is right."""
+        errors = self._errors(self.history)
+        mean = float(errors.mean())
+        squares = float(np.square(errors - mean).sum())
+        self.surprise = replace(self.surprise, count=len(errors), mean=mean, squares=squares)
+
+    def _errors(self, rows: FloatArray) -> FloatArray:
+        """How far scores [n] are from what its model expects, in its deviations, either way: who comes to
+        mind something else need not be any stricter."""
+        assert self.model is not None
+        return np.abs(rows[:, 0] - self.model.predict(factors_of(rows))) / self.model.deviation
+
     def _watch(self, row: FloatArray) -> None:
-        if self.source == OWN and self.model is not None and not self.surprise.alarm:
-            residual = float(row[0] - self.model.predict(factors_of(row[None]))[0])
-            self.surprise = self.surprise.observe(residual / self.model.deviation)
+        if self.source == OWN and self.model is not None and self.surprise.alarm <= 0:
+            self.surprise = self.surprise.observe(float(self._errors(row[None])[0]))
         step = int(row[HISTORY.index("time_s")] // HABIT_S)
         if step != self.habit_step:
             self.habit_step = step
@@ -174,6 +189,7 @@ class Population:
         agent.fitted = agent.seen
         if fitted.informative and _can_tell(fitted, agent.opinions):
             agent.model, agent.source = fitted, OWN
+            agent.refer()
         else:
             agent.source = GENERAL
 
