@@ -9,14 +9,14 @@ few, and the general one of all users while there are none.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from controller.allocators.video import opinion
-from controller.allocators.video.groups import GROUPS, group_of
+from controller.allocators.video.groups import GROUPS, group_of, minds_bitrates
 from controller.allocators.video.opinion import COLUMNS, OpinionModel
 from controller.twins.drift import Cusum, Settings
 from wire.definitions import mos
@@ -34,6 +34,9 @@ CHOOSE_ROWS: Final = 6
 """Scores that are enough to choose a group's model by."""
 MAX_GENERAL: Final = 480
 """Scores, of all users alike, that the general model and those of groups are fitted to."""
+LEAST_SPREAD: Final = 0.2
+"""Between the best and the worst quality that was seen: who always saw the same cannot say that it does not
+matter."""
 HABIT_S: Final = 30.0
 """Between two looks at a user's behaviour, which counts swipes over a minute."""
 HABIT: Final = Settings(correlation=0.5)
@@ -47,7 +50,8 @@ OWN, GROUP, GENERAL = "own", "group", "general"
 class Agent:
     """``model`` is what it goes by, ``source`` whose that is; ``fitted`` how many scores there had been when
     it was fitted, ``seen`` how many there have been. ``surprise`` watches how far scores are from what its
-    own model expects, ``habit`` its behaviour; ``drifts`` counts the changes that they found."""
+    own model expects, where a rise is a change, ``habit`` its behaviour; ``drifts`` counts the changes
+    that they found."""
 
     user: str
     ela: float
@@ -82,18 +86,34 @@ class Agent:
         rows = np.asarray(rows, np.float64).reshape(-1, len(HISTORY))
         good = possible(rows)
         kept = rows[good]
+        after = 0
         for row in kept:
+            after += self.surprise.alarm > 0
             self._watch(row)
         self.history = np.concatenate((self.history, kept))[-MAX_ROWS:]
         self.seen += len(kept)
-        if self.surprise.alarm:
-            self._surprised()
+        if self.surprise.alarm > 0:
+            self._surprised(after)
         return int((~good).sum())
 
+    def refer(self) -> None:
+        """From now on scores are no surprise that are as far from its own model as those it was fitted to. A
+        detector that learned that from the scores to come would take a model that is wrong from the start for
+        one that is right."""
+        errors = self._errors(self.history)
+        mean = float(errors.mean())
+        squares = float(np.square(errors - mean).sum())
+        self.surprise = replace(self.surprise, count=len(errors), mean=mean, squares=squares)
+
+    def _errors(self, rows: FloatArray) -> FloatArray:
+        """How far scores [n] are from what its model expects, in its deviations, either way: who comes to
+        mind something else need not be any stricter."""
+        assert self.model is not None
+        return np.abs(rows[:, 0] - self.model.predict(factors_of(rows))) / self.model.deviation
+
     def _watch(self, row: FloatArray) -> None:
-        if self.source == OWN and self.model is not None and not self.surprise.alarm:
-            residual = float(row[0] - self.model.predict(factors_of(row[None]))[0])
-            self.surprise = self.surprise.observe(residual / self.model.deviation)
+        if self.source == OWN and self.model is not None and self.surprise.alarm <= 0:
+            self.surprise = self.surprise.observe(float(self._errors(row[None])[0]))
         step = int(row[HISTORY.index("time_s")] // HABIT_S)
         if step != self.habit_step:
             self.habit_step = step
@@ -102,12 +122,12 @@ class Agent:
                 self.drifts += 1
                 self.fitted = 0
 
-    def _surprised(self) -> None:
+    def _surprised(self, after: int) -> None:
         """Its model is to be fitted anew; where that was tried :data:`PATIENCE` scores ago or less, what came
-        before the change is forgotten."""
+        before the change is forgotten. ``after``: scores since the alarm."""
         lately = self.surprised is not None and self.seen - self.surprised <= PATIENCE
         if lately:
-            keep = max(min(self.surprise.since, len(self.history)), CHOOSE_ROWS)
+            keep = max(min(self.surprise.since + after, len(self.history)), CHOOSE_ROWS)
             self.history = self.history[-keep:]
             self.model, self.source = None, GENERAL
         self.surprised = None if lately else self.seen
@@ -139,7 +159,8 @@ class Population:
         pooled = [a.opinions for a in self.agents.values() if len(a.history)]
         if not pooled:
             return
-        if self.general is None or any(a.model is None for a in self.agents.values()):
+        few = self.general is None or self.general.rows < MAX_GENERAL // 2
+        if few or any(a.source != OWN for a in self.agents.values()):
             self.general = _pooled(pooled)
         for name in self.agents if users is None else users:
             self._learn(self.agents[name])
@@ -166,8 +187,9 @@ class Population:
             return
         fitted = opinion.fit(agent.opinions)
         agent.fitted = agent.seen
-        if fitted.informative:
+        if fitted.informative and _can_tell(fitted, agent.opinions):
             agent.model, agent.source = fitted, OWN
+            agent.refer()
         else:
             agent.source = GENERAL
 
@@ -190,7 +212,19 @@ def _pooled(histories: Sequence[FloatArray]) -> OpinionModel:
     """One model for many users: of as many of the latest scores of each."""
     each = max(MAX_GENERAL // len(histories), 1)
     rows = np.concatenate([h[-each:] for h in histories])
-    return opinion.fit(rows) if len(rows) >= opinion.LEAST_ROWS else opinion.constant(rows)
+    if len(rows) >= opinion.LEAST_ROWS and _can_tell(model := opinion.fit(rows), rows):
+        return model
+    return opinion.constant(rows)
+
+
+def _can_tell(model: OpinionModel, rows: FloatArray) -> bool:
+    """Whether a model knows about bitrates: it minds them, or was fitted to rows [n, COLUMNS] with others.
+
+    One that does not asks for next to nothing, of a cell in which next to nothing is to be had, and so never
+    sees what it would have needed to know.
+    """
+    quality = rows[np.isfinite(rows[:, COLUMNS.index("quality")]), COLUMNS.index("quality")]
+    return minds_bitrates(model) or (len(quality) > 0 and bool(np.ptp(quality) >= LEAST_SPREAD))
 
 
 def factors_of(history: FloatArray) -> Mapping[str, Any]:

@@ -240,11 +240,11 @@ class VideoAllocator(Allocator):
         """Agents of users who came from another cell; one that cannot be is left out."""
         for flow, state in view.arrivals.items():
             try:
-                agent = arrived(state)
+                agent = arrived({**state, "user": flow})
             except (ValueError, KeyError, TypeError, AttributeError, IndexError):
                 continue
             self._arrived.pop(flow, None)
-            self._arrived[flow] = {**state, "user": flow}
+            self._arrived[flow] = handed_over(agent)
             self._profiles.setdefault(flow, Profile(agent.ela, agent.segment_s))
             if len(agent.history):
                 self._scores[flow] = agent.column("score")[-JUDGED_SCORES:].tolist()
@@ -308,12 +308,17 @@ class VideoAllocator(Allocator):
         self._radio = dict(list(self._radio.items())[-MAX_USERS:])
 
     def _learn_stretch(self, seen: Mapping[str, Seen], promises: Mapping[str, Promise]) -> None:
-        """By how fast segments came, beside what was planned."""
-        ratios = [
-            s.kbps / promises[flow].kbps
-            for flow, s in seen.items()
-            if flow in promises and s.kbps is not None and promises[flow].kbps > 0.0
-        ]
+        """By how fast segments came, beside what was planned. Where playback stood still and none came, the
+        rate was 0: users who get nothing at all must not go unheard."""
+        ratios = []
+        for flow, s in seen.items():
+            planned = promises.get(flow)
+            if planned is None or planned.kbps <= 0.0:
+                continue
+            if s.kbps is not None:
+                ratios.append(s.kbps / planned.kbps)
+            elif s.stalled > planned.stalled:
+                ratios.append(0.0)
         if not ratios:
             return
         typical = float(np.median(ratios))
@@ -338,9 +343,9 @@ class VideoAllocator(Allocator):
         self._window = None
         if memory is None or not memory.quantiles:
             return
-        minutes = self._options.window_min or self._slice_window.minutes(min(max(memory.index, 0.0), 1.0))
-        if minutes not in memory.quantiles:
-            return
+        wished = self._options.window_min or self._slice_window.minutes(min(max(memory.index, 0.0), 1.0))
+        # Where the operator has just set another, agents know it from the next round of learning on.
+        minutes = min(memory.quantiles, key=lambda known: abs(known - wished))
         prb = min(ceil(memory.quantiles[minutes] * self._stretch), self._loop.n_prb)
         slots = max(1, round(60.0 * minutes / self._loop.control_slot_s))
         self._window = _Window(view.control_slot + slots, minutes, prb)
@@ -444,10 +449,10 @@ class VideoAllocator(Allocator):
         """Rates that the agents ask for in the present window, kbit/s, and of how many users no rate keeps
         the agreement."""
         memory = self._memory
-        window = self._window.minutes if self._window is not None else 0
-        wanted = None if memory is None else memory.demands.get(window)
-        if memory is None or wanted is None:
+        if memory is None or not memory.demands:
             return np.full(len(users), USUAL_KBPS), 0
+        window = self._window.minutes if self._window is not None else 0
+        wanted = memory.demands[min(memory.demands, key=lambda known: abs(known - window))]
         place = {flow: i for i, flow in enumerate(memory.users)}
         at = [place.get(u.flow) for u in users]
         out_of_reach = sum(i is not None and not wanted.feasible[i] for i in at)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,7 +135,9 @@ def _series(agent: Agent) -> tuple[IntArray, FloatArray, FloatArray, FloatArray]
     if not len(agent.history):
         return np.empty(0, np.int64), np.empty(0), np.empty(0), np.empty(0)
     step = np.floor(agent.column("time_s") / STEP_S).astype(np.int64)
-    step = np.minimum(step - step[0], int(STEP_S) * len(agent.history))  # no more gaps than there is to see
+    # A clock that was set back stands still here, and one set ahead leaves no more gaps than there is to see.
+    step = np.maximum.accumulate(step - step[0])
+    step = np.minimum(step, int(STEP_S) * len(agent.history))
     last = np.flatnonzero(np.append(np.diff(step) > 0, True))
     columns = []
     for name in ("swipes_per_min", "environment", "prb_per_kbps"):
@@ -170,40 +172,3 @@ def _network(states: Mapping[str, IntArray], seed: int) -> RecurrentNetwork | No
     if not better(chains, tried, held_out, 1).network:
         return None
     return RecurrentNetwork.fit(list(states.values()), STATES, seed=seed)
-
-
-def arrays_of(emulator: Emulator) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Plain values and arrays, as :func:`controller.twins.packing.pack_arrays` takes them."""
-    arrays: dict[str, NDArray[Any]] = {
-        "counts": np.stack([c.counts for c in emulator.chains.values()] or [np.zeros((STATES, STATES))]),
-        "pooled": np.stack((emulator.pooled.counts, emulator.pooled.prior)),
-        "swipes": emulator.swipes,
-    }
-    parts = {"network": emulator.network, "environment": emulator.environment, "radio": emulator.radio}
-    for name, part in parts.items():
-        if part is not None:
-            arrays |= {f"{name}/{key}": column for key, column in part.arrays().items()}
-    return {"users": list(emulator.users), "parts": [n for n, p in parts.items() if p is not None]}, arrays
-
-
-def of_arrays(values: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Emulator:
-    """The inverse of :func:`arrays_of`; ValueError, KeyError for what is none."""
-    users = tuple(map(str, values["users"]))
-
-    def part(name: str) -> dict[str, NDArray[Any]]:
-        return {key.partition("/")[2]: column for key, column in arrays.items() if key.startswith(f"{name}/")}
-
-    counts, pooled = arrays["counts"], MarkovChain(arrays["pooled"][0], arrays["pooled"][1])
-    if counts.shape != (max(len(users), 1), STATES, STATES) or arrays["swipes"].shape != (STATES,):
-        raise ValueError(f"chains {counts.shape} of {len(users)} users: no emulator")
-    there = frozenset(values["parts"])
-    shrunk = MarkovChain.fit([], STATES, pooled).prior
-    return Emulator(
-        users,
-        pooled,
-        {user: MarkovChain(counts[i], shrunk) for i, user in enumerate(users)},
-        arrays["swipes"],
-        RecurrentNetwork.of_arrays(part("network")) if "network" in there else None,
-        NeighbourBootstrap.of_arrays(part("environment")) if "environment" in there else None,
-        NeighbourBootstrap.of_arrays(part("radio")) if "radio" in there else None,
-    )

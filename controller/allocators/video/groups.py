@@ -25,10 +25,14 @@ _LADDER: Final = frozenset({"quality", "throughput"})
 
 def group_of(model: OpinionModel) -> int:
     """Place in :data:`GROUPS`; who minds nothing is in the first, and needs as good as nothing there."""
-    qos = frozenset(model.structure.qos)
-    if not qos & _LADDER:
+    if not minds_bitrates(model):
         return 0
-    return 1 if qos <= _LADDER else 2
+    return 1 if frozenset(model.structure.qos) <= _LADDER else 2
+
+
+def minds_bitrates(model: OpinionModel) -> bool:
+    """Whether opinions depend on what the bitrate decides."""
+    return bool(_LADDER.intersection(model.structure.qos))
 
 
 def groups_of(models: Sequence[OpinionModel]) -> IntArray:

@@ -10,7 +10,16 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from controller.allocators.video.agent import CHOOSE_ROWS, GENERAL, GROUP, HISTORY, OWN, Agent, Population
+from controller.allocators.video.agent import (
+    CHOOSE_ROWS,
+    GENERAL,
+    GROUP,
+    HISTORY,
+    OWN,
+    Agent,
+    Population,
+    possible,
+)
 from controller.allocators.video.demand import Demand, demand
 from controller.allocators.video.emulation import Emulator
 from controller.allocators.video.groups import GROUPS
@@ -154,6 +163,8 @@ def arrived(state: Mapping[str, Any]) -> Agent:
     agent.history = unpack_rows(state["history"])
     if not mos.SCALE[0] <= agent.ela <= mos.SCALE[1] or not agent.segment_s > 0.0:
         raise ValueError(f"agent {agent.user!r}: an ELA of {agent.ela}, segments of {agent.segment_s} s")
+    if not (possible(agent.history) & np.isfinite(agent.column("time_s"))).all():
+        raise ValueError(f"agent {agent.user!r}: scores, context or times that cannot be")
     return agent
 
 
@@ -179,7 +190,7 @@ def learn(
         known = agents.get(agent.user)
         if known is None or known.seen < agent.seen:
             agents[agent.user] = agent
-    for user in {*rows, *profiles, *present}:
+    for user in dict.fromkeys((*rows, *profiles, *present)):
         profile = Profile(*profiles[user]) if user in profiles else Profile(float(options["ela"]))
         agent = agents.pop(user) if user in agents else Agent(user, profile.ela)
         if user in profiles:
