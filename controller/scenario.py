@@ -73,7 +73,8 @@ def testbed_spec(config: Config, seed: int, cell_id: str = "") -> TestbedSpec:
     without mobility: nobody knows what OpenRTiST would lose on the way.
 
     ValueError where the configuration has no emulation, where users cannot be, and for mobility where nobody
-    can change cell; OSError, ValueError for a trace that cannot be used.
+    can change cell, or a slice of who can has other UEs in another cell; OSError, ValueError for a trace that
+    cannot be used.
     """
     e = config.emulation
     if e is None:
@@ -101,7 +102,7 @@ def testbed_spec(config: Config, seed: int, cell_id: str = "") -> TestbedSpec:
     applications = [_users(group, ues, e, seed) for group in e.users if group.application != OPENRTIST]
     if e.mobility is not None:
         station = [c.id for c in config.cells].index(cell.id)
-        ues, applications = _moving(e, ues, applications, scenario_seed, station)
+        ues, applications = _moving(e, ues, applications, config.cells, scenario_seed, station)
     spec = TestbedSpec(
         ues=tuple(ues),
         flows=tuple(flows),
@@ -116,6 +117,7 @@ def _moving(
     e: Emulation,
     ues: Sequence[UeSpec],
     applications: Sequence[ApplicationSpec],
+    cells: Sequence[CellModel],
     seed: int,
     station: int,
 ) -> tuple[list[UeSpec], list[ApplicationSpec]]:
@@ -130,6 +132,7 @@ def _moving(
     for group, spec in zip((g for g in e.users if g.application != OPENRTIST), applications, strict=True):
         handover_points = load(group.application).handover_points
         active = _active(e, group.schedule, group.count, seed)
+        of = [ue.ue_id for ue in _ues_of(group, ues)]
         users = []
         for i, user in enumerate(spec.users):
             try:
@@ -139,6 +142,12 @@ def _moving(
             if points is None:
                 users.append(user)
                 continue
+            for cell in cells:
+                if [ue.ue_id for ue in ues if _slice_of(cell, ue.ue_id) == group.slice] != of:
+                    raise ValueError(
+                        f"emulation.mobility: slice {group.slice!r} has other UEs in cell {cell.id!r} than in"
+                        f" {cells[station].id!r}, users who move are on the same in all"
+                    )
             k = place[user.ue_id]
             snr_db = np.clip(way.sinr_db(k, station), *SNR_RANGE_DB)
             moved[user.ue_id] = replace(ues[k], channel=ChannelSeries(snr_db))

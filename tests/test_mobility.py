@@ -173,6 +173,13 @@ def test_users_who_cannot_move_are_refused_by_name() -> None:
         scenario_testbed(scenario(users=wrong), 1)
 
 
+def test_users_who_move_are_on_the_same_ues_in_all_cells() -> None:
+    text = TEXT.replace("ue-4, ue-5]}\nemulation", "ue-4]}\nemulation")
+    assert text != TEXT
+    with pytest.raises(ValueError, match="slice 'users' has other UEs in cell 'cell-2' than in 'cell-1'"):
+        scenario_testbed(config.parse(text), 1)
+
+
 def test_without_mobility_every_cell_has_its_own_users() -> None:
     first, second = users(scenario(mobility=None))
     assert [u.active for u in first] == [u.active for u in second] == [((0.0, 900.0),)] * 6

@@ -47,6 +47,8 @@ SCS_KHZ: Final = 30
 SLOTS_PER_MS: Final = 2
 FRAMES_PERIOD_SLOTS: Final = 400
 """Flows and frames go to the QoS ingest every 200 ms."""
+MAKE_UP_SLOTS: Final = 2000
+"""Emulated at once while time is made up for, between two looks whether to stop."""
 MAX_RECEIVED: Final = 64
 """Messages taken from the socket before the cell goes on."""
 SETTINGS_TIMEOUT_S: Final = 2.0
@@ -298,8 +300,7 @@ class GnbMock:
         self.epoch_ns = time.time_ns() if epoch_ns is None else epoch_ns
         testbed = self._testbed = EmulatedTestbed(self.spec, seed=self.seed, epoch_ns=self.epoch_ns)
         if epoch_ns is not None:
-            testbed.advance(max(0, time.time_ns() - epoch_ns) // nr.SLOT_NS)
-            self._next_frames += testbed.nr_slot // FRAMES_PERIOD_SLOTS * FRAMES_PERIOD_SLOTS
+            self._make_up(testbed)
         start_ns = time.monotonic_ns() - max(0, time.time_ns() - self.epoch_ns)
         pacer = self._pacer = Pacer(start_ns, nr.SLOT_NS, tolerance_ns=2 * self._step_ns)
         step = start_ns
@@ -324,6 +325,16 @@ class GnbMock:
             if now_ns >= step:
                 step = now_ns + self._step_ns
             self._wait(socket, step)
+
+    def _make_up(self, testbed: EmulatedTestbed) -> None:
+        """Emulates what is over since the epoch, unless it is stopped."""
+        while not self._stop.is_set():
+            self._beat = time.monotonic_ns() / 1e9
+            late = max(0, time.time_ns() - self.epoch_ns) // nr.SLOT_NS - testbed.nr_slot
+            if late <= 0:
+                break
+            testbed.advance(testbed.nr_slot + min(late, MAKE_UP_SLOTS))
+        self._next_frames += testbed.nr_slot // FRAMES_PERIOD_SLOTS * FRAMES_PERIOD_SLOTS
 
     def _wait(self, socket: zmq.Socket[bytes], until_ns: int) -> None:
         """Until a message or the time comes. Poll counts in ms, too coarse for the user plane."""

@@ -164,7 +164,7 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
 @click.option("--seed", default=1, show_default=True)
 @click.option(
     "--epoch",
-    type=float,
+    type=click.FloatRange(min=0, max=1e10),
     help="When emulated time began, s since 1970 (default: now). The same in all cells.",
 )
 @_keys_option

@@ -30,11 +30,12 @@ def independent_rows(x: FloatArray, y: FloatArray) -> float:
 
 
 def _lag_1(x: FloatArray) -> float:
-    """Autocorrelation of the ranks at lag 1; 0 of a constant."""
-    ranks = np.argsort(np.argsort(x, kind="stable"), kind="stable").astype(np.float64)
+    """Autocorrelation of the ranks at lag 1, equal values at their mean rank; 0 of a constant."""
+    _, value, counts = np.unique(x, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - 0.5 * (counts - 1))[value]
     ranks -= ranks.mean()
     power = float(ranks @ ranks)
-    return 0.0 if power == 0.0 or np.ptp(x) == 0.0 else float(ranks[1:] @ ranks[:-1]) / power
+    return float(ranks[1:] @ ranks[:-1]) / power if power > 0.0 else 0.0
 
 
 def dependence(x: FloatArray, y: FloatArray) -> tuple[float, float]:

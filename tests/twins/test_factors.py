@@ -69,3 +69,17 @@ def test_unknown_rows_are_left_out_and_too_few_tell_nothing() -> None:
     assert dependence(gaps, x) == dependence(gaps[::2], x[::2])
     assert dependence(x[: LEAST_ROWS - 1], x[: LEAST_ROWS - 1]) == (0.0, 1.0)
     assert dependence(np.full(40, np.nan), x) == (0.0, 1.0)
+
+
+def test_rows_that_are_mostly_equal_count_as_independent_where_they_are() -> None:
+    rng = np.random.default_rng(1)
+    stalled, swipes = ((rng.random(240) > 0.9) * rng.random(240) for _ in range(2))
+    assert independent_rows(stalled, swipes) > 200.0
+    assert independent_rows(np.zeros(240), swipes) == 240.0
+
+
+def test_of_factors_that_matter_the_strongest_comes_first() -> None:
+    rng = np.random.default_rng(5)
+    weak, strong, none = rng.normal(size=(3, 300))
+    found = significant(0.5 * weak + 2.0 * strong, {"none": none, "weak": weak, "strong": strong})
+    assert list(found) == ["strong", "weak"]

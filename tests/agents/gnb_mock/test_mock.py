@@ -244,7 +244,7 @@ def test_other_quotas_give_other_reports(controller: Controller, gnb: GnbMock):
 
 
 def test_time_that_is_over_by_its_start_is_made_up_for(controller: Controller):
-    epoch_ns = time.time_ns() - 20_000_000_000
+    epoch_ns = time.time_ns() - 12_000_000_000
     with GnbMock(SPEC, 3, ran_address=controller.address, epoch_ns=epoch_ns) as gnb:
         controller.pump(lambda: len(controller.reports) >= 20)
         assert gnb.stats()["resyncs"] == gnb.clock.shifts == 0
@@ -259,6 +259,12 @@ def test_time_that_is_over_by_its_start_is_made_up_for(controller: Controller):
     assert [u.ul.lc_bytes for u in list(repeated)[-1].ues] == [u.ul.lc_bytes for u in last.ues]
     with pytest.raises(ValueError, match="is in the future"):
         GnbMock(SPEC, 3, ran_address=controller.address, epoch_ns=time.time_ns() + 10**10)
+
+
+def test_it_can_be_stopped_while_it_makes_up_for_much_time(controller: Controller):
+    with GnbMock(SPEC, 3, ran_address=controller.address, epoch_ns=0) as gnb:
+        pass
+    assert gnb.stats()["resyncs"] == 0 and not controller.reports
 
 
 def test_a_quota_is_kept_and_its_use_is_told(controller: Controller, gnb: GnbMock):
