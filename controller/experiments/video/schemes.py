@@ -25,7 +25,7 @@ from controller.allocators.video.groups import GROUPS, groups_of
 from controller.allocators.video.opinion import COLUMNS, OpinionModel
 from controller.allocators.video.orchestration import Plan, Resources
 from controller.allocators.video.users import LADDER, Users
-from controller.experiments.video.world import STEP_S, Allocation, Traces, World
+from controller.experiments.video.world import STEP_S, Allocation, Traces, World, WorldSpec
 from controller.twins.drift import Cusum, Settings
 from controller.twins.slice.game import make_game
 from controller.twins.slice.reservation import Distribution, Request, reserve
@@ -36,6 +36,9 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 WARM_UP_S: Final = 600
+WARM_UP: Final = WorldSpec()
+"""Of which no more is divided in that time, however much there is: who never sees a stall does not tell what
+it thinks of one."""
 NEVER: Final = Settings(threshold=1e9)
 """Of a detector that finds no change."""
 RELIABILITY: Final = 0.8
@@ -279,14 +282,14 @@ def copied(start: Campus) -> Campus:
 
 
 def _at_random(campus: Campus, rng: np.random.Generator) -> Allocation:
-    """Equal shares, and bitrates at random."""
+    """Equal shares of no more than :data:`WARM_UP`, and bitrates at random."""
     t, spec = campus.traces, campus.traces.spec
     cell = t.cell[:, campus.world.time_s]
     n = np.bincount(cell, minlength=spec.cells)[cell]
     shape = spec.users
     return Allocation(
-        spec.prb / n * rng.uniform(0.3, 1.0, shape),
-        np.full(shape, spec.edge_mcycles / shape),
+        min(spec.prb, WARM_UP.prb) / n * rng.uniform(0.3, 1.0, shape),
+        np.full(shape, min(spec.edge_mcycles, WARM_UP.edge_mcycles) / shape),
         rng.choice(LADDER, shape),
         rng.integers(0, MAX_PREFETCH + 1, shape).astype(np.float64),
     )

@@ -36,7 +36,6 @@ EDGE_GCYCLES: Final = (2.5, 5.0, 10.0, 20.0, 40.0)
 NAMES: Final = ("agents", "without-agents", "hsla-l2")
 SEEDS: Final = 5
 """At most: there are many points."""
-JUDGED_S: Final = 1800
 POINT: Final = WorldSpec()
 
 
@@ -45,7 +44,6 @@ SWEEPS: Final[Mapping[str, tuple[float, ...]]] = {"both": FACTORS, "prb": PRB, "
 
 def one(task: Task) -> dict[str, Any]:
     """Of a seed: the summaries of every point, by sweep, amount and scheme."""
-    duration = WARM_UP_S + min(JUDGED_S, task.study.judged_s)
     known: dict[tuple[int, float], dict[str, dict[str, float]]] = {}
 
     def point(sweep: str, amount: float) -> dict[str, dict[str, float]]:
@@ -55,12 +53,12 @@ def one(task: Task) -> dict[str, Any]:
         if sweep in ("both", "cycles"):
             mcycles = POINT.edge_mcycles * amount if sweep == "both" else 1e3 * amount
         if (prb, mcycles) not in known:
-            spec = task.spec(prb=prb, edge_mcycles=mcycles, duration_s=duration)
+            spec = task.spec(prb=prb, edge_mcycles=mcycles)
             known[prb, mcycles] = {name: of.summary() for name, of in task.judge(spec, NAMES).items()}
         return known[prb, mcycles]
 
     of = {sweep: {f"{amount:g}": point(sweep, amount) for amount in SWEEPS[sweep]} for sweep in SWEEPS}
-    traces = draw(task.spec(duration_s=duration), task.seed)
+    traces = draw(task.spec(), task.seed)
     best, ela = best_scores(traces)[:, WARM_UP_S // STEP_S :], traces.ela
     ends = np.array([ceiling(viewer.principle) for viewer in traces.viewers])
     return {
@@ -100,8 +98,8 @@ def shown(result: Mapping[str, Any]) -> list[str | Table]:
         f"The case study is at {point['prb']} PRB a station and {point['cycles']:g} Gcycle/s, with"
         f" {result['users']} users. What nobody can keep whatever there is: the ELAs of"
         f" {interval(result['scale'], '.1f', 100.0)} % of the users are above the highest mean score, as"
-        f" scores end at 5; in {interval(result['context'], '.1f', 100.0)} % of users' time it is B and C that take"
-        " the rest."
+        f" scores end at 5; in {interval(result['context'], '.1f', 100.0)} % of users' time it is B and C"
+        " that take the rest."
     ]
     for resource, title in _TITLES.items():
         rows = [
