@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from controller.allocators.video import bdqn, frontier, orchestration, user_level
+from controller.allocators.video import bdqn, frontier, orchestration
 from controller.allocators.video.agent import GENERAL, HISTORY, OWN, Agent, Population
 from controller.allocators.video.bdqn import BranchingNetwork, Condition
 from controller.allocators.video.demand import Demand, Futures, demand
@@ -86,9 +86,7 @@ class Scheme:
 
 def convex(campus: Campus, users: Users, resources: Resources) -> Plan:
     """The convex problem for all users at once, without groups."""
-    curves = frontier.hulls(users)
-    rates = frontier.divide(users, curves, resources.prb, resources.mcycles, resources.cycles_per_bit).kbps
-    return orchestration.with_bitrates(users, rates, resources)
+    return orchestration.convex(users, resources)
 
 
 def grouped(campus: Campus, users: Users, resources: Resources) -> Plan:
@@ -102,18 +100,8 @@ def grouped_equally(campus: Campus, users: Users, resources: Resources) -> Plan:
 
 
 def round_robin(campus: Campus, users: Users, resources: Resources) -> Plan:
-    """Every user of a cell as many PRBs, all as many cycles; the bitrate that the model holds best for the
-    rate."""
-    kbps = np.zeros(len(users))
-    for cell in range(resources.cells):
-        here = np.flatnonzero(users.cell == cell)
-        cycles = resources.mcycles * len(here) / max(len(users), 1)
-        prb = float(resources.prb[cell]) * orchestration.FULL_SHARE
-        kbps[here] = user_level.round_robin(users.take(here), prb, cycles, resources.kbit_mcycles)
-    bitrate, expected = users.best_bitrates(kbps)
-    full = np.full(len(users), float(MAX_PREFETCH))
-    prb_of = kbps / np.maximum(users.kbps_per_prb, 1e-9)
-    return Plan(prb_of, kbps * resources.kbit_mcycles, kbps, bitrate, full, expected)
+    """As much for every user."""
+    return orchestration.round_robin(users, resources)
 
 
 def by_network(campus: Campus, users: Users, resources: Resources) -> Plan:
