@@ -135,14 +135,15 @@ def with_bitrates(users: Users, kbps: FloatArray, resources: Resources) -> Plan:
 
 
 def _stretched(users: Users, kbps: FloatArray, resources: Resources) -> FloatArray:
-    """Rates that use up what there is: a margin for what the models do not know costs nothing then."""
+    """Rates that use up what there is: a margin for what the models do not know costs nothing then. Nobody
+    has less for it, except where the rates are more than there is."""
+    limit = FULL_SHARE * resources.mcycles / resources.kbit_mcycles
     used = np.bincount(users.cell, kbps / np.maximum(users.kbps_per_prb, 1e-9), resources.cells)
-    factor = FULL_SHARE * resources.prb / np.maximum(used, 1e-9)
-    stretched = kbps * factor[users.cell]
-    return np.asarray(
-        stretched
-        * min(1.0, FULL_SHARE * resources.mcycles / resources.kbit_mcycles / max(stretched.sum(), 1e-9))
-    )
+    factor = (FULL_SHARE * resources.prb / np.maximum(used, 1e-9))[users.cell]
+    fitting = kbps * np.minimum(factor, 1.0)
+    fitting = fitting * min(1.0, limit / max(float(fitting.sum()), 1e-9))
+    more = np.maximum(kbps * factor - fitting, 0.0)
+    return np.asarray(fitting + more * min(1.0, (limit - fitting.sum()) / max(float(more.sum()), 1e-9)))
 
 
 def explored(plan: Plan, unknown: NDArray[np.bool_], uniform: FloatArray) -> Plan:
