@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from controller.allocators.video import frontier, user_level
 from controller.allocators.video.groups import GROUPS, SMOOTH, groups_of
 from controller.allocators.video.users import LADDER, Users
+from wire.definitions.viewing import MAX_PREFETCH
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -134,14 +135,15 @@ def with_bitrates(users: Users, kbps: FloatArray, resources: Resources) -> Plan:
 
 
 def _stretched(users: Users, kbps: FloatArray, resources: Resources) -> FloatArray:
-    """Rates that use up what there is: a margin for what the models do not know costs nothing then."""
+    """Rates that use up what there is: a margin for what the models do not know costs nothing then. Nobody
+    has less for it, except where the rates are more than there is."""
+    limit = FULL_SHARE * resources.mcycles / resources.kbit_mcycles
     used = np.bincount(users.cell, kbps / np.maximum(users.kbps_per_prb, 1e-9), resources.cells)
-    factor = FULL_SHARE * resources.prb / np.maximum(used, 1e-9)
-    stretched = kbps * factor[users.cell]
-    return np.asarray(
-        stretched
-        * min(1.0, FULL_SHARE * resources.mcycles / resources.kbit_mcycles / max(stretched.sum(), 1e-9))
-    )
+    factor = (FULL_SHARE * resources.prb / np.maximum(used, 1e-9))[users.cell]
+    fitting = kbps * np.minimum(factor, 1.0)
+    fitting = fitting * min(1.0, limit / max(float(fitting.sum()), 1e-9))
+    more = np.maximum(kbps * factor - fitting, 0.0)
+    return np.asarray(fitting + more * min(1.0, (limit - fitting.sum()) / max(float(more.sum()), 1e-9)))
 
 
 def explored(plan: Plan, unknown: NDArray[np.bool_], uniform: FloatArray) -> Plan:
@@ -152,3 +154,16 @@ def explored(plan: Plan, unknown: NDArray[np.bool_], uniform: FloatArray) -> Pla
     carried = np.maximum((plan.kbps[:, None] >= LADDER).sum(axis=1), 1)
     tried = LADDER[(uniform * carried).astype(np.int64)]
     return replace(plan, bitrate_kbps=np.where(unknown, tried, plan.bitrate_kbps))
+
+
+def round_robin(users: Users, resources: Resources) -> Plan:
+    """Every user of a cell as many PRBs, all as many cycles; the bitrates that the models hold best for these
+    rates."""
+    here = np.bincount(users.cell, minlength=resources.cells)[users.cell]
+    kbps = FULL_SHARE * resources.prb[users.cell] / np.maximum(here, 1) * users.kbps_per_prb
+    limit = FULL_SHARE * resources.mcycles / resources.kbit_mcycles / max(len(users), 1)
+    kbps = np.minimum(kbps, limit)
+    bitrate, expected = users.best_bitrates(kbps)
+    full = np.full(len(users), float(MAX_PREFETCH))
+    prb = kbps / np.maximum(users.kbps_per_prb, 1e-9)
+    return Plan(prb, kbps * resources.kbit_mcycles, kbps, bitrate, full, expected)

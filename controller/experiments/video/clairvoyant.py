@@ -37,7 +37,7 @@ from controller.allocators.video import bdqn, frontier, orchestration
 from controller.allocators.video.bdqn import BranchingNetwork
 from controller.allocators.video.frontier import Hull
 from controller.allocators.video.opinion import CONTEXT, OpinionModel, Structure, truncated_mean
-from controller.allocators.video.orchestration import FULL_SHARE, Plan
+from controller.allocators.video.orchestration import Plan
 from controller.allocators.video.users import LADDER, Users, gain
 from controller.experiments import pool
 from controller.experiments.stats import estimate
@@ -201,17 +201,6 @@ def network_rule(network: BranchingNetwork) -> Rule:
     return rule
 
 
-def round_robin(run: Run) -> Plan:
-    """As many PRBs and cycles for every user of a cell; bitrates by the models."""
-    users, r = run.users(), run.resources
-    here = np.bincount(users.cell, minlength=r.cells)[users.cell]
-    kbps = FULL_SHARE * r.prb[users.cell] / here * users.kbps_per_prb
-    kbps = np.minimum(kbps, FULL_SHARE * r.mcycles / r.kbit_mcycles / len(users))
-    bitrate, expected = users.best_bitrates(kbps)
-    full = np.full(len(users), float(viewing.MAX_PREFETCH))
-    return Plan(kbps / users.kbps_per_prb, kbps * r.kbit_mcycles, kbps, bitrate, full, expected)
-
-
 def rules(networks: Mapping[str, BranchingNetwork]) -> dict[str, Rule]:
     """The group level by network, by gain and by equal shares; without groups; with foresight."""
     return {
@@ -219,7 +208,7 @@ def rules(networks: Mapping[str, BranchingNetwork]) -> dict[str, Rule]:
         "greedy": lambda run: orchestration.plan(run.users(), run.resources, orchestration.greedy_shares),
         "equal": lambda run: orchestration.plan(run.users(), run.resources, orchestration.equal_shares),
         "ungrouped": lambda run: orchestration.convex(run.users(), run.resources),
-        "round robin": round_robin,
+        "round robin": lambda run: orchestration.round_robin(run.users(), run.resources),
         "foresight": foresight,
     }
 

@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from controller.allocators.video import bdqn, frontier, orchestration, user_level
+from controller.allocators.video import bdqn, frontier, orchestration
 from controller.allocators.video.agent import GENERAL, HISTORY, OWN, Agent, Population
 from controller.allocators.video.bdqn import BranchingNetwork, Condition
 from controller.allocators.video.demand import Demand, Futures, demand
@@ -25,7 +25,7 @@ from controller.allocators.video.groups import GROUPS, groups_of
 from controller.allocators.video.opinion import COLUMNS, OpinionModel
 from controller.allocators.video.orchestration import Plan, Resources
 from controller.allocators.video.users import LADDER, Users
-from controller.experiments.video.world import STEP_S, Allocation, Traces, World
+from controller.experiments.video.world import STEP_S, Allocation, Traces, World, WorldSpec
 from controller.twins.drift import Cusum, Settings
 from controller.twins.slice.game import make_game
 from controller.twins.slice.reservation import Distribution, Request, reserve
@@ -36,6 +36,9 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 WARM_UP_S: Final = 600
+WARM_UP: Final = WorldSpec()
+"""Of which no more is divided in that time, however much there is: who never sees a stall does not tell what
+it thinks of one."""
 NEVER: Final = Settings(threshold=1e9)
 """Of a detector that finds no change."""
 RELIABILITY: Final = 0.8
@@ -83,9 +86,7 @@ class Scheme:
 
 def convex(campus: Campus, users: Users, resources: Resources) -> Plan:
     """The convex problem for all users at once, without groups."""
-    curves = frontier.hulls(users)
-    rates = frontier.divide(users, curves, resources.prb, resources.mcycles, resources.cycles_per_bit).kbps
-    return orchestration.with_bitrates(users, rates, resources)
+    return orchestration.convex(users, resources)
 
 
 def grouped(campus: Campus, users: Users, resources: Resources) -> Plan:
@@ -99,18 +100,8 @@ def grouped_equally(campus: Campus, users: Users, resources: Resources) -> Plan:
 
 
 def round_robin(campus: Campus, users: Users, resources: Resources) -> Plan:
-    """Every user of a cell as many PRBs, all as many cycles; the bitrate that the model holds best for the
-    rate."""
-    kbps = np.zeros(len(users))
-    for cell in range(resources.cells):
-        here = np.flatnonzero(users.cell == cell)
-        cycles = resources.mcycles * len(here) / max(len(users), 1)
-        prb = float(resources.prb[cell]) * orchestration.FULL_SHARE
-        kbps[here] = user_level.round_robin(users.take(here), prb, cycles, resources.kbit_mcycles)
-    bitrate, expected = users.best_bitrates(kbps)
-    full = np.full(len(users), float(MAX_PREFETCH))
-    prb_of = kbps / np.maximum(users.kbps_per_prb, 1e-9)
-    return Plan(prb_of, kbps * resources.kbit_mcycles, kbps, bitrate, full, expected)
+    """As much for every user."""
+    return orchestration.round_robin(users, resources)
 
 
 def by_network(campus: Campus, users: Users, resources: Resources) -> Plan:
@@ -279,14 +270,14 @@ def copied(start: Campus) -> Campus:
 
 
 def _at_random(campus: Campus, rng: np.random.Generator) -> Allocation:
-    """Equal shares, and bitrates at random."""
+    """Equal shares of no more than :data:`WARM_UP`, and bitrates at random."""
     t, spec = campus.traces, campus.traces.spec
     cell = t.cell[:, campus.world.time_s]
     n = np.bincount(cell, minlength=spec.cells)[cell]
     shape = spec.users
     return Allocation(
-        spec.prb / n * rng.uniform(0.3, 1.0, shape),
-        np.full(shape, spec.edge_mcycles / shape),
+        min(spec.prb, WARM_UP.prb) / n * rng.uniform(0.3, 1.0, shape),
+        np.full(shape, min(spec.edge_mcycles, WARM_UP.edge_mcycles) / shape),
         rng.choice(LADDER, shape),
         rng.integers(0, MAX_PREFETCH + 1, shape).astype(np.float64),
     )

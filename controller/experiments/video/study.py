@@ -28,7 +28,7 @@ R = TypeVar("R")
 
 WINDOW_S: Final = 180
 """Of which runs are judged: the shortest slice window."""
-JUDGED_S: Final = 3600
+JUDGED_S: Final = 1800
 """That follow the first minutes, in which nobody is judged."""
 USERS: Final = (16, 18, 20, 22, 24)
 TYPICAL_USERS: Final = 20

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from controller.allocators.video.demand import Demand, demand
 from controller.allocators.video.emulation import Emulator
-from controller.allocators.video.opinion import CONTEXT, OpinionModel, Structure
 from controller.experiments.figures import COLOURS, Plot, Table, canvas, cell
+from controller.experiments.video.clairvoyant import true_model
 from controller.experiments.video.figures.base import Figure, interval, middle
 from controller.experiments.video.schemes import (
     RELIABILITY,
@@ -32,8 +32,7 @@ from controller.experiments.video.schemes import (
 )
 from controller.experiments.video.study import Study, Task, mean
 from controller.experiments.video.world import Allocation, draw
-from wire.definitions import mos
-from wire.definitions.viewing import MAX_PREFETCH, Viewer
+from wire.definitions.viewing import MAX_PREFETCH
 
 FloatArray = NDArray[np.float64]
 
@@ -43,6 +42,7 @@ SLA_BITRATE: Final = 1500.0
 AMPLE: Final = 1e7
 """PRBs and 10^9 cycles/s: demand is given whatever it is."""
 KNOWN_ROWS: Final = 1_000_000
+"""Scores that true models are as good as fitted to."""
 KINDS: Final[Mapping[str, tuple[str, str]]] = {
     "own models, rate": ("own", "rate"),
     "own models, fixed PRBs": ("own", "prb"),
@@ -80,7 +80,10 @@ def _play(campus: Campus, seed: int, models: str, given: str) -> dict[str, Any]:
             users_now(campus, "own" if models == "own" else "general"), kbps_per_prb=carried[:, first]
         )
         if models == "true":
-            users = replace(users, models=tuple(map(true_model, world.traces.viewers)))
+            users = replace(
+                users,
+                models=tuple(replace(true_model(viewer), rows=KNOWN_ROWS) for viewer in world.traces.viewers),
+            )
         if models == "none":
             wanted = _same(len(users), spec.cycles_per_bit)
         else:
@@ -118,22 +121,6 @@ def _play(campus: Campus, seed: int, models: str, given: str) -> dict[str, Any]:
         "kbps": float(np.mean(kbps)),
         "prb": float(np.mean(prb)),
     }
-
-
-def true_model(viewer: Viewer) -> OpinionModel:
-    """By what a viewer really judges, as if it were known from many scores."""
-    qos = {"stalls": ("stalled",), "quality": ("quality",), "combined": ("stalled", "quality")}
-    slope = {"stalled": -mos.STALL_WEIGHT, "quality": mos.SCALE[1] - mos.SCALE[0]}
-    names = qos[viewer.principle]
-    context = tuple(n for n, weight in zip(CONTEXT, viewer.weights, strict=True) if weight > 0.0)
-    return OpinionModel(
-        Structure(names, context, viewer.impact if context else ""),
-        mos.SCALE[1] if viewer.principle == "stalls" else mos.SCALE[0],
-        tuple(slope[name] for name in names),
-        viewer.weights,
-        mos.DEVIATIONS[viewer.principle],
-        KNOWN_ROWS,
-    )
 
 
 def _same(users: int, cycles_per_bit: float) -> Demand:

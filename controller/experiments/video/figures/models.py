@@ -33,6 +33,7 @@ HELD_OUT: Final = 120
 LEVELS: Final = (0.01, 0.05, 0.2)
 SOURCES: Final = ("own", "group", "general", "constant", "truth")
 KINDS: Final = ("right", "wrong", "missed")
+PARTS: Final = {"QoS": frozenset(QOS), "B and C": frozenset(CONTEXT)}
 
 
 def one(task: Task) -> dict[str, Any]:
@@ -118,14 +119,18 @@ def factors(viewer: Viewer) -> frozenset[str]:
     return frozenset(service[viewer.principle] | context)
 
 
-def _found(traces: Traces, models: Sequence[OpinionModel]) -> dict[str, float]:
-    """Factors of a user, in the mean: right, wrong, missed. Delay and throughput, which go with stalls and
-    quality, are wrong."""
-    counts = []
-    for viewer, model in zip(traces.viewers, models, strict=True):
-        true, has = factors(viewer), frozenset((*model.structure.qos, *model.structure.context))
-        counts.append((len(has & true), len(has - true), len(true - has)))
-    return dict(zip(KINDS, np.mean(counts, axis=0).tolist(), strict=True))
+def _found(traces: Traces, models: Sequence[OpinionModel]) -> dict[str, dict[str, float]]:
+    """Factors of a user, in the mean, by part of the model: right, wrong, missed. Delay and throughput, which
+    go with stalls and quality, are wrong."""
+    out = {}
+    for part, names in PARTS.items():
+        counts = []
+        for viewer, model in zip(traces.viewers, models, strict=True):
+            true = factors(viewer) & names
+            has = frozenset((*model.structure.qos, *model.structure.context)) & names
+            counts.append((len(has & true), len(has - true), len(true - has)))
+        out[part] = dict(zip(KINDS, np.mean(counts, axis=0).tolist(), strict=True))
+    return out
 
 
 def _screened(traces: Traces, known: FloatArray) -> dict[str, dict[str, float]]:
@@ -180,7 +185,10 @@ def compute(study: Study, advance: Callable[[str], None]) -> dict[str, Any]:
             for count, by_source in seeds[0]["errors"].items()
         },
         "found": {
-            key: {kind: mean([s["found"][key][kind] for s in seeds]) for kind in KINDS}
+            key: {
+                part: {kind: mean([s["found"][key][part][kind] for s in seeds]) for kind in KINDS}
+                for part in PARTS
+            }
             for key in seeds[0]["found"]
         },
         "screened": {
@@ -201,8 +209,12 @@ def shown(result: Mapping[str, Any]) -> list[str | Table]:
             for count, of in result["errors"].items()
         ]
         parts.append(Table(caption, ("scores", *SOURCES), rows))
-    rows = [[key, *(interval(of[kind], ".2f") for kind in KINDS)] for key, of in result["found"].items()]
-    parts.append(Table("Factors of a user by own models", ("scores, level", *KINDS), rows))
+    rows = [
+        [key, *(interval(of[part][kind], ".2f") for part in PARTS for kind in KINDS)]
+        for key, of in result["found"].items()
+    ]
+    head = ("scores, level", *(f"{part}: {kind}" for part in PARTS for kind in KINDS))
+    parts.append(Table("Factors of a user by own models", head, rows))
     rows = [[name, *(interval(of[k]) for k in ("true", "others"))] for name, of in result["screened"].items()]
     parts.append(
         Table(

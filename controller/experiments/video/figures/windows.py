@@ -9,7 +9,7 @@ import numpy as np
 
 from controller.experiments.figures import COLOURS, Plot, Table, canvas
 from controller.experiments.video.figures.base import SUMMARY, SUMMARY_HEADS, Figure, interval, summary_row
-from controller.experiments.video.schemes import STEP_S, TUNING
+from controller.experiments.video.schemes import STEP_S, TUNING, WARM_UP_S
 from controller.experiments.video.study import Study, Task, judged, mean, means
 from controller.twins.slice.windows import WINDOWS_MIN
 
@@ -19,7 +19,9 @@ FIXED: Final = {f"window-{minutes}": f"{minutes} min" for minutes in WINDOWS_MIN
 
 def one(task: Task) -> dict[str, Any]:
     """Of a seed: summaries by scheme, and the adaptive windows' dynamics and steps."""
-    runs = task.play(task.spec(), (ADAPTIVE, *FIXED))
+    # Twice the usual time: the longest window is half of that.
+    spec = task.spec(duration_s=WARM_UP_S + 2 * task.study.judged_s)
+    runs = task.play(spec, (ADAPTIVE, *FIXED))
     # All that was seen on the way, of windows of every length.
     index = [w.dynamics for campus in runs.values() for w in campus.windows]
     chosen = [w.steps * STEP_S // 60 for w in runs[ADAPTIVE].windows[:-1]]
