@@ -134,7 +134,8 @@ def _series(agent: Agent) -> tuple[IntArray, FloatArray, FloatArray, FloatArray]
     kbit/s."""
     if not len(agent.history):
         return np.empty(0, np.int64), np.empty(0), np.empty(0), np.empty(0)
-    step = np.floor(agent.column("time_s") / STEP_S).astype(np.int64)
+    # The clock of a user's host may have been set back.
+    step = np.maximum.accumulate(np.floor(agent.column("time_s") / STEP_S).astype(np.int64))
     step = np.minimum(step - step[0], int(STEP_S) * len(agent.history))  # no more gaps than there is to see
     last = np.flatnonzero(np.append(np.diff(step) > 0, True))
     columns = []

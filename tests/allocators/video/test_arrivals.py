@@ -93,3 +93,18 @@ def test_what_is_no_agent_is_refused(change: Callable[[dict[str, Any]], Any]) ->
     change(came)
     with pytest.raises((ValueError, KeyError, TypeError)):
         arrived(came)
+
+
+def test_a_clock_that_was_set_back_does_not_stop_learning() -> None:
+    rows = history()
+    rows[20:, HISTORY.index("time_s")] -= 5000.0
+    learnt = learn(
+        before=b"",
+        rows={"video-1": rows},
+        profiles={},
+        arrivals={},
+        present=["video-1"],
+        options=OPTIONS,
+        seed=1,
+    )
+    assert Memory.from_bytes(learnt).quantiles[3] > 0.0
