@@ -303,7 +303,7 @@ class ControlLoop:
         }
         going_on = {flow.flow for flow in observation.flows if not flow.stop_ns}
         # Who left in the meantime can do nothing about its settings any more; where that is everybody, nobody
-        # did as they were told.
+        # applied them.
         missing = unapplied if unapplied == settings.keys() else unapplied & going_on
         return SliceView.of(
             observation,
