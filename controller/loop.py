@@ -302,6 +302,9 @@ class ControlLoop:
             if (applied := observation.settings.get(flow)) is None or applied.reason is not None
         }
         going_on = {flow.flow for flow in observation.flows if not flow.stop_ns}
+        # Who left in the meantime can do nothing about its settings any more; where that is everybody, nobody
+        # applied them.
+        missing = unapplied if unapplied == settings.keys() else unapplied & going_on
         return SliceView.of(
             observation,
             s.name,
@@ -310,8 +313,7 @@ class ControlLoop:
             cell=self.spec.cell,
             granted=None if before is None else self._granted(before.grant, observation.gpu),
             settings=settings,
-            # Who left in the meantime can do nothing about its settings any more.
-            unattributed=self._unattributed(s, before, observation, mode_changed, unapplied & going_on),
+            unattributed=self._unattributed(s, before, observation, mode_changed, missing),
             unapplied=frozenset(unapplied),
             models=self._models,
         )

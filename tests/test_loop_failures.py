@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from controller import allocators, config
+from controller.allocators.base import SliceView
 from controller.cell import ControlledCell
-from controller.core.decision import Decision, SliceDecision
+from controller.core.decision import Decision, Grant, Settings, SliceDecision
 from controller.core.fits import Fit
 from controller.core.measure import Lever, Reason
 from controller.core.observation import AppliedSettings, Enforcement, Flow, Observation
@@ -19,7 +20,7 @@ from controller.core.spec import LoopSpec, Share, SliceSpec
 from controller.journal import Journal
 from controller.loop import MAX_FAILURE, ControlLoop
 from tests.builders import T0, loop_spec, observation, slice_spec
-from tests.failing_service import HOWS, NAME, PRB
+from tests.failing_service import HOWS, NAME, PRB, Failing
 from tests.test_cell import CARRIER, Face, Memory, close
 
 SLOTS = 9
@@ -28,6 +29,7 @@ FLOWS = (
     Flow("flow-0", "ue-1", "ar", 2.997e6, 0.992e6, T0),
     Flow("bad-1", "ue-2", "bad", 1e6, 1e6, T0),
 )
+BOTH = ("bad-1", "bad-2")
 every_failure = pytest.mark.parametrize("how", HOWS)
 
 
@@ -252,3 +254,32 @@ def test_a_state_that_cannot_be_had_is_the_last_good_one(monkeypatch: pytest.Mon
     assert loop.state_failures == {NAME: "ZeroDivisionError: division by zero"}
     loop.to_state()
     assert loop.state_failures == {}
+
+
+@pytest.mark.parametrize(
+    ("left", "unapplied", "known"),
+    [((), (), True), ((), ("bad-1",), False), (("bad-1",), ("bad-1",), True), (BOTH, BOTH, False)],
+    ids=["all applied", "one has not", "who has not left", "nobody has, as all left"],
+)
+def test_users_who_left_make_settings_unknown_only_where_nobody_is_left_who_applied_them(
+    monkeypatch: pytest.MonkeyPatch, left: tuple[str, ...], unapplied: tuple[str, ...], known: bool
+) -> None:
+    def settle(self: Failing, view: SliceView, grant: Grant) -> Settings:
+        return {user.flow: {"upload_hz": (1.0,)} for user in view.users}
+
+    monkeypatch.setattr(Failing, "settle", settle)
+    loop = ControlLoop(spec(""))
+    for slot in range(2):
+        stop = dict.fromkeys(left, T0 + 1) if slot else {}
+        users = [Flow(f, "ue-2", "bad", 1e6, 1e6, T0, stop_ns=stop.get(f, 0)) for f in BOTH]
+        applied = {
+            f: AppliedSettings(0 if f in unapplied else T0, Reason.NOT_KNOWN if f in unapplied else None)
+            for f in BOTH
+        }
+        flows = (FLOWS[0], *users)
+        enforced = {"ar": Enforcement(), "bad": Enforcement()}
+        decision = loop.step(
+            observation(slot, (20.0, 9.0, 15.0), flows=flows, enforcement=enforced, settings=applied)
+        )
+    reason = part(decision, "bad").outcome.unattributed.get(Lever.SETTINGS)
+    assert reason is (None if known else Reason.SETTINGS_NOT_APPLIED)

@@ -124,8 +124,8 @@ def test_the_channel_is_the_sinr_at_the_cells_own_station() -> None:
 def test_the_seed_moves_everybody_and_the_hysteresis_keeps_them() -> None:
     a, b = (ways(config.MobilityModel(), seed, 3, 600.0, 52) for seed in (1, 2))
     assert not np.array_equal(a.positions_m, b.positions_m)
-    again = ways(config.MobilityModel(), 1, 3, 600.0, 52)
-    assert np.array_equal(a.received_dbm, again.received_dbm)
+    same = ways(config.MobilityModel(), 1, 3, 600.0, 52)
+    assert np.array_equal(a.received_dbm, same.received_dbm)
     counts = [
         (np.diff(ways(config.MobilityModel(hysteresis_db=h), 1, 8, 900.0, 52).serving) != 0).sum()
         for h in (0.0, 4.0, 30.0)

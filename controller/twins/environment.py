@@ -89,9 +89,9 @@ class NeighbourBootstrap:
         uniform = rng.random((steps, 2, len(value)))
         out = np.empty((len(value), steps))
         for step in range(steps):
-            mine = uniform[step, 0] < own
-            begin = np.where(mine, self.first[who], half)
-            end = np.where(mine, self.first[who + 1], 2 * half)
+            from_own = uniform[step, 0] < own
+            begin = np.where(from_own, self.first[who], half)
+            end = np.where(from_own, self.first[who + 1], 2 * half)
             out[:, step] = value = self.after[self._neighbour(value, begin, end, uniform[step, 1])]
         return out.reshape(-1, futures, steps)
 

@@ -97,10 +97,6 @@ class Behaviour:
     state: IntArray
     swipes_s: FloatArray
 
-    def state_at(self, time_s: FloatArray) -> IntArray:
-        """Index of its state at each time."""
-        return self.state[np.searchsorted(self.since_s, time_s, side="right") - 1]
-
     def swipes_per_min(self, time_s: FloatArray) -> FloatArray:
         """Swipes in the :data:`BEHAVIOUR_S` before each time, in a minute; before there was so much time, in
         what there was, and at least 10 s."""

@@ -135,13 +135,15 @@ class Agent:
 
 
 def possible(rows: FloatArray) -> NDArray[np.bool_]:
-    """Which rows [n, HISTORY] can be: a score on the scale, B and C in their range, nothing infinite."""
+    """Which rows [n, HISTORY] can be: a score on the scale, B and C in their range, a time, PRBs that are not
+    negative, nothing infinite."""
     score = rows[:, 0]
     context = rows[:, [HISTORY.index("behaviour"), HISTORY.index("environment")]]
     low, high = mos.FACTOR_RANGE
     with np.errstate(invalid="ignore"):
         good = (score >= mos.SCALE[0]) & (score <= mos.SCALE[1])
         good &= ((context >= low - 1e-6) & (context <= high + 1e-6)).all(axis=1)
+        good &= ~(rows[:, HISTORY.index("prb_per_kbps")] < 0.0) & ~np.isnan(rows[:, HISTORY.index("time_s")])
     return good & ~np.isinf(rows).any(axis=1)
 
 

@@ -17,9 +17,9 @@ buffer      mean over the group's users of the seconds of video that they have /
 load        10^6 cycles/s that the group used in the last step / those of the edge
 quality     mean over the users of the quality Q of what was shown to them in the last step, 0..1
 index       of the group's QoE model: 1 in its place of GROUPS, 0 in the others, 0 in all without users
-users       of the group / of the cell                                                              (ours)
+users       of the group / of the cell (not in the paper)
 wanted      mean PRBs with which the users' models expect the agreement to be kept, or as much of it as can
-            be, / (PRBs of the cell / its users), at most 4                                         (ours)
+            be, / (PRBs of the cell / its users), at most 4 (not in the paper)
 ==========  ==================================================================================================
 
 Action: [2 x GROUPS] branches, PRBs of each group and then cycles of each group, one of :data:`WEIGHTS` each:

@@ -158,10 +158,14 @@ def handed_over(agent: Agent) -> dict[str, Any]:
 
 
 def arrived(state: Mapping[str, Any]) -> Agent:
-    """The agent of :func:`handed_over`; ValueError, KeyError, TypeError for what is none."""
+    """The agent of :func:`handed_over`, without rows that cannot be; ValueError, KeyError, TypeError for what
+    is none."""
+    if type(state["seen"]) is not int or state["seen"] < 0:
+        raise ValueError(f"agent {state['user']!r}: {state['seen']!r} scores seen")
     agent = _agent_of(state)
-    agent.history = unpack_rows(state["history"])
-    if not mos.SCALE[0] <= agent.ela <= mos.SCALE[1] or not agent.segment_s > 0.0:
+    rows = unpack_rows(state["history"])
+    agent.history = rows[possible(rows)][-HANDED_ROWS:]
+    if Profile.of((agent.ela, agent.segment_s, 0.0)) is None:
         raise ValueError(f"agent {agent.user!r}: an ELA of {agent.ela}, segments of {agent.segment_s} s")
     if not (possible(agent.history) & np.isfinite(agent.column("time_s"))).all():
         raise ValueError(f"agent {agent.user!r}: scores, context or times that cannot be")

@@ -269,18 +269,6 @@ def fit(history: FloatArray, level: float = 0.05) -> OpinionModel:
     return replace(models[0], dependence={n: round(strong[n][0], 4) for n in models[0].structure.qos})
 
 
-def refit(history: FloatArray, structure: Structure) -> OpinionModel:
-    """The weights anew for a structure that is kept; the constant where it cannot be fitted."""
-    history = usable(history)
-    if not structure.qos or len(history) < LEAST_ROWS:
-        return constant(history)
-    known = np.isfinite(history[:, [COLUMNS.index(n) for n in (*structure.qos, *CONTEXT)]]).all(axis=1)
-    if known.sum() < LEAST_ROWS:
-        return constant(history)
-    models = _fitted(history[known], structure.qos, _Candidates.make((structure,), structure.qos), 1)
-    return models[0] if models else constant(history)
-
-
 def usable(history: FloatArray) -> FloatArray:
     """The rows with a score on the scale; ValueError for another shape."""
     if history.ndim != 2 or history.shape[1] != len(COLUMNS):

@@ -15,10 +15,21 @@ FloatArray = NDArray[np.float64]
 
 STEP_S: Final = 0.1
 STEPS_PER_S: Final = 10
-STATE: Final = ("ahead_s", "ahead_quality", "first_segments", "fetched_kbit", "target", "stale")
+STATE: Final = (
+    "ahead_s",
+    "ahead_quality",
+    "first_segments",
+    "fetched_kbit",
+    "target",
+    "stale",
+    "segment_kbit",
+    "segment_quality",
+    "first_quality",
+)
 """Columns of a player's state: seconds of the current video that are there, and their mean quality; first
 segments of next videos; of the segment under way, what is there, whose it is (0: none, 1: the current
-video's, 2: a next video's), and whether it will be thrown away."""
+video's, 2: a next video's), whether it will be thrown away, its size and its quality; the mean quality of
+first segments. A segment is of the bitrate that was set when its fetching began."""
 SUMS: Final = (
     "stalled_s",
     "shown_quality_s",
@@ -51,13 +62,13 @@ def play(
     """
     users, seconds = kbps.shape
     for u in range(users):
-        segment_kbit = bitrate_kbps[u] * segment_s
         for step in range(seconds * STEPS_PER_S):
             for _ in range(swipes[u, step]):
                 sums[u, 3] += state[u, 0] * bitrate_kbps[u]
                 if state[u, 2] > 0:
                     state[u, 2] -= 1.0
                     state[u, 0] = segment_s
+                    state[u, 1] = state[u, 8]
                     if state[u, 4] == 1.0:
                         state[u, 5] = 1.0
                 else:
@@ -78,8 +89,10 @@ def play(
                     else:
                         break
                     state[u, 3] = 0.0
+                    state[u, 6] = bitrate_kbps[u] * segment_s
+                    state[u, 7] = quality[u]
                     under_way_s[u] = 0.0
-                missing = segment_kbit - state[u, 3]
+                missing = state[u, 6] - state[u, 3]
                 if left < missing:
                     state[u, 3] += left
                     sums[u, 2] += left
@@ -92,16 +105,15 @@ def play(
                 sums[u, 5] += fetch * fetch
                 sums[u, 6] += 1.0
                 if state[u, 5] == 1.0:
-                    sums[u, 3] += segment_kbit
+                    sums[u, 3] += state[u, 6]
                     state[u, 5] = 0.0
                 elif state[u, 4] == 1.0:
                     total = state[u, 0] + segment_s
-                    state[u, 1] = (state[u, 1] * state[u, 0] + quality[u] * segment_s) / total
+                    state[u, 1] = (state[u, 1] * state[u, 0] + state[u, 7] * segment_s) / total
                     state[u, 0] = total
                 else:
+                    state[u, 8] = (state[u, 8] * state[u, 2] + state[u, 7]) / (state[u, 2] + 1.0)
                     state[u, 2] += 1.0
-                    if state[u, 0] == 0.0:
-                        state[u, 1] = quality[u]
                 state[u, 4] = 0.0
             shown = min(STEP_S, state[u, 0])
             state[u, 0] -= shown

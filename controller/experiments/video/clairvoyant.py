@@ -14,9 +14,7 @@ what can be made of what is fetched in the step, not what is shown of a buffer t
 
 **For a run** (:func:`run_bound`), a linear program over all its steps: what is shown in a step was fetched in
 it or before, what is carried into the next is no more than a player holds, AHEAD + 1 + MAX_PREFETCH segments
-of the highest bitrate. No scheme that starts with empty buffers can better it, but for one thing: the player
-gives a prefetched first segment the quality of what was shown before it, so that a scheme that raises the
-bitrate between two steps can show these at more than they were fetched at.
+of the highest bitrate. No scheme that starts with empty buffers can better it.
 
 A scheme's *regret* is the bound of the run less what it made of it. What is compared is the gain
 (:func:`controller.allocators.video.users.gain`) of the mean of the law from which each score was drawn

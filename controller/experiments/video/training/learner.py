@@ -194,8 +194,8 @@ class _Learner:
                 self._validate(held_out, progress)
                 if checkpoint is not None:
                     self.save(checkpoint)
-        said = asdict(t) | {"validated": round(self.best_gain, 6), "curve": self.curve}
-        return BranchingNetwork(t.kind, self.best, said)
+        values = asdict(t) | {"validated": round(self.best_gain, 6), "curve": self.curve}
+        return BranchingNetwork(t.kind, self.best, values)
 
     def _epsilon(self, step: int) -> float:
         t = self.training

@@ -140,9 +140,9 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     args = ["train", "video", "--out", str(out), "--steps", "60", "--json"]
     result = CliRunner().invoke(cli, args)
     assert result.exit_code == 0, result.output
-    said = json.loads(result.stdout)
+    printed = json.loads(result.stdout)
     network = BranchingNetwork.from_bytes(out.read_bytes())
-    assert network.kind == said["kind"] == "group" and said["steps"] == 60
+    assert network.kind == printed["kind"] == "group" and printed["steps"] == 60
     assert not out.with_name("group.weights.checkpoint").exists()
     assert "--force" in CliRunner().invoke(cli, args).output
 
