@@ -46,6 +46,8 @@ TOLERANCE: Final = 1e-5
 """Of the squared error, relative: a smaller change ends the iterations."""
 MAX_DAMPING: Final = 1e4
 MAX_WEIGHT: Final = 1.5
+START_DEVIATION: Final = 0.8
+"""Of the law of a score, while weights are fitted."""
 _LOW, _HIGH = mos.SCALE
 _ROOT_2: Final = math.sqrt(2.0)
 _ROOT_2PI: Final = math.sqrt(2.0 * math.pi)
@@ -324,44 +326,18 @@ class _Candidates:
 def _fitted(
     rows: FloatArray, names: tuple[str, ...], candidates: _Candidates, count: int
 ) -> list[OpinionModel]:
-    """All candidates at once by Levenberg-Marquardt: of those with the signs that they must have up to
+    """Every candidate by Levenberg-Marquardt: of those with the signs that they must have up to
     ``count``, the least criterion first."""
-    score = rows[:, 0]
+    score = np.ascontiguousarray(rows[:, 0])
     qos = np.column_stack([np.ones(len(rows)), *(rows[:, COLUMNS.index(n)] for n in names)])
     raw = rows[:, [COLUMNS.index(c) for c in CONTEXT]]
-    context = np.where(candidates.power[:, None, None], np.log(np.maximum(raw, 1e-6)), raw - 1.0)
+    power = candidates.power[:, None, None]
+    context = np.where(power, np.log(np.maximum(raw, 1e-6)), raw - 1.0)
     width = qos.shape[1]
     parameters: FloatArray = np.zeros(candidates.free.shape)
     parameters[:, 0] = score.mean()
-    deviation = np.full(len(parameters), 0.8)
-    damping = np.full(len(parameters), 1e-2)
-    running = np.arange(len(parameters))
-    value, jacobian = _model(parameters, deviation, qos, context, candidates.linear)
-    error = ((score - value) ** 2).sum(axis=1)
-    eye = np.eye(parameters.shape[1])
-    for _ in range(ITERATIONS):
-        fixed = ~candidates.free[running]
-        normal = jacobian.transpose(0, 2, 1) @ jacobian
-        slope = (jacobian.transpose(0, 2, 1) @ (score - value)[:, :, None])[:, :, 0]
-        slope[fixed] = 0.0
-        diagonal = np.maximum(np.einsum("cpp->cp", normal), 1e-6)
-        normal = normal + (damping[running, None] * diagonal + np.where(fixed, 1e12, 0.0))[:, :, None] * eye
-        tried = parameters[running] + np.linalg.solve(normal, slope[:, :, None])[:, :, 0]
-        tried[:, width:] = np.clip(tried[:, width:], 0.0, MAX_WEIGHT)
-        new_value, new_jacobian = _model(
-            tried, deviation[running], qos, context[running], candidates.linear[running]
-        )
-        new_error = ((score - new_value) ** 2).sum(axis=1)
-        better = new_error < error[running]
-        ended = np.abs(error[running] - new_error) <= TOLERANCE * error[running]
-        at = running[better]
-        parameters[at], error[at] = tried[better], new_error[better]
-        value[better], jacobian[better] = new_value[better], new_jacobian[better]
-        damping[running] = np.where(better, np.maximum(damping[running] / 5.0, 1e-9), damping[running] * 5.0)
-        goes_on = ~ended & (damping[running] < MAX_DAMPING)
-        running, value, jacobian = running[goes_on], value[goes_on], jacobian[goes_on]
-        if not len(running):
-            break
+    error = np.empty(len(parameters))
+    _fit_each(score, qos, context, candidates.free, candidates.linear, parameters, error)
     slopes, weights = parameters[:, 1:width], parameters[:, width:]
     signs = np.array([SIGNS[n] for n in names])
     possible = (
@@ -401,25 +377,104 @@ def _model_of(
     )
 
 
-def _model(
-    parameters: FloatArray,
-    deviation: FloatArray,
-    qos: FloatArray,
-    context: FloatArray,
-    is_linear: BoolArray,
-) -> tuple[FloatArray, FloatArray]:
-    """Mean scores [candidates, rows] and their derivatives [candidates, rows, parameters]."""
-    width = qos.shape[1]
-    service = parameters[:, :width] @ qos.T
-    exponent = np.einsum("cnk,ck->cn", context, parameters[:, width:])
-    linear = is_linear[:, None]
-    impact = np.where(linear, np.maximum(1.0 - exponent, 0.0), np.exp(-exponent))
-    falls = np.where(linear, np.where(exponent < 1.0, 1.0, 0.0), impact)
-    mean, slope = truncated_mean(service * impact, deviation[:, None])
-    jacobian = np.empty((*mean.shape, parameters.shape[1]))
-    jacobian[:, :, :width] = (slope * impact)[:, :, None] * qos
-    jacobian[:, :, width:] = -(slope * service * falls)[:, :, None] * context
-    return mean, jacobian
+@numba.njit(cache=True, error_model="numpy")
+def _fit_each(
+    score: Any, qos: Any, context: Any, free: Any, linear: Any, parameters: Any, error: Any
+) -> None:
+    """Levenberg-Marquardt of each candidate from ``parameters`` [candidates, width + 2] on, in place; their
+    squared ``error`` [candidates]. ``qos`` [rows, width], ``context`` [candidates, rows, 2]."""
+    size = parameters.shape[1]
+    width = size - context.shape[2]
+    for c in range(len(parameters)):
+        at = np.flatnonzero(free[c])
+        n = len(at)
+        normal, slope = np.empty((n, n)), np.empty(n)
+        new_normal, new_slope = np.empty((n, n)), np.empty(n)
+        system, step = np.empty((n, n)), np.empty(n)
+        tried = parameters[c].copy()
+        error[c] = _squares(score, qos, context[c], linear[c], tried, at, normal, slope)
+        damping = 1e-2
+        for _ in range(ITERATIONS):
+            system[:] = normal
+            for k in range(n):
+                system[k, k] += damping * max(normal[k, k], 1e-6)
+            step[:] = slope
+            _solve(system, step)
+            tried[:] = parameters[c]
+            for k in range(n):
+                tried[at[k]] += step[k]
+            for k in range(width, size):
+                tried[k] = min(max(tried[k], 0.0), MAX_WEIGHT)
+            new = _squares(score, qos, context[c], linear[c], tried, at, new_normal, new_slope)
+            ended = abs(error[c] - new) <= TOLERANCE * error[c]
+            if new < error[c]:
+                parameters[c] = tried
+                error[c] = new
+                normal[:], slope[:] = new_normal, new_slope
+                damping = max(damping / 5.0, 1e-9)
+            else:
+                damping *= 5.0
+            if ended or not damping < MAX_DAMPING:
+                break
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _squares(
+    score: Any, qos: Any, context: Any, linear: Any, parameters: Any, at: Any, normal: Any, slope: Any
+) -> float:
+    """The sum of squared residuals; into ``normal`` [n, n] and ``slope`` [n] the normal equations of the
+    parameters ``at``."""
+    width, n = qos.shape[1], len(at)
+    normal[:] = 0.0
+    slope[:] = 0.0
+    total = 0.0
+    derivative = np.empty(len(parameters))
+    for i in range(len(score)):
+        service, exponent = 0.0, 0.0
+        for k in range(width):
+            service += parameters[k] * qos[i, k]
+        for k in range(context.shape[1]):
+            exponent += parameters[width + k] * context[i, k]
+        impact = max(1.0 - exponent, 0.0) if linear else math.exp(-exponent)
+        falls = (1.0 if exponent < 1.0 else 0.0) if linear else impact
+        mean, rise = truncated(service * impact, START_DEVIATION)
+        for k in range(width):
+            derivative[k] = rise * impact * qos[i, k]
+        for k in range(context.shape[1]):
+            derivative[width + k] = -rise * service * falls * context[i, k]
+        residual = score[i] - mean
+        total += residual * residual
+        for k in range(n):
+            d = derivative[at[k]]
+            slope[k] += d * residual
+            for m in range(k + 1):
+                normal[k, m] += d * derivative[at[m]]
+    for k in range(n):
+        for m in range(k):
+            normal[m, k] = normal[k, m]
+    return total
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _solve(matrix: Any, vector: Any) -> None:
+    """Positive definite linear equations by Cholesky's method, in place."""
+    n = len(vector)
+    for k in range(n):
+        for m in range(k):
+            matrix[k, k] -= matrix[k, m] * matrix[k, m]
+        matrix[k, k] = math.sqrt(max(matrix[k, k], 1e-300))
+        for i in range(k + 1, n):
+            for m in range(k):
+                matrix[i, k] -= matrix[i, m] * matrix[k, m]
+            matrix[i, k] /= matrix[k, k]
+    for k in range(n):
+        for m in range(k):
+            vector[k] -= matrix[k, m] * vector[m]
+        vector[k] /= matrix[k, k]
+    for k in range(n - 1, -1, -1):
+        for m in range(k + 1, n):
+            vector[k] -= matrix[m, k] * vector[m]
+        vector[k] /= matrix[k, k]
 
 
 def _deviation(

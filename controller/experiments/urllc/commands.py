@@ -63,7 +63,7 @@ def solve(
 def _solve(file: Path, requested: str | None, bound: bool, as_json: bool) -> None:
     from controller.allocators.urllc.instance import Instance
     from controller.allocators.urllc.solve import METHODS, lower_bound_ms, report
-    from controller.experiments.urllc import files
+    from controller.experiments import files
     from controller.experiments.urllc.timing import timed
 
     method = next((name for name in METHODS if name == (requested or METHODS[0])), None)
@@ -85,7 +85,7 @@ def _solve(file: Path, requested: str | None, bound: bool, as_json: bool) -> Non
 
 def _generate(file: Path, given: Mapping[str, Any], force: bool, as_json: bool) -> None:
     from controller.allocators.urllc.instance import Instance
-    from controller.experiments.urllc import files
+    from controller.experiments import files
     from controller.experiments.urllc.drops import Drop, draw
 
     seed = given.get("seed", 0)

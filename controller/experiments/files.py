@@ -1,4 +1,4 @@
-"""Instances of ``prbandit solve urllc`` as files: YAML, or JSON where the name ends with ``.json``."""
+"""Instances of ``prbandit solve`` as files: YAML, or JSON where the name ends with ``.json``."""
 
 from __future__ import annotations
 
