@@ -70,9 +70,11 @@ def hulls(users: Users, rates_kbps: FloatArray = RATES_KBPS) -> list[Hull]:
 
 @dataclass(frozen=True, slots=True)
 class Division:
-    """Rates in kbit/s [users], and what a further Mcycle/s would gain."""
+    """Rates in kbit/s [users], and what a further PRB of each cell, [cells], and a further Mcycle/s would
+    gain."""
 
     kbps: FloatArray
+    prb_price: FloatArray
     cycle_price: float
 
 
@@ -84,14 +86,14 @@ def divide(
     user = np.repeat(np.arange(len(curves)), [len(h.kbps) - 1 for h in curves])
     rates, prices = np.zeros(len(users)), np.zeros(len(prb))
     if not len(user):
-        return Division(rates, 0.0)
+        return Division(rates, prices, 0.0)
     width = np.concatenate([np.diff(h.kbps) for h in curves])
     slope = np.concatenate([np.diff(h.gain) for h in curves]) / width
     carried = np.maximum(users.kbps_per_prb, 1e-9)[user]
     limit = mcycles / kbit_mcycles
     columns = (user, slope, width, carried, users.cell[user], np.asarray(prb, np.float64))
     price = _divide(*columns, limit, rates, prices)
-    return Division(rates, price / kbit_mcycles)
+    return Division(rates, prices, price / kbit_mcycles)
 
 
 @numba.njit(cache=True, error_model="numpy")
