@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from controller.allocators.urllc.instance import Instance
-from controller.experiments.urllc import files
+from controller.experiments import files
 from controller.experiments.urllc.drops import BITS, MOST_ANTENNAS, Drop, draw
 from controller.experiments.urllc.readings import READINGS
 

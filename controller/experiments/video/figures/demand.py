@@ -56,10 +56,10 @@ KINDS: Final[Mapping[str, tuple[str, str]]] = {
 def one(task: Task) -> dict[str, Any]:
     traces = draw(task.spec(), task.seed)
     start = begin(traces, task.seed)
-    return {name: _play(copied(start), task.seed, *of) for name, of in KINDS.items()}
+    return {name: play(copied(start), task.seed, *of) for name, of in KINDS.items()}
 
 
-def _play(campus: Campus, seed: int, models: str, given: str) -> dict[str, Any]:
+def play(campus: Campus, seed: int, models: str, given: str) -> dict[str, Any]:
     """``probability`` and ``kept`` of every user and window of which something is demanded, and the rate and
     PRBs in the mean."""
     world = campus.world
