@@ -78,7 +78,8 @@ def test_the_point_of_the_case_study_is_in_every_sweep() -> None:
     assert of["both"]["1"] == of["prb"]["50"] == of["cycles"]["10"]
 
 
-def test_demand_by_true_models_is_as_reliable_as_it_says() -> None:
+def test_demand_by_true_models_is_as_reliable_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demand, "WINDOW_MIN", 9)
     kept, expected = [], []
     for seed in range(3):
         start = begin(draw(WorldSpec(users=8, duration_s=1260), seed), seed, 180)
