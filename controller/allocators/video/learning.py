@@ -167,8 +167,6 @@ def arrived(state: Mapping[str, Any]) -> Agent:
     agent.history = rows[possible(rows)][-HANDED_ROWS:]
     if Profile.of((agent.ela, agent.segment_s, 0.0)) is None:
         raise ValueError(f"agent {agent.user!r}: an ELA of {agent.ela}, segments of {agent.segment_s} s")
-    if not (possible(agent.history) & np.isfinite(agent.column("time_s"))).all():
-        raise ValueError(f"agent {agent.user!r}: scores, context or times that cannot be")
     return agent
 
 
