@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controller.allocators.video import opinion
-from controller.allocators.video.groups import GROUPS, group_of, minds_bitrates
+from controller.allocators.video.groups import GROUPS, group_of
 from controller.allocators.video.opinion import COLUMNS, OpinionModel
 from controller.twins.drift import Cusum, Settings
 from wire.definitions import mos
@@ -34,8 +34,11 @@ CHOOSE_ROWS: Final = 6
 """Scores that are enough to choose a group's model by."""
 MAX_GENERAL: Final = 480
 """Scores, of all users alike, that the general model and those of groups are fitted to."""
-LEAST_SPREAD: Final = 0.2
-"""Between the best and the worst quality that was seen: who always saw the same cannot say that it does not
+GENERAL_ROWS: Final = 4 * opinion.LEAST_ROWS
+"""Scores that a model of all takes: they mind different things, and the few first say of what most mind
+alone."""
+LEAST_SPREAD: Final = 0.15
+"""Standard deviation of the quality that was seen: who always saw the same cannot say that it does not
 matter."""
 HABIT_S: Final = 30.0
 """Between two looks at a user's behaviour, which counts swipes over a minute."""
@@ -163,7 +166,7 @@ class Population:
             return
         few = self.general is None or self.general.rows < MAX_GENERAL // 2
         if few or any(a.source != OWN for a in self.agents.values()):
-            self.general = _pooled(pooled)
+            self.general = _pooled(pooled, GENERAL_ROWS)
         for name in self.agents if users is None else users:
             self._learn(self.agents[name])
         if all(a.source == OWN for a in self.agents.values()):
@@ -175,7 +178,7 @@ class Population:
                 if a.source == OWN and a.model is not None and GROUPS[group_of(a.model)] == name
             ]
             if members:
-                self.groups[name] = _pooled(members)
+                self.groups[name] = _pooled(members, opinion.LEAST_ROWS)
         for agent in self.agents.values():
             if agent.source != OWN:
                 agent.model, agent.source = self._borrowed(agent)
@@ -189,7 +192,7 @@ class Population:
             return
         fitted = opinion.fit(agent.opinions)
         agent.fitted = agent.seen
-        if fitted.informative and _can_tell(fitted, agent.opinions):
+        if fitted.informative and (agent.source == OWN or _can_tell(fitted, agent.opinions)):
             agent.model, agent.source = fitted, OWN
             agent.refer()
         else:
@@ -210,23 +213,24 @@ class Population:
         return self.groups[best], GROUP
 
 
-def _pooled(histories: Sequence[FloatArray]) -> OpinionModel:
-    """One model for many users: of as many of the latest scores of each."""
+def _pooled(histories: Sequence[FloatArray], least: int) -> OpinionModel:
+    """One model for many users: of as many of the latest scores of each; the constant of fewer than
+    ``least``."""
     each = max(MAX_GENERAL // len(histories), 1)
     rows = np.concatenate([h[-each:] for h in histories])
-    if len(rows) >= opinion.LEAST_ROWS and _can_tell(model := opinion.fit(rows), rows):
+    if len(rows) >= least and _can_tell(model := opinion.fit(rows), rows):
         return model
     return opinion.constant(rows)
 
 
 def _can_tell(model: OpinionModel, rows: FloatArray) -> bool:
-    """Whether a model knows about bitrates: it minds them, or was fitted to rows [n, COLUMNS] with others.
+    """Whether a model knows about quality: it minds it, or was fitted to rows [n, COLUMNS] with another.
 
     One that does not asks for next to nothing, of a cell in which next to nothing is to be had, and so never
     sees what it would have needed to know.
     """
     quality = rows[np.isfinite(rows[:, COLUMNS.index("quality")]), COLUMNS.index("quality")]
-    return minds_bitrates(model) or (len(quality) > 0 and bool(np.ptp(quality) >= LEAST_SPREAD))
+    return "quality" in model.structure.qos or (len(quality) > 0 and bool(quality.std() >= LEAST_SPREAD))
 
 
 def factors_of(history: FloatArray) -> Mapping[str, Any]:

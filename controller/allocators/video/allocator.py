@@ -52,7 +52,7 @@ USUAL_KBPS: Final = 2700.0
 MAX_USERS: Final = 256
 MAX_PENDING: Final = 400
 """Ratings that wait for the next round of learning."""
-MAX_ARRIVED: Final = 6
+MAX_ARRIVED: Final = 4
 PATIENCE_S: Final = 120.0
 """Until a round of learning that does not come is given up."""
 MAX_ERROR: Final = 200
@@ -67,6 +67,8 @@ STRETCH_UP, STRETCH_DOWN = 1.08, 0.97
 SLOW, FAST = 0.9, 1.15
 """Of the rate that was planned: what segments came at."""
 FLOOR_RATIO: Final = 1.1
+EXPLORE_UNKNOWN: Final = 0.5
+"""Share of control slots in which a user whose own model is not known yet gets another bitrate."""
 ACKNOWLEDGED: Final = 0.05
 """Of the bits down, what goes up: acknowledgements of TCP and requests."""
 UL_LOAD: Final = 0.4
@@ -546,7 +548,8 @@ class VideoAllocator(Allocator):
             self._promises = {}
             return {}
         plan = self._plan(asked, float(grant.dl_prb))
-        tries = asked.unknown | (view.rng.uniform(size=len(asked.users)) < self._options.explore)
+        chance = np.maximum(self._options.explore, np.where(asked.unknown, EXPLORE_UNKNOWN, 0.0))
+        tries = view.rng.uniform(size=len(asked.users)) < chance
         plan = orchestration.explored(plan, tries, view.rng.uniform(size=len(asked.users)))
         shown = shown_share(
             plan.kbps / plan.bitrate_kbps, asked.known.swipes_per_min, plan.prefetch, asked.known.segment_s
@@ -566,7 +569,9 @@ class VideoAllocator(Allocator):
                 expected=round(float(plan.expected[i]), 4),
                 stalled=round(60.0 * (1.0 - float(shown[i])), 4),
                 quality=round(float(mos.quality(bitrate)) * float(shown[i]), 4),
-                kept=bool(plan.expected[i] >= asked.known.ela[i] + margin and not tries[i]),
+                kept=bool(
+                    plan.expected[i] >= asked.known.ela[i] + margin and not tries[i] and not asked.unknown[i]
+                ),
             )
             settings[user.flow] = {
                 "bitrate_kbps": (bitrate,),

@@ -75,10 +75,11 @@ def allocator(**options: Any) -> VideoAllocator:
 
 @dataclass
 class Cell:
-    """Viewers by flow, ``u0`` and so on; the PRBs that are granted are shared by their bitrates.
+    """Viewers by flow, ``u0`` and so on. The PRBs that are granted are shared so that all play alike; while a
+    user fetches, segments come as fast as those of any.
 
-    ``radio``: times what a PRB carries; 0: nothing comes. ``silent``: who sends no rating. ``edge``: ratings
-    on their way, by flow, are those of settings in force.
+    ``radio``: times what a PRB carries; 0: nothing comes. ``silent``: who sends no rating. ``reverse``: rows
+    come in the reverse order of users.
     """
 
     viewers: dict[str, Viewer]
@@ -151,8 +152,8 @@ class Cell:
             score = viewer.score(stalled, quality, behaviour, environment, own.uniform())
             profiles.append((viewer.ela, 1.0, 180.0, 500.0, 3000.0, 4.0))
             row = dict.fromkeys((c.name for c in RATING), 0.0)
-            rate = carried * bitrate[flow] / 1e3
-            fetched = (1e3 / max(carried, 1e-3), rate) if carried > 0.0 else (np.nan, np.nan)
+            mean = carried * float(np.mean(list(bitrate.values()))) * own.uniform(0.8, 1.2)
+            fetched = (1e6 / mean, mean / 1e3) if carried > 0.0 else (np.nan, np.nan)
             row |= {"score": score, "stalled": stalled, "quality": quality, "behaviour": behaviour}
             row |= {"environment": environment, "delay": fetched[0], "throughput": fetched[1]}
             row |= {"swipes": swipes, "jitter": float(rng.uniform(0.0, 50.0))}
