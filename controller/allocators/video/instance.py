@@ -115,8 +115,10 @@ def _user(where: str, of: Any, cells: Sequence[str]) -> dict[str, Any]:
             f"{where}.behaviour", of.get("behaviour", float(mos.behaviour(swipes))), *mos.FACTOR_RANGE
         ),
         "swipes_per_min": swipes,
-        "jitter": _number(f"{where}.jitter", of.get("jitter", 0.0), 0.0, 3600.0),
-        "loss": _number(f"{where}.loss", of.get("loss", 0.0), 0.0, 1.0),
+        **{
+            name: _number(f"{where}.{name}", of.get(name, 0.0), 0.0, most)
+            for name, most in (("jitter", 3600.0), ("loss", 1.0))
+        },
         "model": _model(f"{where}.model", of["model"]),
     }
 
