@@ -158,13 +158,13 @@ def handed_over(agent: Agent) -> dict[str, Any]:
 
 
 def arrived(state: Mapping[str, Any]) -> Agent:
-    """The agent of :func:`handed_over`, without rows that cannot be; ValueError, KeyError, TypeError for what
-    is none."""
+    """The agent of :func:`handed_over`; ValueError, KeyError, TypeError for what is none."""
     if type(state["seen"]) is not int or state["seen"] < 0:
         raise ValueError(f"agent {state['user']!r}: {state['seen']!r} scores seen")
     agent = _agent_of(state)
-    rows = unpack_rows(state["history"])
-    agent.history = rows[possible(rows)][-HANDED_ROWS:]
+    agent.history = unpack_rows(state["history"])[-HANDED_ROWS:]
+    if not possible(agent.history).all():
+        raise ValueError(f"agent {agent.user!r}: scores, context or times that cannot be")
     if Profile.of((agent.ela, agent.segment_s, 0.0)) is None:
         raise ValueError(f"agent {agent.user!r}: an ELA of {agent.ela}, segments of {agent.segment_s} s")
     return agent

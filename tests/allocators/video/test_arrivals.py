@@ -55,24 +55,10 @@ def test_it_is_as_it_was() -> None:
     ],
     ids=str,
 )
-def test_rows_that_cannot_be_are_left_out(columns: dict[str, Any]) -> None:
+def test_rows_that_cannot_be_are_refused(columns: dict[str, Any]) -> None:
     bad = np.concatenate((history(**columns), history()[:10]))
-    came = state(history=pack_rows(bad))
-    agent = arrived(came)
-    assert len(agent.history) == 10
-    memory = Memory.from_bytes(
-        learn(
-            before=b"",
-            rows={"video-2": history()},
-            profiles={},
-            arrivals={"video-1": came},
-            present=["video-1", "video-2"],
-            options=OPTIONS,
-            seed=1,
-        )
-    )
-    assert set(memory.population.agents) == {"video-1", "video-2"}
-    assert np.isfinite(memory.quantiles[3]) and memory.quantiles[3] > 0.0
+    with pytest.raises(ValueError, match="that cannot be"):
+        arrived(state(history=pack_rows(bad)))
 
 
 @pytest.mark.parametrize(
