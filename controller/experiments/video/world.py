@@ -8,8 +8,8 @@ whose end the user rates it.
 
 The paper leaves open the carrier's width, the cycles of transcoding and what arrives at the rate 6: here 50
 PRB (10 MHz of n28) a base station, 180 cycle/bit, and 6 videos a minute.
-:mod:`controller.experiments.video.load` moves the load from where everybody can be content to where nobody
-can.
+:mod:`controller.experiments.video.figures.load` moves the load from where nobody can be content to where all
+are who can be.
 """
 
 from __future__ import annotations

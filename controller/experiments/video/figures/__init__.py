@@ -18,6 +18,7 @@ from controller.experiments.video.figures import (
     fig_5,
     load,
     models,
+    regret,
     windows,
 )
 from controller.experiments.video.figures.base import Figure
@@ -27,13 +28,14 @@ FIGURES: Final[Mapping[str, Figure]] = {
     "fig-5": fig_5.FIGURE,
     "load": load.FIGURE,
     "ablation": ablation.FIGURE,
+    "regret": regret.FIGURE,
     "models": models.FIGURE,
     "demand": demand.FIGURE,
     "emulation": emulation.FIGURE,
     "windows": windows.FIGURE,
 }
 NAMES: Final = tuple(FIGURES)
-NETWORKED: Final = frozenset({"fig-5", "ablation"})
+NETWORKED: Final = frozenset({"fig-5", "ablation", "regret"})
 """Figures with schemes that take networks."""
 
 
