@@ -28,6 +28,7 @@ from controller.allocators.video.rows import Profile, pack_rows, unpack_rows
 from controller.allocators.video.users import Users
 from controller.twins.drift import Cusum
 from controller.twins.packing import pack_arrays, unpack_arrays
+from controller.twins.slice.reservation import Distribution
 from controller.twins.slice.windows import WINDOWS_MIN, dynamics
 from wire.definitions import mos
 from wire.definitions.viewing import REQUESTS_PER_MIN
@@ -220,9 +221,7 @@ def learn(
         # cycles.
         wanted = demand(users, ahead, 60.0 * minutes, reliability, 1e3)
         memory.demands[minutes] = wanted
-        memory.quantiles[minutes] = float(
-            np.quantile(wanted.prb.sum(axis=0), reliability, method="inverted_cdf")
-        )
+        memory.quantiles[minutes] = Distribution(wanted.prb.sum(axis=0)).quantile(reliability)
     return memory.to_bytes()
 
 

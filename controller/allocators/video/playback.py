@@ -30,10 +30,11 @@ _SEED: Final = 20240
 
 
 @cache
-def table(segment_s: float) -> FloatArray:
-    """Share of the time in which something is shown, [prefetch, swipes, ratios].
+def table() -> FloatArray:
+    """Share of the time in which something is shown of segments of 1 s, [prefetch, swipes, ratios].
 
-    It never falls with the prefetch, nor with the ratio.
+    It never falls with the prefetch, nor with the ratio. Segments of another length make another unit of
+    time: what counts is the swipes in that of a segment.
     """
     out = np.empty((MAX_PREFETCH + 1, len(SWIPES_PER_MIN), len(RATIOS)))
     n = len(RATIOS)
@@ -45,7 +46,7 @@ def table(segment_s: float) -> FloatArray:
         swipes = np.tile(rng.poisson(f / 60.0 / STEPS_PER_S, _EMULATED_S * STEPS_PER_S), (n, 1))
         for prefetch in range(MAX_PREFETCH + 1):
             state, under_way, sums = np.zeros((n, len(STATE))), np.zeros(n), np.zeros((n, len(SUMS)))
-            play(state, under_way, sums, kbps, one, one, prefetch * one, swipes, segment_s)
+            play(state, under_way, sums, kbps, one, one, prefetch * one, swipes, 1.0)
             out[prefetch, k] = 1.0 - sums[:, 0] / _EMULATED_S
     out[:, :, 0] = 0.0
     return np.maximum.accumulate(np.maximum.accumulate(out, axis=2), axis=0)
@@ -58,16 +59,17 @@ def shown_share(ratio: Any, swipes_per_min: Any, prefetch: Any, segment_s: float
     0..MAX_PREFETCH. Linear between what is tabulated.
     """
     shape = np.broadcast_shapes(np.shape(ratio), np.shape(swipes_per_min), np.shape(prefetch))
-    r, f = (np.array(np.broadcast_to(x, shape), np.float64, order="C") for x in (ratio, swipes_per_min))
+    of_segment = np.asarray(swipes_per_min, np.float64) * segment_s
+    r, f = (np.array(np.broadcast_to(x, shape), np.float64, order="C") for x in (ratio, of_segment))
     n = np.array(np.broadcast_to(prefetch, shape), np.int64, order="C")
     out = np.empty(r.size)
-    _shown_each(table(segment_s), r.ravel(), f.ravel(), n.ravel(), out)
+    _shown_each(table(), r.ravel(), f.ravel(), n.ravel(), out)
     return out.reshape(shape)
 
 
 @numba.njit(cache=True, error_model="numpy")
 def shown(shares: Any, ratio: float, swipes_per_min: float, prefetch: int) -> Any:
-    """:func:`shown_share` of numbers by a :func:`table`, compiled."""
+    """:func:`shown_share` of numbers by :func:`table`, compiled, of segments of 1 s."""
     r = min(max(ratio, RATIOS[0]), RATIOS[-1])
     f = min(max(swipes_per_min, SWIPES_PER_MIN[0]), SWIPES_PER_MIN[-1])
     i, j = 0, 0

@@ -113,12 +113,12 @@ def ratings_of(
         own = np.flatnonzero((rows.flow == i) & good)
         if len(own):
             own = own[np.argsort(rows.time_ns[own], kind="stable")]
-            mine = history[own]
-            mine[:, HISTORY.index("prb_per_kbps")] = prb_per_kbps.get(user.ue_id, np.nan)
-            mine[:, HISTORY.index("loss")] = loss.get(user.ue_id, 0.0)
+            rated = history[own]
+            rated[:, HISTORY.index("prb_per_kbps")] = prb_per_kbps.get(user.ue_id, np.nan)
+            rated[:, HISTORY.index("loss")] = loss.get(user.ue_id, 0.0)
             before = out.get(user.flow)
-            mine = as_packed(mine)
-            out[user.flow] = mine if before is None else np.concatenate((before, mine))
+            rated = as_packed(rated)
+            out[user.flow] = rated if before is None else np.concatenate((before, rated))
     faults = {why: int(bad.sum()) for why, bad in impossible.items() if bad.any()}
     return out, faults
 

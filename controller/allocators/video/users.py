@@ -105,7 +105,7 @@ class Users:
             mos.quality(bitrate),
             _filled(prefetch, shape, np.int64).reshape(each),
             self._known,
-            table(self.segment_s),
+            table(),
             self.segment_s,
             out,
         )

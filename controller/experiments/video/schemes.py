@@ -28,7 +28,7 @@ from controller.allocators.video.users import LADDER, Users
 from controller.experiments.video.world import STEP_S, Allocation, Traces, World, WorldSpec
 from controller.twins.drift import Cusum, Settings
 from controller.twins.slice.game import make_game
-from controller.twins.slice.reservation import Distribution, Request, reserve
+from controller.twins.slice.reservation import Label, Request, abstract, reserve
 from controller.twins.slice.windows import WINDOWS_MIN, SliceWindow, Tuning, dynamics
 from wire.definitions.viewing import MAX_PREFETCH
 
@@ -333,6 +333,9 @@ def slices(users: Users, wanted: Demand, resources: Resources, scheme: Scheme) -
     """What level two reserves, PRBs [cells] and 10^6 cycles/s: for each group of a cell a quantile of its
     demand, where it is short by gain or by the game."""
     groups = groups_of(users.models)
+    labels = [Label(GROUPS[g], f"cell {c}") for g, c in zip(groups, users.cell, strict=True)]
+    names = [str(i) for i in range(len(users))]
+    distribution = abstract(dict(zip(names, wanted.prb, strict=True)), dict(zip(names, labels, strict=True)))
     out = np.zeros(resources.cells)
     cycles: dict[tuple[int, int], Request] = {}
     for cell in range(resources.cells):
@@ -342,7 +345,7 @@ def slices(users: Users, wanted: Demand, resources: Resources, scheme: Scheme) -
             if not len(rows):
                 continue
             members = users.take(rows)
-            need = Distribution(wanted.prb[rows].sum(axis=0)).quantile(scheme.reliability)
+            need = distribution[labels[rows[0]]].quantile(scheme.reliability)
             requests[cell, group] = Request({"prb": need}, _gains(members, members.kbps_per_prb, need))
             need = float(wanted.mcycles[rows].sum())
             per_mcycle = np.full(len(rows), 1.0 / resources.kbit_mcycles)

@@ -191,7 +191,7 @@ def means(rows: Sequence[Mapping[str, float]]) -> dict[str, Estimated]:
 
 
 def compared(values: Sequence[float], others: Sequence[float]) -> int:
-    """1: higher, -1: lower, 0: not told apart, by the 95 % interval of the differences seed by seed."""
+    """1: higher, -1: lower, 0: undecided, by the 95 % interval of the differences seed by seed."""
     of = estimate([a - b for a, b in zip(values, others, strict=True)])
     if of is None or of.half is None or abs(of.mean) <= of.half:
         return 0

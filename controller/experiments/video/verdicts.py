@@ -1,7 +1,7 @@
 """The sentences of section IV's discussion of figure 5, held against runs.
 
-A sentence is made of comparisons, each of which is told by the 95 % interval of the differences seed by seed.
-It holds where all of them do, it does not where one of them is the other way round, and else it is not told.
+A sentence is made of comparisons, each of which the 95 % interval decides of the differences seed by seed.
+It holds where all of them do, it does not where one of them is the other way round, and else it is undecided.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ FloatArray = NDArray[np.float64]
 PROPOSED, WITHOUT, PDRL, HSLA = "agents", "without-agents", "pdrl-l1", "hsla-l2"
 PERCENTILES: Final = np.arange(5, 100, 5)
 RATIOS: Final = np.linspace(0.0, 1.6, 81)
-"""At which the CDF is told."""
+"""At which the CDF is given."""
 MIDDLE: Final = (0.6, 0.7)
-YES, NO, OPEN = "yes", "no", "not told apart"
+YES, NO, OPEN = "yes", "no", "undecided"
 
 
 def measures(achieved: FloatArray, scores: FloatArray) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def measures(achieved: FloatArray, scores: FloatArray) -> dict[str, Any]:
 def verdicts(
     seeds: Sequence[Mapping[str, Mapping[str, Any]]], proposed: str = PROPOSED
 ) -> list[dict[str, Any]]:
-    """Of each sentence: ``sentence``, ``figure``, ``holds`` and ``numbers``, what it was told by.
+    """Of each sentence: ``sentence``, ``figure``, ``holds`` and ``numbers``, what it was decided by.
 
     ``seeds``: scheme -> :func:`measures`, of each seed. A sentence about a scheme that was not run is left
     out.
@@ -58,7 +58,7 @@ def verdicts(
     def numbers(key: str) -> dict[str, Any]:
         return {name: mean(column(name, key)) for name in names}
 
-    def told(figure: str, sentence: str, needed: Sequence[str], signs: Sequence[int], seen: Any) -> None:
+    def decide(figure: str, sentence: str, needed: Sequence[str], signs: Sequence[int], seen: Any) -> None:
         if all(name in by_name for name in needed):
             out.append({"figure": figure, "sentence": sentence, "holds": _holds(signs), "numbers": seen})
 
@@ -70,10 +70,10 @@ def verdicts(
         counts = _percentiles(by_name, proposed, others)
         half = len(PERCENTILES) / 2.0
         sign = 1 if counts["highest"] > half else -1 if counts["beaten"] >= half else 0
-        told("a", "the proposed scheme has the highest ratio in most percentiles", (), [sign], counts)
+        decide("a", "the proposed scheme has the highest ratio in most percentiles", (), [sign], counts)
     if PDRL in by_name:
         share = {name: [_middle(of["cdf"]) for of in by_name[name]] for name in (proposed, PDRL)}
-        told(
+        decide(
             "a",
             "PDRL-L1 is slightly ahead of the proposed scheme between 0.6 and 0.7",
             (proposed, PDRL),
@@ -81,7 +81,7 @@ def verdicts(
             {"users' windows below": {name: mean(values) for name, values in share.items()}},
         )
     behind = [-sign for sign in above("mean", WITHOUT, (proposed, PDRL))]
-    told(
+    decide(
         "a",
         "without agents is moderate: behind the proposed scheme and PDRL-L1, ahead of HSLA-L2",
         (WITHOUT, PDRL, HSLA),
@@ -89,8 +89,8 @@ def verdicts(
         numbers("mean"),
     )
     rest = [name for name in names if name != HSLA]
-    told("a", "HSLA-L2 is the poorest", (HSLA,), [-s for s in above("mean", HSLA, rest)], numbers("mean"))
-    told(
+    decide("a", "HSLA-L2 is the poorest", (HSLA,), [-s for s in above("mean", HSLA, rest)], numbers("mean"))
+    decide(
         "b",
         "the proposed scheme has the highest median",
         (proposed,),
@@ -98,7 +98,7 @@ def verdicts(
         numbers("median"),
     )
     narrower = above("iqr", proposed, others)
-    told(
+    decide(
         "b",
         "the interquartile range of the proposed scheme is not the narrowest",
         (proposed,),
@@ -107,8 +107,8 @@ def verdicts(
     )
     rest = [name for name in names if name != WITHOUT]
     lowest = [-sign for sign in above("median", WITHOUT, rest)]
-    told("b", "without agents has the lowest median", (WITHOUT,), lowest, numbers("median"))
-    told(
+    decide("b", "without agents has the lowest median", (WITHOUT,), lowest, numbers("median"))
+    decide(
         "b",
         "without agents has a wide interquartile range: wider than that of the proposed scheme",
         (WITHOUT,),
@@ -116,7 +116,7 @@ def verdicts(
         numbers("iqr"),
     )
     last = [-sign for sign in above("mean", HSLA, (WITHOUT,))]
-    told(
+    decide(
         "a, b",
         "of the last two it is as in (a): HSLA-L2 is behind without agents (no: as in (b))",
         (WITHOUT, HSLA),
