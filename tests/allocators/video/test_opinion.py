@@ -17,10 +17,8 @@ from controller.allocators.video.opinion import (
     SIGNS,
     OpinionModel,
     OpinionModels,
-    Structure,
     first_informative,
     fit,
-    refit,
     truncated_mean,
 )
 from tests.allocators.video.viewers import COMBINED, QUALITY, STALLS, history
@@ -113,17 +111,6 @@ def test_scores_outside_the_scale_and_unknown_factors_are_left_out() -> None:
     unknown[::3, COLUMNS.index("quality")] = np.nan
     assert set(fit(unknown).structure.qos) <= {"stalled", "quality"}
     assert fit(unknown).rows in (80, 120)
-
-
-def test_a_refit_keeps_the_structure_and_follows_the_weights() -> None:
-    model = fit(history(STALLS, 120, seed=1)[:, :WIDTH])
-    lenient = history(STALLS, 120, seed=1)[:, :WIDTH]
-    lenient[:, COLUMNS.index("stalled")] *= 2.0
-    again = refit(lenient, model.structure)
-    assert again.structure == model.structure
-    assert again.slopes[0] == pytest.approx(model.slopes[0] / 2.0, rel=0.05)
-    assert not refit(lenient[: LEAST_ROWS - 1], model.structure).informative
-    assert not refit(lenient, Structure()).informative
 
 
 def test_a_model_goes_through_json_and_others_are_refused() -> None:
