@@ -22,6 +22,7 @@ from tests.bench import (
     scaling,
     urllc,
     user_plane,
+    video,
     vr,
 )
 from tests.bench.common import Row, Skip
@@ -37,6 +38,7 @@ _ALL = (
     mar,
     vr,
     urllc,
+    video,
     memory,
     user_plane,
     edge_agent,
