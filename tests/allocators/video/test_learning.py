@@ -124,6 +124,6 @@ def test_an_agent_that_cannot_be_does_not_arrive(learned: bytes, change: dict[st
 @pytest.mark.parametrize("column", ["score", "behaviour", "time_s"])
 def test_a_history_that_cannot_be_does_not_arrive(learned: bytes, column: str) -> None:
     agent = Memory.from_bytes(learned).population.agents["c"]
-    agent.history[4, HISTORY.index(column)] = 99.0 if column != "time_s" else np.nan
+    agent.history[-4, HISTORY.index(column)] = 99.0 if column != "time_s" else np.nan
     with pytest.raises(ValueError, match="scores, context or times that cannot be"):
         arrived(handed_over(agent))
