@@ -31,7 +31,7 @@ from controller.allocators.video.rows import (
     unpack_rows,
 )
 from controller.allocators.video.users import SCATTER, Users
-from controller.allocators.views import active, attributed, present
+from controller.allocators.views import active, attributed, present, settings_count
 from controller.core.decision import Choice, Grant, Settings, SliceDemand, Want
 from controller.core.fits import Job
 from controller.core.measure import Lever, Outcome, Reason
@@ -72,6 +72,9 @@ EXPLORE_UNKNOWN: Final = 0.5
 ACKNOWLEDGED: Final = 0.05
 """Of the bits down, what goes up: acknowledgements of TCP and requests."""
 UL_LOAD: Final = 0.4
+MARGIN_STEP: Final = 0.006
+"""In a control slot: a promise is judged by what some forty of them brought."""
+MAX_MARGIN: Final = 1.5
 LEAST_GHZ: Final = 0.01
 WEIGHTS_KEY: Final = "weights"
 
@@ -138,6 +141,7 @@ class VideoAllocator(Allocator):
         self._rated_ns: dict[str, int] = {}
         self._radio: dict[str, float] = {}
         self._stretch = 1.0
+        self._margin = SCATTER * NormalDist().inv_cdf(max(options.reliability, 0.5))
         self._slice_window = SliceWindow()
         self._window: _Window | None = None
         self._promises: dict[str, Promise] = {}
@@ -194,8 +198,10 @@ class VideoAllocator(Allocator):
             dict(view.unattributed),
             faults,
         )
-        if view.granted is not None and attributed(view, Lever.DL):
-            self._learn_stretch(seen, promises)
+        if view.granted is not None and settings_count(view):
+            self._learn_margin(outcome)
+            if attributed(view, Lever.DL):
+                self._learn_stretch(seen, promises)
         self._turn_window(view)
         self._job = self._next_job(view)
         if self._silent and self._silent == there:
@@ -308,6 +314,16 @@ class VideoAllocator(Allocator):
                 value = RADIO_MEMORY * self._radio.pop(ue) + (1.0 - RADIO_MEMORY) * value
             self._radio[ue] = value
         self._radio = dict(list(self._radio.items())[-MAX_USERS:])
+
+    def _learn_margin(self, outcome: Outcome) -> None:
+        """By how much an expected opinion must be above an agreement for a promise: more where promises are
+        kept less often than with ``reliability``, and less where more often, whatever is wrong with the
+        models (adaptive conformal inference, Gibbs and Candes 2021)."""
+        promises = outcome.counts["promises"]
+        if promises:
+            kept = outcome.counts["promises_kept"] / promises
+            margin = self._margin + MARGIN_STEP * (self._options.reliability - kept)
+            self._margin = round(min(max(margin, 0.0), MAX_MARGIN), 6)
 
     def _learn_stretch(self, seen: Mapping[str, Seen], promises: Mapping[str, Promise]) -> None:
         """By how fast segments came, beside what was planned. Where playback stood still and none came, the
@@ -557,7 +573,6 @@ class VideoAllocator(Allocator):
         # Nobody else has the edge's cycles: what rates do not need makes segments come sooner.
         share = np.maximum(plan.kbps, 1.0) / np.maximum(plan.kbps, 1.0).sum()
         ghz = np.maximum(self._options.edge_ghz * share, LEAST_GHZ)
-        margin = SCATTER * NormalDist().inv_cdf(max(self._options.reliability, 0.5))
         self._promises = {}
         settings: dict[str, Mapping[str, tuple[float, ...]]] = {}
         for i, user in enumerate(asked.users):
@@ -570,7 +585,9 @@ class VideoAllocator(Allocator):
                 stalled=round(60.0 * (1.0 - float(shown[i])), 4),
                 quality=round(float(mos.quality(bitrate)) * float(shown[i]), 4),
                 kept=bool(
-                    plan.expected[i] >= asked.known.ela[i] + margin and not tries[i] and not asked.unknown[i]
+                    plan.expected[i] >= asked.known.ela[i] + self._margin
+                    and not tries[i]
+                    and not asked.unknown[i]
                 ),
             )
             settings[user.flow] = {
@@ -630,6 +647,7 @@ class VideoAllocator(Allocator):
             "weights": [self._weights.digest, self._weights.error],
             "radio": dict(self._radio),
             "stretch": self._stretch,
+            "margin": self._margin,
             "slice_window": self._slice_window.to_state(),
             "window": None if w is None else [w.until, w.minutes, w.prb],
             "promises": {
@@ -656,14 +674,18 @@ class VideoAllocator(Allocator):
         network = _network(models(weights.digest)) if weights.digest else None
         rated = {str(f): int(t) for f, t in state["rated_ns"].items()}
         radio = {str(u): float(x) for u, x in state["radio"].items()}
-        stretch = float(state["stretch"])
+        stretch, margin = float(state["stretch"]), float(state["margin"])
         window = None if state["window"] is None else _Window(*map(int, state["window"]))
         slice_window = SliceWindow.from_state(state["slice_window"])
         promises = {str(f): _promise(p) for f, p in state["promises"].items()}
         low, high = STRETCH
         numbers = [x for c in context.values() for x in c]
-        if not low <= stretch <= high or not all(x > 0.0 for x in radio.values()):
-            raise ValueError(f"stretch {stretch} or the radio of a UE is not what can be")
+        if (
+            not low <= stretch <= high
+            or not 0.0 <= margin <= MAX_MARGIN
+            or not all(x > 0.0 for x in radio.values())
+        ):
+            raise ValueError(f"stretch {stretch}, margin {margin} or the radio of a UE is not what can be")
         if not all(mos.FACTOR_RANGE[0] - 1e-6 <= x <= mos.FACTOR_RANGE[1] + 1e-6 for x in numbers):
             raise ValueError("behaviour or environment of a user is outside its range")
         self._memory, self._digest, self._rows, self._first_row = (
@@ -677,6 +699,7 @@ class VideoAllocator(Allocator):
         self._scores, self._promised, self._context = scores, promised, context
         self._lately, self._rated_ns, self._radio = lately, rated, radio
         self._weights, self._network = weights, network
+        self._margin = margin
         self._stretch, self._slice_window, self._window = stretch, slice_window, window
         self._promises, self._asked, self._job = promises, None, None
 

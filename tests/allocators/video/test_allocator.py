@@ -372,3 +372,14 @@ def test_a_grant_of_nothing_for_long_does_no_harm(learned: tuple[Cell, VideoAllo
     played = cell.play(a, 6, NOTHING)
     assert all(d.dl.prb > 0 and s for _, d, s in played)
     assert cell.play(a, 1)[0][1].dl.prb > 40
+
+
+def test_promises_that_are_broken_make_later_ones_rarer(learned: tuple[Cell, VideoAllocator]) -> None:
+    cell, a = go_on(learned)
+    before = a.to_state()["margin"]
+    # Nobody's model knows it: from now on all are harder to please.
+    cell.viewers = {f: replace(v, weights=(0.9, 0.9)) for f, v in cell.viewers.items()}
+    played = cell.play(a, 8)
+    kept, given = (sum(o.counts[name] for o, _, _ in played) for name in ("promises_kept", "promises"))
+    assert given and kept < 0.8 * given
+    assert a.to_state()["margin"] > before

@@ -133,10 +133,10 @@ class Cell:
 
     def _samples(self, flows: Sequence[Flow], time_ns: int) -> dict[str, Samples]:
         rng = np.random.default_rng((self.seed, self.slot))
-        told = {
+        set_to = {
             f: self.settings.get(f, {"bitrate_kbps": (1000.0,), "prefetch": (1.0,)}) for f in self.viewers
         }
-        bitrate = {f: s["bitrate_kbps"][0] for f, s in told.items()}
+        bitrate = {f: s["bitrate_kbps"][0] for f, s in set_to.items()}
         assert self.granted is not None
         carried = self.granted.dl_prb * KBPS_PER_PRB * self.radio / max(sum(bitrate.values()), 1e-9)
         ratings, profiles, rows = [], [], []
@@ -145,7 +145,7 @@ class Cell:
         for i, (flow, viewer) in reversed(order) if self.reverse else order:
             own = np.random.default_rng((self.seed, self.slot, int(flow[1:])))
             swipes, environment = own.uniform(3.0, 9.0), own.uniform(1.0, 2.0)
-            shown = float(shown_share(carried, swipes, int(told[flow]["prefetch"][0])))
+            shown = float(shown_share(carried, swipes, int(set_to[flow]["prefetch"][0])))
             stalled = min(max(60.0 * (1.0 - shown) + own.normal(0.0, 0.5), 0.0), 60.0)
             quality = float(mos.quality(bitrate[flow])) * (1.0 - stalled / 60.0)
             behaviour = float(mos.behaviour(swipes))
