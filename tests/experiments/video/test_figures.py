@@ -85,7 +85,7 @@ def test_a_figure_is_the_same_again() -> None:
 
 
 def test_the_point_of_the_case_study_is_in_every_sweep() -> None:
-    of = load.one(Task(STUDY, 0))["sweeps"]
+    of = load.of_seed(Task(STUDY, 0))["sweeps"]
     assert of["both"]["1"] == of["prb"]["50"] == of["cycles"]["10"]
 
 

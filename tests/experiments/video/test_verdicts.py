@@ -53,14 +53,14 @@ def holds(seeds: Seeds) -> dict[str, str]:
     return {f"{v['figure']}: {v['sentence']}": v["holds"] for v in verdicts(seeds)}
 
 
-def one(found: dict[str, str], text: str) -> str:
+def verdict_on(found: dict[str, str], text: str) -> str:
     (value,) = [holds for sentence, holds in found.items() if text in sentence]
     return value
 
 
 def test_all_sentences_of_a_study_that_came_out_as_the_papers() -> None:
     found = holds(made(AS_IN_THE_PAPER))
-    assert one(found, "slightly ahead") == NO  # the whole distribution is shifted
+    assert verdict_on(found, "slightly ahead") == NO  # the whole distribution is shifted
     assert len(found) == 9
     assert {value for sentence, value in found.items() if "slightly ahead" not in sentence} == {YES}
 
@@ -76,9 +76,9 @@ def test_all_sentences_the_other_way_round() -> None:
     )
     found = holds(made(turned))
     for text in ("most percentiles", "moderate", "poorest", "highest median", "not the narrowest"):
-        assert one(found, text) == NO, text
-    assert one(found, "slightly ahead") == YES
-    assert one(found, "of the last two") == NO
+        assert verdict_on(found, text) == NO, text
+    assert verdict_on(found, "slightly ahead") == YES
+    assert verdict_on(found, "of the last two") == NO
 
 
 def test_where_seeds_differ_more_than_schemes_nothing_is_told() -> None:
@@ -90,7 +90,7 @@ def test_schemes_that_were_not_run_are_not_spoken_of() -> None:
     without = {name: of for name, of in AS_IN_THE_PAPER.items() if name != PDRL}
     found = holds(made(without))
     assert not any("PDRL" in sentence for sentence in found)
-    assert one(found, "highest median") == YES
+    assert verdict_on(found, "highest median") == YES
 
 
 def test_measures_of_a_known_sample() -> None:

@@ -41,7 +41,7 @@ CHANGES: Final[Mapping[str, str]] = {
 }
 
 
-def one(task: Task) -> dict[str, Any]:
+def of_seed(task: Task) -> dict[str, Any]:
     """Of a seed: summaries by world and scheme."""
     usual = {name: of.summary() for name, of in task.judge(task.spec(), (BASE, *PARTS)).items()}
     half = WARM_UP_S + task.study.judged_s // 2
@@ -50,7 +50,7 @@ def one(task: Task) -> dict[str, Any]:
 
 
 def compute(study: Study, advance: Callable[[str], None]) -> dict[str, Any]:
-    seeds = study.each(one, advance)
+    seeds = study.each(of_seed, advance)
     out: dict[str, Any] = {}
     for world in ("usual", "changed"):
         rows = [seed[world] for seed in seeds]

@@ -53,7 +53,7 @@ KINDS: Final[Mapping[str, tuple[str, str]]] = {
 """Whose models, and what is given."""
 
 
-def one(task: Task) -> dict[str, Any]:
+def of_seed(task: Task) -> dict[str, Any]:
     traces = draw(task.spec(), task.seed)
     start = begin(traces, task.seed)
     return {name: play(copied(start), task.seed, *of) for name, of in KINDS.items()}
@@ -143,7 +143,7 @@ def _mean(values: FloatArray) -> float:
 
 
 def compute(study: Study, advance: Callable[[str], None]) -> dict[str, Any]:
-    seeds = study.each(one, advance)
+    seeds = study.each(of_seed, advance)
     return {
         name: {
             "bins": [

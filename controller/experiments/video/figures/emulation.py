@@ -34,7 +34,7 @@ BEHAVIOUR: Final = ("state machine", "network", "what always was", "what is now"
 ENVIRONMENT: Final = ("bootstrap", "what always was", "what is now")
 
 
-def one(task: Task) -> dict[str, Any]:
+def of_seed(task: Task) -> dict[str, Any]:
     """Of a seed, by minutes of history: log scores in nat a step, CRPS by method and lead."""
     longest = HISTORY_MIN[-1]
     traces = draw(task.spec(duration_s=60 * (longest + HELD_OUT_MIN)), task.seed)
@@ -117,7 +117,7 @@ def _log(scores: FloatArray) -> float:
 
 
 def compute(study: Study, advance: Callable[[str], None]) -> dict[str, Any]:
-    seeds = study.each(one, advance)
+    seeds = study.each(of_seed, advance)
     out: dict[str, Any] = {}
     for minutes in map(str, HISTORY_MIN):
         rows = [seed[minutes] for seed in seeds]

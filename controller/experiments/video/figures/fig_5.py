@@ -31,7 +31,7 @@ READINGS: Final = {"ratio": "QoE / ELA", "share": "share of scores that keep the
 BDQN: Final = "agents-bdqn"
 
 
-def one(task: Task) -> dict[str, Any]:
+def of_seed(task: Task) -> dict[str, Any]:
     """Of a seed: by reading and scheme the measures, by number of users and scheme a summary."""
     runs = {users: task.judge(task.spec(users), SHOWN) for users in task.study.users}
     names = list(next(iter(runs.values())))
@@ -54,7 +54,7 @@ def one(task: Task) -> dict[str, Any]:
 
 
 def compute(study: Study, advance: Callable[[str], None]) -> dict[str, Any]:
-    seeds = study.each(one, advance)
+    seeds = study.each(of_seed, advance)
     names = list(seeds[0]["readings"]["ratio"])
     curves = {
         reading: {

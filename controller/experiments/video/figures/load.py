@@ -42,7 +42,7 @@ POINT: Final = WorldSpec()
 SWEEPS: Final[Mapping[str, tuple[float, ...]]] = {"both": FACTORS, "prb": PRB, "cycles": EDGE_GCYCLES}
 
 
-def one(task: Task) -> dict[str, Any]:
+def of_seed(task: Task) -> dict[str, Any]:
     """Of a seed: the summaries of every point, by sweep, amount and scheme."""
     known: dict[tuple[int, float], dict[str, dict[str, float]]] = {}
 
@@ -69,7 +69,7 @@ def one(task: Task) -> dict[str, Any]:
 
 
 def compute(study: Study, advance: Callable[[str], None]) -> dict[str, Any]:
-    seeds = study.each(one, advance, min(study.seeds, SEEDS))
+    seeds = study.each(of_seed, advance, min(study.seeds, SEEDS))
     return {
         "users": TYPICAL_USERS,
         "point": {"both": 1.0, "prb": POINT.prb, "cycles": POINT.edge_mcycles / 1e3},

@@ -36,7 +36,7 @@ KINDS: Final = ("right", "wrong", "missed")
 PARTS: Final = {"QoS": frozenset(QOS), "B and C": frozenset(CONTEXT)}
 
 
-def one(task: Task) -> dict[str, Any]:
+def of_seed(task: Task) -> dict[str, Any]:
     spec = task.spec(duration_s=10 * (ROWS[-1] + HELD_OUT))
     traces = draw(spec, task.seed)
     world, rng = World(traces), np.random.default_rng((task.seed, 2))
@@ -173,7 +173,7 @@ def pearson(
 
 
 def compute(study: Study, advance: Callable[[str], None]) -> dict[str, Any]:
-    seeds = study.each(one, advance)
+    seeds = study.each(of_seed, advance)
     return {
         "errors": {
             count: {

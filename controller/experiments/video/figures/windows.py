@@ -17,7 +17,7 @@ ADAPTIVE: Final = "agents"
 FIXED: Final = {f"window-{minutes}": f"{minutes} min" for minutes in WINDOWS_MIN}
 
 
-def one(task: Task) -> dict[str, Any]:
+def of_seed(task: Task) -> dict[str, Any]:
     """Of a seed: summaries by scheme, and the adaptive windows' dynamics and steps."""
     # Twice the usual time: the longest window is half of that.
     spec = task.spec(duration_s=WARM_UP_S + 2 * task.study.judged_s)
@@ -33,7 +33,7 @@ def one(task: Task) -> dict[str, Any]:
 
 
 def compute(study: Study, advance: Callable[[str], None]) -> dict[str, Any]:
-    seeds = study.each(one, advance)
+    seeds = study.each(of_seed, advance)
     index = np.concatenate([s["index"] for s in seeds])
     chosen = [minutes for s in seeds for minutes in s["chosen"]]
     more = {
