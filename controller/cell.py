@@ -22,6 +22,7 @@ from controller.core.observation import (
     ClockReport,
     Command,
     Enforcement,
+    Flow,
     GpuReading,
     MacReport,
     Mode,
@@ -35,6 +36,9 @@ from controller.links.ran_protocol import LeaseLapsed, QuotaApplied, QuotaNotHon
 from controller.loop import ControlLoop, Models
 from controller.streams import Stream, Streams
 from wire import ran_pb2
+
+MAX_UES_NAMED = 1000
+"""Characters of the UEs that an event names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +144,7 @@ class ControlledCell:
         self._background: dict[str, Stream] = {}
         self._clock_faults: dict[str, str] = {}
         self._reports: dict[int, tuple[int, ran_pb2.MacReport]] = {}
+        self._latest: ran_pb2.MacReport | None = None
         self._opened_reports: dict[int, tuple[int, MacReport | None]] = {}
         self._asked: int | None = None
         self._decided_ns = 0
@@ -154,6 +159,7 @@ class ControlledCell:
         self._prior = prior
         self._models = models
         self._rescued: dict[str, frozenset[str]] = {}
+        self._strayed: dict[str, tuple[Event, str]] = {}
         self._resume: Mapping[str, Any] | None = None
         self._handovers = handovers or Handovers(journal)
         self._handovers.add(self)
@@ -195,11 +201,19 @@ class ControlledCell:
         """What a new loop would go on from: the state of the one that there is, else the last known."""
         return self.loop.to_state() if self.loop else self._learned
 
+    @property
+    def reported_ues(self) -> tuple[tuple[str, str], ...] | None:
+        """UE id and slice ("" for none) of the UEs in the session's last report; None before there is one.
+        Any thread may ask."""
+        message = self._latest
+        return None if message is None else tuple((ue.ue_id, ue.slice) for ue in message.ues)
+
     def joined(self, session: int, carrier: codec.CellFacts, now_ns: int) -> None:
         """The gNB has a new session; what was gathered before it is of no use any more."""
         self._decision_over()
         self._acknowledged_ns, self._decided_ns = 0, now_ns
         self._reports.clear()
+        self._latest = None
         self._collector.restart(now_ns)
         self.journal.event(self.cell_id, Event.CELL_JOINED, f"session {session}, {carrier}")
         loop = self.loop
@@ -222,6 +236,7 @@ class ControlledCell:
         """The session is over."""
         self.journal.event(self.cell_id, Event.CELL_LOST, why)
         self.state = Away(self.carrier, self.loop)
+        self._latest = None
         self._decision_over()
 
     def loop_for(self, config: Config) -> ControlLoop | None:
@@ -232,7 +247,7 @@ class ControlledCell:
         c = self.carrier
         if c is None:
             return None
-        spec = config.loop_spec(self.cell_id, c.n_prb, c.scs_khz, c.tdd)
+        spec = config.loop_spec(self.cell_id, c.n_prb, c.scs_khz, c.tdd, c.min_prb)
         return ControlLoop(spec, self._models)
 
     def configure(self, config: Config, loop: ControlLoop | None) -> None:
@@ -316,6 +331,7 @@ class ControlledCell:
         Its place is the time at which it came: the gNB's clock need not agree with the controller's. One that
         comes at the end of a sub-interval is of that, not of the next.
         """
+        self._latest = message
         if self.controlled:
             self._reports[(received_ns - 1) // self._subinterval_ns] = received_ns, message
 
@@ -534,6 +550,7 @@ class ControlledCell:
                 self.journal.repeated(self.cell_id, Event.ALLOCATOR_FAILED, text, "allocator_failed_total")
         self.record = decision.to_record()
         self._note_rescue(self.record)
+        self._note_ues(observation)
         self._resume = loop.to_state()
         for name, why in loop.state_failures.items():
             text = f"slice {name}: state: {why}"
@@ -552,6 +569,50 @@ class ControlledCell:
                 self.journal.event(self.cell_id, Event.RESCUED, f"slice {name}: {rescue.text(now)}")
             elif before and not now:
                 self.journal.event(self.cell_id, Event.RESCUE_ENDED, f"slice {name}: gets what it asks for")
+
+    def _note_ues(self, observation: Observation) -> None:
+        """Events of flows whose UE the cell, or their slice in it, begins or ceases to have; and of a control
+        slot without a report."""
+        active = [flow for flow in observation.flows if not flow.stop_ns]
+        if not observation.reports:
+            if active:
+                text = f"none in control slot {observation.control_slot}: the flows' demand is not known"
+                self.journal.repeated(self.cell_id, Event.NO_MAC_REPORT, text)
+            return
+        report = observation.reports[-1]
+        slices = dict(zip(report.ue_id, report.slice, strict=True))
+        before, self._strayed = self._strayed, {}
+        for flow in active:
+            named = self._collector.named_ue(flow.flow)
+            stray = self._stray(flow, named, slices)
+            if stray is not None:
+                self._strayed[flow.flow] = stray
+                if before.get(flow.flow) != stray:
+                    self.journal.event(self.cell_id, *stray)
+            elif flow.flow in before:
+                text = f"flow {flow.flow}: UE {named} is in slice {flow.slice}"
+                self.journal.event(self.cell_id, Event.UE_FOUND, text)
+
+    @staticmethod
+    def _stray(flow: Flow, named: str, slices: Mapping[str, str]) -> tuple[Event, str] | None:
+        """What is to be told of a flow's UE; ``slices`` is UE -> slice as the gNB reports them, ``named`` the
+        UE that its host names."""
+        if flow.ue_id != named:
+            text = (
+                f"flow {flow.flow} names UE {named}, which the cell does not have: it is taken to be of UE"
+                f" {flow.ue_id}, the only one of slice {flow.slice} that no flow names"
+            )
+            return Event.UE_FOLLOWED, text
+        if slices.get(named) == flow.slice:
+            return None
+        has = ", ".join(f"{ue} ({name or 'no slice'})" for ue, name in sorted(slices.items())) or "none"
+        slice_ = slices.get(named)
+        where = "the cell does not have" if slice_ is None else f"is in {slice_ or 'no slice'}"
+        text = (
+            f"flow {flow.flow} of slice {flow.slice} names UE {named}, which {where}: its demand is not"
+            f" known; UEs: {has[:MAX_UES_NAMED]}"
+        )
+        return Event.UNKNOWN_UE, text
 
     def _settings_in_force(self) -> dict[str, AppliedSettings]:
         """Of every flow that was to have settings, whether its application had put them in force by the time
@@ -593,10 +654,13 @@ class ControlledCell:
     def _open(self, received_ns: int, message: ran_pb2.MacReport) -> MacReport | None:
         assert isinstance(self.state, Controlled)
         try:
-            report = codec.open_report(message, self.state.carrier, received_ns)
+            report, wrong = codec.open_report(message, self.state.carrier, received_ns)
         except codec.BadReport as error:
             self.journal.repeated(self.cell_id, Event.BAD_REPORT, str(error), "ran_bad_report_total")
             return None
+        for why in wrong:
+            text = f"{why}; it is left out of the report"
+            self.journal.repeated(self.cell_id, Event.BAD_REPORT, text, "ran_bad_ue_total")
         unknown = {*report.slice} - self.state.loop.slices - {""}
         if unknown:
             names = ", ".join(map(repr, sorted(unknown)))

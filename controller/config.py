@@ -526,7 +526,9 @@ class Config(_Strict):
         tables = service(self.service_of(cell_id, flow)).tables
         return {name: len(columns) for name, columns in tables.items()}
 
-    def loop_spec(self, cell_id: str, n_prb: int, scs_khz: int, tdd: TddPattern) -> LoopSpec:
+    def loop_spec(
+        self, cell_id: str, n_prb: int, scs_khz: int, tdd: TddPattern, min_prb: int = 1
+    ) -> LoopSpec:
         """The control loop of a cell with the carrier that it reported; ValueError where they disagree."""
         cell = next((c for c in self.cells if c.id == cell_id), None)
         if cell is None:
@@ -553,6 +555,7 @@ class Config(_Strict):
             rescue=None if rescue is None else RescueSpec(rescue.blind_slots, rescue.missed_slots),
             events=None if events is None else EventsSpec(events.min_slot_s),
             control_slot_s=self.control.control_slot_s,
+            min_prb=min_prb,
         )
 
 

@@ -131,6 +131,12 @@ class _Live:
     reported: float | None = None
     leased_until: float | None = None
 
+    @property
+    def heard(self) -> bool:
+        """Whether its cell is under control and has reported in this session: until then nobody knows what
+        its UEs need, and it keeps all PRBs."""
+        return self.cell.controlled and self.reports > 0
+
 
 class Daemon:
     """The controller of a testbed.
@@ -225,6 +231,7 @@ class Daemon:
             expected_cells={c.id for c in self.config.cells},
             check_flow=self._check_flow,
             tables=self._tables,
+            ues=lambda cell_id: self._cells[cell_id].cell.reported_ues,
             max_streams=qos.max_hosts,
             clock_bound_ns=qos.clock_bound_us * 1e3,
             clock_stale_s=qos.clock_stale_s,
@@ -302,7 +309,7 @@ class Daemon:
         """One turn: what the gNBs sent, what operators asked, what is due."""
         self._watch_clock()
         now = time.monotonic()
-        due = [min(c.next_step, c.ask_use_at) for c in self._cells.values() if c.cell.controlled]
+        due = [min(c.next_step, c.ask_use_at) for c in self._cells.values() if c.heard]
         wait = min(_IDLE_POLL_S, max(0.0, min(due, default=now + _IDLE_POLL_S) - now))
         for event in self._ran.poll(wait):
             self._handle(event)
@@ -310,7 +317,7 @@ class Daemon:
         self.commands.answer()
         now = time.monotonic()
         for live in self._cells.values():
-            if not live.cell.controlled:
+            if not live.heard:
                 continue
             if now >= live.next_step:
                 self._step(live)

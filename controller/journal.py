@@ -39,7 +39,11 @@ class Event(StrEnum):
     QUOTA_NOT_HONOURED = "quota_not_honoured"
     LEASE_LAPSED = "lease_lapsed"
     BAD_REPORT = "bad_report"
+    NO_MAC_REPORT = "no_mac_report"
     UNKNOWN_SLICE = "unknown_slice"
+    UNKNOWN_UE = "unknown_ue"
+    UE_FOLLOWED = "ue_followed"
+    UE_FOUND = "ue_found"
     QOS_REFUSED = "qos_refused"
     SETTINGS_REFUSED = "settings_refused"
     HOST_LEFT = "host_left"
@@ -68,6 +72,7 @@ _EXPECTED = _COMMANDS | {
     Event.LEARNING_RESUMED,
     Event.LEARNING_TAKEN_OVER,
     Event.RESCUE_ENDED,
+    Event.UE_FOUND,
 }
 """What happens in good order: logged as information, all else as a warning."""
 

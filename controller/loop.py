@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from controller import slicing
 from controller.allocators import service
 from controller.allocators.base import Allocator, Options, Service, SliceView, mistake, no_models
+from controller.core.attachment import unreported
 from controller.core.decision import (
     STATE_VERSION,
     Decision,
@@ -102,8 +103,12 @@ class ControlLoop:
         self._last: Decision | None = None
 
     def _allocator(self, name: str, of: Service, options: Options) -> Allocator:
-        options.check(n_prb=self.spec.n_prb, max_mhz=self.spec.max_mhz)
+        self._check_options(options)
         return of.allocator(name, options, self.spec)
+
+    def _check_options(self, options: Options) -> None:
+        """ValueError for what the carrier, its gNB or the GPU do not have."""
+        options.check(n_prb=self.spec.n_prb, max_mhz=self.spec.max_mhz, min_prb=self.spec.min_prb)
 
     def _new_rescue(self) -> Rescue | None:
         return None if self.spec.rescue is None else Rescue(self.spec.rescue)
@@ -226,8 +231,14 @@ class ControlLoop:
             demand = s.safe or self._full()
             choices = tuple(replace(c, why="allocator failed", indices=()) for c in demand.choices)
             return replace(demand, choices=choices)
-        s.safe = demand
+        s.safe = demand = self._no_smaller_than_a_grant(demand)
         return demand
+
+    def _no_smaller_than_a_grant(self, demand: SliceDemand) -> SliceDemand:
+        """Of what is not nothing at least the smallest grant, as less would carry no data."""
+        least = self.spec.min_prb
+        ul, dl = (_raised(w, least) if 0 < w.prb < least else w for w in (demand.ul, demand.dl))
+        return demand if (ul, dl) == (demand.ul, demand.dl) else replace(demand, ul=ul, dl=dl)
 
     def _rescue(self, s: _Slice, demand: SliceDemand) -> dict[Lever, tuple[int, str]]:
         """The least that the levers get that have a floor above the demand, and why."""
@@ -343,12 +354,15 @@ class ControlLoop:
         if mode_changed:
             return dict.fromkeys(levers, Reason.MODE_CHANGED)
         reasons: dict[Lever, Reason] = {}
+        not_seen = _not_reported(s.name, obs)
         enforcement = obs.enforcement.get(s.name)
         for lever, asked, granted in (
             (Lever.UL, before.demand.ul.prb, before.grant.ul_prb),
             (Lever.DL, before.demand.dl.prb, before.grant.dl_prb),
         ):
-            if granted < asked:
+            if not_seen:
+                reasons[lever] = not_seen
+            elif granted < asked:
                 reasons[lever] = Reason.ARBITER_CUT
             elif enforcement is None:
                 reasons[lever] = Reason.NOT_ACKNOWLEDGED
@@ -426,7 +440,7 @@ class ControlLoop:
         if options.anew & changes.keys():
             self._allocator(s.name, s.service, options)
         else:
-            options.check(n_prb=self.spec.n_prb, max_mhz=self.spec.max_mhz)
+            self._check_options(options)
             try:
                 self._allocator(s.name, s.service, old).set(options)
             except ValueError:
@@ -581,6 +595,17 @@ def _with(demand: SliceDemand, floors: Mapping[Lever, tuple[int, str]]) -> Slice
 def _raised(want: Want, prb: int) -> Want:
     gain = (*want.gain, *(min(0.0, want.gain[-1]),) * (prb - want.prb)) if want.gain else ()
     return Want(prb, want.floor, gain)
+
+
+def _not_reported(slice_id: str, obs: Observation) -> Reason | None:
+    """Why the MAC reports say nothing of the demand of a slice's flows; None where they do, or there are no
+    flows."""
+    flows = [flow for flow in obs.flows if flow.slice == slice_id]
+    if not flows:
+        return None
+    if not obs.reports:
+        return Reason.NO_MAC_REPORT
+    return Reason.UE_NOT_REPORTED if unreported(flows, obs.reports, slice_id) else None
 
 
 def _unseen(view: SliceView, outcome: Outcome) -> Reason | None:

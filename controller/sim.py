@@ -201,7 +201,9 @@ class VirtualCell:
         self._slot_s = config.control.control_slot_s
         self._base, self._slots = 0, 0
         self._max_mhz = spec.edge.max_mhz
-        facts = codec.CellFacts(cell_id, spec.cell.n_prb, SCS_KHZ, spec.cell.tdd)
+        facts = codec.CellFacts(
+            cell_id, spec.cell.n_prb, SCS_KHZ, spec.cell.tdd, min_prb=spec.cell.min_grant_prb
+        )
         self._cell.joined(_SESSION, facts, bed.time_ns())
         if not self._cell.controlled:
             # Raises what the cell could not be controlled for.

@@ -12,7 +12,7 @@ import pytest
 from controller import config
 from controller.cell import Acted, Away, Controlled, ControlledCell, Joined
 from controller.core.decision import Decision
-from controller.core.measure import Reason
+from controller.core.measure import Lever, Reason
 from controller.core.observation import Command, Flow, GpuReading, Observation
 from controller.journal import Event, Journal
 from controller.links import codec
@@ -32,7 +32,11 @@ CONFIG = """
 control: {control_slot_s: 1.0, guard_ms: 0.0}
 cells:
   - id: cell-1
-    slices: [{id: ar, policy: mucb1, ues: [ue-1]}]
+    slices:
+      - id: ar
+        policy: mucb1
+        ues: [ue-1]
+        actions: {ul_prb: {from: 10, to: 100, step: 10}, dl_prb: {from: 10, to: 100, step: 10}}
 """
 
 
@@ -139,7 +143,9 @@ def test_the_last_report_of_each_sub_interval_is_kept_and_opened_at_the_close(ce
     cell.joined(1, CARRIER, T0)
     close(cell, 0)
     for ms in (1, 50, 150, 200, 250, 350, 900):
-        cell.report(mac_report(31 if ms == 350 else 18), T0 + ms * MS)
+        message = mac_report()
+        message.frame = 1024 if ms == 350 else 0
+        cell.report(message, T0 + ms * MS)
     observation, _ = close(cell, 1)
     # One at the very end of a sub-interval is of that one; one that cannot be opened is left out, counted.
     assert [(r.time_ns - T0) // MS for r in observation.reports] == [200, 900]
@@ -367,3 +373,101 @@ def test_what_cannot_be_taken_over_is_an_event_and_the_cell_is_controlled(memory
     cell = ControlledCell("cell-1", config.parse(CONFIG), journal, Face(), prior={"version": 99})
     cell.joined(1, CARRIER, T0)
     assert cell.controlled and Event.LEARNING_RESTARTED in memory.events
+
+
+def of_ue(ue_id: str, slice_: str = "ar") -> ran_pb2.MacReport:
+    message = mac_report(slice_=slice_)
+    message.ues[0].ue_id = ue_id
+    return message
+
+
+def told(memory: Memory, *kinds: str) -> list[str]:
+    return [kind for kind in memory.events if kind in kinds]
+
+
+def radio(decision: Decision) -> tuple[Any, dict[str, float | None]]:
+    """Why nothing was learned about the uplink, and the hops' demands."""
+    part = decision.slices[0]
+    return part.outcome.unattributed.get(Lever.UL), {str(c.lever): c.demand for c in part.demand.choices}
+
+
+@pytest.fixture
+def busy(cell: ControlledCell) -> ControlledCell:
+    """With a flow of ue-1, and two control slots."""
+    cell.joined(1, CARRIER, T0)
+    close(cell, 0)
+    cell.take(FlowBegin("h", flow("f", "ar")), 0.0)
+    cell.report(of_ue("ue-1"), T0 + MS)
+    close(cell, 1)
+    return cell
+
+
+def test_a_ue_that_comes_back_by_another_name_keeps_its_demand_and_it_is_told(
+    busy: ControlledCell, memory: Memory
+) -> None:
+    busy.report(of_ue("ue-1"), T0 + S + 100 * MS)
+    _, demand = radio(close(busy, 2)[1])
+    assert demand["ul"]
+    busy.report(of_ue("ue-1"), T0 + 2 * S + 100 * MS)
+    busy.report(of_ue("rnti-4602"), T0 + 2 * S + 500 * MS)
+    # It was the one and then the other: half of the reports do not have it.
+    assert radio(close(busy, 3)[1]) == (Reason.UE_NOT_REPORTED, demand)
+    busy.report(of_ue("rnti-4602"), T0 + 3 * S + 100 * MS)
+    observation, decision = close(busy, 4)
+    assert [f.ue_id for f in observation.flows] == ["rnti-4602"]
+    assert radio(decision) == (None, demand)
+    busy.report(of_ue("ue-1"), T0 + 4 * S + 100 * MS)
+    close(busy, 5)
+    assert told(memory, "ue_followed", "unknown_ue", "ue_found") == ["ue_followed", "ue_found"]
+
+
+def test_a_ue_of_no_slice_is_not_taken_for_the_flow_s_and_is_named(
+    busy: ControlledCell, memory: Memory, caplog: pytest.LogCaptureFixture
+) -> None:
+    demand = radio(close(busy, 2)[1])[1]
+    for slot in (3, 4):
+        busy.report(of_ue("rnti-4602", ""), T0 + slot * S - 500 * MS)
+        observation, decision = close(busy, slot)
+        assert [f.ue_id for f in observation.flows] == ["ue-1"]
+        assert radio(decision) == (Reason.UE_NOT_REPORTED, demand)
+    busy.report(of_ue("ue-1", "vr"), T0 + 5 * S - 500 * MS)
+    assert radio(close(busy, 5)[1]) == (Reason.UE_NOT_REPORTED, demand)
+    texts = [r.getMessage() for r in caplog.records if "unknown_ue" in r.getMessage()]
+    assert texts == [
+        "cell cell-1: unknown_ue: flow f of slice ar names UE ue-1, which the cell does not have: its demand"
+        " is not known; UEs: rnti-4602 (no slice)",
+        "cell cell-1: unknown_ue: flow f of slice ar names UE ue-1, which is in vr: its demand is not known;"
+        " UEs: ue-1 (vr)",
+    ]
+
+
+def test_a_control_slot_without_a_report_teaches_the_radio_hops_nothing(
+    busy: ControlledCell, memory: Memory
+) -> None:
+    busy.report(of_ue("ue-1"), T0 + S + 100 * MS)
+    _, demand = radio(close(busy, 2)[1])
+    assert radio(close(busy, 3)[1]) == (Reason.NO_MAC_REPORT, demand)
+    assert told(memory, "no_mac_report") == ["no_mac_report"]
+
+
+def test_one_ue_of_impossible_values_is_left_out_and_the_other_s_demand_stays(
+    busy: ControlledCell, memory: Memory
+) -> None:
+    message = of_ue("ue-1")
+    message.ues.add().CopyFrom(message.ues[0])
+    message.ues[1].rnti, message.ues[1].ue_id, message.ues[1].ul.mcs = 2, "ue-2", 31
+    busy.report(message, T0 + S + 100 * MS)
+    observation, decision = close(busy, 2)
+    assert observation.reports[0].ue_id == ("ue-1",) and radio(decision)[1]["ul"]
+    assert told(memory, "bad_report") == ["bad_report"]
+    assert busy.journal.counters.get("ran_bad_ue_total", "cell-1") == 1
+
+
+def test_the_ues_of_the_last_report_are_known_while_there_is_a_session(cell: ControlledCell) -> None:
+    assert cell.reported_ues is None
+    cell.joined(1, CARRIER, T0)
+    assert cell.reported_ues is None
+    cell.report(of_ue("ue-1"), T0)
+    assert cell.reported_ues == (("ue-1", "ar"),)
+    cell.lost("silent")
+    assert cell.reported_ues is None

@@ -28,7 +28,11 @@ CONFIG = """
 control: {control_slot_s: 0.2, guard_ms: 0.0}
 cells:
   - id: cell-1
-    slices: [{id: ar, policy: mucb1, ues: [ue-1]}]
+    slices:
+      - id: ar
+        policy: mucb1
+        ues: [ue-1]
+        actions: {ul_prb: [10, 20, 30, 60, 100], dl_prb: [10, 20, 30, 60, 100]}
 """
 
 
@@ -46,11 +50,16 @@ class Gnb:
         self.uses: Callable[[int, int], int] = min  # of quota and carrier
         self._before: dict[str, tuple[int, int]] = {}
 
-    def hello(self, prb: int = 106) -> None:
+    def hello(self, prb: int = 106, min_prb: int = 5) -> None:
         tdd = ran_pb2.TddPattern(period_slots=5, dl_slots=1, dl_symbols=4, ul_symbols=6, ul_slots=3)
         self.send(
             hello=ran_pb2.Hello(
-                protocol_version=PROTOCOL_VERSION, cell_id="cell-1", prb=prb, scs_khz=30, tdd=tdd
+                protocol_version=PROTOCOL_VERSION,
+                cell_id="cell-1",
+                prb=prb,
+                scs_khz=30,
+                tdd=tdd,
+                min_prb=min_prb,
             )
         )
         until(lambda: self.pump() or self.session, "a Welcome")
@@ -211,7 +220,7 @@ def test_an_impossible_report_is_counted_and_the_loop_goes_on(run: Callable[...,
     for _ in range(20):  # through several control slots, whichever report is the one that is opened
         gnb.report(mcs=31)
         time.sleep(0.03)
-    assert until(lambda: daemon.counters.get("ran_bad_report_total", "cell-1"), "the counter")
+    assert until(lambda: daemon.counters.get("ran_bad_ue_total", "cell-1"), "the counter")
     goes_on(daemon, gnb)
 
 
@@ -257,6 +266,39 @@ def test_a_carrier_that_the_configuration_does_not_fit_is_not_controlled(
         gnb.pump()
         time.sleep(0.05)
     assert not gnb.quotas and slots(daemon) == 0
+    state = daemon.state().cells[0]
+    assert state.connected
+    assert state.not_controlled == "cell cell-1, slice ar: ul_prb 100 is above 51, all that there is"
+
+
+def test_actions_below_the_smallest_grant_of_the_gnb_are_refused_by_name(
+    run: Callable[..., tuple[Daemon, Gnb]],
+) -> None:
+    daemon, gnb = run()
+    gnb.hello(min_prb=11)
+    until(lambda: daemon.counters.get("config_refused_total", "cell-1"), "the refusal")
+    why = daemon.state().cells[0].not_controlled
+    assert why == "cell cell-1, slice ar: ul_prb 10 is below 11, the smallest grant of the gNB"
+
+
+def test_a_gnb_that_acknowledges_and_does_not_report_is_lost_and_is_given_no_quotas(
+    run: Callable[..., tuple[Daemon, Gnb]], caplog: pytest.LogCaptureFixture
+) -> None:
+    daemon, gnb = run()
+    gnb.hello()
+    goes_on(daemon, gnb)
+    until(lambda: gnb.pump() or not daemon.state().cells[0].connected, "its loss")
+    assert any("cell_lost: no MAC report for 2." in r.getMessage() for r in caplog.records)
+    before, gnb.session, gnb.quotas = slots(daemon), 0, None
+    gnb.hello()
+    for _ in range(20):
+        gnb.pump()
+        time.sleep(0.05)
+    state = daemon.state().cells[0]
+    assert slots(daemon) == before and gnb.quotas is None and state.connected
+    assert state.report_age_s is None
+    goes_on(daemon, gnb)
+    assert daemon.state().cells[0].report_age_s < 1.0
 
 
 def test_a_flow_of_an_unknown_slice_is_refused_by_name(run: Callable[..., tuple[Daemon, Gnb]]) -> None:
@@ -356,7 +398,7 @@ def test_a_bad_reload_changes_nothing_and_a_good_one_keeps_what_was_learned(
     file.write_text(CONFIG.replace("0.2", "0.3"))
     with pytest.raises(ValueError, match=r"control\.control_slot_s can change at a restart alone"):
         daemon.commands.reload()
-    file.write_text(CONFIG.replace("policy: mucb1", "policy: static, policy_options: {action: 30}"))
+    file.write_text(CONFIG.replace("policy: mucb1", "policy: static\n        policy_options: {action: 30}"))
     with pytest.raises(ValueError, match="action"):
         daemon.commands.reload()
     assert daemon.config is before
@@ -365,7 +407,7 @@ def test_a_bad_reload_changes_nothing_and_a_good_one_keeps_what_was_learned(
     daemon.commands.reload()
     assert daemon.config.control.rescue is None
     # Other budgets leave the actions as they were: the slice goes on learning.
-    file.write_text(CONFIG.replace("ues:", "budgets: {ul_ms: 90.0}, ues:"))
+    file.write_text(CONFIG.replace("ues:", "budgets: {ul_ms: 90.0}\n        ues:"))
     learned = updates(daemon)
     assert learned > 0 and "cell-1" in daemon.commands.reload()
     assert updates(daemon) >= learned
@@ -386,8 +428,7 @@ def test_a_reload_repairs_a_cell_that_was_not_controlled_and_its_learning_is_kep
     gnb.hello(prb=51)  # the actions do not fit this carrier
     until(lambda: daemon.counters.get("config_refused_total", "cell-1"), "the refusal")
     gnb.report()
-    actions = "actions: {ul_prb: [10, 20], dl_prb: [10, 20]}, ues:"
-    (tmp_path / "c.yaml").write_text(CONFIG.replace("ues:", actions))
+    (tmp_path / "c.yaml").write_text(CONFIG.replace(", 30, 60, 100", ""))
     daemon.commands.reload()
     goes_on(daemon, gnb)
     (tmp_path / "c.yaml").write_text(CONFIG)

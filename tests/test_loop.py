@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from controller.allocators.ar.budgets import Budgets
 from controller.allocators.ar.delays import judge
 from controller.allocators.base import SliceView
-from controller.core.decision import Decision
+from controller.core.decision import Decision, SliceDemand, Want
 from controller.core.measure import Lever, Reason
 from controller.core.observation import (
     ClockReport,
@@ -376,3 +377,46 @@ def test_what_hosts_told_of_their_clocks_is_recorded_and_survives_json() -> None
         "fault": "ue-1: PTP state NONE",
     }
     assert record["clocks"]["edge"]["offset_ns"] == 0.0
+
+
+def test_what_was_said_of_the_wrong_ue_teaches_the_radio_hops_nothing_and_the_demand_stays() -> None:
+    loop = ControlLoop(loop_spec())
+    run(loop, 3)
+    demand = {c.lever: c.demand for c in loop.step(observation(3)).slices[0].demand.choices}
+    assert demand["ul"] is not None and demand["ul"] > 0
+    renamed = tuple(replace(r, ue_id=("ue-2",)) for r in observation(4).reports)
+    elsewhere = tuple(replace(r, slice=("vr",)) for r in observation(4).reports)
+    half = (*observation(4).reports[:12], *renamed[12:])
+    for slot, (reports, why) in enumerate(
+        (
+            ((), Reason.NO_MAC_REPORT),
+            (renamed, Reason.UE_NOT_REPORTED),
+            (elsewhere, Reason.UE_NOT_REPORTED),
+            (half, Reason.UE_NOT_REPORTED),
+        ),
+        4,
+    ):
+        decision = loop.step(observation(slot, reports=reports))
+        assert decision.slices[0].outcome.unattributed == {"ul": why, "dl": why}
+        assert {c.lever: c.demand for c in decision.slices[0].demand.choices} == demand
+    assert loop.step(observation(8)).slices[0].outcome.unattributed == {}
+
+
+def test_actions_below_the_smallest_grant_are_refused() -> None:
+    spec = loop_spec(slice_spec(ul_prb=(3, 50), dl_prb=(5, 50)))
+    assert not ControlLoop(spec).step(observation(0)).slices[0].failed
+    with pytest.raises(ValueError, match=r"slice ar: ul_prb 3 is below 5, the smallest grant of the gNB"):
+        ControlLoop(replace(spec, min_prb=5))
+
+
+@pytest.mark.parametrize(("asked", "granted"), [(0, 0), (1, 5), (4, 5), (5, 5), (6, 6)])
+def test_what_an_allocator_asks_for_is_none_or_as_much_as_the_smallest_grant(
+    asked: int, granted: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = ControlLoop(loop_spec(min_prb=5))
+    demand = SliceDemand(Want(asked), Want(asked, gain=(1.0,) * asked))
+    monkeypatch.setattr("controller.allocators.ar.allocator.ArAllocator.demand", lambda *_: demand)
+    for slot in range(2):
+        decision = loop.step(observation(slot))
+        assert decision.quotas["ar"] == (granted, granted) and not decision.slices[0].failed
+    assert decision.slices[0].outcome.unattributed.get(Lever.UL) is not Reason.RESCUED

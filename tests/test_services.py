@@ -140,6 +140,9 @@ HONEST: dict[str, Any] = {
     "/prbandit.operator.Operator/SetOptions": operator_pb2.SetOptionsRequest(yaml="{}"),
     "/prbandit.operator.Operator/Reload": operator_pb2.ReloadRequest(),
     "/prbandit.operator.Operator/Checkpoint": operator_pb2.CheckpointRequest(),
+    "/prbandit.qos.QosIngest/ListUes": qos_pb2.ListUesRequest(
+        protocol_version=PROTOCOL_VERSION, cell_id="cell-1"
+    ),
     "/prbandit.qos.QosIngest/Publish": qos_pb2.QosMessage(
         hello=qos_pb2.QosHello(protocol_version=PROTOCOL_VERSION, host="ue-1", cell_id="cell-1")
     ),

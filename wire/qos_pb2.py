@@ -24,41 +24,47 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0ewire/qos.proto\x12\x0cprbandit.qos\"\xd6\x02\n\nQosMessage\x12\'\n\x05hello\x18\x01 \x01(\x0b\x32\x16.prbandit.qos.QosHelloH\x00\x12-\n\nflow_start\x18\x02 \x01(\x0b\x32\x17.prbandit.qos.FlowStartH\x00\x12+\n\tflow_stop\x18\x03 \x01(\x0b\x32\x16.prbandit.qos.FlowStopH\x00\x12*\n\x06\x66rames\x18\x04 \x01(\x0b\x32\x18.prbandit.qos.FrameBatchH\x00\x12*\n\x05\x63lock\x18\x05 \x01(\x0b\x32\x19.prbandit.qos.ClockStatusH\x00\x12(\n\x07samples\x18\x06 \x01(\x0b\x32\x15.prbandit.qos.SamplesH\x00\x12\x39\n\x10settings_applied\x18\x07 \x01(\x0b\x32\x1d.prbandit.qos.SettingsAppliedH\x00\x42\x06\n\x04\x62ody\"r\n\x08QosHello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x0f\n\x07\x63\x65ll_id\x18\x03 \x01(\t\x12\x1b\n\x13\x63locks_synchronised\x18\x04 \x01(\x08\x12\x10\n\x08instance\x18\x05 \x01(\x04\"y\n\tFlowStart\x12\x0c\n\x04\x66low\x18\x01 \x01(\t\x12\r\n\x05ue_id\x18\x02 \x01(\t\x12\r\n\x05slice\x18\x03 \x01(\t\x12\x0e\n\x06ul_bps\x18\x04 \x01(\x01\x12\x0e\n\x06\x64l_bps\x18\x05 \x01(\x01\x12\x0f\n\x07time_ns\x18\x06 \x01(\x04\x12\x0f\n\x07service\x18\x07 \x01(\t\")\n\x08\x46lowStop\x12\x0c\n\x04\x66low\x18\x01 \x01(\t\x12\x0f\n\x07time_ns\x18\x02 \x01(\x04\"u\n\x05\x46rame\x12\x10\n\x08sequence\x18\x01 \x01(\r\x12\x12\n\nue_sent_ns\x18\x02 \x01(\x06\x12\x18\n\x10\x65\x64ge_received_ns\x18\x03 \x01(\x06\x12\x14\n\x0c\x65\x64ge_sent_ns\x18\x04 \x01(\x06\x12\x16\n\x0eue_received_ns\x18\x05 \x01(\x06\"?\n\nFrameBatch\x12\x0c\n\x04\x66low\x18\x01 \x01(\t\x12#\n\x06\x66rames\x18\x02 \x03(\x0b\x32\x13.prbandit.qos.Frame\"G\n\x07Samples\x12\x0c\n\x04\x66low\x18\x01 \x01(\t\x12\r\n\x05table\x18\x02 \x01(\t\x12\x0f\n\x07time_ns\x18\x03 \x03(\x06\x12\x0e\n\x06values\x18\x04 \x03(\x02\"E\n\x0fSettingsApplied\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0f\n\x07time_ns\x18\x02 \x01(\x04\x12\x0f\n\x07refused\x18\x03 \x01(\t\"~\n\x0b\x43lockStatus\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x11\n\tptp_state\x18\x02 \x01(\t\x12\x11\n\toffset_ns\x18\x03 \x01(\x01\x12\x15\n\rpath_delay_ns\x18\x04 \x01(\x01\x12\x0f\n\x07time_ns\x18\x05 \x01(\x04\x12\x13\n\x0bgrandmaster\x18\x06 \x01(\t\"\x8a\x01\n\tQosNotice\x12&\n\x04kind\x18\x01 \x01(\x0e\x32\x18.prbandit.qos.NoticeKind\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x18\n\x10protocol_version\x18\x03 \x01(\r\x12+\n\x08settings\x18\x04 \x01(\x0b\x32\x19.prbandit.qos.SetSettings\"\\\n\x0bSetSettings\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x10\n\x08lease_ms\x18\x02 \x01(\r\x12)\n\x05\x66lows\x18\x03 \x03(\x0b\x32\x1a.prbandit.qos.FlowSettings\"E\n\x0c\x46lowSettings\x12\x0c\n\x04\x66low\x18\x01 \x01(\t\x12\'\n\x08settings\x18\x02 \x03(\x0b\x32\x15.prbandit.qos.Setting\"\'\n\x07Setting\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\x01*M\n\nNoticeKind\x12\x16\n\x12NOTICE_UNSPECIFIED\x10\x00\x12\x0c\n\x08\x41\x43\x43\x45PTED\x10\x01\x12\x0b\n\x07REFUSED\x10\x02\x12\x0c\n\x08SETTINGS\x10\x03\x32M\n\tQosIngest\x12@\n\x07Publish\x12\x18.prbandit.qos.QosMessage\x1a\x17.prbandit.qos.QosNotice(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0ewire/qos.proto\x12\x0cprbandit.qos\";\n\x0eListUesRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0f\n\x07\x63\x65ll_id\x18\x02 \x01(\t\"D\n\x0cListUesReply\x12\x11\n\tconnected\x18\x01 \x01(\x08\x12!\n\x03ues\x18\x02 \x03(\x0b\x32\x14.prbandit.qos.CellUe\"&\n\x06\x43\x65llUe\x12\r\n\x05ue_id\x18\x01 \x01(\t\x12\r\n\x05slice\x18\x02 \x01(\t\"\xd6\x02\n\nQosMessage\x12\'\n\x05hello\x18\x01 \x01(\x0b\x32\x16.prbandit.qos.QosHelloH\x00\x12-\n\nflow_start\x18\x02 \x01(\x0b\x32\x17.prbandit.qos.FlowStartH\x00\x12+\n\tflow_stop\x18\x03 \x01(\x0b\x32\x16.prbandit.qos.FlowStopH\x00\x12*\n\x06\x66rames\x18\x04 \x01(\x0b\x32\x18.prbandit.qos.FrameBatchH\x00\x12*\n\x05\x63lock\x18\x05 \x01(\x0b\x32\x19.prbandit.qos.ClockStatusH\x00\x12(\n\x07samples\x18\x06 \x01(\x0b\x32\x15.prbandit.qos.SamplesH\x00\x12\x39\n\x10settings_applied\x18\x07 \x01(\x0b\x32\x1d.prbandit.qos.SettingsAppliedH\x00\x42\x06\n\x04\x62ody\"r\n\x08QosHello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x0f\n\x07\x63\x65ll_id\x18\x03 \x01(\t\x12\x1b\n\x13\x63locks_synchronised\x18\x04 \x01(\x08\x12\x10\n\x08instance\x18\x05 \x01(\x04\"y\n\tFlowStart\x12\x0c\n\x04\x66low\x18\x01 \x01(\t\x12\r\n\x05ue_id\x18\x02 \x01(\t\x12\r\n\x05slice\x18\x03 \x01(\t\x12\x0e\n\x06ul_bps\x18\x04 \x01(\x01\x12\x0e\n\x06\x64l_bps\x18\x05 \x01(\x01\x12\x0f\n\x07time_ns\x18\x06 \x01(\x04\x12\x0f\n\x07service\x18\x07 \x01(\t\")\n\x08\x46lowStop\x12\x0c\n\x04\x66low\x18\x01 \x01(\t\x12\x0f\n\x07time_ns\x18\x02 \x01(\x04\"u\n\x05\x46rame\x12\x10\n\x08sequence\x18\x01 \x01(\r\x12\x12\n\nue_sent_ns\x18\x02 \x01(\x06\x12\x18\n\x10\x65\x64ge_received_ns\x18\x03 \x01(\x06\x12\x14\n\x0c\x65\x64ge_sent_ns\x18\x04 \x01(\x06\x12\x16\n\x0eue_received_ns\x18\x05 \x01(\x06\"?\n\nFrameBatch\x12\x0c\n\x04\x66low\x18\x01 \x01(\t\x12#\n\x06\x66rames\x18\x02 \x03(\x0b\x32\x13.prbandit.qos.Frame\"G\n\x07Samples\x12\x0c\n\x04\x66low\x18\x01 \x01(\t\x12\r\n\x05table\x18\x02 \x01(\t\x12\x0f\n\x07time_ns\x18\x03 \x03(\x06\x12\x0e\n\x06values\x18\x04 \x03(\x02\"E\n\x0fSettingsApplied\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0f\n\x07time_ns\x18\x02 \x01(\x04\x12\x0f\n\x07refused\x18\x03 \x01(\t\"~\n\x0b\x43lockStatus\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x11\n\tptp_state\x18\x02 \x01(\t\x12\x11\n\toffset_ns\x18\x03 \x01(\x01\x12\x15\n\rpath_delay_ns\x18\x04 \x01(\x01\x12\x0f\n\x07time_ns\x18\x05 \x01(\x04\x12\x13\n\x0bgrandmaster\x18\x06 \x01(\t\"\x8a\x01\n\tQosNotice\x12&\n\x04kind\x18\x01 \x01(\x0e\x32\x18.prbandit.qos.NoticeKind\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x18\n\x10protocol_version\x18\x03 \x01(\r\x12+\n\x08settings\x18\x04 \x01(\x0b\x32\x19.prbandit.qos.SetSettings\"\\\n\x0bSetSettings\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x10\n\x08lease_ms\x18\x02 \x01(\r\x12)\n\x05\x66lows\x18\x03 \x03(\x0b\x32\x1a.prbandit.qos.FlowSettings\"E\n\x0c\x46lowSettings\x12\x0c\n\x04\x66low\x18\x01 \x01(\t\x12\'\n\x08settings\x18\x02 \x03(\x0b\x32\x15.prbandit.qos.Setting\"\'\n\x07Setting\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\x01*M\n\nNoticeKind\x12\x16\n\x12NOTICE_UNSPECIFIED\x10\x00\x12\x0c\n\x08\x41\x43\x43\x45PTED\x10\x01\x12\x0b\n\x07REFUSED\x10\x02\x12\x0c\n\x08SETTINGS\x10\x03\x32\x92\x01\n\tQosIngest\x12@\n\x07Publish\x12\x18.prbandit.qos.QosMessage\x1a\x17.prbandit.qos.QosNotice(\x01\x30\x01\x12\x43\n\x07ListUes\x12\x1c.prbandit.qos.ListUesRequest\x1a\x1a.prbandit.qos.ListUesReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'wire.qos_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_NOTICEKIND']._serialized_start=1462
-  _globals['_NOTICEKIND']._serialized_end=1539
-  _globals['_QOSMESSAGE']._serialized_start=33
-  _globals['_QOSMESSAGE']._serialized_end=375
-  _globals['_QOSHELLO']._serialized_start=377
-  _globals['_QOSHELLO']._serialized_end=491
-  _globals['_FLOWSTART']._serialized_start=493
-  _globals['_FLOWSTART']._serialized_end=614
-  _globals['_FLOWSTOP']._serialized_start=616
-  _globals['_FLOWSTOP']._serialized_end=657
-  _globals['_FRAME']._serialized_start=659
-  _globals['_FRAME']._serialized_end=776
-  _globals['_FRAMEBATCH']._serialized_start=778
-  _globals['_FRAMEBATCH']._serialized_end=841
-  _globals['_SAMPLES']._serialized_start=843
-  _globals['_SAMPLES']._serialized_end=914
-  _globals['_SETTINGSAPPLIED']._serialized_start=916
-  _globals['_SETTINGSAPPLIED']._serialized_end=985
-  _globals['_CLOCKSTATUS']._serialized_start=987
-  _globals['_CLOCKSTATUS']._serialized_end=1113
-  _globals['_QOSNOTICE']._serialized_start=1116
-  _globals['_QOSNOTICE']._serialized_end=1254
-  _globals['_SETSETTINGS']._serialized_start=1256
-  _globals['_SETSETTINGS']._serialized_end=1348
-  _globals['_FLOWSETTINGS']._serialized_start=1350
-  _globals['_FLOWSETTINGS']._serialized_end=1419
-  _globals['_SETTING']._serialized_start=1421
-  _globals['_SETTING']._serialized_end=1460
-  _globals['_QOSINGEST']._serialized_start=1541
-  _globals['_QOSINGEST']._serialized_end=1618
+  _globals['_NOTICEKIND']._serialized_start=1633
+  _globals['_NOTICEKIND']._serialized_end=1710
+  _globals['_LISTUESREQUEST']._serialized_start=32
+  _globals['_LISTUESREQUEST']._serialized_end=91
+  _globals['_LISTUESREPLY']._serialized_start=93
+  _globals['_LISTUESREPLY']._serialized_end=161
+  _globals['_CELLUE']._serialized_start=163
+  _globals['_CELLUE']._serialized_end=201
+  _globals['_QOSMESSAGE']._serialized_start=204
+  _globals['_QOSMESSAGE']._serialized_end=546
+  _globals['_QOSHELLO']._serialized_start=548
+  _globals['_QOSHELLO']._serialized_end=662
+  _globals['_FLOWSTART']._serialized_start=664
+  _globals['_FLOWSTART']._serialized_end=785
+  _globals['_FLOWSTOP']._serialized_start=787
+  _globals['_FLOWSTOP']._serialized_end=828
+  _globals['_FRAME']._serialized_start=830
+  _globals['_FRAME']._serialized_end=947
+  _globals['_FRAMEBATCH']._serialized_start=949
+  _globals['_FRAMEBATCH']._serialized_end=1012
+  _globals['_SAMPLES']._serialized_start=1014
+  _globals['_SAMPLES']._serialized_end=1085
+  _globals['_SETTINGSAPPLIED']._serialized_start=1087
+  _globals['_SETTINGSAPPLIED']._serialized_end=1156
+  _globals['_CLOCKSTATUS']._serialized_start=1158
+  _globals['_CLOCKSTATUS']._serialized_end=1284
+  _globals['_QOSNOTICE']._serialized_start=1287
+  _globals['_QOSNOTICE']._serialized_end=1425
+  _globals['_SETSETTINGS']._serialized_start=1427
+  _globals['_SETSETTINGS']._serialized_end=1519
+  _globals['_FLOWSETTINGS']._serialized_start=1521
+  _globals['_FLOWSETTINGS']._serialized_end=1590
+  _globals['_SETTING']._serialized_start=1592
+  _globals['_SETTING']._serialized_end=1631
+  _globals['_QOSINGEST']._serialized_start=1713
+  _globals['_QOSINGEST']._serialized_end=1859
 # @@protoc_insertion_point(module_scope)

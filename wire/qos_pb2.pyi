@@ -18,6 +18,30 @@ ACCEPTED: NoticeKind
 REFUSED: NoticeKind
 SETTINGS: NoticeKind
 
+class ListUesRequest(_message.Message):
+    __slots__ = ("protocol_version", "cell_id")
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    CELL_ID_FIELD_NUMBER: _ClassVar[int]
+    protocol_version: int
+    cell_id: str
+    def __init__(self, protocol_version: _Optional[int] = ..., cell_id: _Optional[str] = ...) -> None: ...
+
+class ListUesReply(_message.Message):
+    __slots__ = ("connected", "ues")
+    CONNECTED_FIELD_NUMBER: _ClassVar[int]
+    UES_FIELD_NUMBER: _ClassVar[int]
+    connected: bool
+    ues: _containers.RepeatedCompositeFieldContainer[CellUe]
+    def __init__(self, connected: _Optional[bool] = ..., ues: _Optional[_Iterable[_Union[CellUe, _Mapping]]] = ...) -> None: ...
+
+class CellUe(_message.Message):
+    __slots__ = ("ue_id", "slice")
+    UE_ID_FIELD_NUMBER: _ClassVar[int]
+    SLICE_FIELD_NUMBER: _ClassVar[int]
+    ue_id: str
+    slice: str
+    def __init__(self, ue_id: _Optional[str] = ..., slice: _Optional[str] = ...) -> None: ...
+
 class QosMessage(_message.Message):
     __slots__ = ("hello", "flow_start", "flow_stop", "frames", "clock", "samples", "settings_applied")
     HELLO_FIELD_NUMBER: _ClassVar[int]

@@ -39,6 +39,11 @@ class QosIngestStub:
                 request_serializer=wire_dot_qos__pb2.QosMessage.SerializeToString,
                 response_deserializer=wire_dot_qos__pb2.QosNotice.FromString,
                 _registered_method=True)
+        self.ListUes = channel.unary_unary(
+                '/prbandit.qos.QosIngest/ListUes',
+                request_serializer=wire_dot_qos__pb2.ListUesRequest.SerializeToString,
+                response_deserializer=wire_dot_qos__pb2.ListUesReply.FromString,
+                _registered_method=True)
 
 
 class QosIngestServicer:
@@ -52,6 +57,13 @@ class QosIngestServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListUes(self, request, context):
+        """The UEs in the cell's last MacReport, for a host that does not know which of them it is behind.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_QosIngestServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -59,6 +71,11 @@ def add_QosIngestServicer_to_server(servicer, server):
                     servicer.Publish,
                     request_deserializer=wire_dot_qos__pb2.QosMessage.FromString,
                     response_serializer=wire_dot_qos__pb2.QosNotice.SerializeToString,
+            ),
+            'ListUes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListUes,
+                    request_deserializer=wire_dot_qos__pb2.ListUesRequest.FromString,
+                    response_serializer=wire_dot_qos__pb2.ListUesReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -88,6 +105,33 @@ class QosIngest:
             '/prbandit.qos.QosIngest/Publish',
             wire_dot_qos__pb2.QosMessage.SerializeToString,
             wire_dot_qos__pb2.QosNotice.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListUes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/prbandit.qos.QosIngest/ListUes',
+            wire_dot_qos__pb2.ListUesRequest.SerializeToString,
+            wire_dot_qos__pb2.ListUesReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0ewire/ran.proto\x12\x0cprbandit.ran\"\x93\x01\n\nGnbMessage\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x13.prbandit.ran.HelloH\x00\x12-\n\nmac_report\x18\x02 \x01(\x0b\x32\x17.prbandit.ran.MacReportH\x00\x12(\n\x07\x61pplied\x18\x03 \x01(\x0b\x32\x15.prbandit.ran.AppliedH\x00\x42\x06\n\x04\x62ody\"\xf9\x01\n\x11\x43ontrollerMessage\x12(\n\x07welcome\x18\x01 \x01(\x0b\x32\x15.prbandit.ran.WelcomeH\x00\x12&\n\x06reject\x18\x02 \x01(\x0b\x32\x14.prbandit.ran.RejectH\x00\x12\x33\n\rhello_request\x18\x03 \x01(\x0b\x32\x1a.prbandit.ran.HelloRequestH\x00\x12+\n\tset_quota\x18\x04 \x01(\x0b\x32\x16.prbandit.ran.SetQuotaH\x00\x12(\n\x07release\x18\x05 \x01(\x0b\x32\x15.prbandit.ran.ReleaseH\x00\x42\x06\n\x04\x62ody\"n\n\nTddPattern\x12\x14\n\x0cperiod_slots\x18\x01 \x01(\r\x12\x10\n\x08\x64l_slots\x18\x02 \x01(\r\x12\x12\n\ndl_symbols\x18\x03 \x01(\r\x12\x12\n\nul_symbols\x18\x04 \x01(\r\x12\x10\n\x08ul_slots\x18\x05 \x01(\r\"\x8e\x01\n\x05Hello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0f\n\x07\x63\x65ll_id\x18\x02 \x01(\t\x12\x0b\n\x03prb\x18\x03 \x01(\r\x12\x0f\n\x07scs_khz\x18\x04 \x01(\r\x12%\n\x03tdd\x18\x05 \x01(\x0b\x32\x18.prbandit.ran.TddPattern\x12\x15\n\ragent_version\x18\x06 \x01(\t\"\x89\x01\n\x0e\x44irectionState\x12\x0b\n\x03mcs\x18\x01 \x01(\r\x12\x11\n\tmcs_table\x18\x02 \x01(\r\x12\x0e\n\x06layers\x18\x03 \x01(\r\x12\x14\n\x0cqueued_bytes\x18\x04 \x01(\x04\x12\x10\n\x08lc_bytes\x18\x05 \x01(\x04\x12\x11\n\tprb_slots\x18\x06 \x01(\x04\x12\x0c\n\x04\x62ler\x18\x07 \x01(\x02\"\xa6\x01\n\x07UeState\x12\x0c\n\x04rnti\x18\x01 \x01(\r\x12\r\n\x05ue_id\x18\x02 \x01(\t\x12\r\n\x05slice\x18\x03 \x01(\t\x12(\n\x02ul\x18\x04 \x01(\x0b\x32\x1c.prbandit.ran.DirectionState\x12(\n\x02\x64l\x18\x05 \x01(\x0b\x32\x1c.prbandit.ran.DirectionState\x12\x0b\n\x03\x63qi\x18\x06 \x01(\r\x12\x0e\n\x06snr_db\x18\x07 \x01(\x02\"\x80\x01\n\tMacReport\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\r\n\x05\x66rame\x18\x03 \x01(\r\x12\x0c\n\x04slot\x18\x04 \x01(\r\x12\x0f\n\x07time_ns\x18\x05 \x01(\x04\x12\"\n\x03ues\x18\x06 \x03(\x0b\x32\x15.prbandit.ran.UeState\";\n\nSliceQuota\x12\r\n\x05slice\x18\x01 \x01(\t\x12\x0e\n\x06ul_prb\x18\x02 \x01(\r\x12\x0e\n\x06\x64l_prb\x18\x03 \x01(\r\")\n\tUeBinding\x12\r\n\x05ue_id\x18\x01 \x01(\t\x12\r\n\x05slice\x18\x02 \x01(\t\"\x98\x01\n\x08SliceUse\x12\r\n\x05slice\x18\x01 \x01(\t\x12*\n\tdirection\x18\x02 \x01(\x0e\x32\x17.prbandit.ran.Direction\x12\x13\n\x0bmax_new_prb\x18\x03 \x01(\r\x12\x15\n\rnew_prb_slots\x18\x04 \x01(\x04\x12\x16\n\x0eretx_prb_slots\x18\x05 \x01(\x04\x12\r\n\x05slots\x18\x06 \x01(\r\"\xbb\x01\n\x07\x41pplied\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x0f\n\x07time_ns\x18\x03 \x01(\x04\x12\r\n\x05\x66rame\x18\x04 \x01(\r\x12\x0c\n\x04slot\x18\x05 \x01(\r\x12*\n\x08in_force\x18\x06 \x03(\x0b\x32\x18.prbandit.ran.SliceQuota\x12#\n\x03use\x18\x07 \x03(\x0b\x32\x16.prbandit.ran.SliceUse\x12\x0e\n\x06lapsed\x18\x08 \x01(\x08\"`\n\x07Welcome\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12\x18\n\x10protocol_version\x18\x02 \x01(\r\x12\x18\n\x10report_period_ms\x18\x03 \x01(\r\x12\x10\n\x08lease_ms\x18\x04 \x01(\r\"K\n\x06Reject\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x1a\n\x12\x63ontroller_version\x18\x02 \x01(\r\x12\x15\n\ragent_version\x18\x03 \x01(\r\"\x1e\n\x0cHelloRequest\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x94\x01\n\x08SetQuota\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x10\n\x08lease_ms\x18\x03 \x01(\r\x12(\n\x06quotas\x18\x04 \x03(\x0b\x32\x18.prbandit.ran.SliceQuota\x12)\n\x08\x62indings\x18\x05 \x03(\x0b\x32\x17.prbandit.ran.UeBinding\",\n\x07Release\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12\x10\n\x08sequence\x18\x02 \x01(\x04*6\n\tDirection\x12\x19\n\x15\x44IRECTION_UNSPECIFIED\x10\x00\x12\x06\n\x02UL\x10\x01\x12\x06\n\x02\x44L\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0ewire/ran.proto\x12\x0cprbandit.ran\"\x93\x01\n\nGnbMessage\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x13.prbandit.ran.HelloH\x00\x12-\n\nmac_report\x18\x02 \x01(\x0b\x32\x17.prbandit.ran.MacReportH\x00\x12(\n\x07\x61pplied\x18\x03 \x01(\x0b\x32\x15.prbandit.ran.AppliedH\x00\x42\x06\n\x04\x62ody\"\xf9\x01\n\x11\x43ontrollerMessage\x12(\n\x07welcome\x18\x01 \x01(\x0b\x32\x15.prbandit.ran.WelcomeH\x00\x12&\n\x06reject\x18\x02 \x01(\x0b\x32\x14.prbandit.ran.RejectH\x00\x12\x33\n\rhello_request\x18\x03 \x01(\x0b\x32\x1a.prbandit.ran.HelloRequestH\x00\x12+\n\tset_quota\x18\x04 \x01(\x0b\x32\x16.prbandit.ran.SetQuotaH\x00\x12(\n\x07release\x18\x05 \x01(\x0b\x32\x15.prbandit.ran.ReleaseH\x00\x42\x06\n\x04\x62ody\"n\n\nTddPattern\x12\x14\n\x0cperiod_slots\x18\x01 \x01(\r\x12\x10\n\x08\x64l_slots\x18\x02 \x01(\r\x12\x12\n\ndl_symbols\x18\x03 \x01(\r\x12\x12\n\nul_symbols\x18\x04 \x01(\r\x12\x10\n\x08ul_slots\x18\x05 \x01(\r\"\x9f\x01\n\x05Hello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0f\n\x07\x63\x65ll_id\x18\x02 \x01(\t\x12\x0b\n\x03prb\x18\x03 \x01(\r\x12\x0f\n\x07scs_khz\x18\x04 \x01(\r\x12%\n\x03tdd\x18\x05 \x01(\x0b\x32\x18.prbandit.ran.TddPattern\x12\x15\n\ragent_version\x18\x06 \x01(\t\x12\x0f\n\x07min_prb\x18\x07 \x01(\r\"\x89\x01\n\x0e\x44irectionState\x12\x0b\n\x03mcs\x18\x01 \x01(\r\x12\x11\n\tmcs_table\x18\x02 \x01(\r\x12\x0e\n\x06layers\x18\x03 \x01(\r\x12\x14\n\x0cqueued_bytes\x18\x04 \x01(\x04\x12\x10\n\x08lc_bytes\x18\x05 \x01(\x04\x12\x11\n\tprb_slots\x18\x06 \x01(\x04\x12\x0c\n\x04\x62ler\x18\x07 \x01(\x02\"\xa6\x01\n\x07UeState\x12\x0c\n\x04rnti\x18\x01 \x01(\r\x12\r\n\x05ue_id\x18\x02 \x01(\t\x12\r\n\x05slice\x18\x03 \x01(\t\x12(\n\x02ul\x18\x04 \x01(\x0b\x32\x1c.prbandit.ran.DirectionState\x12(\n\x02\x64l\x18\x05 \x01(\x0b\x32\x1c.prbandit.ran.DirectionState\x12\x0b\n\x03\x63qi\x18\x06 \x01(\r\x12\x0e\n\x06snr_db\x18\x07 \x01(\x02\"\x80\x01\n\tMacReport\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\r\n\x05\x66rame\x18\x03 \x01(\r\x12\x0c\n\x04slot\x18\x04 \x01(\r\x12\x0f\n\x07time_ns\x18\x05 \x01(\x04\x12\"\n\x03ues\x18\x06 \x03(\x0b\x32\x15.prbandit.ran.UeState\";\n\nSliceQuota\x12\r\n\x05slice\x18\x01 \x01(\t\x12\x0e\n\x06ul_prb\x18\x02 \x01(\r\x12\x0e\n\x06\x64l_prb\x18\x03 \x01(\r\")\n\tUeBinding\x12\r\n\x05ue_id\x18\x01 \x01(\t\x12\r\n\x05slice\x18\x02 \x01(\t\"\x98\x01\n\x08SliceUse\x12\r\n\x05slice\x18\x01 \x01(\t\x12*\n\tdirection\x18\x02 \x01(\x0e\x32\x17.prbandit.ran.Direction\x12\x13\n\x0bmax_new_prb\x18\x03 \x01(\r\x12\x15\n\rnew_prb_slots\x18\x04 \x01(\x04\x12\x16\n\x0eretx_prb_slots\x18\x05 \x01(\x04\x12\r\n\x05slots\x18\x06 \x01(\r\"\xbb\x01\n\x07\x41pplied\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x0f\n\x07time_ns\x18\x03 \x01(\x04\x12\r\n\x05\x66rame\x18\x04 \x01(\r\x12\x0c\n\x04slot\x18\x05 \x01(\r\x12*\n\x08in_force\x18\x06 \x03(\x0b\x32\x18.prbandit.ran.SliceQuota\x12#\n\x03use\x18\x07 \x03(\x0b\x32\x16.prbandit.ran.SliceUse\x12\x0e\n\x06lapsed\x18\x08 \x01(\x08\"`\n\x07Welcome\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12\x18\n\x10protocol_version\x18\x02 \x01(\r\x12\x18\n\x10report_period_ms\x18\x03 \x01(\r\x12\x10\n\x08lease_ms\x18\x04 \x01(\r\"K\n\x06Reject\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x1a\n\x12\x63ontroller_version\x18\x02 \x01(\r\x12\x15\n\ragent_version\x18\x03 \x01(\r\"\x1e\n\x0cHelloRequest\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x94\x01\n\x08SetQuota\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x10\n\x08lease_ms\x18\x03 \x01(\r\x12(\n\x06quotas\x18\x04 \x03(\x0b\x32\x18.prbandit.ran.SliceQuota\x12)\n\x08\x62indings\x18\x05 \x03(\x0b\x32\x17.prbandit.ran.UeBinding\",\n\x07Release\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12\x10\n\x08sequence\x18\x02 \x01(\x04*6\n\tDirection\x12\x19\n\x15\x44IRECTION_UNSPECIFIED\x10\x00\x12\x06\n\x02UL\x10\x01\x12\x06\n\x02\x44L\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'wire.ran_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DIRECTION']._serialized_start=1984
-  _globals['_DIRECTION']._serialized_end=2038
+  _globals['_DIRECTION']._serialized_start=2001
+  _globals['_DIRECTION']._serialized_end=2055
   _globals['_GNBMESSAGE']._serialized_start=33
   _globals['_GNBMESSAGE']._serialized_end=180
   _globals['_CONTROLLERMESSAGE']._serialized_start=183
@@ -40,29 +40,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TDDPATTERN']._serialized_start=434
   _globals['_TDDPATTERN']._serialized_end=544
   _globals['_HELLO']._serialized_start=547
-  _globals['_HELLO']._serialized_end=689
-  _globals['_DIRECTIONSTATE']._serialized_start=692
-  _globals['_DIRECTIONSTATE']._serialized_end=829
-  _globals['_UESTATE']._serialized_start=832
-  _globals['_UESTATE']._serialized_end=998
-  _globals['_MACREPORT']._serialized_start=1001
-  _globals['_MACREPORT']._serialized_end=1129
-  _globals['_SLICEQUOTA']._serialized_start=1131
-  _globals['_SLICEQUOTA']._serialized_end=1190
-  _globals['_UEBINDING']._serialized_start=1192
-  _globals['_UEBINDING']._serialized_end=1233
-  _globals['_SLICEUSE']._serialized_start=1236
-  _globals['_SLICEUSE']._serialized_end=1388
-  _globals['_APPLIED']._serialized_start=1391
-  _globals['_APPLIED']._serialized_end=1578
-  _globals['_WELCOME']._serialized_start=1580
-  _globals['_WELCOME']._serialized_end=1676
-  _globals['_REJECT']._serialized_start=1678
-  _globals['_REJECT']._serialized_end=1753
-  _globals['_HELLOREQUEST']._serialized_start=1755
-  _globals['_HELLOREQUEST']._serialized_end=1785
-  _globals['_SETQUOTA']._serialized_start=1788
-  _globals['_SETQUOTA']._serialized_end=1936
-  _globals['_RELEASE']._serialized_start=1938
-  _globals['_RELEASE']._serialized_end=1982
+  _globals['_HELLO']._serialized_end=706
+  _globals['_DIRECTIONSTATE']._serialized_start=709
+  _globals['_DIRECTIONSTATE']._serialized_end=846
+  _globals['_UESTATE']._serialized_start=849
+  _globals['_UESTATE']._serialized_end=1015
+  _globals['_MACREPORT']._serialized_start=1018
+  _globals['_MACREPORT']._serialized_end=1146
+  _globals['_SLICEQUOTA']._serialized_start=1148
+  _globals['_SLICEQUOTA']._serialized_end=1207
+  _globals['_UEBINDING']._serialized_start=1209
+  _globals['_UEBINDING']._serialized_end=1250
+  _globals['_SLICEUSE']._serialized_start=1253
+  _globals['_SLICEUSE']._serialized_end=1405
+  _globals['_APPLIED']._serialized_start=1408
+  _globals['_APPLIED']._serialized_end=1595
+  _globals['_WELCOME']._serialized_start=1597
+  _globals['_WELCOME']._serialized_end=1693
+  _globals['_REJECT']._serialized_start=1695
+  _globals['_REJECT']._serialized_end=1770
+  _globals['_HELLOREQUEST']._serialized_start=1772
+  _globals['_HELLOREQUEST']._serialized_end=1802
+  _globals['_SETQUOTA']._serialized_start=1805
+  _globals['_SETQUOTA']._serialized_end=1953
+  _globals['_RELEASE']._serialized_start=1955
+  _globals['_RELEASE']._serialized_end=1999
 # @@protoc_insertion_point(module_scope)

@@ -55,20 +55,22 @@ class TddPattern(_message.Message):
     def __init__(self, period_slots: _Optional[int] = ..., dl_slots: _Optional[int] = ..., dl_symbols: _Optional[int] = ..., ul_symbols: _Optional[int] = ..., ul_slots: _Optional[int] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol_version", "cell_id", "prb", "scs_khz", "tdd", "agent_version")
+    __slots__ = ("protocol_version", "cell_id", "prb", "scs_khz", "tdd", "agent_version", "min_prb")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     CELL_ID_FIELD_NUMBER: _ClassVar[int]
     PRB_FIELD_NUMBER: _ClassVar[int]
     SCS_KHZ_FIELD_NUMBER: _ClassVar[int]
     TDD_FIELD_NUMBER: _ClassVar[int]
     AGENT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    MIN_PRB_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     cell_id: str
     prb: int
     scs_khz: int
     tdd: TddPattern
     agent_version: str
-    def __init__(self, protocol_version: _Optional[int] = ..., cell_id: _Optional[str] = ..., prb: _Optional[int] = ..., scs_khz: _Optional[int] = ..., tdd: _Optional[_Union[TddPattern, _Mapping]] = ..., agent_version: _Optional[str] = ...) -> None: ...
+    min_prb: int
+    def __init__(self, protocol_version: _Optional[int] = ..., cell_id: _Optional[str] = ..., prb: _Optional[int] = ..., scs_khz: _Optional[int] = ..., tdd: _Optional[_Union[TddPattern, _Mapping]] = ..., agent_version: _Optional[str] = ..., min_prb: _Optional[int] = ...) -> None: ...
 
 class DirectionState(_message.Message):
     __slots__ = ("mcs", "mcs_table", "layers", "queued_bytes", "lc_bytes", "prb_slots", "bler")

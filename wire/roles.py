@@ -39,6 +39,7 @@ METHODS: Mapping[str, frozenset[str]] = {
     "/prbandit.operator.Operator/Reload": _COMMANDS,
     "/prbandit.operator.Operator/Checkpoint": _COMMANDS,
     "/prbandit.qos.QosIngest/Publish": frozenset({EDGE_AGENT, GNB_MOCK, PTP_AGENT}),
+    "/prbandit.qos.QosIngest/ListUes": frozenset({EDGE_AGENT, GNB_MOCK}),
 }
 """gRPC method -> the roles that may call it."""
 

@@ -49,13 +49,14 @@ _NONE: Quotas = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What Hello says about the cell."""
+    """What Hello says about the cell; ``min_prb`` is the smallest grant of its scheduler."""
 
     cell_id: str
     prb: int
     scs_khz: int
     tdd: ran_pb2.TddPattern
     agent_version: str
+    min_prb: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +276,7 @@ class RanAgent:
                 scs_khz=cell.scs_khz,
                 tdd=cell.tdd,
                 agent_version=cell.agent_version,
+                min_prb=cell.min_prb,
             )
         ).SerializeToString()
         self.counters["hellos"] += 1

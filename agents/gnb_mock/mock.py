@@ -584,6 +584,7 @@ def describe_cell(spec: TestbedSpec) -> Cell:
             ul_slots=tdd.ul_slots,
         ),
         agent_version=f"gnb-mock {version}",
+        min_prb=spec.cell.min_grant_prb,
     )
 
 

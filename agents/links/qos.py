@@ -75,6 +75,44 @@ def samples_messages(
     )
 
 
+def list_ues(
+    address: str,
+    tls: security.Tls | None,
+    cell_id: str,
+    *,
+    timeout_s: float = 10.0,
+    setting: str = "--qos",
+    missing: str = "--keys",
+) -> tuple[tuple[str, str], ...]:
+    """UE id and slice ("" for none) of the UEs that a cell has, as the controller knows them.
+
+    Waits ``timeout_s`` for the controller, and for a UE.
+
+    Raises:
+        InsecureAddress: beyond loopback without ``tls``.
+        LookupError: the cell has no UE, or no gNB is connected.
+        ConnectionError: the controller is not there, or does not answer this; the text says why.
+    """
+    channel = security.grpc_channel(address, tls, server_role=CONTROLLER, setting=setting, missing=missing)
+    end = time.monotonic() + timeout_s
+    request = qos_pb2.ListUesRequest(protocol_version=PROTOCOL_VERSION, cell_id=cell_id)
+    with channel:
+        ask = qos_pb2_grpc.QosIngestStub(channel).ListUes
+        while True:
+            left = max(0.1, end - time.monotonic())
+            try:
+                reply = ask(request, timeout=left, wait_for_ready=True)
+            except grpc.RpcError as error:
+                why = f"{error.code().name}: {error.details()}"
+                raise ConnectionError(f"controller at {address}: {why}") from error
+            if reply.ues:
+                return tuple((ue.ue_id, ue.slice) for ue in reply.ues)
+            if time.monotonic() >= end:
+                what = "has no UE" if reply.connected else "has no gNB that is connected and reports"
+                raise LookupError(f"controller at {address}: cell {cell_id} {what}")
+            time.sleep(min(0.5, left))
+
+
 class Outbox:
     """Messages on their way to the controller, oldest first.
 

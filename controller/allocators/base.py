@@ -57,8 +57,9 @@ class Options(BaseModel):
         one slice of a cell, they do not for any."""
         return False
 
-    def check(self, *, n_prb: int, max_mhz: int) -> None:
-        """ValueError, naming the option, for what this carrier and this GPU do not have."""
+    def check(self, *, n_prb: int, max_mhz: int, min_prb: int = 1) -> None:
+        """ValueError, naming the option, for what this carrier and this GPU do not have, and for PRBs below
+        the smallest grant of the gNB's scheduler (``min_prb``)."""
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""

@@ -48,7 +48,8 @@ class Reason(StrEnum):
     HOP_DELAY_NOT_KNOWN = "hop delay not known"
     NO_WINDOW = "quota in force too late to be judged"
     PROMISE_NOT_KNOWN = "promise not known"
-    NO_MAC_REPORT = "no flow and no MAC report"
+    NO_MAC_REPORT = "no MAC report"
+    UE_NOT_REPORTED = "UE of a flow not in the slice's MAC reports"
     UNKNOWN_TRAFFIC = "traffic of no known flow"
 
     @property

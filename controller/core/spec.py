@@ -69,7 +69,8 @@ class LoopSpec:
     control slot whose frames do not count (the queue of the last action drains), ``arbiter`` the name of who
     divides the PRBs. ``seed`` is that of all randomness of the allocators. ``rescue`` says when a slice gets
     more than it asks for, ``events`` when a control slot may end before its time; None: never.
-    ``control_slot_s`` is how long it lasts otherwise.
+    ``control_slot_s`` is how long it lasts otherwise. ``min_prb`` is the smallest grant of the gNB's
+    scheduler: a quota below it gives a UE no data.
     """
 
     cell: str
@@ -84,6 +85,7 @@ class LoopSpec:
     rescue: RescueSpec | None = None
     events: EventsSpec | None = None
     control_slot_s: float = 5.0
+    min_prb: int = 1
 
     def __post_init__(self) -> None:
         names = [s.slice for s in self.slices]
@@ -126,6 +128,7 @@ class LoopSpec:
             "rescue": None if self.rescue is None else asdict(self.rescue),
             "events": None if self.events is None else asdict(self.events),
             "control_slot_s": self.control_slot_s,
+            "min_prb": self.min_prb,
         }
 
     @classmethod

@@ -7,6 +7,7 @@ of wire/definitions/bounds.py.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -72,13 +73,15 @@ class BadReport(BadMessage):
 
 @dataclass(frozen=True, slots=True)
 class CellFacts:
-    """What a gNB's Hello says of its cell: PRBs, subcarrier spacing in kHz, TDD pattern."""
+    """What a gNB's Hello says of its cell: PRBs, subcarrier spacing in kHz, TDD pattern, and the smallest
+    grant of its scheduler in PRB (1 where it does not tell)."""
 
     cell_id: str
     n_prb: int
     scs_khz: int
     tdd: nr.TddPattern
     agent_version: str = ""
+    min_prb: int = 1
 
     @property
     def slots_per_frame(self) -> int:
@@ -121,24 +124,31 @@ def open_hello(msg: ran_pb2.Hello) -> CellFacts:
         raise BadReport(f"{place}: tdd: {error}") from None
     if not (p.ul_slots or p.ul_symbols) or not (p.dl_slots or p.dl_symbols):
         raise BadReport(f"{place}: tdd: {tdd.name} carries one direction only")
-    return CellFacts(cell_id, msg.prb, msg.scs_khz, tdd, msg.agent_version)
+    if msg.min_prb > msg.prb:
+        raise BadReport(f"{place}: min_prb {msg.min_prb} is above the {msg.prb} PRB of the carrier")
+    return CellFacts(cell_id, msg.prb, msg.scs_khz, tdd, msg.agent_version, msg.min_prb or 1)
 
 
 _ue_fields = attrgetter("rnti", "ue_id", "slice", "cqi", "snr_db", "ul", "dl")
 _direction_fields = attrgetter(*DIRECTION_COLUMNS)
 
 
-def open_report(msg: ran_pb2.MacReport, cell: CellFacts, received_ns: int | None = None) -> MacReport:
-    """The MAC state of a report, UEs as columns.
+def open_report(
+    msg: ran_pb2.MacReport, cell: CellFacts, received_ns: int | None = None
+) -> tuple[MacReport, tuple[str, ...]]:
+    """The MAC state of a report, UEs as columns, and what is wrong with each UE that is left out of it.
 
     Its time is ``received_ns`` where that is given, else the gNB's. A layer count of 0 reads as 1 and an MCS
     table of 0 as 1.
 
+    A UE is left out, and named with the first field and value that cannot be, for: an RNTI outside
+    1..0xFFF2; a UE id that is empty or too long; an RNTI or a UE id that another UE of the report has too
+    (both are left out); MCS outside its table (TS 38.214 clause 5.1.3.1); an MCS table, layers, CQI, queue,
+    BLER or SNR that cannot be. What it had in the other fields is not used either.
+
     Raises:
-        BadReport: names the first field, UE and value that cannot be: time, frame or NR slot outside
-            their range; too many UEs; an RNTI outside 1..0xFFF2, or twice; a UE id that is empty, too long
-            or twice; MCS outside its table (TS 38.214 clause 5.1.3.1); an MCS table, layers, CQI, queue,
-            BLER or SNR that cannot be.
+        BadReport: names the field and value of what makes the whole report useless: time, frame or NR slot
+            outside their range; too many UEs.
     """
     time_ns = msg.time_ns
     if not 0 < time_ns < MAX_TIME_NS:
@@ -149,23 +159,35 @@ def open_report(msg: ran_pb2.MacReport, cell: CellFacts, received_ns: int | None
         raise BadReport(f"MacReport: slot {msg.slot} is outside 0..{cell.slots_per_frame - 1}")
     if received_ns is not None:
         time_ns = received_ns
-    ues = msg.ues
-    n = len(ues)
+    n = len(msg.ues)
     if n > MAX_UES:
         raise BadReport(f"MacReport: {n} UEs, more than {MAX_UES}")
-    if n == 0:
+    rows = [*map(_ue_fields, msg.ues)]
+    wrong: dict[int, str] = {}
+    report = _columns(time_ns, rows)
+    if report is None:
+        wrong = _wrong_ues(rows)
+        rows = [row for i, row in enumerate(rows) if i not in wrong]
+        report = _columns(time_ns, rows, checked=True)
+        assert report is not None
+    return report, tuple(wrong.values())
+
+
+def _columns(time_ns: int, rows: Sequence[tuple[Any, ...]], checked: bool = False) -> MacReport | None:
+    """The UEs as columns; None where a value looks suspect and they are not ``checked``."""
+    if not rows:
         none = DirectionColumns((), (), (), ())
         return MacReport(time_ns, (), (), none, none)
-    rows = [*map(_ue_fields, ues)]
     rntis, ids, slices, cqis, snrs, ul, dl = zip(*rows, strict=True)
-    if (
-        not _good_identities(rntis, ids, slices)
-        or max(cqis) > MAX_CQI
-        or not isfinite(sum(snrs))
-        or not -MAX_SNR_DB <= min(snrs) <= max(snrs) <= MAX_SNR_DB
-    ):
-        _blame_ue(rows)
-    return MacReport(time_ns, ids, slices, _direction("ul", ul, ids), _direction("dl", dl, ids), cqis, snrs)
+    directions = _direction(ul), _direction(dl)
+    good = checked or (
+        _good_identities(rntis, ids, slices)
+        and max(cqis) <= MAX_CQI
+        and isfinite(sum(snrs))
+        and -MAX_SNR_DB <= min(snrs) <= max(snrs) <= MAX_SNR_DB
+        and all(map(_good_direction, directions))
+    )
+    return MacReport(time_ns, ids, slices, *directions, cqis, snrs) if good else None
 
 
 @lru_cache(maxsize=256)
@@ -181,7 +203,7 @@ def _good_identities(rntis: tuple[int, ...], ids: tuple[str, ...], slices: tuple
     )
 
 
-def _direction(name: str, states: Sequence[ran_pb2.DirectionState], ids: Sequence[str]) -> DirectionColumns:
+def _direction(states: Sequence[ran_pb2.DirectionState]) -> DirectionColumns:
     mcs, tables, layers, queued, blers, lc_bytes, prb_slots = zip(
         *map(_direction_fields, states), strict=True
     )
@@ -189,58 +211,75 @@ def _direction(name: str, states: Sequence[ran_pb2.DirectionState], ids: Sequenc
         tables = tuple(t or 1 for t in tables)
     if 0 in layers:
         layers = tuple(n or 1 for n in layers)
-    table = max(tables)
-    if (
-        table > 3
-        or max(layers) > MAX_LAYERS
-        or max(mcs) > (nr.MAX_MCS if table == 1 else 27)
-        or max(queued) > MAX_QUEUED_BYTES
-        or not isfinite(sum(blers))
-        or not 0.0 <= min(blers) <= max(blers) <= 1.0
-    ):
-        _blame_direction(name, zip(ids, mcs, tables, layers, queued, blers, strict=True))
     return DirectionColumns(mcs, tables, layers, queued, blers, lc_bytes, prb_slots)
 
 
-def _blame_ue(rows: Sequence[tuple[Any, ...]]) -> None:
-    """Raises for the first value that cannot be; returns where only names beyond ASCII looked suspect."""
-    seen_rnti: set[int] = set()
-    seen_id: set[str] = set()
-    for rnti, ue_id, slice_, cqi, snr, _, _ in rows:
-        place = f"MacReport: UE {ue_id!r} (RNTI {rnti:#06x})"
-        if not 0 < rnti <= MAX_RNTI:
-            raise BadReport(f"{place}: rnti is outside 0x0001..{MAX_RNTI:#06x}")
-        if rnti in seen_rnti:
-            raise BadReport(f"{place}: rnti is there twice")
-        if not ue_id:
-            raise BadReport(f"{place}: ue_id is empty")
-        if ue_id in seen_id:
-            raise BadReport(f"{place}: ue_id is there twice")
-        for field, value in (("ue_id", ue_id), ("slice", slice_)):
-            if len(value.encode()) > MAX_NAME:
-                raise BadReport(f"{place}: {field} {value!r} is longer than {MAX_NAME} bytes")
-        if cqi > MAX_CQI:
-            raise BadReport(f"{place}: cqi {cqi} is outside 0..{MAX_CQI}")
-        if not -MAX_SNR_DB <= snr <= MAX_SNR_DB:
-            raise BadReport(f"{place}: snr_db {snr} is not within {MAX_SNR_DB:g} dB of 0")
-        seen_rnti.add(rnti)
-        seen_id.add(ue_id)
+def _good_direction(d: DirectionColumns) -> bool:
+    """False where a value looks suspect."""
+    table = max(d.mcs_table)
+    return (
+        table <= 3
+        and max(d.layers) <= MAX_LAYERS
+        and max(d.mcs) <= (nr.MAX_MCS if table == 1 else 27)
+        and max(d.queued_bytes) <= MAX_QUEUED_BYTES
+        and isfinite(sum(d.bler))
+        and 0.0 <= min(d.bler) <= max(d.bler) <= 1.0
+    )
 
 
-def _blame_direction(name: str, rows: Any) -> None:
-    """Raises for the first value that cannot be; returns where MCS 28 of tables 1 and 3 looked suspect."""
-    for ue_id, mcs, table, layers, queued, bler in rows:
-        place = f"MacReport: UE {ue_id!r}: {name}"
-        if table not in nr.MCS_TABLES:
-            raise BadReport(f"{place}.mcs_table {table} is none of {list(nr.MCS_TABLES)}")
-        if mcs > nr.max_mcs(table):
-            raise BadReport(f"{place}.mcs {mcs} is outside 0..{nr.max_mcs(table)} of MCS table {table}")
-        if layers > MAX_LAYERS:
-            raise BadReport(f"{place}.layers {layers} is outside 1..{MAX_LAYERS}")
-        if queued > MAX_QUEUED_BYTES:
-            raise BadReport(f"{place}.queued_bytes {queued} is more than any queue holds")
-        if not 0.0 <= bler <= 1.0:
-            raise BadReport(f"{place}.bler {bler} is outside 0..1")
+def _wrong_ues(rows: Sequence[tuple[Any, ...]]) -> dict[int, str]:
+    """Row -> the first value of its UE that cannot be. Rows that only looked suspect are not in it: names
+    beyond ASCII, MCS 28 of tables 1 and 3."""
+    rntis, ids = Counter(row[0] for row in rows), Counter(row[1] for row in rows)
+    out = {}
+    for i, row in enumerate(rows):
+        why = _wrong_ue(*row, twice=(rntis[row[0]] > 1, ids[row[1]] > 1))
+        if why:
+            out[i] = f"MacReport: UE {row[1][: MAX_NAME + 1]!r} (RNTI {row[0]:#06x}): {why}"
+    return out
+
+
+def _wrong_ue(
+    rnti: int,
+    ue_id: str,
+    slice_: str,
+    cqi: int,
+    snr: float,
+    ul: ran_pb2.DirectionState,
+    dl: ran_pb2.DirectionState,
+    twice: tuple[bool, bool],
+) -> str:
+    """The first value of a UE that cannot be; "" for none."""
+    if not 0 < rnti <= MAX_RNTI:
+        return f"rnti is outside 0x0001..{MAX_RNTI:#06x}"
+    if not ue_id:
+        return "ue_id is empty"
+    for field, value in (("ue_id", ue_id), ("slice", slice_)):
+        if len(value.encode()) > MAX_NAME:
+            return f"{field} {value[: MAX_NAME + 1]!r} is longer than {MAX_NAME} bytes"
+    for field, is_twice in zip(("rnti", "ue_id"), twice, strict=True):
+        if is_twice:
+            return f"{field} is there twice"
+    if cqi > MAX_CQI:
+        return f"cqi {cqi} is outside 0..{MAX_CQI}"
+    if not -MAX_SNR_DB <= snr <= MAX_SNR_DB:
+        return f"snr_db {snr} is not within {MAX_SNR_DB:g} dB of 0"
+    return _wrong_direction("ul", ul) or _wrong_direction("dl", dl)
+
+
+def _wrong_direction(name: str, d: ran_pb2.DirectionState) -> str:
+    table = d.mcs_table or 1
+    if table not in nr.MCS_TABLES:
+        return f"{name}.mcs_table {table} is none of {list(nr.MCS_TABLES)}"
+    if d.mcs > nr.max_mcs(table):
+        return f"{name}.mcs {d.mcs} is outside 0..{nr.max_mcs(table)} of MCS table {table}"
+    if d.layers > MAX_LAYERS:
+        return f"{name}.layers {d.layers} is outside 1..{MAX_LAYERS}"
+    if d.queued_bytes > MAX_QUEUED_BYTES:
+        return f"{name}.queued_bytes {d.queued_bytes} is more than any queue holds"
+    if not 0.0 <= d.bler <= 1.0:
+        return f"{name}.bler {d.bler} is outside 0..1"
+    return ""
 
 
 def check_applied(msg: ran_pb2.Applied, cell: CellFacts) -> dict[str, tuple[int, int]]:

@@ -344,6 +344,7 @@ class QosIngest:
         expected_cells: Collection[str] | None = None,
         check_flow: Callable[[str, Flow, str], None] | None = None,
         tables: Callable[[str, Flow], Mapping[str, int]] | None = None,
+        ues: Callable[[str], Sequence[tuple[str, str]] | None] = lambda _cell: None,
         max_streams: int = 32,
         clock_bound_ns: float = 1e6,
         clock_stale_s: float = 5.0,
@@ -358,6 +359,7 @@ class QosIngest:
         self._expected = None if expected_cells is None else frozenset(expected_cells)
         self._check_flow = check_flow
         self._tables = tables
+        self._ues = ues
         self._away_ns = round(away_s * 1e9)
         self._resend_ns = round(resend_s * 1e9)
         self._max_streams = max_streams
@@ -406,6 +408,27 @@ class QosIngest:
         finally:
             with self._lock:
                 self._streams -= 1
+
+    def ListUes(self, request: qos_pb2.ListUesRequest, context: grpc.ServicerContext) -> qos_pb2.ListUesReply:
+        """The UEs of a cell."""
+        version = request.protocol_version
+        if version != PROTOCOL_VERSION:
+            context.abort(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                f"protocol version {version} of the host is not version {PROTOCOL_VERSION} of the controller",
+            )
+        cell_id = request.cell_id
+        if self._expected is not None and cell_id not in self._expected:
+            known = ", ".join(sorted(self._expected))
+            context.abort(
+                grpc.StatusCode.NOT_FOUND,
+                f"cell {cell_id[:MAX_CELL_ID]!r} is not known here; cells: {known}",
+            )
+        ues = self._ues(cell_id)
+        return qos_pb2.ListUesReply(
+            connected=ues is not None,
+            ues=[qos_pb2.CellUe(ue_id=ue, slice=slice_) for ue, slice_ in ues or ()],
+        )
 
     def _serve(
         self, requests: Iterator[qos_pb2.QosMessage | None], context: grpc.ServicerContext

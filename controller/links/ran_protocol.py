@@ -145,6 +145,7 @@ class _Cell:
     peer: bytes
     session: int
     last_message: float
+    last_report: float
     challengers: dict[bytes, float] = field(default_factory=dict)
     report_sequence: int | None = None
     report_time_ns: int = 0
@@ -329,9 +330,12 @@ class RanProtocol:
             return
         self._due = math.inf
         for cell in list(self._cells.values()):
-            if now - cell.last_message >= self._silence_s:
+            if now - cell.last_report >= self._silence_s:
+                # One that acknowledges and does not report is no better: nobody knows what its UEs need.
                 self.counters.inc("ran_cells_lost_total", cell.facts.cell_id)
-                self._lose(cell, f"silent for {now - cell.last_message:.1f} s")
+                silent = now - cell.last_message >= self._silence_s
+                what = "silent" if silent else "no MAC report"
+                self._lose(cell, f"{what} for {now - cell.last_report:.1f} s")
                 continue
             wanted, pending = cell.wanted, cell.pending
             if wanted is not None and now >= wanted.valid_until:
@@ -401,7 +405,7 @@ class RanProtocol:
             other = self._by_peer.get(peer)
             if other is not None:
                 self._lose(other, f"its connection now says that it is cell {cell_id}")
-            cell = _Cell(facts, peer, self._new_session(), now)
+            cell = _Cell(facts, peer, self._new_session(), now, now)
             self._cells[cell_id] = self._by_peer[peer] = cell
             self._by_session[cell.session] = cell
             self.counters.inc("ran_sessions_total", cell_id)
@@ -547,6 +551,7 @@ class RanProtocol:
                 cell_id,
             )
             return
+        cell.last_report = now
         self.counters.inc("ran_reports_total", cell_id)
         self._events.append(RawReport(cell_id, report, now))
 
@@ -612,7 +617,8 @@ class RanProtocol:
             if quota is None:
                 continue
             direction, limit = ("ul", quota[0]) if use.direction == ran_pb2.UL else ("dl", quota[1])
-            if use.max_new_prb > limit:
+            # A slice with less than the smallest grant gets one for its signalling.
+            if use.max_new_prb > max(limit, cell.facts.min_prb):
                 over[use.slice, direction] = (limit, use.max_new_prb)
         return over
 
@@ -658,7 +664,7 @@ class RanProtocol:
         return sequence
 
     def _schedule(self, cell: _Cell) -> None:
-        due = cell.last_message + self._silence_s
+        due = cell.last_report + self._silence_s
         if cell.pending is not None:
             due = min(due, cell.pending.retry_at)
         if cell.wanted is not None:
@@ -753,6 +759,7 @@ COUNTERS: dict[str, str] = {
     **REFUSED,
     "ran_unknown_slice_total": "MacReports that name a slice that is not configured",
     "ran_bad_report_total": "MacReports that could not be opened: impossible values",
+    "ran_bad_ue_total": "UEs left out of MacReports: impossible values",
     "ran_reports_lost_total": "MacReports missing from the sequence",
     "ran_key_refused_total": "Connections refused: CURVE key not known",
     "ran_handshake_failed_total": "Connections that ended in their handshake: not ZMTP, or not with our key",

@@ -13,7 +13,7 @@ import grpc
 import numpy as np
 import pytest
 
-from agents.links.qos import QosPublisher
+from agents.links.qos import QosPublisher, list_ues
 from controller.core.clocks import ClockFault, Moment
 from controller.core.observation import Flow
 from controller.links import qos
@@ -693,3 +693,28 @@ def test_flows_whose_host_may_come_back_keep_their_place(monkeypatch: pytest.Mon
     assert start("b", "another cell") == ""
     now[0] += 2_000_000_000
     assert start("b") == ""
+
+
+def test_a_host_is_told_the_ues_of_its_cell() -> None:
+    reported: list[tuple[tuple[str, str], ...] | None] = [None, (), (("ue-1", "ar"), ("ue-2", ""))]
+    ingest = QosIngest(lambda cell, item: None, expected_cells={"cell-1"}, ues=lambda cell: reported.pop(0))
+    server = ingest.server()
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    try:
+        # It waits for the gNB, and for a UE.
+        assert list_ues(address, None, "cell-1") == (("ue-1", "ar"), ("ue-2", ""))
+        reported[:] = [()] * 100
+        with pytest.raises(LookupError, match="cell cell-1 has no UE"):
+            list_ues(address, None, "cell-1", timeout_s=0.1)
+        reported[:] = [None] * 100
+        with pytest.raises(LookupError, match="cell cell-1 has no gNB that is connected"):
+            list_ues(address, None, "cell-1", timeout_s=0.1)
+        with pytest.raises(
+            ConnectionError, match=r"NOT_FOUND: cell 'cell-2' is not known here; cells: cell-1"
+        ):
+            list_ues(address, None, "cell-2")
+    finally:
+        server.stop(0)
+    with pytest.raises(ConnectionError, match="controller at"):
+        list_ues(address, None, "cell-1", timeout_s=0.2)

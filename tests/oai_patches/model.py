@@ -13,8 +13,8 @@ COUNTERS = (
     *("refused_quotas", "refused_welcomes", "uses_left_out"),
 )
 TDD = ran_pb2.TddPattern(period_slots=5, dl_slots=1, dl_symbols=10, ul_symbols=2, ul_slots=3)
-CELL = Cell("cell-1", 106, 30, TDD, "test 1")
-CELL_LINE = ("cell", b"cell-1".hex(), 106, 30, 5, 1, 10, 2, 3, b"test 1".hex())
+CELL = Cell("cell-1", 106, 30, TDD, "test 1", 5)
+CELL_LINE = ("cell", b"cell-1".hex(), 106, 30, 5, 1, 10, 2, 3, b"test 1".hex(), 5)
 Use = tuple[str, int, int, int, int, int]
 """Slice, direction, most PRBs, PRBs of new data, of retransmissions, NR slots."""
 

@@ -13,6 +13,7 @@ from controller.allocators.ar.delays import HOPS, Metric, judge
 from controller.allocators.ar.options import ArOptions
 from controller.allocators.base import Allocator, Options, SliceView
 from controller.core import hops
+from controller.core.attachment import unreported
 from controller.core.decision import Choice, SliceDemand, Want
 from controller.core.measure import Lever, Measure, Outcome, Reason
 from controller.core.observation import MacReport
@@ -59,8 +60,8 @@ class ArAllocator(Allocator):
         self._grid = hops.state_grid(loop.n_prb)
         self._per_state = policies.is_per_state(options.policy)
         maximum = {Lever.UL: loop.n_prb, Lever.EDGE: loop.max_mhz, Lever.DL: loop.n_prb}
-        of = options.actions
-        actions = {Lever.UL: of.ul_prb, Lever.EDGE: of.gpu_mhz, Lever.DL: of.dl_prb}
+        limits = {"n_prb": loop.n_prb, "max_mhz": loop.max_mhz, "min_prb": loop.min_prb}
+        actions = {hop: options.actions.of(hop, **limits) for hop in HOPS}
         if options.policy == "static" and "action" not in options.policy_options:
             actions = {hop: (maximum[hop],) for hop in HOPS}
         self._contextual = policies.is_contextual(options.policy)
@@ -250,7 +251,10 @@ class ArAllocator(Allocator):
         return ages if len(ages) == CONSECUTIVE else [0.0, float("inf"), 0.0]
 
     def _measure(self, view: SliceView) -> None:
-        """Demand of both radio hops; without a report the last one stays."""
+        """Demand of both radio hops; without a report, or where one does not have a flow's UE, the last one
+        stays."""
+        if unreported(view.users, view.reports, view.slice):
+            return
         for hop in (Lever.UL, Lever.DL):
             demand = hops.demand_prb(
                 view.reports,

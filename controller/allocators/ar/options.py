@@ -10,6 +10,7 @@ from controller import policies
 from controller.allocators.ar.budgets import Budgets
 from controller.allocators.ar.delays import Metric
 from controller.allocators.base import Options
+from controller.core.measure import Lever
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -27,14 +28,40 @@ class BudgetsModel(BaseModel):
         return Budgets(self.ul_ms, self.edge_ms, self.dl_ms)
 
 
+PRB_STEPS = 10
+MHZ_STEP = 100
+
+
+def default_prb(n_prb: int, min_prb: int = 1) -> tuple[int, ...]:
+    """The paper's ten steps of its 106 PRB (10, 20, ... 100) for another carrier; none is below the smallest
+    grant.
+
+    >>> default_prb(106), default_prb(24, 5)
+    ((10, 20, 30, 40, 50, 60, 70, 80, 90, 100), (5, 10, 15, 20))
+    """
+    step = min(max(n_prb // PRB_STEPS, min_prb, 1), n_prb)
+    return tuple(range(step, n_prb + 1, step))[:PRB_STEPS]
+
+
+def default_mhz(max_mhz: int) -> tuple[int, ...]:
+    """The paper's steps of 100 MHz from 5/16 of the highest clock (500 of 1600) for another GPU.
+
+    >>> default_mhz(1600)[0], default_mhz(1600)[-1], default_mhz(1980)[0], default_mhz(1980)[-1]
+    (500, 1600, 600, 1900)
+    """
+    lowest = max(1, round(max_mhz * 5 / 16 / MHZ_STEP)) * MHZ_STEP
+    return tuple(range(lowest, max_mhz + 1, MHZ_STEP)) or (max_mhz,)
+
+
 class Actions(BaseModel):
-    """The action sets, ascending: PRBs of uplink and downlink, GPU MHz."""
+    """The action sets, ascending: PRBs of uplink and downlink, GPU MHz. One that is not given (null) follows
+    the carrier (:func:`default_prb`), or the GPU (:func:`default_mhz`)."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    ul_prb: tuple[int, ...] = (10, 20, 30, 40, 50, 60, 70, 80, 90, 100)
-    dl_prb: tuple[int, ...] = (10, 20, 30, 40, 50, 60, 70, 80, 90, 100)
-    gpu_mhz: tuple[int, ...] = tuple(range(500, 1601, 100))
+    ul_prb: tuple[int, ...] | None = None
+    dl_prb: tuple[int, ...] | None = None
+    gpu_mhz: tuple[int, ...] | None = None
 
     @field_validator("ul_prb", "dl_prb", "gpu_mhz", mode="before")
     @classmethod
@@ -50,10 +77,17 @@ class Actions(BaseModel):
 
     @field_validator("ul_prb", "dl_prb", "gpu_mhz")
     @classmethod
-    def _ascending(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if not value or value[0] <= 0 or list(value) != sorted(set(value)):
+    def _ascending(cls, value: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if value is not None and (not value or value[0] <= 0 or list(value) != sorted(set(value))):
             raise ValueError(f"must be ascending whole numbers above 0, not {list(value)}")
         return value
+
+    def of(self, lever: Lever, *, n_prb: int, max_mhz: int, min_prb: int = 1) -> tuple[int, ...]:
+        """The actions of a lever on this carrier, under this gNB and with this GPU."""
+        if lever is Lever.EDGE:
+            return default_mhz(max_mhz) if self.gpu_mhz is None else self.gpu_mhz
+        given = self.ul_prb if lever is Lever.UL else self.dl_prb
+        return default_prb(n_prb, min_prb) if given is None else given
 
 
 class ArOptions(Options):
@@ -88,20 +122,25 @@ class ArOptions(Options):
 
     @model_validator(mode="after")
     def _policy(self) -> ArOptions:
-        for actions in (self.actions.ul_prb, self.actions.dl_prb, self.actions.gpu_mhz):
-            policies.make(self.policy, actions, **self.policy_options)
+        for lever in (Lever.UL, Lever.EDGE, Lever.DL):
+            # Those that follow the carrier and the GPU stand for the paper's until these are known.
+            policies.make(self.policy, self.actions.of(lever, n_prb=106, max_mhz=1600), **self.policy_options)
         return self
 
     @property
     def ends_early(self) -> bool:
         return policies.is_contextual(self.policy)
 
-    def check(self, *, n_prb: int, max_mhz: int) -> None:
-        for name, limit, what in (
-            ("ul_prb", n_prb, f"{n_prb}, all that there is"),
-            ("dl_prb", n_prb, f"{n_prb}, all that there is"),
-            ("gpu_mhz", max_mhz, f"max_mhz {max_mhz}"),
+    def check(self, *, n_prb: int, max_mhz: int, min_prb: int = 1) -> None:
+        for name, least, limit, what in (
+            ("ul_prb", min_prb, n_prb, f"{n_prb}, all that there is"),
+            ("dl_prb", min_prb, n_prb, f"{n_prb}, all that there is"),
+            ("gpu_mhz", 0, max_mhz, f"max_mhz {max_mhz}"),
         ):
-            highest = getattr(self.actions, name)[-1]
-            if highest > limit:
-                raise ValueError(f"{name} {highest} is above {what}")
+            given = getattr(self.actions, name)
+            if given is None:
+                continue
+            if given[-1] > limit:
+                raise ValueError(f"{name} {given[-1]} is above {what}")
+            if given[0] < least:
+                raise ValueError(f"{name} {given[0]} is below {least}, the smallest grant of the gNB")

@@ -52,7 +52,7 @@ class VrOptions(Options):
             raise ValueError("GPU clocks must rise")
         return value
 
-    def check(self, *, n_prb: int, max_mhz: int) -> None:
+    def check(self, *, n_prb: int, max_mhz: int, min_prb: int = 1) -> None:
         if self.gpu_mhz and self.gpu_mhz[-1] > max_mhz:
             raise ValueError(f"gpu_mhz: {self.gpu_mhz[-1]} MHz of a GPU of {max_mhz}")
 

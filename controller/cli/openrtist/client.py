@@ -14,6 +14,8 @@ from controller.cli.options import AMOUNT, SECONDS, Quantity
 from controller.cli.processes import log_to_stderr, stop_on_signals
 from wire.security import is_loopback, parse_address
 
+NO_UE = "ue-1"
+"""Of a client that tells nobody of its flow."""
 _MAX_PIXELS = 4096 * 4096
 """What the server takes (openrtist.picture, whose packages are an extra)."""
 
@@ -63,7 +65,7 @@ def _server(_context: click.Context, _parameter: click.Parameter, value: str) ->
 @click.option("--qos", help="The controller's QoS ingest; without it nobody is told.")
 @click.option("--cell", default="cell-1", show_default=True)
 @click.option("--flow", help="Its name, which no other flow of the cell has (default: openrtist-UE).")
-@click.option("--ue", default="ue-1", show_default=True)
+@click.option("--ue", help="The UE that it is behind (default: the cell's only UE, as --qos has it).")
 @click.option("--slice", "slice_", default="ar", show_default=True)
 @click.option("--host", help="This host's name for the controller (default: the flow's).")
 @click.option("--ul-bps", type=AMOUNT, help="Offered rate (default: of the first picture).")
@@ -96,7 +98,7 @@ def client(
     qos: str | None,
     cell: str,
     flow: str | None,
-    ue: str,
+    ue: str | None,
     slice_: str,
     host: str | None,
     ul_bps: float | None,
@@ -110,10 +112,11 @@ def client(
     """Send the frames of a video to the OpenRTiST server at SERVER (host:port) and time their round trips."""
     log_to_stderr(verbose)
     quiet_gabriel()
-    flow = flow or f"openrtist-{ue}"
     module = load("client")
     tls = tls_of(keys, certificate)
     stop = stop_on_signals()
+    ue = ue or (_only_ue(qos, tls, cell) if qos else NO_UE)
+    flow = flow or f"openrtist-{ue}"
     failure = None
     with ExitStack() as stack:
         source = load("video").open_source(video, *(size or (None, None)), loop=loop)
@@ -155,6 +158,20 @@ def client(
     if summary["sent"] and not summary["returned"]:
         why = f": {summary['problem']}" if summary["problem"] else ""
         raise click.ClickException(f"server at {server}: none of {summary['sent']} frames came back{why}")
+
+
+def _only_ue(qos: str, tls: Any, cell: str) -> str:
+    """The cell's only UE; an error that lists them where there are several."""
+    from agents.links.qos import list_ues
+
+    try:
+        ues = list_ues(qos, tls, cell)
+    except (LookupError, ConnectionError) as error:
+        raise click.ClickException(f"{error}; name the UE with --ue") from error
+    if len(ues) > 1:
+        has = ", ".join(f"{ue} ({slice_ or 'no slice'})" for ue, slice_ in ues)
+        raise click.UsageError(f"cell {cell} has {len(ues)} UEs: {has}; name one with --ue")
+    return ues[0][0]
 
 
 def _publisher(address: str, tls: Any, cell: str, host: str, synchronised: bool) -> Any:

@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from controller import scenario
 from controller.allocators.ar.options import Actions, ArOptions
 from controller.config import Config, SliceModel
+from controller.core.measure import Lever
 from controller.experiments.runs import Run, RunSpec, Series, execute
 from controller.store.oracle import COST_WEIGHT, HOP_NAMES, Best, Floats, Reference
 from controller.store.summary import Allocation
@@ -112,12 +113,12 @@ class _Search:
         self._on_run = on_run
         cell = config.cells[0]
         actions = _actions(cell.slices[0])
-        self._actions: dict[str, tuple[int, ...]] = {
-            "ul": actions.ul_prb,
-            "edge": actions.gpu_mhz,
-            "dl": actions.dl_prb,
-        }
         assert config.emulation is not None
+        n_prb, min_prb = config.emulation.prb, scenario.MIN_GRANT_PRB
+        self._actions: dict[str, tuple[int, ...]] = {
+            hop: actions.of(Lever(hop), n_prb=n_prb, max_mhz=cell.max_mhz, min_prb=min_prb)
+            for hop in HOP_NAMES
+        }
         n_prb, mhz = config.emulation.prb, cell.max_mhz
         self._full = {"ul": n_prb, "edge": mhz, "dl": n_prb}
         self._spec = spec

@@ -250,6 +250,7 @@ static prbandit_ran_Hello hello_of(const prbandit_config *config, const prbandit
     hello.tdd.dl_slots--;
     hello.tdd.dl_symbols = 14;
   }
+  hello.min_prb = cell->min_prb;
   strcpy(hello.agent_version, "prbandit " PRBANDIT_AGENT_VERSION);
   return hello;
 }

@@ -186,6 +186,7 @@ static void start_cell(void) {
   cell.tdd.ul_symbols = (uint32_t)number();
   cell.tdd.ul_slots = (uint32_t)number();
   name_from_hex(word(), cell.agent_version, sizeof cell.agent_version);
+  cell.min_prb = (uint32_t)number();
   link_init(&link_, &cell, &log);
   memset(&config, 0, sizeof config);
   shot.n = 0;

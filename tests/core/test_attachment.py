@@ -1,0 +1,61 @@
+"""Which UE a flow is of, where its name and the gNB's do not agree."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from controller.core.attachment import followed, unreported
+from controller.core.observation import DirectionColumns, Flow, MacReport
+
+T0 = 1_800_000_000_000_000_000
+
+
+def report(time_ns: int = T0, **ues: str) -> MacReport:
+    """UE -> slice."""
+    n = len(ues)
+    columns = DirectionColumns((18,) * n, (1,) * n, (1,) * n, (0,) * n)
+    return MacReport(time_ns, tuple(ues), tuple(ues.values()), columns, columns)
+
+
+def flow(ue: str, slice_: str = "ar", name: str = "f", start_ns: int = T0 - 1, stop_ns: int = 0) -> Flow:
+    return Flow(name, ue, slice_, 1e6, 1e6, start_ns, stop_ns)
+
+
+def test_a_flow_is_reported_where_every_report_while_it_was_active_has_its_ue_in_its_slice() -> None:
+    seen, other, gone = report(a="ar"), report(T0 + 1, a="vr"), report(T0 + 2)
+    assert unreported([flow("a")], [seen, seen], "ar") == ()
+    for strays in (other, gone):
+        assert unreported([flow("a")], [seen, strays], "ar") == (flow("a"),)
+    assert unreported([flow("a", start_ns=T0 + 3)], [seen, gone], "ar") == ()
+    assert unreported([flow("a", stop_ns=T0 + 2)], [seen, gone], "ar") == ()
+    assert unreported([flow("b", "vr")], [seen], "ar") == ()
+
+
+def test_the_only_ue_of_a_slice_that_no_flow_names_is_the_one_that_came_back() -> None:
+    flows = [flow("a", name="f"), flow("a", name="g"), flow("c", name="h")]
+    assert followed(flows, report(b="ar", c="ar", d="vr")) == {"f": "b", "g": "b"}
+
+
+@pytest.mark.parametrize(
+    ("flows", "reported"),
+    [
+        ([flow("a")], {"a": "ar", "b": "ar"}),  # it is there
+        ([flow("a")], {"a": "vr", "b": "ar"}),  # it is there, in another slice
+        ([flow("a")], {"b": "ar", "c": "ar"}),  # which of the two?
+        ([flow("a"), flow("b", name="g")], {"c": "ar"}),  # whose?
+        ([flow("a")], {"b": "vr", "c": ""}),  # none of its slice
+        ([flow("a")], {}),
+        ([flow("a", stop_ns=T0)], {"b": "ar"}),
+        ([flow("a"), flow("b", name="g")], {"b": "ar"}),  # another flow's
+    ],
+)
+def test_nothing_is_guessed(flows: list[Flow], reported: dict[str, str]) -> None:
+    assert followed(flows, report(**reported)) == {}
+
+
+def test_each_slice_follows_its_own() -> None:
+    flows = [flow("a"), flow("b", "vr", "g")]
+    assert followed(flows, report(c="ar", d="vr")) == {"f": "c", "g": "d"}
+    assert followed([replace(f, stop_ns=T0) for f in flows], report(c="ar", d="vr")) == {}
