@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from controller.cli import emit, json_option
+from controller.cli.options import DURATION
 from controller.core import rescue
 
 
@@ -188,6 +189,48 @@ def _options(changes: Sequence[str]) -> str:
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise click.UsageError(f"{name}: {getattr(error, 'problem', None) or error}") from error
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+@click.command("quota")
+@click.argument("cell")
+@click.argument("slice_id", metavar="SLICE")
+@click.option("--ul", type=int, metavar="PRB", help="Uplink; without it the policy's.")
+@click.option("--dl", type=int, metavar="PRB", help="Downlink; without it the policy's.")
+@click.option(
+    "--for", "for_s", type=DURATION, help="How long: 60s, 5m; 1h at most. Needed with --ul or --dl."
+)
+@click.option("--clear", is_flag=True, help="End what was set before its time.")
+@_connection
+@json_option
+def quota(
+    cell: str,
+    slice_id: str,
+    ul: int | None,
+    dl: int | None,
+    for_s: float | None,
+    clear: bool,
+    operator: str,
+    keys: str | None,
+    as_json: bool,
+) -> None:
+    """Move the quotas of SLICE in CELL by hand, for a time; then its policy goes on.
+
+    The quotas go out under a lease: where the controller dies, the gNB is back at all PRBs when it ends.
+    Nothing is learned from the slice meanwhile, nothing but its time or an operator ends it (a mode without
+    quotas, a reload that changes the cell, a restart of the controller), and it is in the run record.
+
+    prbandit quota cell-1 ar --ul 20 --dl 40 --for 60s
+    """
+    if clear:
+        if (ul, dl, for_s) != (None, None, None):
+            raise click.UsageError("--clear goes without --ul, --dl and --for")
+        _command(operator, keys, as_json, lambda c: c.clear_quota(cell, slice_id))
+        return
+    if ul is None and dl is None:
+        raise click.UsageError("--ul, --dl or both are needed (PRB), or --clear")
+    if for_s is None:
+        raise click.UsageError("--for is needed: how long, such as 60s or 5m")
+    _command(operator, keys, as_json, lambda c: c.set_quota(cell, slice_id, ul, dl, for_s))
 
 
 @click.command("reload")

@@ -211,6 +211,13 @@ class Metrics:
             "slice",
             "lever",
         )
+        self.manual_quota = gauge(
+            "manual_quota_prb",
+            "PRBs that an operator has set for the slice; 0 while its policy decides",
+            "cell",
+            "slice",
+            "direction",
+        )
         self.allocator_failures = counter(
             "allocator_failures", "Control slots in which the slice's allocator failed", "cell", "slice"
         )
@@ -278,6 +285,8 @@ class Metrics:
                         (self.hop_demand, choice["demand"]),
                     ):
                         metric.labels(cell, name, hop).set(math.nan if value is None else value)
+                for direction, prb in (s.get("manual") or {"ul": 0, "dl": 0}).items():
+                    self.manual_quota.labels(cell, name, direction).set(prb or 0)
                 for lever in RESOURCES:
                     least, _ = s.get("rescue", {}).get(lever.value, (0, ""))
                     self.rescue.labels(cell, name, lever.value).set(least)
@@ -290,6 +299,7 @@ class Metrics:
             self.flows.remove(cell, name)
             for direction in ("ul", "dl"):
                 self.quota_prb.remove(cell, name, direction)
+                self.manual_quota.remove(cell, name, direction)
             labels = [lever.value for lever in Lever] + self._measures.pop((cell, name), [])
             for gauge in (
                 self.hop_state,
