@@ -425,6 +425,7 @@ class Daemon:
             case CellLost():
                 cell.lost(event.why)
                 cell.face.release()
+                self.metrics.gone(event.cell_id)
             case _:
                 if isinstance(event, QuotaApplied):
                     held = time.monotonic() + self.config.lease_s

@@ -141,7 +141,7 @@ class Metrics:
         self.carrier_prb = gauge("carrier_prb", "PRBs of the carrier", "cell")
         self.quota_prb = gauge(
             "quota_prb",
-            "PRBs that the slice may use from the last decision on; all of them without a quota",
+            "PRBs that the slice may use from the last decision on; without a quota all, without a gNB NaN",
             "cell",
             "slice",
             "direction",
@@ -292,6 +292,14 @@ class Metrics:
                     self.rescue.labels(cell, name, lever.value).set(least)
                 self.allocator_failures.labels(cell, name).inc("failed" in s)
                 self._observe_closed(cell, name, s["closed"])
+
+    def gone(self, cell: str) -> None:
+        """The gNB of a cell has gone: no quota is in force any more."""
+        with self._mutex:
+            for name in self._slices.get(cell, ()):
+                for direction in ("ul", "dl"):
+                    self.quota_prb.labels(cell, name, direction).set(math.nan)
+                    self.manual_quota.labels(cell, name, direction).set(0)
 
     def _forget(self, cell: str, slices: Collection[str]) -> None:
         """A slice that a reload took away has no quota any more; what was counted of it stays."""

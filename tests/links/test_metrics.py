@@ -258,3 +258,15 @@ def test_a_quota_by_hand_is_a_gauge_by_direction() -> None:
             ]
         )
     assert shown == [[0, 0], [20, 0], [0, 0]]
+
+
+def test_the_quotas_of_a_gnb_that_has_gone_are_no_numbers() -> None:
+    metrics = Metrics()
+    record = observed(metrics)
+    labels = {"cell": "cell-1", "slice": "ar", "direction": "ul"}
+    assert exported(metrics, "quota_prb", **labels) == record["quotas"]["ar"][0]
+    metrics.gone("cell-1")
+    metrics.gone("nosuch")
+    assert math.isnan(exported(metrics, "quota_prb", **labels) or 0.0)
+    metrics.observe(record)
+    assert exported(metrics, "quota_prb", **labels) == record["quotas"]["ar"][0]
