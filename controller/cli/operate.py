@@ -15,11 +15,12 @@ import click
 from controller.cli import emit, health, json_option
 from controller.cli.options import DURATION
 from controller.core import rescue
+from wire import OPERATOR_ADDRESS
 
 
 def _connection(command: Callable[..., Any]) -> Callable[..., Any]:
     command = click.option(
-        "--operator", default="127.0.0.1:50063", show_default=True, help="The controller's operator API."
+        "--operator", default=OPERATOR_ADDRESS, show_default=True, help="The controller's operator API."
     )(command)
     return click.option("--keys", help="Folder of TLS certificates (prbandit keys).")(command)
 
