@@ -14,7 +14,7 @@ from controller.allocators.base import no_models
 from controller.config import CellModel, Config
 from controller.core import rescue
 from controller.core.collector import SlotCollector
-from controller.core.decision import Decision
+from controller.core.decision import Decision, ManualQuota
 from controller.core.fits import Fit
 from controller.core.measure import Reason
 from controller.core.observation import (
@@ -160,6 +160,8 @@ class ControlledCell:
         self._models = models
         self._rescued: dict[str, frozenset[str]] = {}
         self._strayed: dict[str, tuple[Event, str]] = {}
+        self._manual_until: dict[str, float] = {}
+        self._misfit = ""
         self._resume: Mapping[str, Any] | None = None
         self._handovers = handovers or Handovers(journal)
         self._handovers.add(self)
@@ -185,6 +187,11 @@ class ControlledCell:
     def controlled(self) -> bool:
         """Whether there is a session under a control loop."""
         return isinstance(self.state, Controlled)
+
+    @property
+    def not_controlled(self) -> str:
+        """Why a cell that is connected is left alone; "" where it is not."""
+        return self._misfit if isinstance(self.state, Joined) else ""
 
     @property
     def active_flows(self) -> int:
@@ -222,10 +229,11 @@ class ControlledCell:
             return
         learned = self.learned
         self.state = Joined(session, carrier)
+        self._note_manual("the gNB has another carrier")
         try:
             new = self.loop_for(self._config)
         except ValueError as error:
-            self._learned = learned
+            self._learned, self._misfit = learned, str(error)
             self.journal.count("config_refused_total", self.cell_id)
             self.journal.event(self.cell_id, Event.NOT_CONTROLLED, str(error))
             return
@@ -235,6 +243,8 @@ class ControlledCell:
     def lost(self, why: str) -> None:
         """The session is over."""
         self.journal.event(self.cell_id, Event.CELL_LOST, why)
+        # A quota is for the time from now on, not for whenever the gNB comes back.
+        self.commands = [c for c in self.commands if c.kind != "quota"]
         self.state = Away(self.carrier, self.loop)
         self._latest = None
         self._decision_over()
@@ -260,6 +270,7 @@ class ControlledCell:
             self._decision_over()
             self._install(loop, learned)
         self._drop_commands()
+        self._note_manual("the configuration was read again")
 
     def _drop_commands(self) -> None:
         """Commands that wait and cannot be carried out any more are dropped."""
@@ -475,8 +486,36 @@ class ControlledCell:
     def check(self, command: Command) -> None:
         """ValueError where an operator's command could not be carried out at the next control slot."""
         if not isinstance(self.state, Controlled):
-            raise ValueError(f"cell {self.cell_id} is not under control: its gNB is not connected")
+            why = self.not_controlled or "its gNB is not connected"
+            raise ValueError(f"cell {self.cell_id} is not under control: {why}")
+        if command.kind == "quota" and command.value is not None:
+            least = self.state.carrier.min_prb
+            for direction in ("ul", "dl"):
+                prb = command.value[direction]
+                if prb is not None and prb < least:
+                    raise ValueError(
+                        f"cell {self.cell_id}, slice {command.slice}: {direction.upper()} {prb} PRB: "
+                        f"the gNB's smallest grant is {least}, so nothing would get through"
+                    )
         self.state.loop.check(command, self.commands)
+
+    @property
+    def manual(self) -> Mapping[str, tuple[ManualQuota, float]]:
+        """Slice -> the quotas that an operator has set for it, and the monotonic second at which they end."""
+        quotas, ends = self.loop.manual if self.loop else {}, self._manual_until.copy()
+        return {name: (quota, ends[name]) for name, quota in quotas.items() if name in ends}
+
+    def manual_over(self, now: float) -> bool:
+        """Whether the time of a quota set by hand is over, so that the control slot is to end."""
+        return any(now >= until for until in self._manual_until.values())
+
+    def _note_manual(self, why: str) -> None:
+        """An event of each quota set by hand that is neither in force any more nor still to come."""
+        waiting = {c.slice for c in self.commands if c.kind == "quota" and c.value is not None}
+        known = waiting | (self.loop.manual.keys() if self.loop else set())
+        for name in self._manual_until.keys() - known:
+            del self._manual_until[name]
+            self.journal.event(self.cell_id, Event.QUOTA_ENDED, f"slice {name}: {why}")
 
     def early(self, now_ns: int) -> str:
         """Why the control slot in progress should end now and not at its time; "" where it should go on.
@@ -514,6 +553,7 @@ class ControlledCell:
         assert isinstance(self.state, Controlled)
         loop = self.state.loop
         commands, self.commands = self.commands, []
+        over = [name for name, until in self._manual_until.items() if now >= until]
         try:
             self._forget_flows(closed_ns, now)
             opened_ns = self._acknowledged_ns or self._decided_ns
@@ -524,7 +564,7 @@ class ControlledCell:
                 reports=self._take_reports(opened_ns),
                 enforcement=self._enforcement(),
                 gpu=gpu,
-                commands=commands,
+                commands=[*(Command("quota", None, name) for name in over), *commands],
                 settings=self._settings_in_force(),
                 fits=self._fits,
                 ended=ended,
@@ -536,12 +576,21 @@ class ControlledCell:
             self.commands = commands + self.commands
             self._decision_over()
             self._restore()
+            self._note_manual("no decision could be made")
             raise
         self.decision, self._decided_ns, self._acknowledged_ns = decision, closed_ns, 0
         if ended:
             self.journal.count("early_ends_total", self.cell_id)
         self._reasons.clear()
         self._used.clear()
+        for command in commands:
+            if command.kind == "quota" and command.value is not None:
+                self._manual_until[command.slice] = now + command.value["for_s"]
+        acting = decision.mode in (Mode.ACTIVE, Mode.FROZEN)
+        ended_by = (
+            "its time is over" if over else "an operator ended it" if acting else f"mode {decision.mode}"
+        )
+        self._note_manual(ended_by)
         self._fits = []
         self._arrivals = {}
         for part in decision.slices:

@@ -16,6 +16,7 @@ from typing import Any
 from controller import config as config_module
 from controller.cell import ControlledCell
 from controller.config import Config, ConfigError
+from controller.core.decision import ManualQuota
 from controller.core.observation import Command, Mode
 from controller.journal import Event, Journal
 from controller.links.operator import ControllerStatus
@@ -133,6 +134,33 @@ class Commands:
         changes = config_module.parse_options(yaml)
         text = ", ".join(f"{name}={json.dumps(value)}" for name, value in changes.items())
         return self._set(cell_id, slice_id, changes, Event.SET_OPTIONS, "options", text)
+
+    def set_quota(self, cell_id: str, slice_id: str, ul: int | None, dl: int | None, for_s: float) -> str:
+        """Hold a slice at so many PRBs for a time: the control slot in progress ends here.
+
+        A direction that is None stays the policy's. Meanwhile nothing is learned from the slice, and the
+        other slices divide what it leaves. It goes out as every quota does, under a lease.
+        """
+        value = {"ul": ul, "dl": dl, "for_s": for_s}
+        text = f"{ManualQuota(ul, dl)} for {for_s:g} s, slice"
+
+        def call() -> str:
+            for cell in self._command(cell_id, Command("quota", value, slice_id), Event.SET_QUOTA, text):
+                self._end_slot(cell.cell_id)
+            return f"{text} {slice_id}; then its policy goes on"
+
+        return self._in_loop(call)
+
+    def clear_quota(self, cell_id: str, slice_id: str) -> str:
+        """End a quota set by hand before its time: the control slot in progress ends here."""
+
+        def call() -> str:
+            command = Command("quota", None, slice_id)
+            for cell in self._command(cell_id, command, Event.SET_QUOTA, "none by hand, slice"):
+                self._end_slot(cell.cell_id)
+            return f"the policy of slice {slice_id} goes on"
+
+        return self._in_loop(call)
 
     def _set(
         self, cell_id: str, slice_id: str, changes: Mapping[str, Any], kind: Event, what: str, text: str

@@ -31,6 +31,7 @@ from controller.core.hops import Carrier
 from controller.core.observation import Flow, Mode
 from controller.core.rescue import RescueSpec
 from controller.core.spec import EventsSpec, LoopSpec, Share, SliceSpec
+from wire import OPERATOR_ADDRESS
 from wire.definitions.nr import MAX_PRB, TDD_PATTERNS, TddPattern
 
 
@@ -265,7 +266,7 @@ class Links(_Strict):
     ran: RanLinkModel = RanLinkModel()
     edge: EdgeLinkModel = EdgeLinkModel()
     qos: QosModel = QosModel()
-    operator: ServerModel = ServerModel(address="127.0.0.1:50063")
+    operator: ServerModel = ServerModel(address=OPERATOR_ADDRESS)
     metrics: ServerModel = ServerModel(address="127.0.0.1:9464")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ from wire.security import Tls, curve_server, grpc_server_add
 
 _IDLE_POLL_S = 0.05
 _FIRST_DECISION_S = 1.0
+_HOUR_S = 3600.0
 _RELEASE_WAIT_S = 1.0
 _ASK_USE_S = 0.2
 """So long before the end of a control slot the gNB is asked what was used in it."""
@@ -118,6 +120,34 @@ class LiveFace:
             self._ran.release(self.cell_id)
 
 
+class LastHour:
+    """Which control slots of the last hour kept their promise, by cell and slice; any thread may ask."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._slots: dict[tuple[str, str], deque[tuple[float, int]]] = {}
+
+    def add(self, record: Mapping[str, Any], now: float) -> None:
+        """Take the record of a decision at ``now`` (monotonic seconds)."""
+        with self._lock:
+            for name, s in record["slices"].items():
+                if s["closed"]["met"] is not None:
+                    slots = self._slots.setdefault((record["cell"], name), deque())
+                    slots.append((now, s["closed"]["met"]))
+                    while now - slots[0][0] > _HOUR_S:
+                        slots.popleft()
+
+    def of(self, cell: str, now: float) -> dict[str, tuple[int, int]]:
+        """Slice -> control slots that were judged, and how many of them kept the promise."""
+        with self._lock:
+            known = {
+                name: [met for at, met in slots if now - at <= _HOUR_S]
+                for (of, name), slots in self._slots.items()
+                if of == cell
+            }
+        return {name: (len(met), sum(met)) for name, met in known.items() if met}
+
+
 @dataclass(slots=True)
 class _Live:
     """One cell and its timers, in monotonic seconds."""
@@ -136,6 +166,15 @@ class _Live:
         """Whether its cell is under control and has reported in this session: until then nobody knows what
         its UEs need, and it keeps all PRBs."""
         return self.cell.controlled and self.reports > 0
+
+    def report_age(self, now: float) -> float | None:
+        """Seconds since the session's last MacReport; None where there was none."""
+        return now - self.reported if self.cell.session and self.reports and self.reported else None
+
+    def lease_left(self, now: float) -> float | None:
+        """Seconds until the lease of the quotas ends; None where there are none, or nobody has them."""
+        held = self.cell.session and self.leased_until is not None
+        return max(0.0, self.leased_until - now) if held and self.leased_until is not None else None
 
 
 class Daemon:
@@ -169,6 +208,7 @@ class Daemon:
         self.counters = Counters()
         self.metrics = Metrics(self.counters)
         self._broadcaster = Broadcaster(self.counters)
+        self._last_hour = LastHour()
         keys = config.security.keys
         tls = Tls(Path(keys), "controller") if keys else None
         self._run_dir = run_dir
@@ -319,6 +359,8 @@ class Daemon:
         for live in self._cells.values():
             if not live.heard:
                 continue
+            if live.cell.manual_over(now):
+                live.next_step = 0.0
             if now >= live.next_step:
                 self._step(live)
             elif ended := live.cell.early(time.time_ns()):
@@ -390,6 +432,7 @@ class Daemon:
             case CellLost():
                 cell.lost(event.why)
                 cell.face.release()
+                self.metrics.gone(event.cell_id)
             case _:
                 if isinstance(event, QuotaApplied):
                     held = time.monotonic() + self.config.lease_s
@@ -448,6 +491,7 @@ class Daemon:
         self.metrics.step_seconds(cell.cell_id, time.perf_counter() - started)
 
     def _decided(self, record: Mapping[str, Any]) -> None:
+        self._last_hour.add(record, time.monotonic())
         self._broadcaster.publish(record)
         self.metrics.observe(record)
 
@@ -471,11 +515,13 @@ class Daemon:
             run_dir=str(self._run_dir or ""),
             control_slot_s=self.config.control.control_slot_s,
             cells=[self._status(live) for live in self._cells.values()],
+            store_error=self._store.error if self._store else "",
+            store_lost=self._store.lost if self._store else 0,
         )
 
     def _status(self, live: _Live) -> CellStatus:
         cell = live.cell
-        loop, carrier = cell.loop, cell.carrier
+        loop, carrier, now = cell.loop, cell.carrier, time.monotonic()
         sample = live.edge.state if live.edge else None
         return CellStatus(
             cell_id=cell.cell_id,
@@ -490,6 +536,14 @@ class Daemon:
             sm_mhz=sample.message.sm_mhz if sample else 0,
             active_flows=cell.active_flows,
             clocks=self._ingest.clocks(cell.cell_id),
+            manual=[(name, quota, max(0.0, end - now)) for name, (quota, end) in cell.manual.items()],
+            report_age_s=live.report_age(now),
+            lease_left_s=live.lease_left(now),
+            not_controlled=cell.not_controlled,
+            qos=self._last_hour.of(cell.cell_id, now),
+            hosts=self._ingest.hosts(cell.cell_id),
+            edge_configured=live.edge is not None,
+            gpu_age_s=now - sample.received_mono if sample else None,
         )
 
 

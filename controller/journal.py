@@ -60,9 +60,13 @@ class Event(StrEnum):
     SET_POLICY = "set_policy"
     SET_BUDGETS = "set_budgets"
     SET_OPTIONS = "set_options"
+    SET_QUOTA = "set_quota"
+    QUOTA_ENDED = "quota_ended"
 
 
-_COMMANDS = frozenset({Event.SET_BUDGETS, Event.SET_MODE, Event.SET_OPTIONS, Event.SET_POLICY})
+_COMMANDS = frozenset(
+    {Event.SET_BUDGETS, Event.SET_MODE, Event.SET_OPTIONS, Event.SET_POLICY, Event.SET_QUOTA}
+)
 """What an operator did: always written."""
 _EXPECTED = _COMMANDS | {
     Event.CELL_JOINED,
@@ -71,6 +75,7 @@ _EXPECTED = _COMMANDS | {
     Event.HOST_LEFT,
     Event.LEARNING_RESUMED,
     Event.LEARNING_TAKEN_OVER,
+    Event.QUOTA_ENDED,
     Event.RESCUE_ENDED,
     Event.UE_FOUND,
 }

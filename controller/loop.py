@@ -17,9 +17,11 @@ from controller.allocators import service
 from controller.allocators.base import Allocator, Options, Service, SliceView, mistake, no_models
 from controller.core.attachment import unreported
 from controller.core.decision import (
+    MAX_MANUAL_S,
     STATE_VERSION,
     Decision,
     Grant,
+    ManualQuota,
     Settings,
     SliceDecision,
     SliceDemand,
@@ -45,6 +47,8 @@ class _Slice:
     ``configured`` and ``set`` are its options as plain JSON values: as the configuration has them, and with
     what an operator has set. ``state`` is the last state that its allocator gave without failing, ``safe`` is
     the last demand that its allocator gave without failing. ``rescue`` knows when it gets more than that.
+    ``manual`` is what an operator has set in place of all that; ``drains`` marks the control slot after it,
+    which inherits its queues.
     """
 
     name: str
@@ -56,6 +60,8 @@ class _Slice:
     rescue: Rescue | None
     safe: SliceDemand | None = None
     state: Mapping[str, Any] | None = None
+    manual: ManualQuota | None = None
+    drains: bool = False
 
 
 class ControlLoop:
@@ -124,9 +130,12 @@ class ControlLoop:
         self._arbiter.close(outcomes)
         if self.mode is Mode.ACTIVE:
             for name, s in self._slices.items():
-                if s.rescue is not None:
+                # What comes of a quota set by hand says nothing of what the slice asks for.
+                if s.rescue is not None and Reason.SET_BY_HAND not in views[name].unattributed.values():
                     more = {lever for lever, reason in views[name].unattributed.items() if reason.more}
                     s.rescue.close(outcomes[name], more, _unseen(views[name], outcomes[name]))
+        for s in self._slices.values():
+            s.drains = False
         for command in observation.commands:
             self._obey(command, failed)
         self.control_slot = observation.control_slot + 1
@@ -182,6 +191,7 @@ class ControlLoop:
                     settings[name],
                     failed[name],
                     rescue[name],
+                    self._slices[name].manual,
                 )
                 for name in demands
             ),
@@ -195,13 +205,22 @@ class ControlLoop:
         )
 
     def _divide(self, wanted: Mapping[str, SliceDemand]) -> list[dict[str, tuple[int, str]]]:
-        """What the arbiter gives each slice in UL and in DL, with their reservations as minimums."""
-        n_prb, out = self.spec.n_prb, []
+        """What the arbiter gives each slice in UL and in DL, with their reservations as minimums.
+
+        A slice whose quota was set by hand has that; the others divide what it leaves.
+        """
+        out = []
         for i, direction in enumerate(("ul", "dl")):
-            wants = {n: (d.ul, d.dl)[i] for n, d in wanted.items()}
-            reserved = {n: d.reserved[i] for n, d in wanted.items()}
+            by_hand = {n: prb for n, s in self._slices.items() if (prb := _by_hand(s, i)) is not None}
+            n_prb = self.spec.n_prb - sum(max(prb, self._shares[n].dedicated) for n, prb in by_hand.items())
+            wants = {n: (d.ul, d.dl)[i] for n, d in wanted.items() if n not in by_hand}
+            reserved = {n: wanted[n].reserved[i] for n in wants}
             shares = slicing.with_reserved(n_prb, wants, self._shares, reserved)
-            out.append(self._arbiter.divide(direction, n_prb, wants, shares))
+            divided = self._arbiter.divide(direction, n_prb, wants, shares)
+            for n, prb in by_hand.items():
+                less = prb < (wanted[n].ul, wanted[n].dl)[i].prb
+                divided[n] = prb, Reason.SET_BY_HAND.value if less else ""
+            out.append({n: divided[n] for n in wanted})
         return out
 
     def _demand(self, s: _Slice, view: SliceView, failed: dict[str, str]) -> SliceDemand:
@@ -245,8 +264,11 @@ class ControlLoop:
         if s.rescue is None or self.mode not in (Mode.ACTIVE, Mode.SHADOW):
             return {}
         has = {Lever.UL: demand.ul.prb, Lever.EDGE: demand.gpu_mhz, Lever.DL: demand.dl.prb}
+        by_hand = {lever for i, lever in enumerate((Lever.UL, Lever.DL)) if _by_hand(s, i) is not None}
         out = {}
         for lever, floor in s.rescue.floors.items():
+            if lever in by_hand:
+                continue
             least = floor.of(self.spec.max_mhz if lever is Lever.EDGE else self.spec.n_prb)
             if least > has[lever] and (has[lever] or lever is not Lever.EDGE):
                 out[lever] = least, floor.why
@@ -296,6 +318,8 @@ class ControlLoop:
         if self.mode is not Mode.ACTIVE or self._last is None or not whole:
             return ""
         for part in self._last.slices:
+            if part.manual is not None:
+                continue  # it holds for its time, whatever comes of it
             view = SliceView.of(observation, part.slice, guard_ms=self.spec.guard_ms, granted=part.grant)
             if why := self._slices[part.slice].allocator.early(view):
                 return f"{part.slice}: {why}"
@@ -353,6 +377,9 @@ class ControlLoop:
             return dict.fromkeys(levers, Reason(last.mode.value))
         if mode_changed:
             return dict.fromkeys(levers, Reason.MODE_CHANGED)
+        asked = any(c.kind == "quota" and c.slice == s.name for c in obs.commands)
+        if asked or s.drains or before.manual is not None:
+            return dict.fromkeys(levers, Reason.SET_BY_HAND)
         reasons: dict[Lever, Reason] = {}
         not_seen = _not_reported(s.name, obs)
         enforcement = obs.enforcement.get(s.name)
@@ -392,6 +419,13 @@ class ControlLoop:
         """Carry a command out; a slice for which it cannot be is left as it is, and says so."""
         if command.kind == "mode":
             self.mode = Mode(command.value)
+            if self.mode in (Mode.SHADOW, Mode.RELEASED):
+                for s in self._slices.values():
+                    s.manual = None
+            return
+        if command.kind == "quota":
+            if (named := self._slices.get(command.slice)) is not None:
+                _set_manual(named, command.value)
             return
         for s in self._slices.values():
             if _is_for(s, command):
@@ -409,7 +443,7 @@ class ControlLoop:
         s.options, s.set = options, options.to_dict()
 
     def _addressed(self, command: Command) -> list[_Slice]:
-        if command.kind != "options":
+        if command.kind not in ("options", "quota"):
             raise ValueError(f"unknown command {command.kind!r}")
         if not command.slice:
             return list(self._slices.values())
@@ -428,7 +462,10 @@ class ControlLoop:
             return
         for s in self._addressed(command):
             try:
-                self._check(s, command.value, [c.value for c in before if _is_for(s, c)])
+                if command.kind == "quota":
+                    self._check_quota(s, command, before)
+                else:
+                    self._check(s, command.value, [c.value for c in before if _is_for(s, c)])
             except ValueError as error:
                 raise ValueError(f"cell {self.spec.cell}, slice {s.name}: {error}") from error
 
@@ -448,14 +485,53 @@ class ControlLoop:
             except Exception as error:
                 raise ValueError(f"cannot be set: {_failure(error)}") from error
 
+    def _check_quota(self, s: _Slice, command: Command, before: Sequence[Command]) -> None:
+        waiting = {c.slice: c.value for c in before if c.kind == "quota"}
+        if command.value is None:
+            if s.manual is None and not waiting.get(s.name):
+                raise ValueError("no quota is set by hand")
+            return
+        if not 0 < command.value["for_s"] <= MAX_MANUAL_S:
+            raise ValueError(f"for {command.value['for_s']:g} s: above 0 s, {MAX_MANUAL_S:g} s (1 h) at most")
+        mode = Mode(next((c.value for c in reversed(before) if c.kind == "mode"), self.mode))
+        if mode in (Mode.SHADOW, Mode.RELEASED):
+            raise ValueError(f"mode is {mode}: no quota is in force, so one set by hand would have no effect")
+        if self._last is None or not self._last.quotas:
+            raise ValueError("no quota is in force yet; there is one after the next decision")
+        given = [(i, d, command.value[d]) for i, d in enumerate(("ul", "dl")) if command.value[d] is not None]
+        if not given:
+            raise ValueError("neither UL nor DL PRBs are given")
+        for i, direction, prb in given:
+            text = f"{direction.upper()} {prb} PRB"
+            if prb > self.spec.n_prb:
+                raise ValueError(f"{text}: the carrier has {self.spec.n_prb}")
+            if prb > self._shares[s.name].max:
+                raise ValueError(f"{text}: its share is {self._shares[s.name].max} at most (share.max)")
+            others = {
+                name: max(self._shares[name].dedicated, value[direction])
+                if (value := waiting.get(name)) and value[direction] is not None
+                else max(self._shares[name].dedicated, self._last.quotas[name][i])
+                for name in self._slices
+                if name != s.name
+            }
+            if prb > (left := self.spec.n_prb - sum(others.values())):
+                held = ", ".join(f"{name} {n}" for name, n in others.items() if n)
+                raise ValueError(f"{text}: the other slices' quotas ({held}) leave {max(0, left)}")
+
+    @property
+    def manual(self) -> Mapping[str, ManualQuota]:
+        """Slice -> the quotas that an operator has set for it."""
+        return {name: s.manual for name, s in self._slices.items() if s.manual is not None}
+
     # ---- state --------------------------------------------------------------------------------------------
 
     def to_state(self) -> dict[str, Any]:
         """What has been learned and set, as plain JSON values; :meth:`load_state` is the inverse.
 
         The decision in force is not part of it: after a restart the first control slot is not learned
-        from, because what happened in between is not known. What mode frozen holds is part of it. Of an
-        allocator whose state cannot be had, its last good one; a slice that never had one is left out.
+        from, because what happened in between is not known. Neither are quotas set by hand. What mode
+        frozen holds is part of it. Of an allocator whose state cannot be had, its last good one; a slice that
+        never had one is left out.
         """
         states = {name: state for name, s in self._slices.items() if (state := self._state_of(s)) is not None}
         return {
@@ -503,7 +579,8 @@ class ControlLoop:
             if version != STATE_VERSION:
                 raise ValueError(f"loop state has version {version}, this controller reads {STATE_VERSION}")
             slices = {
-                name: replace(s, safe=None, rescue=self._new_rescue()) for name, s in self._slices.items()
+                name: replace(s, safe=None, rescue=self._new_rescue(), manual=None, drains=False)
+                for name, s in self._slices.items()
             }
             held: dict[str, tuple[SliceDemand, Settings]] = {}
             new = set(slices)
@@ -629,6 +706,18 @@ def _present(gpu: GpuReading | None) -> bool:
 
 def _is_for(s: _Slice, command: Command) -> bool:
     return command.kind == "options" and command.slice in ("", s.name)
+
+
+def _by_hand(s: _Slice, direction: int) -> int | None:
+    """PRBs that an operator has set in UL (0) or DL (1); None where that is the allocator's."""
+    return None if s.manual is None else (s.manual.ul, s.manual.dl)[direction]
+
+
+def _set_manual(s: _Slice, value: Mapping[str, Any] | None) -> None:
+    if value is not None:
+        s.manual = ManualQuota(value["ul"], value["dl"])
+    elif s.manual is not None:
+        s.manual, s.drains = None, True
 
 
 def _levers(of: Service) -> tuple[Lever, ...]:

@@ -10,16 +10,20 @@ import pytest
 from controller import config
 from controller.cell import ControlledCell
 from controller.commands import Commands
+from controller.core.decision import Decision
 from controller.core.observation import GpuReading
 from controller.journal import Journal
 from controller.links.operator import ControllerStatus
-from tests.test_cell import CARRIER, T0, Face, Memory, S, applied
+from controller.loop import ControlLoop
+from tests.test_cell import CARRIER, NARROW, T0, Face, Memory, S, applied
 
 CONFIG = """
 control: {rescue: off, control_slot_s: 1.0, guard_ms: 0.0}
 cells:
   - id: cell-1
-    slices: [{id: ar, policy: mucb1, ues: [ue-1]}, {id: video, policy: mucb1, ues: [ue-2]}]
+    slices:
+      - {id: ar, policy: mucb1, ues: [ue-1], actions: &actions {ul_prb: [10, 55, 100], dl_prb: [10, 55, 100]}}
+      - {id: video, policy: mucb1, ues: [ue-2], actions: *actions}
 """
 
 
@@ -31,10 +35,11 @@ class Direct(Commands):
 
 
 class Operated:
-    def __init__(self) -> None:
+    def __init__(self, text: str = CONFIG) -> None:
         self.memory = Memory()
         journal = Journal(store=self.memory, time_ns=lambda: T0)
-        self.config = config.parse(CONFIG)
+        self.config = config.parse(text)
+        self.ended: list[str] = []
         self.cell = ControlledCell("cell-1", self.config, journal, Face())
         self.cell.joined(1, CARRIER, T0)
         self.commands = Direct(
@@ -42,7 +47,7 @@ class Operated:
             {"cell-1": self.cell},
             journal,
             state=lambda: ControllerStatus("", "", 1.0),
-            end_slot=lambda _: None,
+            end_slot=self.ended.append,
             taken_over=lambda _: None,
         )
         self._slot = 0
@@ -55,6 +60,11 @@ class Operated:
             self.cell.close(closed, GpuReading(1600), closed / 1e9)
             applied(self.cell, self._slot, first=True)
             self._slot += 1
+
+    @property
+    def now(self) -> float:
+        """Monotonic seconds since T0 of the next close."""
+        return float(self._slot)
 
     def options(self, name: str = "ar") -> dict[str, Any]:
         """Those of a slice that count now."""
@@ -160,6 +170,151 @@ def test_an_unknown_cell_or_slice_is_refused_by_name(operated: Operated) -> None
     with pytest.raises(ValueError, match="has no slice 'nosuch'; slices: ar, video"):
         operated.commands.set_options("", "nosuch", "metric: p90")
     assert not operated.cell.commands
+
+
+# ---- quotas by hand -------------------------------------------------------------------------------------
+
+
+def decided(operated: Operated) -> Decision:
+    assert operated.cell.decision is not None
+    return operated.cell.decision
+
+
+def test_a_quota_by_hand_holds_for_its_time_and_ends_by_itself(operated: Operated) -> None:
+    told = operated.commands.set_quota("cell-1", "ar", 20, 30, 3.0)
+    assert told == "UL 20 PRB, DL 30 PRB for 3 s, slice ar; then its policy goes on"
+    assert operated.ended == ["cell-1"]
+    learned = operated.state()["slices"]["ar"]["allocator"]
+    for _ in range(3):
+        operated.slot()
+        assert decided(operated).quotas["ar"] == (20, 30)
+        assert not operated.cell.manual_over(operated.now) or operated.now >= 6.0
+    assert operated.state()["slices"]["ar"]["allocator"]["hops"] == learned["hops"]
+    ((name, (quota, until)),) = operated.cell.manual.items()
+    assert (name, str(quota), until - T0 / 1e9) == ("ar", "UL 20 PRB, DL 30 PRB", 6.0)
+    assert operated.cell.manual_over(until) and not operated.cell.manual_over(until - 0.1)
+    operated.slot()
+    assert decided(operated).quotas["ar"] != (20, 30) and not operated.cell.manual
+    assert operated.memory.events == ["set_quota", "quota_ended"]
+    reasons = [s["slices"]["ar"]["closed"]["unattributed"].get("ul") for s in operated.memory.slots[3:]]
+    assert reasons == ["quota set by hand"] * 4
+    operated.slot(2)
+    reasons = [s["slices"]["ar"]["closed"]["unattributed"].get("ul") for s in operated.memory.slots[-2:]]
+    assert reasons[0] == "quota set by hand" != reasons[1], "the slot after inherits the queues"
+
+
+def test_a_direction_that_is_not_set_stays_the_policys(operated: Operated) -> None:
+    before = decided(operated).quotas["ar"]
+    operated.commands.set_quota("cell-1", "ar", None, 7, 60.0)
+    operated.slot()
+    assert decided(operated).quotas["ar"] == (before[0], 7)
+    assert decided(operated).to_record()["slices"]["ar"]["manual"] == {"ul": None, "dl": 7}
+    assert "manual" not in decided(operated).to_record()["slices"]["video"]
+
+
+def test_a_quota_by_hand_is_ended_by_an_operator_or_a_mode_without_quotas(operated: Operated) -> None:
+    operated.commands.set_quota("cell-1", "ar", 20, None, 60.0)
+    operated.slot()
+    operated.commands.clear_quota("cell-1", "ar")
+    operated.slot()
+    assert decided(operated).quotas["ar"][0] != 20 and not operated.cell.manual
+    with pytest.raises(ValueError, match="slice ar: no quota is set by hand"):
+        operated.commands.clear_quota("cell-1", "ar")
+    operated.commands.set_quota("cell-1", "ar", 20, None, 60.0)
+    operated.slot()
+    operated.commands.set_mode("cell-1", "frozen")
+    operated.slot()
+    assert decided(operated).quotas["ar"][0] == 20
+    for mode in ("released", "active"):
+        operated.commands.set_mode("cell-1", mode)
+        operated.slot()
+        assert not operated.cell.manual and decided(operated).quotas.get("ar", (0,))[0] != 20
+    assert operated.memory.events.count("quota_ended") == 2
+
+
+def test_a_quota_by_hand_does_not_outlive_its_control_loop(operated: Operated) -> None:
+    operated.commands.set_quota("cell-1", "ar", 20, 20, 60.0)
+    operated.slot()
+    anew = ControlLoop(operated.cell.loop.spec)  # type: ignore[union-attr]
+    anew.load_state(operated.state())
+    assert not anew.manual
+    operated.cell.configure(operated.config, operated.cell.loop_for(operated.config))
+    assert not operated.cell.manual and operated.memory.events[-1] == "quota_ended"
+    operated.slot()
+    assert decided(operated).quotas["ar"] != (20, 20)
+
+
+def test_the_gnb_may_go_and_come_back_under_a_quota_by_hand(operated: Operated) -> None:
+    operated.commands.set_quota("cell-1", "ar", 20, 20, 5.0)
+    operated.slot()
+    operated.cell.lost("silent")
+    with pytest.raises(ValueError, match="its gNB is not connected"):
+        operated.commands.set_quota("cell-1", "ar", 30, 30, 5.0)
+    operated.cell.joined(2, CARRIER, T0)
+    operated.slot()
+    assert decided(operated).quotas["ar"] == (20, 20)
+    operated.cell.lost("silent")
+    operated.cell.joined(3, NARROW, T0)
+    assert not operated.cell.manual and operated.memory.events.count("quota_ended") == 1
+    with pytest.raises(ValueError, match=r"not under control: .*51"):
+        operated.commands.set_quota("cell-1", "ar", 30, 30, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ((107, None, 60.0), "slice ar: UL 107 PRB: the carrier has 106"),
+        ((None, 104, 60.0), r"DL 104 PRB: the other slices' quotas \(video \d+\) leave \d+"),
+        ((0, None, 60.0), "UL 0 PRB: the gNB's smallest grant is 1, so nothing would get through"),
+        ((None, -5, 60.0), "DL -5 PRB: the gNB's smallest grant"),
+        ((20, 20, 0.0), "for 0 s: above 0 s, 3600 s"),
+        ((20, 20, -1.0), "for -1 s: above 0 s"),
+        ((20, 20, 3600.1), "3600 s .1 h. at most"),
+        ((20, 20, float("nan")), "for nan s"),
+        ((None, None, 60.0), "neither UL nor DL PRBs are given"),
+    ],
+)
+def test_a_quota_by_hand_that_would_be_unsafe_is_refused(
+    operated: Operated, asked: tuple[int | None, int | None, float], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        operated.commands.set_quota("cell-1", "ar", *asked)
+    assert not operated.cell.commands and not operated.memory.events and not operated.ended
+
+
+@pytest.mark.parametrize("mode", ["released", "shadow"])
+def test_a_quota_by_hand_without_effect_is_refused(operated: Operated, mode: str) -> None:
+    operated.commands.set_mode("", mode)
+    for _ in range(2):  # the mode that is to come counts as well
+        with pytest.raises(ValueError, match=f"mode is {mode}: no quota is in force"):
+            operated.commands.set_quota("cell-1", "ar", 20, 20, 60.0)
+        operated.slot()
+    operated.commands.set_mode("", "active")
+    with pytest.raises(ValueError, match="no quota is in force yet"):
+        operated.commands.set_quota("cell-1", "ar", 20, 20, 60.0)
+
+
+def test_quotas_by_hand_of_one_control_slot_have_to_fit_each_other(operated: Operated) -> None:
+    operated.commands.set_quota("cell-1", "video", 10, 10, 60.0)
+    operated.commands.set_quota("cell-1", "ar", 96, 96, 60.0)
+    with pytest.raises(
+        ValueError, match=r"slice video: UL 11 PRB: the other slices' quotas \(ar 96\) leave 10"
+    ):
+        operated.commands.set_quota("cell-1", "video", 11, None, 60.0)
+    operated.slot()
+    assert decided(operated).quotas == {"ar": (96, 96), "video": (10, 10)}
+
+
+def test_the_share_of_a_slice_bounds_what_is_set_by_hand() -> None:
+    text = CONFIG.replace("id: ar,", "id: ar, share: {max: 40},").replace(
+        "id: video,", "id: video, share: {dedicated: 70, min: 70},"
+    )
+    operated = Operated(text)
+    operated.slot(3)
+    with pytest.raises(ValueError, match="UL 41 PRB: its share is 40 at most"):
+        operated.commands.set_quota("cell-1", "ar", 41, None, 60.0)
+    with pytest.raises(ValueError, match=r"UL 40 PRB: the other slices' quotas \(video 70\) leave 36"):
+        operated.commands.set_quota("cell-1", "ar", 40, None, 60.0)
 
 
 def test_what_is_set_goes_into_the_record_as_json(operated: Operated) -> None:

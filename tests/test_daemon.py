@@ -613,3 +613,19 @@ def test_a_clock_set_back_by_an_hour_is_noticed_and_flows_go_on(
         until(lambda: gnb.pump() or closed(daemon)[0]["busy"], "the flow is active still")
     finally:
         publisher.close()
+
+
+def test_a_quota_by_hand_is_in_force_at_the_gnb_for_its_time(run: Callable[..., tuple[Daemon, Gnb]]) -> None:
+    daemon, gnb = run(**{"control.control_slot_s": 60.0})
+    with pytest.raises(ValueError, match="cell cell-1 is not under control: its gNB is not connected"):
+        daemon.commands.set_quota("cell-1", "ar", 7, 9, 3.0)
+    gnb.hello()
+    until(lambda: gnb.pump() or gnb.report() or gnb.quotas, "quotas")
+    daemon.commands.set_quota("cell-1", "ar", 7, 9, 3.0)
+    until(lambda: gnb.pump() or gnb.report() or gnb.quotas == {"ar": (7, 9)}, "the quota by hand")
+    until(lambda: daemon.state().cells[0].manual, "its place in the state")
+    ((name, quota, left_s),) = daemon.state().cells[0].manual
+    assert (name, str(quota)) == ("ar", "UL 7 PRB, DL 9 PRB") and 0 <= left_s <= 3.0
+    # Neither the end of the control slot nor an operator is near.
+    until(lambda: gnb.pump() or gnb.report() or gnb.quotas != {"ar": (7, 9)}, "the policy's own quotas")
+    until(lambda: not daemon.state().cells[0].manual, "the end in the state")

@@ -408,3 +408,71 @@ def test_the_default_policy_that_learns_nothing_gives(changes: dict[str, Any], w
     for slot in range(15, 15 + within):
         decision = loop.step(observation(slot, (9.0, 6.0, 9.0), **changes))
     assert decision.quotas["ar"] == (106, 106)
+
+
+# ---- quotas by hand ------------------------------------------------------------------------------------
+
+
+def by_hand(ul: int | None, dl: int | None) -> tuple[Command, ...]:
+    return (Command("quota", {"ul": ul, "dl": dl, "for_s": 60.0}, "ar"),)
+
+
+def test_what_a_quota_by_hand_does_is_no_reason_for_a_rescue_and_the_count_goes_on_afterwards() -> None:
+    loop = new_loop()
+    low(loop)
+    blind = {"enforcement": {"ar": Enforcement(Reason.NOT_ACKNOWLEDGED)}}
+    for _ in range(SPEC.blind_slots - 1):
+        step(loop, **blind)
+    step(loop, commands=by_hand(5, 5))
+    for _ in range(3 * max(SPEC.blind_slots, SPEC.missed_slots)):
+        decision = step(loop, BAD, **blind)
+        assert decision.quotas == {"ar": (5, 5)} and not the(decision).rescue
+    # The slot that the command ends is of the quota by hand, the next one drains its queues.
+    for commands in ((Command("quota", None, "ar"),), ()):
+        decision = step(loop, BAD, commands=commands, **blind)
+        assert decision.quotas == {"ar": (10, 10)} and not the(decision).rescue
+    assert step(loop, **blind).quotas == {"ar": (FULL_PRB, FULL_PRB)}
+
+
+def test_a_rescue_does_not_override_a_quota_by_hand_and_is_there_afterwards() -> None:
+    loop = new_loop()
+    low(loop)
+    for _ in range(SPEC.blind_slots):
+        decision = step(loop, enforcement={"ar": Enforcement(Reason.QUOTA_NOT_HONOURED)})
+    assert decision.quotas == {"ar": (FULL_PRB, FULL_PRB)}
+    decision = step(loop, commands=by_hand(5, None))
+    dl = decision.quotas["ar"][1]
+    assert decision.quotas["ar"][0] == 5 and dl > 90
+    assert set(the(decision).rescue) == {Lever.DL} and the(decision).grant.ul_why == "quota set by hand"
+    decision = step(loop, commands=(Command("quota", None, "ar"),))
+    assert decision.quotas == {"ar": (dl, dl)} and set(the(decision).rescue) == {Lever.UL, Lever.DL}
+
+
+def test_a_control_slot_under_a_quota_by_hand_does_not_end_early() -> None:
+    spec = loop_spec(slice_spec(policy="headroom"), rescue=RescueSpec(), events=EventsSpec())
+    loop = ControlLoop(spec)
+    for slot in range(15):
+        loop.step(observation(slot, (9.0, 6.0, 9.0)))
+    assert loop.early(observation(15, n_flows=2)) == "ar: a flow started"
+    loop.step(observation(15, (9.0, 6.0, 9.0), commands=by_hand(5, 5)))
+    assert not loop.early(observation(16, n_flows=2))
+
+
+def test_what_a_quota_by_hand_leaves_is_divided_among_the_others() -> None:
+    wide = {"ul_prb": (90,), "dl_prb": (10,)}
+    loop = ControlLoop(loop_spec(*(slice_spec(name, **wide) for name in ("ar", "video", "vr"))))
+    names = ("ar", "video", "vr")
+    loop.step(observation(0, slices=names))
+    decision = loop.step(observation(1, slices=names, commands=by_hand(6, None)))
+    assert decision.quotas == {"ar": (6, 10), "video": (50, 10), "vr": (50, 10)}
+    assert [s.grant.ul_why for s in decision.slices] == ["quota set by hand", *["max-min fair share"] * 2]
+
+
+def test_a_replay_of_quotas_by_hand_decides_the_same() -> None:
+    loop, replayed = new_loop(), new_loop()
+    for slot in range(30):
+        commands = {8: by_hand(5, None), 14: by_hand(90, 90), 20: (Command("quota", None, "ar"),)}
+        seen = observation(slot, BAD if slot in range(9, 15) else GOOD, commands=commands.get(slot, ()))
+        kept = Observation.from_dict(json.loads(json.dumps(seen.to_dict())))
+        assert loop.step(seen).to_record() == replayed.step(kept).to_record()
+    assert loop.to_state() == replayed.to_state()

@@ -138,6 +138,10 @@ HONEST: dict[str, Any] = {
     "/prbandit.operator.Operator/SwitchPolicy": operator_pb2.SwitchPolicyRequest(policy="aimd"),
     "/prbandit.operator.Operator/SetBudgets": operator_pb2.SetBudgetsRequest(ul_ms=1, edge_ms=1, dl_ms=1),
     "/prbandit.operator.Operator/SetOptions": operator_pb2.SetOptionsRequest(yaml="{}"),
+    "/prbandit.operator.Operator/SetQuota": operator_pb2.SetQuotaRequest(
+        cell_id="cell-1", slice="ar", ul_prb=10, for_s=60
+    ),
+    "/prbandit.operator.Operator/ClearQuota": operator_pb2.ClearQuotaRequest(cell_id="cell-1", slice="ar"),
     "/prbandit.operator.Operator/Reload": operator_pb2.ReloadRequest(),
     "/prbandit.operator.Operator/Checkpoint": operator_pb2.CheckpointRequest(),
     "/prbandit.qos.QosIngest/ListUes": qos_pb2.ListUesRequest(

@@ -12,3 +12,5 @@ MAX_RAN_MESSAGE_BYTES = 32 * 1024
 
 MAX_GNB_MESSAGE_BYTES = 64 * 1024
 """Of the RAN link, to a gNB; ``MAX_MESSAGE_SIZE`` of the C agent."""
+OPERATOR_ADDRESS = "127.0.0.1:50063"
+"""Where a controller has its operator API, and its clients look for it, unless they are told otherwise."""

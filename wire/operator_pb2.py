@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13wire/operator.proto\x12\x11prbandit.operator\"9\n\rOperatorHello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0e\n\x06\x63lient\x18\x02 \x01(\t\"G\n\x0fOperatorWelcome\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x1a\n\x12\x63ontroller_version\x18\x02 \x01(\t\"\x11\n\x0fGetStateRequest\"m\n\nClockState\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x11\n\tptp_state\x18\x02 \x01(\t\x12\x11\n\toffset_ns\x18\x03 \x01(\x01\x12\x12\n\x05\x61ge_s\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05\x66\x61ult\x18\x05 \x01(\tB\x08\n\x06_age_s\"\xa1\x02\n\tCellState\x12\x0f\n\x07\x63\x65ll_id\x18\x01 \x01(\t\x12\x11\n\tconnected\x18\x02 \x01(\x08\x12\x0f\n\x07session\x18\x03 \x01(\x04\x12\x15\n\rcontrol_slots\x18\x04 \x01(\x04\x12\x0b\n\x03prb\x18\x05 \x01(\r\x12\x0c\n\x04mode\x18\x06 \x01(\t\x12/\n\x04last\x18\x07 \x01(\x0b\x32!.prbandit.operator.DecisionRecord\x12\x0f\n\x07reports\x18\x08 \x01(\x04\x12\x16\n\x0e\x65\x64ge_connected\x18\t \x01(\x08\x12\x0e\n\x06sm_mhz\x18\n \x01(\r\x12\x14\n\x0c\x61\x63tive_flows\x18\x0b \x01(\r\x12-\n\x06\x63locks\x18\x10 \x03(\x0b\x32\x1d.prbandit.operator.ClockState\"\x8d\x01\n\x0f\x43ontrollerState\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x13\n\x0b\x63onfig_path\x18\x02 \x01(\t\x12\x0f\n\x07run_dir\x18\x03 \x01(\t\x12\x16\n\x0e\x63ontrol_slot_s\x18\x04 \x01(\x01\x12+\n\x05\x63\x65lls\x18\x05 \x03(\x0b\x32\x1c.prbandit.operator.CellState\"(\n\x15WatchDecisionsRequest\x12\x0f\n\x07\x63\x65ll_id\x18\x01 \x01(\t\"V\n\x0e\x44\x65\x63isionRecord\x12\x0f\n\x07\x63\x65ll_id\x18\x01 \x01(\t\x12\x14\n\x0c\x63ontrol_slot\x18\x02 \x01(\x04\x12\x0f\n\x07time_ns\x18\x03 \x01(\x04\x12\x0c\n\x04json\x18\x04 \x01(\t\"/\n\x0eSetModeRequest\x12\x0f\n\x07\x63\x65ll_id\x18\x01 \x01(\t\x12\x0c\n\x04mode\x18\x02 \x01(\t\"E\n\x13SwitchPolicyRequest\x12\x0f\n\x07\x63\x65ll_id\x18\x01 \x01(\t\x12\r\n\x05slice\x18\x02 \x01(\t\x12\x0e\n\x06policy\x18\x03 \x01(\t\"b\n\x11SetBudgetsRequest\x12\x0f\n\x07\x63\x65ll_id\x18\x01 \x01(\t\x12\r\n\x05slice\x18\x02 \x01(\t\x12\r\n\x05ul_ms\x18\x03 \x01(\x01\x12\x0f\n\x07\x65\x64ge_ms\x18\x04 \x01(\x01\x12\r\n\x05\x64l_ms\x18\x05 \x01(\x01\"A\n\x11SetOptionsRequest\x12\x0f\n\x07\x63\x65ll_id\x18\x01 \x01(\t\x12\r\n\x05slice\x18\x02 \x01(\t\x12\x0c\n\x04yaml\x18\x03 \x01(\t\"\x0f\n\rReloadRequest\"\x13\n\x11\x43heckpointRequest\",\n\rCommandResult\x12\n\n\x02ok\x18\x01 \x01(\x08\x12\x0f\n\x07message\x18\x02 \x01(\t2\x88\x06\n\x08Operator\x12M\n\x05Hello\x12 .prbandit.operator.OperatorHello\x1a\".prbandit.operator.OperatorWelcome\x12R\n\x08GetState\x12\".prbandit.operator.GetStateRequest\x1a\".prbandit.operator.ControllerState\x12_\n\x0eWatchDecisions\x12(.prbandit.operator.WatchDecisionsRequest\x1a!.prbandit.operator.DecisionRecord0\x01\x12N\n\x07SetMode\x12!.prbandit.operator.SetModeRequest\x1a .prbandit.operator.CommandResult\x12X\n\x0cSwitchPolicy\x12&.prbandit.operator.SwitchPolicyRequest\x1a .prbandit.operator.CommandResult\x12T\n\nSetBudgets\x12$.prbandit.operator.SetBudgetsRequest\x1a .prbandit.operator.CommandResult\x12T\n\nSetOptions\x12$.prbandit.operator.SetOptionsRequest\x1a .prbandit.operator.CommandResult\x12L\n\x06Reload\x12 .prbandit.operator.ReloadRequest\x1a .prbandit.operator.CommandResult\x12T\n\nCheckpoint\x12$.prbandit.operator.CheckpointRequest\x1a .prbandit.operator.CommandResultb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13wire/operator.proto\x12\x11prbandit.operator\"9\n\rOperatorHello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0e\n\x06\x63lient\x18\x02 \x01(\t\"G\n\x0fOperatorWelcome\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x1a\n\x12\x63ontroller_version\x18\x02 \x01(\t\"\x11\n\x0fGetStateRequest\"m\n\nClockState\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x11\n\tptp_state\x18\x02 \x01(\t\x12\x11\n\toffset_ns\x18\x03 \x01(\x01\x12\x12\n\x05\x61ge_s\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05\x66\x61ult\x18\x05 \x01(\tB\x08\n\x06_age_s\"l\n\x0bManualQuota\x12\r\n\x05slice\x18\x01 \x01(\t\x12\x13\n\x06ul_prb\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x06\x64l_prb\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12\x0e\n\x06left_s\x18\x04 \x01(\x01\x42\t\n\x07_ul_prbB\t\n\x07_dl_prb\"6\n\x08SliceQos\x12\r\n\x05slice\x18\x01 \x01(\t\x12\x0e\n\x06judged\x18\x02 \x01(\r\x12\x0b\n\x03met\x18\x03 \x01(\r\"(\n\tHostState\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\r\n\x05\x61ge_s\x18\x02 \x01(\x01\"\xd7\x04\n\tCellState\x12\x0f\n\x07\x63\x65ll_id\x18\x01 \x01(\t\x12\x11\n\tconnected\x18\x02 \x01(\x08\x12\x0f\n\x07session\x18\x03 \x01(\x04\x12\x15\n\rcontrol_slots\x18\x04 \x01(\x04\x12\x0b\n\x03prb\x18\x05 \x01(\r\x12\x0c\n\x04mode\x18\x06 \x01(\t\x12/\n\x04last\x18\x07 \x01(\x0b\x32!.prbandit.operator.DecisionRecord\x12\x0f\n\x07reports\x18\x08 \x01(\x04\x12\x16\n\x0e\x65\x64ge_connected\x18\t \x01(\x08\x12\x0e\n\x06sm_mhz\x18\n \x01(\r\x12\x14\n\x0c\x61\x63tive_flows\x18\x0b \x01(\r\x12-\n\x06\x63locks\x18\x10 \x03(\x0b\x32\x1d.prbandit.operator.ClockState\x12.\n\x06manual\x18\x14 \x03(\x0b\x32\x1e.prbandit.operator.ManualQuota\x12\x19\n\x0creport_age_s\x18\x15 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x0clease_left_s\x18\x16 \x01(\x01H\x01\x88\x01\x01\x12\x16\n\x0enot_controlled\x18\x17 \x01(\t\x12(\n\x03qos\x18\x18 \x03(\x0b\x32\x1b.prbandit.operator.SliceQos\x12+\n\x05hosts\x18\x19 \x03(\x0b\x32\x1c.prbandit.operator.HostState\x12\x17\n\x0f\x65\x64ge_configured\x18\x1a \x01(\x08\x12\x16\n\tgpu_age_s\x18\x1b \x01(\x01H\x02\x88\x01\x01\x42\x0f\n\r_report_age_sB\x0f\n\r_lease_left_sB\x0c\n\n_gpu_age_s\"\xb6\x01\n\x0f\x43ontrollerState\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x13\n\x0b\x63onfig_path\x18\x02 \x01(\t\x12\x0f\n\x07run_dir\x18\x03 \x01(\t\x12\x16\n\x0e\x63ontrol_slot_s\x18\x04 \x01(\x01\x12+\n\x05\x63\x65lls\x18\x05 \x03(\x0b\x32\x1c.prbandit.operator.CellState\x12\x13\n\x0bstore_error\x18\n \x01(\t\x12\x12\n\nstore_lost\x18\x0b \x01(\x04\"(\n\x15WatchDecisionsRequest\x12\x0f\n\x07\x63\x65ll_id\x18\x01 \x01(\t\"V\n\x0e\x44\x65\x63isionRecord\x12\x0f\n\x07\x63\x65ll_id\x18\x01 \x01(\t\x12\x14\n\x0c\x63ontrol_slot\x18\x02 \x01(\x04\x12\x0f\n\x07time_ns\x18\x03 \x01(\x04\x12\x0c\n\x04json\x18\x04 \x01(\t\"/\n\x0eSetModeRequest\x12\x0f\n\x07\x63\x65ll_id\x18\x01 \x01(\t\x12\x0c\n\x04mode\x18\x02 \x01(\t\"E\n\x13SwitchPolicyRequest\x12\x0f\n\x07\x63\x65ll_id\x18\x01 \x01(\t\x12\r\n\x05slice\x18\x02 \x01(\t\x12\x0e\n\x06policy\x18\x03 \x01(\t\"b\n\x11SetBudgetsRequest\x12\x0f\n\x07\x63\x65ll_id\x18\x01 \x01(\t\x12\r\n\x05slice\x18\x02 \x01(\t\x12\r\n\x05ul_ms\x18\x03 \x01(\x01\x12\x0f\n\x07\x65\x64ge_ms\x18\x04 \x01(\x01\x12\r\n\x05\x64l_ms\x18\x05 \x01(\x01\"A\n\x11SetOptionsRequest\x12\x0f\n\x07\x63\x65ll_id\x18\x01 \x01(\t\x12\r\n\x05slice\x18\x02 \x01(\t\x12\x0c\n\x04yaml\x18\x03 \x01(\t\"\x80\x01\n\x0fSetQuotaRequest\x12\x0f\n\x07\x63\x65ll_id\x18\x01 \x01(\t\x12\r\n\x05slice\x18\x02 \x01(\t\x12\x13\n\x06ul_prb\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x06\x64l_prb\x18\x04 \x01(\x05H\x01\x88\x01\x01\x12\r\n\x05\x66or_s\x18\x05 \x01(\x01\x42\t\n\x07_ul_prbB\t\n\x07_dl_prb\"3\n\x11\x43learQuotaRequest\x12\x0f\n\x07\x63\x65ll_id\x18\x01 \x01(\t\x12\r\n\x05slice\x18\x02 \x01(\t\"\x0f\n\rReloadRequest\"\x13\n\x11\x43heckpointRequest\",\n\rCommandResult\x12\n\n\x02ok\x18\x01 \x01(\x08\x12\x0f\n\x07message\x18\x02 \x01(\t2\xb0\x07\n\x08Operator\x12M\n\x05Hello\x12 .prbandit.operator.OperatorHello\x1a\".prbandit.operator.OperatorWelcome\x12R\n\x08GetState\x12\".prbandit.operator.GetStateRequest\x1a\".prbandit.operator.ControllerState\x12_\n\x0eWatchDecisions\x12(.prbandit.operator.WatchDecisionsRequest\x1a!.prbandit.operator.DecisionRecord0\x01\x12N\n\x07SetMode\x12!.prbandit.operator.SetModeRequest\x1a .prbandit.operator.CommandResult\x12X\n\x0cSwitchPolicy\x12&.prbandit.operator.SwitchPolicyRequest\x1a .prbandit.operator.CommandResult\x12T\n\nSetBudgets\x12$.prbandit.operator.SetBudgetsRequest\x1a .prbandit.operator.CommandResult\x12T\n\nSetOptions\x12$.prbandit.operator.SetOptionsRequest\x1a .prbandit.operator.CommandResult\x12P\n\x08SetQuota\x12\".prbandit.operator.SetQuotaRequest\x1a .prbandit.operator.CommandResult\x12T\n\nClearQuota\x12$.prbandit.operator.ClearQuotaRequest\x1a .prbandit.operator.CommandResult\x12L\n\x06Reload\x12 .prbandit.operator.ReloadRequest\x1a .prbandit.operator.CommandResult\x12T\n\nCheckpoint\x12$.prbandit.operator.CheckpointRequest\x1a .prbandit.operator.CommandResultb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,28 +39,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSTATEREQUEST']._serialized_end=191
   _globals['_CLOCKSTATE']._serialized_start=193
   _globals['_CLOCKSTATE']._serialized_end=302
-  _globals['_CELLSTATE']._serialized_start=305
-  _globals['_CELLSTATE']._serialized_end=594
-  _globals['_CONTROLLERSTATE']._serialized_start=597
-  _globals['_CONTROLLERSTATE']._serialized_end=738
-  _globals['_WATCHDECISIONSREQUEST']._serialized_start=740
-  _globals['_WATCHDECISIONSREQUEST']._serialized_end=780
-  _globals['_DECISIONRECORD']._serialized_start=782
-  _globals['_DECISIONRECORD']._serialized_end=868
-  _globals['_SETMODEREQUEST']._serialized_start=870
-  _globals['_SETMODEREQUEST']._serialized_end=917
-  _globals['_SWITCHPOLICYREQUEST']._serialized_start=919
-  _globals['_SWITCHPOLICYREQUEST']._serialized_end=988
-  _globals['_SETBUDGETSREQUEST']._serialized_start=990
-  _globals['_SETBUDGETSREQUEST']._serialized_end=1088
-  _globals['_SETOPTIONSREQUEST']._serialized_start=1090
-  _globals['_SETOPTIONSREQUEST']._serialized_end=1155
-  _globals['_RELOADREQUEST']._serialized_start=1157
-  _globals['_RELOADREQUEST']._serialized_end=1172
-  _globals['_CHECKPOINTREQUEST']._serialized_start=1174
-  _globals['_CHECKPOINTREQUEST']._serialized_end=1193
-  _globals['_COMMANDRESULT']._serialized_start=1195
-  _globals['_COMMANDRESULT']._serialized_end=1239
-  _globals['_OPERATOR']._serialized_start=1242
-  _globals['_OPERATOR']._serialized_end=2018
+  _globals['_MANUALQUOTA']._serialized_start=304
+  _globals['_MANUALQUOTA']._serialized_end=412
+  _globals['_SLICEQOS']._serialized_start=414
+  _globals['_SLICEQOS']._serialized_end=468
+  _globals['_HOSTSTATE']._serialized_start=470
+  _globals['_HOSTSTATE']._serialized_end=510
+  _globals['_CELLSTATE']._serialized_start=513
+  _globals['_CELLSTATE']._serialized_end=1112
+  _globals['_CONTROLLERSTATE']._serialized_start=1115
+  _globals['_CONTROLLERSTATE']._serialized_end=1297
+  _globals['_WATCHDECISIONSREQUEST']._serialized_start=1299
+  _globals['_WATCHDECISIONSREQUEST']._serialized_end=1339
+  _globals['_DECISIONRECORD']._serialized_start=1341
+  _globals['_DECISIONRECORD']._serialized_end=1427
+  _globals['_SETMODEREQUEST']._serialized_start=1429
+  _globals['_SETMODEREQUEST']._serialized_end=1476
+  _globals['_SWITCHPOLICYREQUEST']._serialized_start=1478
+  _globals['_SWITCHPOLICYREQUEST']._serialized_end=1547
+  _globals['_SETBUDGETSREQUEST']._serialized_start=1549
+  _globals['_SETBUDGETSREQUEST']._serialized_end=1647
+  _globals['_SETOPTIONSREQUEST']._serialized_start=1649
+  _globals['_SETOPTIONSREQUEST']._serialized_end=1714
+  _globals['_SETQUOTAREQUEST']._serialized_start=1717
+  _globals['_SETQUOTAREQUEST']._serialized_end=1845
+  _globals['_CLEARQUOTAREQUEST']._serialized_start=1847
+  _globals['_CLEARQUOTAREQUEST']._serialized_end=1898
+  _globals['_RELOADREQUEST']._serialized_start=1900
+  _globals['_RELOADREQUEST']._serialized_end=1915
+  _globals['_CHECKPOINTREQUEST']._serialized_start=1917
+  _globals['_CHECKPOINTREQUEST']._serialized_end=1936
+  _globals['_COMMANDRESULT']._serialized_start=1938
+  _globals['_COMMANDRESULT']._serialized_end=1982
+  _globals['_OPERATOR']._serialized_start=1985
+  _globals['_OPERATOR']._serialized_end=2929
 # @@protoc_insertion_point(module_scope)

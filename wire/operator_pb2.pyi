@@ -40,8 +40,38 @@ class ClockState(_message.Message):
     fault: str
     def __init__(self, host: _Optional[str] = ..., ptp_state: _Optional[str] = ..., offset_ns: _Optional[float] = ..., age_s: _Optional[float] = ..., fault: _Optional[str] = ...) -> None: ...
 
+class ManualQuota(_message.Message):
+    __slots__ = ("slice", "ul_prb", "dl_prb", "left_s")
+    SLICE_FIELD_NUMBER: _ClassVar[int]
+    UL_PRB_FIELD_NUMBER: _ClassVar[int]
+    DL_PRB_FIELD_NUMBER: _ClassVar[int]
+    LEFT_S_FIELD_NUMBER: _ClassVar[int]
+    slice: str
+    ul_prb: int
+    dl_prb: int
+    left_s: float
+    def __init__(self, slice: _Optional[str] = ..., ul_prb: _Optional[int] = ..., dl_prb: _Optional[int] = ..., left_s: _Optional[float] = ...) -> None: ...
+
+class SliceQos(_message.Message):
+    __slots__ = ("slice", "judged", "met")
+    SLICE_FIELD_NUMBER: _ClassVar[int]
+    JUDGED_FIELD_NUMBER: _ClassVar[int]
+    MET_FIELD_NUMBER: _ClassVar[int]
+    slice: str
+    judged: int
+    met: int
+    def __init__(self, slice: _Optional[str] = ..., judged: _Optional[int] = ..., met: _Optional[int] = ...) -> None: ...
+
+class HostState(_message.Message):
+    __slots__ = ("host", "age_s")
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    AGE_S_FIELD_NUMBER: _ClassVar[int]
+    host: str
+    age_s: float
+    def __init__(self, host: _Optional[str] = ..., age_s: _Optional[float] = ...) -> None: ...
+
 class CellState(_message.Message):
-    __slots__ = ("cell_id", "connected", "session", "control_slots", "prb", "mode", "last", "reports", "edge_connected", "sm_mhz", "active_flows", "clocks")
+    __slots__ = ("cell_id", "connected", "session", "control_slots", "prb", "mode", "last", "reports", "edge_connected", "sm_mhz", "active_flows", "clocks", "manual", "report_age_s", "lease_left_s", "not_controlled", "qos", "hosts", "edge_configured", "gpu_age_s")
     CELL_ID_FIELD_NUMBER: _ClassVar[int]
     CONNECTED_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
@@ -54,6 +84,14 @@ class CellState(_message.Message):
     SM_MHZ_FIELD_NUMBER: _ClassVar[int]
     ACTIVE_FLOWS_FIELD_NUMBER: _ClassVar[int]
     CLOCKS_FIELD_NUMBER: _ClassVar[int]
+    MANUAL_FIELD_NUMBER: _ClassVar[int]
+    REPORT_AGE_S_FIELD_NUMBER: _ClassVar[int]
+    LEASE_LEFT_S_FIELD_NUMBER: _ClassVar[int]
+    NOT_CONTROLLED_FIELD_NUMBER: _ClassVar[int]
+    QOS_FIELD_NUMBER: _ClassVar[int]
+    HOSTS_FIELD_NUMBER: _ClassVar[int]
+    EDGE_CONFIGURED_FIELD_NUMBER: _ClassVar[int]
+    GPU_AGE_S_FIELD_NUMBER: _ClassVar[int]
     cell_id: str
     connected: bool
     session: int
@@ -66,21 +104,33 @@ class CellState(_message.Message):
     sm_mhz: int
     active_flows: int
     clocks: _containers.RepeatedCompositeFieldContainer[ClockState]
-    def __init__(self, cell_id: _Optional[str] = ..., connected: _Optional[bool] = ..., session: _Optional[int] = ..., control_slots: _Optional[int] = ..., prb: _Optional[int] = ..., mode: _Optional[str] = ..., last: _Optional[_Union[DecisionRecord, _Mapping]] = ..., reports: _Optional[int] = ..., edge_connected: _Optional[bool] = ..., sm_mhz: _Optional[int] = ..., active_flows: _Optional[int] = ..., clocks: _Optional[_Iterable[_Union[ClockState, _Mapping]]] = ...) -> None: ...
+    manual: _containers.RepeatedCompositeFieldContainer[ManualQuota]
+    report_age_s: float
+    lease_left_s: float
+    not_controlled: str
+    qos: _containers.RepeatedCompositeFieldContainer[SliceQos]
+    hosts: _containers.RepeatedCompositeFieldContainer[HostState]
+    edge_configured: bool
+    gpu_age_s: float
+    def __init__(self, cell_id: _Optional[str] = ..., connected: _Optional[bool] = ..., session: _Optional[int] = ..., control_slots: _Optional[int] = ..., prb: _Optional[int] = ..., mode: _Optional[str] = ..., last: _Optional[_Union[DecisionRecord, _Mapping]] = ..., reports: _Optional[int] = ..., edge_connected: _Optional[bool] = ..., sm_mhz: _Optional[int] = ..., active_flows: _Optional[int] = ..., clocks: _Optional[_Iterable[_Union[ClockState, _Mapping]]] = ..., manual: _Optional[_Iterable[_Union[ManualQuota, _Mapping]]] = ..., report_age_s: _Optional[float] = ..., lease_left_s: _Optional[float] = ..., not_controlled: _Optional[str] = ..., qos: _Optional[_Iterable[_Union[SliceQos, _Mapping]]] = ..., hosts: _Optional[_Iterable[_Union[HostState, _Mapping]]] = ..., edge_configured: _Optional[bool] = ..., gpu_age_s: _Optional[float] = ...) -> None: ...
 
 class ControllerState(_message.Message):
-    __slots__ = ("version", "config_path", "run_dir", "control_slot_s", "cells")
+    __slots__ = ("version", "config_path", "run_dir", "control_slot_s", "cells", "store_error", "store_lost")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     CONFIG_PATH_FIELD_NUMBER: _ClassVar[int]
     RUN_DIR_FIELD_NUMBER: _ClassVar[int]
     CONTROL_SLOT_S_FIELD_NUMBER: _ClassVar[int]
     CELLS_FIELD_NUMBER: _ClassVar[int]
+    STORE_ERROR_FIELD_NUMBER: _ClassVar[int]
+    STORE_LOST_FIELD_NUMBER: _ClassVar[int]
     version: str
     config_path: str
     run_dir: str
     control_slot_s: float
     cells: _containers.RepeatedCompositeFieldContainer[CellState]
-    def __init__(self, version: _Optional[str] = ..., config_path: _Optional[str] = ..., run_dir: _Optional[str] = ..., control_slot_s: _Optional[float] = ..., cells: _Optional[_Iterable[_Union[CellState, _Mapping]]] = ...) -> None: ...
+    store_error: str
+    store_lost: int
+    def __init__(self, version: _Optional[str] = ..., config_path: _Optional[str] = ..., run_dir: _Optional[str] = ..., control_slot_s: _Optional[float] = ..., cells: _Optional[_Iterable[_Union[CellState, _Mapping]]] = ..., store_error: _Optional[str] = ..., store_lost: _Optional[int] = ...) -> None: ...
 
 class WatchDecisionsRequest(_message.Message):
     __slots__ = ("cell_id",)
@@ -141,6 +191,28 @@ class SetOptionsRequest(_message.Message):
     slice: str
     yaml: str
     def __init__(self, cell_id: _Optional[str] = ..., slice: _Optional[str] = ..., yaml: _Optional[str] = ...) -> None: ...
+
+class SetQuotaRequest(_message.Message):
+    __slots__ = ("cell_id", "slice", "ul_prb", "dl_prb", "for_s")
+    CELL_ID_FIELD_NUMBER: _ClassVar[int]
+    SLICE_FIELD_NUMBER: _ClassVar[int]
+    UL_PRB_FIELD_NUMBER: _ClassVar[int]
+    DL_PRB_FIELD_NUMBER: _ClassVar[int]
+    FOR_S_FIELD_NUMBER: _ClassVar[int]
+    cell_id: str
+    slice: str
+    ul_prb: int
+    dl_prb: int
+    for_s: float
+    def __init__(self, cell_id: _Optional[str] = ..., slice: _Optional[str] = ..., ul_prb: _Optional[int] = ..., dl_prb: _Optional[int] = ..., for_s: _Optional[float] = ...) -> None: ...
+
+class ClearQuotaRequest(_message.Message):
+    __slots__ = ("cell_id", "slice")
+    CELL_ID_FIELD_NUMBER: _ClassVar[int]
+    SLICE_FIELD_NUMBER: _ClassVar[int]
+    cell_id: str
+    slice: str
+    def __init__(self, cell_id: _Optional[str] = ..., slice: _Optional[str] = ...) -> None: ...
 
 class ReloadRequest(_message.Message):
     __slots__ = ()

@@ -69,6 +69,16 @@ class OperatorStub:
                 request_serializer=wire_dot_operator__pb2.SetOptionsRequest.SerializeToString,
                 response_deserializer=wire_dot_operator__pb2.CommandResult.FromString,
                 _registered_method=True)
+        self.SetQuota = channel.unary_unary(
+                '/prbandit.operator.Operator/SetQuota',
+                request_serializer=wire_dot_operator__pb2.SetQuotaRequest.SerializeToString,
+                response_deserializer=wire_dot_operator__pb2.CommandResult.FromString,
+                _registered_method=True)
+        self.ClearQuota = channel.unary_unary(
+                '/prbandit.operator.Operator/ClearQuota',
+                request_serializer=wire_dot_operator__pb2.ClearQuotaRequest.SerializeToString,
+                response_deserializer=wire_dot_operator__pb2.CommandResult.FromString,
+                _registered_method=True)
         self.Reload = channel.unary_unary(
                 '/prbandit.operator.Operator/Reload',
                 request_serializer=wire_dot_operator__pb2.ReloadRequest.SerializeToString,
@@ -127,6 +137,18 @@ class OperatorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetQuota(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ClearQuota(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Reload(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -175,6 +197,16 @@ def add_OperatorServicer_to_server(servicer, server):
             'SetOptions': grpc.unary_unary_rpc_method_handler(
                     servicer.SetOptions,
                     request_deserializer=wire_dot_operator__pb2.SetOptionsRequest.FromString,
+                    response_serializer=wire_dot_operator__pb2.CommandResult.SerializeToString,
+            ),
+            'SetQuota': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetQuota,
+                    request_deserializer=wire_dot_operator__pb2.SetQuotaRequest.FromString,
+                    response_serializer=wire_dot_operator__pb2.CommandResult.SerializeToString,
+            ),
+            'ClearQuota': grpc.unary_unary_rpc_method_handler(
+                    servicer.ClearQuota,
+                    request_deserializer=wire_dot_operator__pb2.ClearQuotaRequest.FromString,
                     response_serializer=wire_dot_operator__pb2.CommandResult.SerializeToString,
             ),
             'Reload': grpc.unary_unary_rpc_method_handler(
@@ -376,6 +408,60 @@ class Operator:
             target,
             '/prbandit.operator.Operator/SetOptions',
             wire_dot_operator__pb2.SetOptionsRequest.SerializeToString,
+            wire_dot_operator__pb2.CommandResult.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetQuota(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/prbandit.operator.Operator/SetQuota',
+            wire_dot_operator__pb2.SetQuotaRequest.SerializeToString,
+            wire_dot_operator__pb2.CommandResult.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClearQuota(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/prbandit.operator.Operator/ClearQuota',
+            wire_dot_operator__pb2.ClearQuotaRequest.SerializeToString,
             wire_dot_operator__pb2.CommandResult.FromString,
             options,
             channel_credentials,

@@ -36,6 +36,8 @@ METHODS: Mapping[str, frozenset[str]] = {
     "/prbandit.operator.Operator/SwitchPolicy": _COMMANDS,
     "/prbandit.operator.Operator/SetBudgets": _COMMANDS,
     "/prbandit.operator.Operator/SetOptions": _COMMANDS,
+    "/prbandit.operator.Operator/SetQuota": _COMMANDS,
+    "/prbandit.operator.Operator/ClearQuota": _COMMANDS,
     "/prbandit.operator.Operator/Reload": _COMMANDS,
     "/prbandit.operator.Operator/Checkpoint": _COMMANDS,
     "/prbandit.qos.QosIngest/Publish": frozenset({EDGE_AGENT, GNB_MOCK, PTP_AGENT}),

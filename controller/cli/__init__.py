@@ -37,6 +37,7 @@ _COMMANDS = {
     "policy": "operate",
     "budgets": "operate",
     "options": "operate",
+    "quota": "operate",
     "reload": "operate",
     "checkpoint": "operate",
 }

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import shutil
+import sys
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
-from controller.cli import emit, json_option
+from controller.cli import emit, health, json_option
+from controller.cli.options import DURATION
 from controller.core import rescue
+from wire import OPERATOR_ADDRESS
 
 
 def _connection(command: Callable[..., Any]) -> Callable[..., Any]:
     command = click.option(
-        "--operator", default="127.0.0.1:50063", show_default=True, help="The controller's operator API."
+        "--operator", default=OPERATOR_ADDRESS, show_default=True, help="The controller's operator API."
     )(command)
     return click.option("--keys", help="Folder of TLS certificates (prbandit keys).")(command)
 
@@ -38,44 +43,61 @@ def _command(operator: str, keys: str | None, as_json: bool, call: Callable[[Any
 @_connection
 @json_option
 def status(operator: str, keys: str | None, as_json: bool) -> None:
-    """What the controller is doing now."""
-    with _client(operator, keys) as client:
-        state = client.state()
-    lines = [
-        f"controller {state['version']}, control slot {state['control_slot_s']:g} s, run {state['run_dir']}"
-    ]
-    for cell in state["cells"]:
-        quotas = (cell["last"] or {}).get("quotas") or {}
-        quotas_text = ", ".join(f"{name} UL {ul} DL {dl} PRB" for name, (ul, dl) in quotas.items())
-        lines.append(
-            f"cell {cell['cell_id']}: {'connected' if cell['connected'] else 'not connected'}, "
-            f"mode {cell['mode']}, {cell['control_slots']} control slots, {cell['active_flows']} flows, "
-            f"quotas {quotas_text or 'none'}, GPU {cell['sm_mhz'] or '-'} MHz"
+    """What the controller is doing now: is it healthy, is it good, what does it play.
+
+    \b
+    Exit status, for monitoring:
+      0  healthy
+      1  degraded; the lines that begin with ! say why
+      2  the controller cannot be reached
+    With --json the object has it as "health".
+    """
+    try:
+        with _client(operator, keys) as client:
+            state = client.state()
+    except (OSError, ValueError) as error:  # keys that cannot be used are no way to it either
+        _unreachable(error, as_json)
+    wrong = health.complaints(state)
+    state["health"] = {"status": "degraded" if wrong else "healthy", "reasons": wrong}
+    emit(state, as_json, "\n".join(_fitted(health.describe(state))))
+    if wrong:
+        raise SystemExit(health.DEGRADED)
+
+
+def _unreachable(error: Exception, as_json: bool) -> NoReturn:
+    if as_json:
+        click.echo(json.dumps({"health": {"status": "unreachable", "reasons": [str(error)]}}))
+    click.echo(f"prbandit: {error}", err=True)
+    raise SystemExit(health.UNREACHABLE) from error
+
+
+def _fitted(lines: Iterable[str]) -> Iterator[str]:
+    """The lines, broken at words where a terminal is narrower."""
+    if not sys.stdout.isatty():
+        yield from lines
+        return
+    width = max(20, shutil.get_terminal_size().columns)
+    for line in lines:
+        indent = " " * (len(line) - len(line.lstrip()) + 4)
+        yield from textwrap.wrap(
+            line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
         )
-        for name, s in (cell["last"] or {}).get("slices", {}).items():
-            if "rescue" in s:
-                lines.append(f"  slice {name} gets more than it asks for: {rescue.text(s['rescue'])}")
-        lines += map(_clock_line, cell["clocks"])
-    emit(state, as_json, "\n".join(lines))
-
-
-def _clock_line(clock: dict[str, Any]) -> str:
-    """A host's clock as one line."""
-    state = clock["ptp_state"]
-    known = f"{state}, offset {clock['offset_ns'] / 1e3:.1f} us, {clock['age_s']:.1f} s ago" if state else ""
-    return f"  clock of {clock['host']}: {', '.join(filter(None, (known, clock['fault'] or 'usable')))}"
 
 
 @click.command("watch")
 @_connection
 @click.option("--cell", default="", help="Only this cell.")
 @click.option("--count", type=int, help="Stop after so many decisions.")
-@json_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line: a decision's whole record.")
 def watch(operator: str, keys: str | None, cell: str, count: int | None, as_json: bool) -> None:
-    """Print decisions as they are made."""
+    """Print decisions as they are made: what is played, why, and what came of the slot before.
+
+    Delays and other measures stand beside their budgets, in the line of the lever that they are of.
+    """
     with _client(operator, keys) as client:
         for seen, record in enumerate(client.watch(cell), 1):
-            click.echo(json.dumps(record) if as_json else decision_line(record))
+            for line in (json.dumps(record),) if as_json else _fitted([decision_line(record)]):
+                click.echo(line)
             if count and seen >= count:
                 break
 
@@ -86,13 +108,21 @@ def decision_line(record: dict[str, Any]) -> str:
     if "ended" in record:
         parts.append(f"early: {record['ended']}")
     for name, s in record["slices"].items():
-        met = s["closed"]["met"]
-        parts.append(f"{name}: last QoS {'-' if met is None else met}")
-        parts += [
-            f"{c['lever']} {c['action']:g} {c['unit']} ({c['why']}{_state(c)})"
-            for c in s["choices"]
-            if not c.get("user")
+        closed = s["closed"]
+        met = closed["met"]
+        measures = dict(closed["measures"])
+        levers = {c["lever"] for c in s["choices"] if not c.get("user")}
+        rest = [
+            f"{m.replace('_', ' ')} {health.measured(of)}" for m, of in measures.items() if m not in levers
         ]
+        parts.append(", ".join([f"{name}: last QoS {'-' if met is None else met}", *rest]))
+        if "manual" in s:
+            by_hand = {f"{d}_prb": prb for d, prb in s["manual"].items()}
+            parts.append(f"set by hand: {health.manual_text(by_hand)}")
+        for c in s["choices"]:
+            if not c.get("user"):
+                delay = f", {health.measured(measures[c['lever']])}" if c["lever"] in measures else ""
+                parts.append(f"{c['lever']} {c['action']:g} {c['unit']}{delay} ({c['why']}{_state(c)})")
         if s["settings"]:
             parts.append(f"settings of {len(s['settings'])} users")
         if "rescue" in s:
@@ -188,6 +218,48 @@ def _options(changes: Sequence[str]) -> str:
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise click.UsageError(f"{name}: {getattr(error, 'problem', None) or error}") from error
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+@click.command("quota")
+@click.argument("cell")
+@click.argument("slice_id", metavar="SLICE")
+@click.option("--ul", type=int, metavar="PRB", help="Uplink; without it the policy's.")
+@click.option("--dl", type=int, metavar="PRB", help="Downlink; without it the policy's.")
+@click.option(
+    "--for", "for_s", type=DURATION, help="How long: 60s, 5m; 1h at most. Needed with --ul or --dl."
+)
+@click.option("--clear", is_flag=True, help="End what was set before its time.")
+@_connection
+@json_option
+def quota(
+    cell: str,
+    slice_id: str,
+    ul: int | None,
+    dl: int | None,
+    for_s: float | None,
+    clear: bool,
+    operator: str,
+    keys: str | None,
+    as_json: bool,
+) -> None:
+    """Move the quotas of SLICE in CELL by hand, for a time; then its policy goes on.
+
+    The quotas go out under a lease: where the controller dies, the gNB is back at all PRBs when it ends.
+    Nothing is learned from the slice meanwhile, nothing but its time or an operator ends it (a mode without
+    quotas, a reload that changes the cell, a restart of the controller), and it is in the run record.
+
+    prbandit quota cell-1 ar --ul 20 --dl 40 --for 60s
+    """
+    if clear:
+        if (ul, dl, for_s) != (None, None, None):
+            raise click.UsageError("--clear goes without --ul, --dl and --for")
+        _command(operator, keys, as_json, lambda c: c.clear_quota(cell, slice_id))
+        return
+    if ul is None and dl is None:
+        raise click.UsageError("--ul, --dl or both are needed (PRB), or --clear")
+    if for_s is None:
+        raise click.UsageError("--for is needed: how long, such as 60s or 5m")
+    _command(operator, keys, as_json, lambda c: c.set_quota(cell, slice_id, ul, dl, for_s))
 
 
 @click.command("reload")

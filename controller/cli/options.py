@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 
@@ -24,6 +25,24 @@ AMOUNT = Quantity(0, 1e12)
 """Any amount that is not negative."""
 SECONDS = Quantity(0, 1e9, min_open=True)
 """A time: up to thirty years, as timers overflow not far beyond."""
+
+
+class Duration(click.ParamType):
+    """``60``, ``60s``, ``1.5m`` or ``1h`` as seconds."""
+
+    name = "TIME"
+    _UNITS: ClassVar[Mapping[str, float]] = {"ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        parts = re.fullmatch(r"([-+]?[0-9]*\.?[0-9]+) *([a-z]*)", str(value).strip(), re.ASCII)
+        if parts is None or (parts[2] or "s") not in self._UNITS:
+            self.fail(f"{value!r} is not a time such as 60s, 5m or 1h", param, ctx)
+        return float(parts[1]) * self._UNITS[parts[2] or "s"]
+
+
+DURATION = Duration()
 
 qos_target_option = click.option(
     "--qos-target",

@@ -37,6 +37,21 @@ def free_ports(n: int) -> list[int]:
     raise OSError(f"127.0.0.1: {n} free ports were not found")
 
 
+def claim_port(port: int) -> socket.socket | None:
+    """A port of loopback for a process that is about to be started; None where it is another's.
+
+    Others in this network namespace who claim it are refused until what this gives is closed.
+    """
+    claim = socket.socket(socket.AF_UNIX)
+    try:
+        claim.bind(f"\0prbandit-port-{port}")
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        claim.close()
+        return None
+    return claim
+
+
 def free_port() -> int:
     """One of :func:`free_ports`."""
     return free_ports(1)[0]

@@ -8,22 +8,24 @@ import subprocess
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
+from rich.box import HEAVY_HEAD
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from controller.cli import children, emit, json_option
+from controller.cli.health import measured
 from controller.cli.operate import decision_line
 from controller.cli.options import SECONDS, Quantity, qos_target_option, warm_start_option
-from controller.cli.ports import free_ports
-from controller.core.measure import worst_value
+from controller.cli.ports import claim_port, free_ports
+from wire import OPERATOR_ADDRESS
 
 if TYPE_CHECKING:
     from controller.config import Config
@@ -99,6 +101,10 @@ def up(
         raise click.UsageError("--video and --style go with --frames")
     config_file = config_file or ("frames" if frames else "demo")
     ports = free_ports(6)
+    claim = claim_port(int(OPERATOR_ADDRESS.rpartition(":")[2]))
+    operator = OPERATOR_ADDRESS if claim else f"127.0.0.1:{ports[3]}"
+    if claim:
+        click.get_current_context().call_on_close(claim.close)
     config = load_config(
         config_file,
         {
@@ -106,7 +112,7 @@ def up(
             "links.ran.address": f"tcp://127.0.0.1:{ports[0]}",
             "links.edge.address": f"127.0.0.1:{ports[1]}",
             "links.qos.address": f"127.0.0.1:{ports[2]}",
-            "links.operator.address": f"127.0.0.1:{ports[3]}",
+            "links.operator.address": operator,
             "links.metrics.address": f"127.0.0.1:{ports[4]}",
         },
         policy,
@@ -140,12 +146,14 @@ def up(
                 *epoch,
             ]
     source = channel_trace or "a channel process"
-    console.print(f"PRBandit on the emulated testbed, channel: {source}; record and logs in {run_dir}")
-    console.print(
-        f"prbandit status --operator {config.links.operator.address}; "
-        f"metrics: http://{config.links.metrics.address}/metrics",
-        soft_wrap=True,
-    )
+    _say(console, f"PRBandit on the emulated testbed, channel: {source}")
+    _say(console, f"record and logs: {run_dir}")
+    if claim:
+        _say(console, "prbandit status, watch, quota and the like speak to it")
+    else:
+        _say(console, f"prbandit status --operator {operator}")
+        _say(console, f"  (likewise watch, quota, ...; another program has {OPERATOR_ADDRESS})")
+    _say(console, f"metrics: http://{config.links.metrics.address}/metrics")
     failed: Exception | None = None
     try:
         with ExitStack() as stack:
@@ -153,10 +161,10 @@ def up(
                 name: stack.enter_context(_process(name, arguments, logs))
                 for name, arguments in commands.items()
             }
-            _watch(console, processes, logs, f"127.0.0.1:{ports[3]}", duration)
+            _watch(console, processes, logs, operator, duration)
     except KeyboardInterrupt:
         with suppress(OSError):  # the terminal may be closed
-            console.print("stopping")
+            _say(console, "stopping")
     except Exception as error:
         # What was recorded until then is worth its report.
         failed = error
@@ -173,14 +181,19 @@ def up(
         raise failed or click.ClickException(f"no control slot is over yet: nothing to report; logs: {logs}")
     carried = _last_json(logs / "user-plane.log") if frames else None
     if not as_json:
-        console.print(summary_table(summary))
+        console.print(summary_table(summary, console.width))
         if carried is not None:
-            console.print(summary_text(carried), soft_wrap=True)
-        console.print(f"report: {page}", soft_wrap=True)
+            _say(console, summary_text(carried))
+        _say(console, f"report: {page}")
     result = {"run": str(run_dir), "report": str(page), "summary": summary, "user_plane": carried}
     emit(result, as_json, "")
     if failed is not None:
         raise failed
+
+
+def _say(console: Console, line: str) -> None:
+    """A line as it is: nothing in it is a style, and a path or a URL stays whole."""
+    console.print(line, soft_wrap=True, markup=False)
 
 
 def _last_json(path: Path) -> dict[str, Any] | None:
@@ -269,7 +282,8 @@ def _watch(
     started = time.monotonic()
     first: float | None = None
     seen: dict[str, int] = {}
-    live = Live(console=console, refresh_per_second=4) if console.is_terminal else nullcontext()
+    redraws = console.is_terminal and not console.is_dumb_terminal
+    live = Live(console=console, refresh_per_second=4) if redraws else nullcontext()
     with OperatorClient(operator, None) as client, live as screen:
         while True:
             for name, process in processes.items():
@@ -289,12 +303,12 @@ def _watch(
                 first = first or now
                 view.add(record)
                 if screen is None:
-                    console.print(decision_line(record), soft_wrap=True)
+                    _say(console, decision_line(record))
             if first is None and now - started > _START_S:
                 raise OSError(f"no decision within {_START_S:g} s:\n{_tail(logs / 'controller.log')}")
             if screen is not None:
                 left = None if first is None or not duration else duration - (now - first)
-                screen.update(view.render(state, left))
+                screen.update(view.render(state, left, console.width))
             time.sleep(0.25 if screen is not None else 0.1)
 
 
@@ -319,42 +333,34 @@ class View:
         for name, s in record["slices"].items():
             for choice in s["choices"]:
                 history = self._history.setdefault((cell, name, choice["lever"]), deque(maxlen=self._keep))
-                history.append(_of_maximum(choice, record))
+                history.append(_of_maximum(choice, s, record))
             met = s["closed"]["met"]
             if met is not None and s["closed"]["busy"]:
                 qos.append(met)
 
-    def render(self, state: dict[str, Any] | None, left_s: float | None) -> Group:
-        """The view as of now."""
+    def render(self, state: dict[str, Any] | None, left_s: float | None, width: int) -> Group:
+        """The view as of now, for so many columns."""
         if state is None or not self._records:
             return Group(Text("waiting for the first decision ..."))
         cells = state["cells"]
-        heads = [self._head(c, left_s if c is cells[0] else None) for c in cells]
-        table = Table(expand=False)
-        several = ["cell"] if len(cells) > 1 else []
-        for column in (*several, "slice", "lever", "state", "action", "of maximum", "why", "measure", "QoS"):
-            right = column in ("state", "action", "measure")
-            table.add_column(column, justify="right" if right else "left")
-        table.add_column("history")
-        for cell in cells:
-            for row in self._rows(cell["cell_id"]):
-                table.add_row(*([cell["cell_id"]] if several else []), *row)
-        return Group(*heads, table)
+        heads = [self._head(c, state["control_slot_s"], left_s if c is cells[0] else None) for c in cells]
+        rows = [{"cell": Text(c["cell_id"]), **row} for c in cells for row in self._rows(c["cell_id"])]
+        return Group(*heads, _table(rows, width, several=len(cells) > 1))
 
-    def _head(self, cell: dict[str, Any], left_s: float | None) -> Text:
+    def _head(self, cell: dict[str, Any], control_slot_s: float, left_s: float | None) -> Text:
         record = self._records.get(cell["cell_id"])
         if record is None:
             return Text(f"cell {cell['cell_id']}  waiting for the first decision ...")
         qos = self._qos[cell["cell_id"]]
         ratio = sum(qos) / len(qos) if qos else float("nan")
         return Text(
-            f"cell {cell['cell_id']}  control slot {record['control_slot']}  mode {record['mode']}  "
-            f"active flows {cell['active_flows']}  "
+            f"cell {cell['cell_id']}  control slot {record['control_slot']} ({control_slot_s:g} s each)  "
+            f"mode {record['mode']}  active flows {cell['active_flows']}  "
             f"QoS delivery ratio of the last {len(qos)} busy slots {ratio:.0%}"
             + (f"  {left_s:.0f} s left" if left_s is not None else "")
         )
 
-    def _rows(self, cell: str) -> Iterator[list[str | Text]]:
+    def _rows(self, cell: str) -> Iterator[dict[str, Text]]:
         """Of the slices of one cell, its latest record; none before there is one."""
         record = self._records.get(cell)
         if record is None:
@@ -364,36 +370,77 @@ class View:
             promise = next(iter(measures), "")
             for c in s["choices"]:
                 if not c.get("user"):
-                    least = s.get("rescue", {}).get(c["lever"])
-                    yield self._row(name, c, measures.pop(c["lever"], None), record, least)
+                    yield self._row(name, c, measures.pop(c["lever"], None), record)
             for measure, stored in measures.items():
-                worst = worst_value(stored)
-                value = "-" if worst is None else f"{worst:.4g} {stored['unit']}"
-                met = _met(s["closed"]["met"] if measure == promise else stored["met"])
-                yield [name, measure.replace("_", " "), "", "", "", "", value, met, ""]
+                met = s["closed"]["met"] if measure == promise else stored["met"]
+                of = {"slice": name, "lever": measure.replace("_", " "), "measure": measured(stored)}
+                yield {**{what: Text(text) for what, text in of.items()}, "QoS": _met(met)}
 
     def _row(
-        self,
-        name: str,
-        c: dict[str, Any],
-        measure: dict[str, Any] | None,
-        record: dict[str, Any],
-        least: Sequence[Any] | None,
-    ) -> list[str | Text]:
-        part = _of_maximum(c, record)
-        worst = None if measure is None else worst_value(measure)
+        self, name: str, c: dict[str, Any], measure: dict[str, Any] | None, record: dict[str, Any]
+    ) -> dict[str, Text]:
+        s = record["slices"][name]
+        part, why = _of_maximum(c, s, record), c["why"]
+        if s.get("manual", {}).get(c["lever"]) is not None:
+            why = "set by hand"
+        elif (least := s.get("rescue", {}).get(c["lever"])) is not None:
+            why = f"at least {least[0]}: {least[1]}"
         history = self._history[record["cell"], name, c["lever"]]
-        return [
-            name,
-            c["lever"],
-            _state(c),
-            f"{c['action']:g} {c['unit']}",
-            _bar(part) + f" {part:4.0%}",
-            c["why"] if least is None else f"at least {least[0]}: {least[1]}",
-            "-" if worst is None or measure is None else f"{worst:.0f} {measure['unit']}",
-            _met(None if measure is None else measure["met"]),
-            "".join(_SPARKS[min(7, int(v * 8))] for v in list(history)[-30:]),
-        ]
+        row = {
+            "slice": name,
+            "lever": c["lever"],
+            "state": _state(c),
+            "action": f"{_action(c, s):g} {c['unit']}",
+            "of maximum": _bar(part) + f" {part:4.0%}",
+            "why": why,
+            "measure": "-" if measure is None else measured(measure),
+            "history": "".join(_SPARKS[min(7, int(v * 8))] for v in history),
+        }
+        met = _met(None if measure is None else measure["met"])
+        return {**{what: Text(text) for what, text in row.items()}, "QoS": met}
+
+
+_COLUMNS = ("cell", "slice", "lever", "state", "action", "of maximum", "why", "measure", "QoS", "history")
+_NEEDED = ("lever", "action", "measure")
+_WANTED = ("QoS", "why", "state", "of maximum")
+"""Columns beside those that are needed, the most wanted first: a narrow terminal has no room for all."""
+_LEAST_WHY = 12
+_MEASURE = len("44.5 of 150 ms")
+_LEAST_HISTORY, _GOOD_HISTORY, _MOST_HISTORY = 8, 16, 30
+_NARROW = 70
+"""A terminal with less columns has none for lines between them."""
+
+
+def _table(rows: Sequence[Mapping[str, Text]], width: int, *, several: bool) -> Table:
+    """Rows as a table of at most ``width`` columns; the history ends with the newest."""
+    lines = width >= _NARROW
+    between = 3 if lines else 1
+    of = {c: max([len(c), *(row[c].cell_len for row in rows if c in row)]) for c in _COLUMNS}
+    of["history"] = _LEAST_HISTORY
+    of["measure"] = max(of["measure"], _MEASURE)  # else columns come and go with it
+    shown = {*_NEEDED, "history", *(("cell",) if several else ())}
+    left = width - 1 - sum(of[c] + between for c in shown)
+    for c in ("slice", *_WANTED):
+        spare = left - between
+        if c not in ("slice", "QoS"):
+            spare -= _GOOD_HISTORY - _LEAST_HISTORY
+        if c == "why":
+            of[c] = min(of[c], max(_LEAST_WHY, spare))
+        if of[c] <= spare:
+            shown.add(c)
+            left -= of[c] + between
+    of["history"] = max(1, min(_MOST_HISTORY, _LEAST_HISTORY + left))
+    box, padding = (HEAVY_HEAD, (0, 1, 0, 1)) if lines else (None, (0, 1, 0, 0))
+    table = Table(expand=False, box=box, padding=padding)
+    for c in _COLUMNS:
+        if c in shown:
+            right = c in ("state", "action", "measure")
+            justify: Literal["left", "right"] = "right" if right else "left"
+            table.add_column(c, justify=justify, width=of[c], no_wrap=True, overflow="ellipsis")
+    for row in rows:
+        newest = {**row, "history": row.get("history", Text())[-of["history"] :]}
+        table.add_row(*(newest.get(c, "") for c in _COLUMNS if c in shown))
+    return table
 
 
 def _state(c: dict[str, Any]) -> str:
@@ -411,12 +458,19 @@ def _met(met: int | None) -> Text:
     )
 
 
-def _of_maximum(choice: dict[str, Any], record: dict[str, Any]) -> float:
+def _action(choice: dict[str, Any], of: dict[str, Any]) -> float:
+    """A choice's action, or what an operator has set in its place in the slice ``of``."""
+    by_hand = of.get("manual", {}).get(choice["lever"])
+    action: float = choice["action"] if by_hand is None else by_hand
+    return action
+
+
+def _of_maximum(choice: dict[str, Any], of: dict[str, Any], record: dict[str, Any]) -> float:
     """A choice's action as a part of all that there is; of a setting, of the largest that there was to
     choose."""
     limits = {"ul": record["prb"], "dl": record["prb"], "edge": record["max_mhz"]}
     limit = limits.get(choice["lever"]) or max(choice["actions"], default=choice["action"])
-    return min(1.0, choice["action"] / limit) if limit else 0.0
+    return min(1.0, _action(choice, of) / limit) if limit else 0.0
 
 
 def _bar(part: float, width: int = 16) -> str:
@@ -424,9 +478,11 @@ def _bar(part: float, width: int = 16) -> str:
     return "█" * full + "·" * (width - full)
 
 
-def summary_table(summary: dict[str, Any]) -> Table:
+def summary_table(summary: dict[str, Any], width: int) -> Table:
     """What a run gave, one row a slice."""
-    table = Table(title="Summary")
+    lines = width >= _LOG_WIDTH
+    box, padding = (HEAVY_HEAD, (0, 1, 0, 1)) if lines else (None, (0, 1, 0, 0))
+    table = Table(title="Summary", box=box, padding=padding)
     for column in (
         "cell",
         "slice",

@@ -112,6 +112,22 @@ class SliceDemand:
             raise ValueError(f"{self.gpu_mhz} MHz for {self.gpu_share!r} of the GPU's time")
 
 
+MAX_MANUAL_S = 3600.0
+"""How long a quota set by hand may hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class ManualQuota:
+    """PRBs that an operator set for a slice; None: that direction is the allocator's."""
+
+    ul: int | None = None
+    dl: int | None = None
+
+    def __str__(self) -> str:
+        parts = (("UL", self.ul), ("DL", self.dl))
+        return ", ".join(f"{direction} {prb} PRB" for direction, prb in parts if prb is not None)
+
+
 @dataclass(frozen=True, slots=True)
 class Grant:
     """What the arbiter left of a demand; ``ul_why`` and ``dl_why`` say why it is less, "" where it is not."""
@@ -130,7 +146,7 @@ class SliceDecision:
 
     ``demand`` is the allocator's own; ``rescue`` holds the levers for which more than that was asked (see
     :mod:`controller.core.rescue`), in PRB or MHz, and why. ``failed`` names what of the allocator failed
-    (``learn``, ``demand``, ``settle``) and how.
+    (``learn``, ``demand``, ``settle``) and how. ``manual`` is what an operator set in place of the demand.
     """
 
     slice: str
@@ -140,6 +156,7 @@ class SliceDecision:
     settings: Settings = field(default_factory=dict)
     failed: Mapping[str, str] = field(default_factory=dict)
     rescue: Mapping[Lever, tuple[int, str]] = field(default_factory=dict)
+    manual: ManualQuota | None = None
 
     def to_record(self) -> dict[str, Any]:
         d, g = self.demand, self.grant
@@ -161,6 +178,8 @@ class SliceDecision:
             record["failed"] = dict(self.failed)
         if self.rescue:
             record["rescue"] = {lever.value: list(floor) for lever, floor in self.rescue.items()}
+        if self.manual is not None:
+            record["manual"] = {"ul": self.manual.ul, "dl": self.manual.dl}
         return record
 
 
@@ -208,9 +227,10 @@ class Decision:
         ``choices`` (one a lever), ``demand`` (PRBs wanted and floor of each direction and, where it has
         some, ``reserved``: UL and DL PRBs), ``granted`` (PRBs, and why they are less), ``settings`` and,
         where its allocator failed, ``failed``, where it is given more than it asks for, ``rescue`` (of each
-        lever the least that it gets, and why). Where the slot before ended early, ``ended`` says why. Where
-        a host told of its clock, ``clocks``: for each host its last report and the ``worst_offset_ns`` of
-        the slot.
+        lever the least that it gets, and why), and where an operator set its quotas, ``manual`` (UL and DL
+        PRBs, None for a direction that is the allocator's). Where the slot before ended early, ``ended`` says
+        why. Where a host told of its clock, ``clocks``: for each host its last report and the
+        ``worst_offset_ns`` of the slot.
         """
         record: dict[str, Any] = {
             "version": RECORD_VERSION,

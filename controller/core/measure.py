@@ -42,6 +42,7 @@ class Reason(StrEnum):
     LOCK_NOT_CONFIRMED = "lock not confirmed"
     CLOCK_RAISED = "clock raised by another slice"
     RESCUED = "given more than asked for"
+    SET_BY_HAND = "quota set by hand"
     SETTINGS_NOT_APPLIED = "settings not applied"
     ALLOCATOR_FAILED = "allocator failed"
     NOT_KNOWN = "not known"

@@ -251,8 +251,10 @@ class GpuReading:
 class Command:
     """What an operator asked for since the last control slot; the loop carries it out at its next step.
 
-    ``kind`` is ``mode`` (value: a mode) or ``options`` (value: option -> new value, as in the configuration).
-    An empty ``slice`` is every slice.
+    ``kind`` is ``mode`` (value: a mode), ``options`` (value: option -> new value, as in the configuration) or
+    ``quota`` (value: ``ul`` and ``dl`` in PRB, None for the allocator's own, and ``for_s``; a value of None
+    ends what was set before, by an operator or because its time is over). An empty ``slice`` is every slice;
+    ``quota`` is of one.
     """
 
     kind: str

@@ -141,7 +141,7 @@ class Metrics:
         self.carrier_prb = gauge("carrier_prb", "PRBs of the carrier", "cell")
         self.quota_prb = gauge(
             "quota_prb",
-            "PRBs that the slice may use from the last decision on; all of them without a quota",
+            "PRBs that the slice may use from the last decision on; without a quota all, without a gNB NaN",
             "cell",
             "slice",
             "direction",
@@ -211,6 +211,13 @@ class Metrics:
             "slice",
             "lever",
         )
+        self.manual_quota = gauge(
+            "manual_quota_prb",
+            "PRBs that an operator has set for the slice; 0 while its policy decides",
+            "cell",
+            "slice",
+            "direction",
+        )
         self.allocator_failures = counter(
             "allocator_failures", "Control slots in which the slice's allocator failed", "cell", "slice"
         )
@@ -278,11 +285,21 @@ class Metrics:
                         (self.hop_demand, choice["demand"]),
                     ):
                         metric.labels(cell, name, hop).set(math.nan if value is None else value)
+                for direction, prb in (s.get("manual") or {"ul": 0, "dl": 0}).items():
+                    self.manual_quota.labels(cell, name, direction).set(prb or 0)
                 for lever in RESOURCES:
                     least, _ = s.get("rescue", {}).get(lever.value, (0, ""))
                     self.rescue.labels(cell, name, lever.value).set(least)
                 self.allocator_failures.labels(cell, name).inc("failed" in s)
                 self._observe_closed(cell, name, s["closed"])
+
+    def gone(self, cell: str) -> None:
+        """The gNB of a cell has gone: no quota is in force any more."""
+        with self._mutex:
+            for name in self._slices.get(cell, ()):
+                for direction in ("ul", "dl"):
+                    self.quota_prb.labels(cell, name, direction).set(math.nan)
+                    self.manual_quota.labels(cell, name, direction).set(0)
 
     def _forget(self, cell: str, slices: Collection[str]) -> None:
         """A slice that a reload took away has no quota any more; what was counted of it stays."""
@@ -290,6 +307,7 @@ class Metrics:
             self.flows.remove(cell, name)
             for direction in ("ul", "dl"):
                 self.quota_prb.remove(cell, name, direction)
+                self.manual_quota.remove(cell, name, direction)
             labels = [lever.value for lever in Lever] + self._measures.pop((cell, name), [])
             for gauge in (
                 self.hop_state,

@@ -8,7 +8,7 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib import metadata
 from typing import Any, NoReturn, Protocol
@@ -17,6 +17,7 @@ import grpc
 from google.protobuf.message import Message
 
 from controller.core.clocks import KnownClock
+from controller.core.decision import ManualQuota
 from controller.links.counters import Complaints, Counters, guard_counters, guard_refusals
 from wire import PROTOCOL_VERSION, operator_pb2, operator_pb2_grpc, security
 from wire.roles import CONTROLLER
@@ -43,7 +44,12 @@ COUNTERS: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class CellStatus:
-    """One cell as an operator sees it; ``last`` is its latest decision record, ``reports`` of the session."""
+    """One cell as an operator sees it; ``last`` is its latest decision record, ``reports`` of the session.
+
+    ``manual``: slice, the quotas that an operator set for it, seconds that are left. ``qos``: slice ->
+    control slots of the last hour with known QoS, and those that kept the promise. ``hosts``: those whose QoS
+    streams are open, and how many seconds ago each was heard.
+    """
 
     cell_id: str
     connected: bool = False
@@ -57,6 +63,14 @@ class CellStatus:
     sm_mhz: int = 0
     active_flows: int = 0
     clocks: Sequence[KnownClock] = ()
+    manual: Sequence[tuple[str, ManualQuota, float]] = ()
+    report_age_s: float | None = None
+    lease_left_s: float | None = None
+    not_controlled: str = ""
+    qos: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    hosts: Sequence[tuple[str, float]] = ()
+    edge_configured: bool = False
+    gpu_age_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +82,8 @@ class ControllerStatus:
     control_slot_s: float
     cells: Sequence[CellStatus] = ()
     version: str = ""
+    store_error: str = ""
+    store_lost: int = 0
 
 
 class OperatorTarget(Protocol):
@@ -90,6 +106,12 @@ class OperatorTarget(Protocol):
     ) -> str: ...
 
     def set_options(self, cell_id: str, slice_id: str, yaml: str, /) -> str: ...
+
+    def set_quota(
+        self, cell_id: str, slice_id: str, ul: int | None, dl: int | None, for_s: float, /
+    ) -> str: ...
+
+    def clear_quota(self, cell_id: str, slice_id: str, /) -> str: ...
 
     def reload(self) -> str: ...
 
@@ -234,6 +256,8 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
             config_path=state.config_path,
             run_dir=state.run_dir,
             control_slot_s=state.control_slot_s,
+            store_error=state.store_error,
+            store_lost=state.store_lost,
             cells=[
                 operator_pb2.CellState(
                     cell_id=c.cell_id,
@@ -248,6 +272,20 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
                     sm_mhz=c.sm_mhz,
                     active_flows=c.active_flows,
                     clocks=[operator_pb2.ClockState(**asdict(clock)) for clock in c.clocks],
+                    manual=[
+                        operator_pb2.ManualQuota(slice=name, ul_prb=quota.ul, dl_prb=quota.dl, left_s=left_s)
+                        for name, quota, left_s in c.manual
+                    ],
+                    report_age_s=c.report_age_s,
+                    lease_left_s=c.lease_left_s,
+                    not_controlled=c.not_controlled,
+                    qos=[
+                        operator_pb2.SliceQos(slice=name, judged=judged, met=met)
+                        for name, (judged, met) in c.qos.items()
+                    ],
+                    hosts=[operator_pb2.HostState(host=host, age_s=age_s) for host, age_s in c.hosts],
+                    edge_configured=c.edge_configured,
+                    gpu_age_s=c.gpu_age_s,
                 )
                 for c in state.cells
             ],
@@ -319,6 +357,28 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
             request,
             ("yaml",),
             lambda: self._target.set_options(request.cell_id, request.slice, request.yaml),
+        )
+
+    def SetQuota(
+        self, request: operator_pb2.SetQuotaRequest, context: grpc.ServicerContext
+    ) -> operator_pb2.CommandResult:
+        ul = request.ul_prb if request.HasField("ul_prb") else None
+        dl = request.dl_prb if request.HasField("dl_prb") else None
+        return self._command(
+            context,
+            request,
+            ("cell_id", "slice"),
+            lambda: self._target.set_quota(request.cell_id, request.slice, ul, dl, request.for_s),
+        )
+
+    def ClearQuota(
+        self, request: operator_pb2.ClearQuotaRequest, context: grpc.ServicerContext
+    ) -> operator_pb2.CommandResult:
+        return self._command(
+            context,
+            request,
+            ("cell_id", "slice"),
+            lambda: self._target.clear_quota(request.cell_id, request.slice),
         )
 
     def Reload(
@@ -449,6 +509,14 @@ class Watch:
         self._call.cancel()
 
 
+def _plain(message: Message) -> dict[str, Any]:
+    """The fields of a message by name; None for one that is not set and could be."""
+    return {
+        f.name: getattr(message, f.name) if not f.has_presence or message.HasField(f.name) else None
+        for f in message.DESCRIPTOR.fields
+    }
+
+
 class OperatorClient:
     """The operator API as CLI, console and page use it. It says Hello before its first call.
 
@@ -500,23 +568,18 @@ class OperatorClient:
     def state(self) -> dict[str, Any]:
         """What the controller and its cells are doing, as plain JSON values.
 
-        The keys are the fields of ``ControllerState`` and ``CellState`` in wire/operator.proto; ``last`` is
-        the decision record itself, None where there is none.
+        The keys are the fields of ``ControllerState`` and ``CellState`` in wire/operator.proto; what is not
+        set is None. ``last`` is the decision record itself.
         """
         state = self._greeted("GetState", operator_pb2.GetStateRequest())
         cells = []
         for cell in state.cells:
-            status = {f.name: getattr(cell, f.name) for f in cell.DESCRIPTOR.fields}
-            status["clocks"] = [
-                {
-                    f.name: getattr(clock, f.name) if not f.has_presence or clock.HasField(f.name) else None
-                    for f in clock.DESCRIPTOR.fields
-                }
-                for clock in cell.clocks
-            ]
+            status = _plain(cell)
+            for name in ("clocks", "manual", "qos", "hosts"):
+                status[name] = [_plain(part) for part in status[name]]
             status["last"] = json.loads(cell.last.json) if cell.HasField("last") else None
             cells.append(status)
-        return {**{f.name: getattr(state, f.name) for f in state.DESCRIPTOR.fields}, "cells": cells}
+        return {**_plain(state), "cells": cells}
 
     def watch(self, cell_id: str = "") -> Watch:
         """Decision records of a cell (empty: of all) from now on. Returns once the controller has agreed."""
@@ -551,6 +614,21 @@ class OperatorClient:
         """Options of a slice; ``yaml`` is a mapping option -> new value, as in the configuration."""
         request = operator_pb2.SetOptionsRequest(cell_id=cell_id, slice=slice_id, yaml=yaml)
         return self._command("SetOptions", request)
+
+    def set_quota(self, cell_id: str, slice_id: str, ul: int | None, dl: int | None, for_s: float) -> str:
+        """Hold a slice at so many PRBs for ``for_s`` seconds; a direction that is None stays the policy's."""
+        try:
+            request = operator_pb2.SetQuotaRequest(
+                cell_id=cell_id, slice=slice_id, ul_prb=ul, dl_prb=dl, for_s=for_s
+            )
+        except ValueError as error:
+            raise CommandRefused(f"{ManualQuota(ul, dl)}: {error}") from error
+        return self._command("SetQuota", request)
+
+    def clear_quota(self, cell_id: str, slice_id: str) -> str:
+        """End a quota set by hand before its time."""
+        request = operator_pb2.ClearQuotaRequest(cell_id=cell_id, slice=slice_id)
+        return self._command("ClearQuota", request)
 
     def reload(self) -> str:
         """Read the configuration again; with a bad file the old one stays and the command is refused."""

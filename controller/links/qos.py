@@ -223,6 +223,8 @@ class _Stream:
     peer: str = ""
     identity: Identity | None = None
     """Of its certificate; None without TLS."""
+    heard_ns: int = 0
+    """When its last message came, monotonic ns."""
     ended_ns: int | None = None
     """When it ended, monotonic ns."""
     settings: dict[str, _Settings] = field(default_factory=dict)
@@ -374,6 +376,7 @@ class QosIngest:
         self._clock = clock
         self._lock = threading.Lock()
         self._streams = 0
+        self._open: dict[int, _Stream] = {}
         self._numbers = itertools.count(1)
         self._sequences = itertools.count(1)
         self._flows: OrderedDict[tuple[str, str], _Reported] = OrderedDict()
@@ -437,9 +440,13 @@ class QosIngest:
         cell_id = hello.cell_id
         stream = _Stream(hello, next(self._numbers), context.peer(), caller(context))
         self.counters.inc("qos_streams_total", cell_id)
+        stream.heard_ns = self._clock().mono_ns
+        with self._lock:
+            self._open[stream.number] = stream
         try:
             yield qos_pb2.QosNotice(kind=qos_pb2.ACCEPTED, protocol_version=PROTOCOL_VERSION)
             for message in requests:
+                stream.heard_ns = self._clock().mono_ns
                 reason = self._take(stream, message)
                 if reason:
                     yield qos_pb2.QosNotice(
@@ -455,6 +462,7 @@ class QosIngest:
     def _ended(self, stream: _Stream) -> None:
         cell_id, host = stream.hello.cell_id, stream.hello.host
         with self._lock:
+            self._open.pop(stream.number, None)
             stream.ended_ns = self._clock().mono_ns
             self._board(cell_id).stream_ended(stream.number)
         try:
@@ -796,6 +804,13 @@ class QosIngest:
         """What is known of the clocks of a cell's hosts now; any thread may ask."""
         with self._lock:
             return self._board(cell_id).known(self._clock())
+
+    def hosts(self, cell_id: str) -> tuple[tuple[str, float], ...]:
+        """The hosts whose streams are open, and how many seconds ago each was heard; any thread may ask."""
+        now_ns = self._clock().mono_ns
+        with self._lock:
+            streams = [s for s in self._open.values() if s.hello.cell_id == cell_id]
+        return tuple((s.hello.host, (now_ns - s.heard_ns) / 1e9) for s in streams)
 
     def _board(self, cell_id: str) -> ClockBoard:
         """The clocks of a cell. Holds the lock."""

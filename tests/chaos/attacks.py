@@ -185,6 +185,8 @@ def operator_calls() -> list[Call]:
             ("SwitchPolicy", pb.SwitchPolicyRequest(cell_id="cell-9", slice="nosuch", policy="nosuch")),
             ("SetBudgets", pb.SetBudgetsRequest(cell_id="cell-9", slice="nosuch", ul_ms=-1.0)),
             ("SetOptions", pb.SetOptionsRequest(cell_id="cell-9", slice="nosuch", yaml="nosuch: 1")),
+            ("SetQuota", pb.SetQuotaRequest(cell_id="cell-9", slice="nosuch", ul_prb=-1, for_s=1e300)),
+            ("ClearQuota", pb.ClearQuotaRequest(cell_id="cell-9", slice="nosuch")),
         )
     ]
 

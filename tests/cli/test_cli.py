@@ -136,7 +136,7 @@ def test_keys_are_written_once(tmp_path: Path) -> None:
 
 
 def test_no_controller_is_an_error_and_not_a_traceback() -> None:
-    result = run("status", "--operator", "127.0.0.1:1")
+    result = run("reload", "--operator", "127.0.0.1:1")
     assert isinstance(result.exception, ConnectionError) and "no controller answers" in str(result.exception)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +20,8 @@ from rich.console import Console
 
 from controller import config
 from controller.cli import children, cli, up
+from controller.cli.ports import claim_port, free_port
+from controller.core.observation import Command
 from controller.links import operator
 from controller.loop import ControlLoop
 from tests import builders
@@ -162,17 +166,17 @@ def state(**slots: int) -> dict[str, Any]:
         loop = ControlLoop(builders.loop_spec(cell=cell))
         last = loop.step(builders.observation(slot - 1)).to_record() if slot else None
         cells.append({"cell_id": cell, "active_flows": 1, "last": last})
-    return {"cells": cells}
+    return {"control_slot_s": 0.5, "cells": cells}
 
 
-def shown(of: dict[str, Any]) -> str:
-    view = up.View()
+def shown(of: dict[str, Any], width: int = 200, view: up.View | None = None) -> str:
+    view = view or up.View()
     for cell in of["cells"]:
         if cell["last"] is not None:
             view.add(cell["last"])
-    console = Console(width=200)
+    console = Console(width=width)
     with console.capture() as said:
-        console.print(view.render(of, 9.0))
+        console.print(view.render(of, 9.0, width))
     return said.get()
 
 
@@ -221,3 +225,72 @@ def test_real_applications_are_of_one_cell() -> None:
     text = cells + "emulation: {duration_s: 60.0, schedule: always}\n"
     with pytest.raises(ValueError, match=r"--frames: real applications go through one cell.*several: a, b"):
         up._real_applications(config.parse(text), "up.yaml", 1, [1] * 6, "v", "s", 5.0, "160x80")
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 110, 200])
+def test_the_view_fits_and_keeps_the_newest_of_the_history(width: int) -> None:
+    view = up.View()
+    loop = ControlLoop(builders.loop_spec())
+    for slot in range(60):  # down to the least, and one that is far above it
+        last = loop.step(builders.observation(slot)).to_record()
+        if slot < 59:
+            view.add(last)
+    commands = (Command("quota", {"ul": 106, "dl": None, "for_s": 9.0}, "ar"),)
+    last = loop.step(builders.observation(60, commands=commands)).to_record()
+    said = shown(
+        {"control_slot_s": 0.5, "cells": [{"cell_id": "cell-1", "active_flows": 1, "last": last}]},
+        width,
+        view,
+    )
+    assert max(map(len, said.splitlines())) <= width
+    head = " ".join(said.split())
+    assert "(0.5 s each)" in head and "9 s left" in head
+    ul, trip = (next(line for line in said.splitlines() if what in f" {line}") for what in (" ul", "round"))
+    assert "20 of 70 ms" in ul and "44 of 150 ms" in trip, said
+    assert "█" in ul.rstrip(" │\n")[-1:], said
+    assert "106 PRB" in ul, "what is in force, not what the policy wished"
+    assert ("set by hand" in ul) is (width > 80)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_summary_is_readable_at_80_columns(width: int) -> None:
+    of = {
+        "policy": "headroom",
+        "control_slots": 1234,
+        "qos_delivery_ratio": 0.98,
+        "qos_delivery_ratio_busy": 1.0,
+        **dict.fromkeys(("avg_ul_prb", "avg_dl_prb", "avg_gpu_mhz"), 1000.0),
+        **dict.fromkeys(("bs_power_saving", "ue_power_saving"), 0.5),
+    }
+    console = Console(width=width)
+    with console.capture() as said:
+        console.print(up.summary_table({"cells": {"cell-1": {"slices": {"ar": of}}}}, width))
+    (row,) = [line for line in said.get().splitlines() if "cell-1" in line]
+    assert all(part in row for part in ("headroom", "1234", "98.0%", "100.0%", "1000.0", "50.0%")), said.get()
+
+
+def operators(monkeypatch: pytest.MonkeyPatch, folder: Path) -> tuple[str, str]:
+    """What ``up`` says, and the operator's address in its configuration; it starts nothing."""
+    watch(monkeypatch, KeyboardInterrupt())
+    result = CliRunner().invoke(cli, ["up", "--run", str(folder)])
+    return result.output, config.load(folder / "up.yaml").links.operator.address or ""
+
+
+@pytest.mark.usefixtures("alone")
+def test_the_operators_port_is_the_usual_one_where_that_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_port()
+    monkeypatch.setattr(up, "OPERATOR_ADDRESS", f"127.0.0.1:{port}")
+    said, address = operators(monkeypatch, tmp_path / "[red]first")
+    assert address == f"127.0.0.1:{port}" and "prbandit status, watch, quota" in said
+    assert f"record and logs: {tmp_path / '[red]first'}\n" in said, "whole, and no style"
+    assert re.search(r"^metrics: http://127.0.0.1:\d+/metrics$", said, re.MULTILINE)
+    claim = claim_port(port)
+    assert claim is not None, "it was given back"
+    with claim:
+        said, address = operators(monkeypatch, tmp_path / "second")  # another is about to listen
+    assert address != f"127.0.0.1:{port}" and f"prbandit status --operator {address}\n" in said
+    with socket.create_server(("127.0.0.1", port)):
+        _, address = operators(monkeypatch, tmp_path / "third")
+    assert address != f"127.0.0.1:{port}"

@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from controller.core.clocks import KnownClock
-from controller.core.observation import Mode
+from controller.core.observation import Command, Mode
 from controller.core.rescue import RescueSpec
 from controller.links import metrics as metrics_module
 from controller.links.counters import Counters
@@ -242,3 +242,31 @@ def test_a_rescue_is_a_gauge_by_lever() -> None:
     assert exported(metrics, "rescue", cell="cell-1", slice="ar", lever="edge") == 1600
     observed(metrics, 9, rescue=RescueSpec(blind_slots=1))
     assert exported(metrics, "rescue", cell="cell-1", slice="ar", lever="ul") == 0
+
+
+def test_a_quota_by_hand_is_a_gauge_by_direction() -> None:
+    metrics = Metrics()
+    loop = ControlLoop(builders.loop_spec())
+    shown = []
+    for slot, value in enumerate((None, {"ul": 20, "dl": None, "for_s": 60.0}, None)):
+        commands = (Command("quota", value, "ar"),)
+        metrics.observe(loop.step(builders.observation(slot, commands=commands)).to_record())
+        shown.append(
+            [
+                exported(metrics, "manual_quota_prb", cell="cell-1", slice="ar", direction=d)
+                for d in ("ul", "dl")
+            ]
+        )
+    assert shown == [[0, 0], [20, 0], [0, 0]]
+
+
+def test_the_quotas_of_a_gnb_that_has_gone_are_no_numbers() -> None:
+    metrics = Metrics()
+    record = observed(metrics)
+    labels = {"cell": "cell-1", "slice": "ar", "direction": "ul"}
+    assert exported(metrics, "quota_prb", **labels) == record["quotas"]["ar"][0]
+    metrics.gone("cell-1")
+    metrics.gone("nosuch")
+    assert math.isnan(exported(metrics, "quota_prb", **labels) or 0.0)
+    metrics.observe(record)
+    assert exported(metrics, "quota_prb", **labels) == record["quotas"]["ar"][0]

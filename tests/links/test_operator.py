@@ -15,6 +15,7 @@ import grpc
 import pytest
 
 from controller.core.clocks import KnownClock
+from controller.core.decision import ManualQuota
 from controller.links import operator
 from controller.links.counters import Counters
 from controller.links.operator import (
@@ -80,6 +81,12 @@ class Target:
     def set_options(self, cell_id: str, slice_id: str, yaml: str) -> str:
         return self._tell("options", cell_id, slice_id, yaml)
 
+    def set_quota(self, cell_id: str, slice_id: str, ul: int | None, dl: int | None, for_s: float) -> str:
+        return self._tell("quota", cell_id, slice_id, ul, dl, for_s)
+
+    def clear_quota(self, cell_id: str, slice_id: str) -> str:
+        return self._tell("clear", cell_id, slice_id)
+
     def reload(self) -> str:
         return self._tell("reload")
 
@@ -127,6 +134,14 @@ def test_the_state_arrives_whole(served: Served, client: OperatorClient) -> None
             KnownClock("edge", "SLAVE", -120.0, 0.5, ""),
             KnownClock("ue-1", "", 0.0, None, "ue-1: no news of its clock"),
         ],
+        manual=[("ar", ManualQuota(20, None), 12.5)],
+        report_age_s=0.25,
+        lease_left_s=2.5,
+        not_controlled="why",
+        qos={"ar": (700, 690)},
+        hosts=[("edge", 0.5)],
+        edge_configured=True,
+        gpu_age_s=0.125,
     )
     state = client.state()
     assert (state["config_path"], state["run_dir"], state["control_slot_s"]) == ("config.yaml", "runs/1", 5.0)
@@ -154,7 +169,16 @@ def test_the_state_arrives_whole(served: Served, client: OperatorClient) -> None
                 "fault": "ue-1: no news of its clock",
             },
         ],
+        "manual": [{"slice": "ar", "ul_prb": 20, "dl_prb": None, "left_s": 12.5}],
+        "report_age_s": 0.25,
+        "lease_left_s": 2.5,
+        "not_controlled": "why",
+        "qos": [{"slice": "ar", "judged": 700, "met": 690}],
+        "hosts": [{"host": "edge", "age_s": 0.5}],
+        "edge_configured": True,
+        "gpu_age_s": 0.125,
     }
+    assert second["manual"] == [] and second["report_age_s"] is None and second["lease_left_s"] is None
     assert second["cell_id"] == "cell-2" and second["last"] is None and not second["connected"]
 
 
@@ -163,6 +187,9 @@ def test_commands_reach_the_target_as_given(served: Served, client: OperatorClie
     client.switch_policy("cell-1", "ar", "aimd")
     client.set_budgets("cell-1", "", 70.0, 20.0, 60.0)
     client.set_options("cell-1", "ar", "{metric: p90, policy_options: {tradeoff: 2}}" + " " * 4000)
+    client.set_quota("cell-1", "ar", 20, None, 60.0)
+    client.set_quota("cell-1", "ar", None, 0, 0.0)
+    client.clear_quota("cell-1", "ar")
     client.reload()
     assert client.checkpoint() == "checkpoint"
     assert served.target.told == [
@@ -170,6 +197,9 @@ def test_commands_reach_the_target_as_given(served: Served, client: OperatorClie
         ("policy", "cell-1", "ar", "aimd"),
         ("budgets", "cell-1", "", 70.0, 20.0, 60.0),
         ("options", "cell-1", "ar", "{metric: p90, policy_options: {tradeoff: 2}}" + " " * 4000),
+        ("quota", "cell-1", "ar", 20, None, 60.0),
+        ("quota", "cell-1", "ar", None, 0, 0.0),
+        ("clear", "cell-1", "ar"),
         ("reload",),
         ("checkpoint",),
     ]
@@ -194,6 +224,11 @@ def test_what_the_target_refuses_is_refused_with_its_reason(served: Served, clie
         (lambda c: c.set_options("", "", ""), "yaml: empty"),
         (lambda c: c.set_options("", "", "x" * 4097), "yaml: longer than 4096 bytes"),
         (lambda c: c.set_options("", "x" * 65, "{}"), "slice: longer than 64 bytes"),
+        (lambda c: c.set_quota("", "ar", 1, 1, 1.0), "cell_id: empty"),
+        (lambda c: c.set_quota("cell-1", "", 1, 1, 1.0), "slice: empty"),
+        (lambda c: c.set_quota("cell-1", "x" * 65, 1, 1, 1.0), "slice: longer than 64 bytes"),
+        (lambda c: c.clear_quota("", "ar"), "cell_id: empty"),
+        (lambda c: c.clear_quota("cell-1", ""), "slice: empty"),
     ],
 )
 def test_bad_values_are_refused_by_name_before_the_target_sees_them(

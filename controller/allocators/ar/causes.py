@@ -114,7 +114,7 @@ IDLE_PRB = 0.05
 """A UE used less than this part of its grant while nothing was sent to it or from it: what a modem asks for
 now and then without getting anything through."""
 
-_MODES = frozenset({Reason.SHADOW, Reason.FROZEN, Reason.RELEASED, Reason.MODE_CHANGED})
+_MODES = frozenset({Reason.SHADOW, Reason.FROZEN, Reason.RELEASED, Reason.MODE_CHANGED, Reason.SET_BY_HAND})
 
 
 def find(

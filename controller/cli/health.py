@@ -1,0 +1,169 @@
+"""What the state of a controller says: whether all is well, how good it is, and what is being played."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from controller.core import rescue
+from controller.core.measure import Reason, worst_value
+from controller.core.observation import Mode
+
+HEALTHY, DEGRADED, UNREACHABLE = 0, 1, 2
+"""Exit statuses of ``prbandit status``: as monitoring plug-ins have them (OK, WARNING, CRITICAL)."""
+
+REPORTS_STALE_S = 2.0
+"""A gNB reports every 10 to 200 ms."""
+HOST_STALE_S = 5.0
+"""A host with flows is heard every second."""
+
+
+def complaints(state: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a controller (``OperatorClient.state``), a sentence each; empty where nothing is."""
+    out = []
+    if state["store_error"]:
+        out.append(f"the run is not recorded: {state['store_error']}")
+    for cell in state["cells"]:
+        out += [f"cell {cell['cell_id']}: {text}" for text in _of_cell(cell)]
+    return out
+
+
+def _of_cell(cell: Mapping[str, Any]) -> Iterator[str]:
+    if not cell["connected"]:
+        yield "its gNB is not connected"
+        return
+    if cell["not_controlled"]:
+        yield f"not under control: {cell['not_controlled']}"
+        return
+    if cell["mode"] != Mode.ACTIVE:
+        yield f"mode {cell['mode']}: nothing is learned" + (
+            "" if cell["mode"] == Mode.FROZEN else ", all resources are everybody's"
+        )
+    age = report_age(cell)
+    if age is None or age > REPORTS_STALE_S:
+        yield "no MAC report" + ("" if age is None else f" for {age:.0f} s")
+    if cell["edge_configured"] and not cell["edge_connected"]:
+        yield "the edge agent is not connected"
+    if cell["active_flows"] and not cell["hosts"]:
+        yield f"no QoS stream: nobody tells of its {cell['active_flows']} flows"
+    for host in cell["hosts"]:
+        if host["age_s"] > HOST_STALE_S:
+            yield f"the QoS stream of {host['host']} is silent for {host['age_s']:.0f} s"
+    for clock in cell["clocks"]:
+        if clock["fault"]:
+            yield f"clock: {clock['fault']}"
+    last = cell["last"]
+    if last is None:
+        yield "no decision yet"
+        return
+    if last["quotas"] and not cell["lease_left_s"]:
+        yield "its quotas are not in force at the gNB: " + (
+            "not acknowledged" if cell["lease_left_s"] is None else "their lease has lapsed"
+        )
+    for name, s in last["slices"].items():
+        if "rescue" in s:
+            yield f"slice {name} gets more than it asks for: {rescue.text(s['rescue'])}"
+        for what, why in s.get("failed", {}).items():
+            yield f"slice {name}: {what} failed: {why}"
+        if Reason.QUOTA_NOT_HONOURED.value in s["closed"]["unattributed"].values():
+            yield f"slice {name}: {Reason.QUOTA_NOT_HONOURED.value}"
+
+
+def report_age(cell: Mapping[str, Any]) -> float | None:
+    """Seconds since the last MAC report of the cell's session; None where there was none."""
+    age: float | None = cell["report_age_s"]
+    return age
+
+
+def describe(state: Mapping[str, Any]) -> list[str]:
+    """The state as lines for a person: a verdict, what is wrong, then cell by cell."""
+    wrong = complaints(state)
+    lines = [
+        f"controller {state['version']}: {'degraded' if wrong else 'healthy'}",
+        *(f"  ! {text}" for text in wrong),
+        f"  control slot {state['control_slot_s']:g} s, run {state['run_dir'] or 'not recorded'}",
+    ]
+    if state["store_lost"]:
+        lines.append(f"  {state['store_lost']} control slots and events are not in the record")
+    for cell in state["cells"]:
+        lines += _cell_lines(cell)
+    return lines
+
+
+def _cell_lines(cell: Mapping[str, Any]) -> Iterator[str]:
+    connected = cell["connected"]
+    yield (
+        f"cell {cell['cell_id']}: {'connected' if connected else 'not connected'}, mode {cell['mode']}, "
+        + (f"{cell['prb']} PRB, " if connected else "")
+        + f"{cell['control_slots']} control slots, {cell['active_flows']} flows"
+    )
+    if connected:
+        age = report_age(cell)
+        reports = f"last {age:.1f} s ago, {cell['reports']} in this session" if age is not None else "none"
+        yield f"  MAC reports: {reports}"
+        left = cell["lease_left_s"]
+        yield f"  lease of the quotas: {'no quotas in force' if left is None else f'{left:.1f} s left'}"
+    hosts = ", ".join(f"{h['host']} {h['age_s']:.1f} s ago" for h in cell["hosts"])
+    yield f"  QoS streams: {hosts or 'none'}"
+    if cell["edge_configured"]:
+        gpu = f"GPU {cell['sm_mhz'] or '-'} MHz"
+        age = cell["gpu_age_s"]
+        known = f"{gpu}, {age:.1f} s ago" if age is not None else "never heard"
+        yield f"  edge agent: {'connected' if cell['edge_connected'] else 'not connected'}, {known}"
+    else:
+        yield "  edge agent: none configured"
+    for clock in cell["clocks"]:
+        yield _clock_line(clock)
+    if cell["last"] is not None:
+        for name, s in cell["last"]["slices"].items():
+            yield from _slice_lines(cell, name, s)
+
+
+def _slice_lines(cell: Mapping[str, Any], name: str, s: Mapping[str, Any]) -> Iterator[str]:
+    methods = ", ".join(dict.fromkeys(c["method"] for c in s["choices"])) or "no policy plays"
+    yield f"  slice {name}: {methods}, {_quotas(cell, name)}"
+    for manual in cell["manual"]:
+        if manual["slice"] == name:
+            yield f"    set by hand: {manual_text(manual)}, {manual['left_s']:.0f} s left"
+    kept = next(((q["met"], q["judged"]) for q in cell["qos"] if q["slice"] == name), None)
+    hour = "nothing to judge" if kept is None else f"{kept[0] / kept[1]:.1%} ({kept[0]} of {kept[1]} slots)"
+    yield f"    QoS of the last hour: {hour}"
+    if cell["connected"]:
+        measures = [f"{m.replace('_', ' ')} {measured(of)}" for m, of in s["closed"]["measures"].items()]
+        yield f"    last control slot: {', '.join(measures) or 'no measure'}"
+        if s["closed"]["unattributed"]:
+            reasons: dict[str, list[str]] = {}
+            for lever, why in s["closed"]["unattributed"].items():
+                reasons.setdefault(why, []).append(lever)
+            texts = (f"{', '.join(levers)}: {why}" for why, levers in reasons.items())
+            yield f"    nothing learned from it: {'; '.join(texts)}"
+
+
+def _quotas(cell: Mapping[str, Any], name: str) -> str:
+    """What is in force of a slice's quotas; those of a gNB that has gone are not."""
+    if not cell["connected"]:
+        return "no quotas: its gNB is gone"
+    quota = (cell["last"].get("quotas") or {}).get(name)
+    return "no quotas" if quota is None else f"UL {quota[0]} PRB, DL {quota[1]} PRB"
+
+
+def manual_text(manual: Mapping[str, Any]) -> str:
+    """A ``ManualQuota`` of the state."""
+    parts = (("UL", manual["ul_prb"]), ("DL", manual["dl_prb"]))
+    return ", ".join(f"{direction} {prb} PRB" for direction, prb in parts if prb is not None)
+
+
+def measured(measure: Mapping[str, Any]) -> str:
+    """The worst user's value of a measure (``Measure.to_record``) beside its budget or target."""
+    value = worst_value(measure)
+    if value is None:
+        return "-"
+    target = next(target for of, target in measure["users"].values() if of == value)
+    text = f"{value:.3g}" if target is None else f"{value:.3g} of {target:.3g}"
+    return text if measure["unit"] == "1" else f"{text} {measure['unit']}"
+
+
+def _clock_line(clock: Mapping[str, Any]) -> str:
+    state = clock["ptp_state"]
+    known = f"{state}, offset {clock['offset_ns'] / 1e3:.1f} us, {clock['age_s']:.1f} s ago" if state else ""
+    return f"  clock of {clock['host']}: {', '.join(filter(None, (known, clock['fault'] or 'usable')))}"
