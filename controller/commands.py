@@ -157,7 +157,8 @@ class Commands:
             if not self._config_path:
                 raise ValueError("started without a configuration file")
             try:
-                new = config_module.load(self._config_path, self._overrides)
+                known = {c.cell_id: c.carrier.n_prb for c in self._cells.values() if c.carrier}
+                new = config_module.load(self._config_path, self._overrides, here=True, carriers=known)
             except ConfigError as error:
                 self._journal.count("config_refused_total", "")
                 raise ValueError(f"the configuration stays as it was:\n{error}") from error

@@ -12,6 +12,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 
 from controller.allocators.base import Allocator, Service, SliceView
+from controller.core.names import nearest
 
 __all__ = ["Allocator", "Service", "SliceView", "names", "service"]
 
@@ -46,7 +47,8 @@ def service(name: str) -> Service:
     else:
         brought = {e.name: e for e in entry_points(group=GROUP)}
         if name not in brought:
-            raise ValueError(f"unknown service {name!r}; services: {', '.join(names())}")
+            near = nearest(name, names())
+            raise ValueError(f"unknown service {name!r}{near}; services: {', '.join(names())}")
         found = brought[name].load()
     if not isinstance(found, Service) or found.name != name:
         raise ValueError(f"service {name!r}: {found!r} is not a Service of that name")

@@ -58,11 +58,22 @@ class Options(BaseModel):
         return False
 
     def check(self, *, n_prb: int, max_mhz: int) -> None:
-        """ValueError, naming the option, for what this carrier and this GPU do not have."""
+        """:class:`Misfits`, naming each option, for what this carrier and this GPU do not have."""
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
         return self.model_dump(mode="json")
+
+
+class Misfits(ValueError):
+    """Options that the carrier or the GPU does not have: ``found`` has place and text of each.
+
+    A place is the option's path, such as ("actions", "ul_prb").
+    """
+
+    def __init__(self, found: Sequence[tuple[tuple[str, ...], str]]) -> None:
+        super().__init__("; ".join(text for _, text in found))
+        self.found = tuple(found)
 
 
 def mistake(error: Any) -> str:

@@ -98,6 +98,7 @@ def up(
     if not frames and (video or style):
         raise click.UsageError("--video and --style go with --frames")
     config_file = config_file or ("frames" if frames else "demo")
+    load_config(config_file, {}, here=True)  # its own addresses, which are replaced here, may not be wrong
     ports = free_ports(6)
     config = load_config(
         config_file,

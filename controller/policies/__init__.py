@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from controller.core.names import nearest
 from controller.policies.aimd import Aimd
 from controller.policies.base import UNKNOWN, Context, Explanation, Feedback, Policy
 from controller.policies.headroom import Headroom
@@ -96,4 +97,6 @@ def _class(name: str) -> type[Policy]:
     try:
         return _POLICIES[DEFAULT if name == "default" else name]
     except (KeyError, TypeError):
-        raise ValueError(f"unknown policy {name!r}; policies: {', '.join(_POLICIES)}") from None
+        raise ValueError(
+            f"unknown policy {name!r}{nearest(name, _POLICIES)}; policies: {', '.join(_POLICIES)}"
+        ) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from controller.core.names import nearest
 from controller.slicing.base import Arbiter
 from controller.slicing.best_response import BestResponse
 from controller.slicing.greedy import Greedy
@@ -23,4 +24,6 @@ def make(name: str) -> Arbiter:
     try:
         return _ARBITERS[name]()
     except KeyError:
-        raise ValueError(f"unknown arbiter {name!r}; arbiters: {', '.join(_ARBITERS)}") from None
+        raise ValueError(
+            f"unknown arbiter {name!r}{nearest(name, _ARBITERS)}; arbiters: {', '.join(_ARBITERS)}"
+        ) from None

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from controller import policies
 from controller.allocators.ar.budgets import Budgets
 from controller.allocators.ar.delays import Metric
-from controller.allocators.base import Options
+from controller.allocators.base import Misfits, Options
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -25,6 +25,10 @@ class BudgetsModel(BaseModel):
 
     def to_budgets(self) -> Budgets:
         return Budgets(self.ul_ms, self.edge_ms, self.dl_ms)
+
+
+_HIGHEST = 100_000
+"""No carrier has so many PRB and no GPU so many MHz."""
 
 
 class Actions(BaseModel):
@@ -45,6 +49,8 @@ class Actions(BaseModel):
                 raise ValueError("a range needs the whole numbers from, to and step, nothing else")
             if value["step"] <= 0 or value["to"] < value["from"]:
                 raise ValueError(f"the range {value} is empty")
+            if value["to"] > _HIGHEST:
+                raise ValueError(f"the range {value} ends above {_HIGHEST}")
             return tuple(range(value["from"], value["to"] + 1, value["step"]))
         return tuple(value) if isinstance(value, list) else value
 
@@ -97,6 +103,7 @@ class ArOptions(Options):
         return policies.is_contextual(self.policy)
 
     def check(self, *, n_prb: int, max_mhz: int) -> None:
+        found = []
         for name, limit, what in (
             ("ul_prb", n_prb, f"{n_prb}, all that there is"),
             ("dl_prb", n_prb, f"{n_prb}, all that there is"),
@@ -104,4 +111,6 @@ class ArOptions(Options):
         ):
             highest = getattr(self.actions, name)[-1]
             if highest > limit:
-                raise ValueError(f"{name} {highest} is above {what}")
+                found.append((("actions", name), f"{name} {highest} is above {what}"))
+        if found:
+            raise Misfits(found)
