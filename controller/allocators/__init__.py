@@ -13,6 +13,7 @@ from importlib.metadata import entry_points
 
 from controller.allocators.base import Allocator, Service, SliceView
 from controller.core.names import nearest
+from wire.definitions.extras import is_ours, missing
 
 __all__ = ["Allocator", "Service", "SliceView", "names", "service"]
 
@@ -24,7 +25,6 @@ _SERVICES: dict[str, str] = {
     "vr": "controller.allocators.vr",
 }
 GROUP = "prbandit.services"
-_OURS = ("agents", "controller", "wire")
 
 
 def names() -> tuple[str, ...]:
@@ -39,11 +39,10 @@ def service(name: str) -> Service:
     if name in _SERVICES:
         try:
             found: object = import_module(_SERVICES[name]).SERVICE
-        except ModuleNotFoundError as error:
-            if error.name is None or error.name.split(".")[0] in _OURS:
+        except ImportError as error:
+            if is_ours(error):
                 raise
-            said = f"service {name!r}: the package {error.name} is missing: pip install 'prbandit[{name}]'"
-            raise ValueError(said) from error
+            raise ValueError(f"service {name!r}: {missing(error.name, name)}") from error
     else:
         brought = {e.name: e for e in entry_points(group=GROUP)}
         if name not in brought:
