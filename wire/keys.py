@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import zmq
 
-from wire.definitions.extras import needs
+from wire.definitions.extras import MissingExtra, needs
 from wire.roles import ROLES, identity
 from wire.security import CELL_NAME, KeyFileError, Tls, curve_file, read_key_file
 
 if TYPE_CHECKING:
     from cryptography import x509
+
+
+__all__ = ["MissingExtra", "create"]
 
 
 def create(

@@ -15,7 +15,7 @@ from controller.allocators.base import Allocator, Service, SliceView
 from controller.core.names import nearest
 from wire.definitions.extras import is_ours, missing
 
-__all__ = ["Allocator", "Service", "SliceView", "names", "service"]
+__all__ = ["Allocator", "Service", "SliceView", "module_of", "names", "service"]
 
 _SERVICES: dict[str, str] = {
     "ar": "controller.allocators.ar",
@@ -30,6 +30,11 @@ GROUP = "prbandit.services"
 def names() -> tuple[str, ...]:
     """The services that a slice can carry."""
     return (*_SERVICES, *sorted(e.name for e in entry_points(group=GROUP) if e.name not in _SERVICES))
+
+
+def module_of(name: str) -> str | None:
+    """The module of a service that ships with the controller; None for one that another package brings."""
+    return _SERVICES.get(name)
 
 
 @cache

@@ -27,10 +27,12 @@ __all__ = [
     "Explanation",
     "Feedback",
     "Policy",
+    "about",
     "is_contextual",
     "is_per_state",
     "make",
     "names",
+    "option_names",
     "resolved",
     "restore",
 ]
@@ -70,6 +72,16 @@ def is_per_state(name: str) -> bool:
 def is_contextual(name: str) -> bool:
     """Whether a policy looks at more than QoS bits. ValueError for an unknown name."""
     return _class(name).contextual
+
+
+def about(name: str) -> str:
+    """What a policy says of itself. ValueError for an unknown name."""
+    return _class(name).__doc__ or ""
+
+
+def option_names(name: str) -> tuple[str, ...]:
+    """The options that a policy has. ValueError for an unknown name."""
+    return tuple(_class(name).option_names)
 
 
 def make(name: str, actions: Sequence[int], /, **options: Any) -> Policy:

@@ -9,7 +9,7 @@ from controller.slicing.greedy import Greedy
 from controller.slicing.maxmin import MaxMin
 from controller.slicing.reserved import with_reserved
 
-__all__ = ["Arbiter", "make", "names", "with_reserved"]
+__all__ = ["Arbiter", "about", "make", "names", "with_reserved"]
 
 _ARBITERS: dict[str, type[Arbiter]] = {a.name: a for a in (MaxMin, Greedy, BestResponse)}
 
@@ -17,6 +17,11 @@ _ARBITERS: dict[str, type[Arbiter]] = {a.name: a for a in (MaxMin, Greedy, BestR
 def names() -> tuple[str, ...]:
     """The names that :func:`make` knows."""
     return tuple(_ARBITERS)
+
+
+def about(name: str) -> str:
+    """What an arbiter says of itself; KeyError for a name that there is not."""
+    return _ARBITERS[name].__doc__ or ""
 
 
 def make(name: str) -> Arbiter:
