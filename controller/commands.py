@@ -15,6 +15,7 @@ from typing import Any
 
 from controller import config as config_module
 from controller.cell import ControlledCell
+from controller.checks import Limits
 from controller.config import Config, ConfigError
 from controller.core.decision import ManualQuota
 from controller.core.observation import Command, Mode
@@ -185,7 +186,12 @@ class Commands:
             if not self._config_path:
                 raise ValueError("started without a configuration file")
             try:
-                new = config_module.load(self._config_path, self._overrides)
+                known = {
+                    c.cell_id: Limits(c.carrier.n_prb, c.carrier.min_prb)
+                    for c in self._cells.values()
+                    if c.carrier
+                }
+                new = config_module.load(self._config_path, self._overrides, here=True, carriers=known)
             except ConfigError as error:
                 self._journal.count("config_refused_total", "")
                 raise ValueError(f"the configuration stays as it was:\n{error}") from error

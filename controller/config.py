@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 from math import isfinite
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
@@ -24,10 +26,12 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from controller import slicing
+from controller import checks
 from controller.allocators import service
 from controller.allocators.base import Options, mistake
+from controller.checks import Limits, Mistake, Place
 from controller.core.hops import Carrier
+from controller.core.names import nearest
 from controller.core.observation import Flow, Mode
 from controller.core.rescue import RescueSpec
 from controller.core.spec import EventsSpec, LoopSpec, Share, SliceSpec
@@ -39,8 +43,29 @@ class ConfigError(ValueError):
     """A configuration that cannot be used; the text names file, line and key."""
 
 
+_APART: dict[str, Any] = {"contradictions": "are asked for apart"}
+"""Context of a validation of values alone."""
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        """Where values that are right by themselves do not go together: the key that is to blame ("": none in
+        particular), and why."""
+        yield from ()
+
+    @model_validator(mode="after")
+    def _consistent(self, info: ValidationInfo) -> Self:
+        if info.context is _APART:
+            return self
+        found = [
+            _detail({"type": "value_error", "msg": text, "loc": (key,) if key else ()})
+            for key, text in self.contradictions()
+        ]
+        if found:
+            raise ValidationError.from_exception_data(type(self).__name__, found)
+        return self
 
 
 Name = Annotated[str, Field(min_length=1, max_length=31, pattern=r"^[A-Za-z0-9._:-]+$")]
@@ -86,18 +111,18 @@ class Control(_Strict):
             return value
         return None if not value else RescueModel() if info.field_name == "rescue" else EventsModel()
 
-    @model_validator(mode="after")
-    def _guard_fits(self) -> Control:
+    def contradictions(self) -> Iterator[tuple[str, str]]:
         if self.guard_ms >= self.control_slot_s * 1e3:
-            raise ValueError(
-                f"guard_ms {self.guard_ms:g} leaves nothing of a control slot of {self.control_slot_s:g} s"
+            yield (
+                "guard_ms",
+                f"guard_ms {self.guard_ms:g} leaves nothing of a control slot of {self.control_slot_s:g} s",
             )
-        if self.events is not None and self.guard_ms >= self.events.min_slot_s * 1e3:
-            raise ValueError(
+        elif self.events is not None and self.guard_ms >= self.events.min_slot_s * 1e3:
+            yield (
+                "guard_ms",
                 f"guard_ms {self.guard_ms:g} leaves nothing of a control slot that ends after "
-                f"events.min_slot_s {self.events.min_slot_s:g} s"
+                f"events.min_slot_s {self.events.min_slot_s:g} s",
             )
-        return self
 
 
 class ShareModel(_Strict):
@@ -107,10 +132,11 @@ class ShareModel(_Strict):
     min: Annotated[int, Field(ge=0, le=MAX_PRB)] = 0
     max: Annotated[int, Field(ge=0, le=MAX_PRB)] = MAX_PRB
 
-    @model_validator(mode="after")
-    def _ordered(self) -> ShareModel:
-        self.to_share()
-        return self
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        try:
+            self.to_share()
+        except ValueError as error:
+            yield "", str(error)
 
     def to_share(self) -> Share:
         return Share(self.dedicated, self.min, self.max)
@@ -193,25 +219,17 @@ class CellModel(_Strict):
     def _list(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
 
-    @model_validator(mode="after")
-    def _unique(self) -> CellModel:
+    def contradictions(self) -> Iterator[tuple[str, str]]:
         names = [s.id for s in self.slices]
         if not names or len(set(names)) != len(names):
-            raise ValueError(f"slices must be one or more with different ids, not {names}")
+            yield "slices", f"slices must be one or more with different ids, not {names}"
         if len(names) > 16:
-            raise ValueError(f"a cell carries at most 16 slices, not {len(names)}")
+            yield "slices", f"a cell carries at most 16 slices, not {len(names)}"
         bound = [ue for s in self.slices for ue in s.ues]
         if len(set(bound)) != len(bound):
-            raise ValueError(f"a UE is in two slices: {bound}")
+            yield "slices", f"a UE is in two slices: {bound}"
         if len(bound) > 64:
-            raise ValueError(f"a cell binds at most 64 UEs to slices, not {len(bound)}")
-        for s in self.slices:
-            try:
-                s.options.check(n_prb=MAX_PRB, max_mhz=self.max_mhz)
-            except ValueError as error:
-                raise ValueError(f"slice {s.id}: {error}") from None
-        slicing.make(self.arbiter)
-        return self
+            yield "slices", f"a cell binds at most 64 UEs to slices, not {len(bound)}"
 
     def ends_early(self, control: Control) -> bool:
         """Whether control slots may end before their time: all slices want it, and they are long enough."""
@@ -422,31 +440,23 @@ class Emulation(_Strict):
             raise ValueError(f"unknown TDD pattern {value!r}; patterns: {', '.join(TDD_PATTERNS)}")
         return value
 
-    @model_validator(mode="after")
-    def _needs_times(self) -> Emulation:
-        for schedule in (self.schedule, *(group.schedule for group in self.users)):
-            if schedule != "always" and self.on_off is None:
-                raise ValueError(f"schedule {schedule} needs on_off")
-        names = [group.application for group in self.users]
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        groups = self.users
+        if self.on_off is None:
+            for key, schedule in (("schedule", self.schedule), *(("users", g.schedule) for g in groups)):
+                if schedule != "always":
+                    yield key, f"schedule {schedule} needs on_off"
+        names = [group.application for group in groups]
         if len(set(names)) != len(names):
-            raise ValueError(f"an application has one group of users, not {names}")
-        return self
-
-    @model_validator(mode="after")
-    def _stress_fits(self) -> Emulation:
+            yield "users", f"an application has one group of users, not {names}"
         at_s = self.stress.at_s
         if at_s is not None and at_s >= self.duration_s:
-            raise ValueError(f"stress.at_s {at_s:g} is not within the {self.duration_s:g} s of duration_s")
-        others = [group.application for group in self.users if group.application != "openrtist"]
+            yield "stress", f"stress.at_s {at_s:g} is not within the {self.duration_s:g} s of duration_s"
+        others = [name for name in names if name != "openrtist"]
         if self.stress.demand != 1 and others:
-            raise ValueError(f"stress.demand is of OpenRTiST's frames alone, not of {', '.join(others)}")
-        return self
-
-    @model_validator(mode="after")
-    def _one_channel(self) -> Emulation:
+            yield "stress", f"stress.demand is of OpenRTiST's frames alone, not of {', '.join(others)}"
         if self.mobility is not None and self.channel_trace is not None:
-            raise ValueError("channel_trace and mobility: a UE's channel is measured or follows its way")
-        return self
+            yield "mobility", "channel_trace and mobility: a UE's channel is measured or follows its way"
 
 
 class Config(_Strict):
@@ -464,17 +474,14 @@ class Config(_Strict):
     def _list(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
 
-    @model_validator(mode="after")
-    def _unique(self) -> Config:
+    def contradictions(self) -> Iterator[tuple[str, str]]:
         names = [c.id for c in self.cells]
         if not names or len(set(names)) != len(names):
-            raise ValueError(f"cells must be one or more with different ids, not {names}")
+            yield "cells", f"cells must be one or more with different ids, not {names}"
         mobility = self.emulation.mobility if self.emulation else None
         if mobility is not None and len(mobility.stations) != len(names):
-            raise ValueError(
-                f"emulation.mobility.stations: {len(mobility.stations)} stations for {len(names)} cells"
-            )
-        return self
+            text = f"emulation.mobility.stations: {len(mobility.stations)} stations for {len(names)} cells"
+            yield "emulation", text
 
     def with_policy(self, policy: str, **options: Any) -> Config:
         """The same with ``policy`` in every slice, with these options alone.
@@ -486,9 +493,12 @@ class Config(_Strict):
             for s in cell["slices"]:
                 s.update(policy=policy, policy_options=options)
         try:
-            return Config.model_validate(data)
+            config = Config.model_validate(data)
         except ValidationError as error:
             raise ConfigError(mistake(error.errors()[0])) from error
+        if found := checks.mistakes(config):
+            raise ConfigError("\n".join(f"{_dotted(m.place)}: {m.text}" for m in found))
+        return config
 
     @property
     def lease_s(self) -> float:
@@ -534,6 +544,8 @@ class Config(_Strict):
         cell = next((c for c in self.cells if c.id == cell_id), None)
         if cell is None:
             raise ValueError(f"unknown cell {cell_id!r}; cells: {', '.join(c.id for c in self.cells)}")
+        if found := [*checks.misfits(cell, Limits(n_prb, min_prb))]:
+            raise ValueError("\n".join(f"cell {cell_id}, {_dotted(m.place)}: {m.text}" for m in found))
         rescue = self.control.rescue
         events = self.control.events if cell.ends_early(self.control) else None
         return LoopSpec(
@@ -583,44 +595,147 @@ def _mapping(loader: StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
 StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
-def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Config:
+def load(
+    path: str | Path,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    here: bool = False,
+    carriers: Mapping[str, Limits] | int | None = None,
+) -> Config:
     """Read a configuration; :class:`ConfigError` names file, line and key of every mistake.
 
-    ``overrides`` maps dotted keys to values that replace the file's.
+    ``overrides`` maps dotted keys to values that replace the file's. ``here``: the controller is to run on
+    this host, with its addresses and its key files. ``carriers``: see :func:`controller.checks.mistakes`.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except IsADirectoryError:
+        raise ConfigError(f"{path}: a folder, not a file") from None
+    except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
-    return parse(text, str(path), overrides)
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigError(f"{path}:{line}: cannot be read: {error}") from error
+    return parse(text, str(path), overrides, here=here, carriers=carriers)
 
 
-def parse(text: str, name: str = "<text>", overrides: Mapping[str, Any] | None = None) -> Config:
+def parse(
+    text: str,
+    name: str = "<text>",
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    here: bool = False,
+    carriers: Mapping[str, Limits] | int | None = None,
+) -> Config:
     """As :func:`load`, from text."""
     try:
         data = yaml.load(text, Loader=StrictLoader)
         root = yaml.compose(text, Loader=StrictLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{name}:{mark.line + 1}" if mark else name
-        raise ConfigError(f"{where}: {getattr(error, 'problem', None) or error}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(_not_yaml(text, name, error)) from error
     if data is None:
-        data = {}
+        raise ConfigError(f"{name}: empty; a configuration in which all is as by default is {{}}")
     if not isinstance(data, dict):
-        raise ConfigError(f"{name}: a configuration is a mapping, not {type(data).__name__}")
+        raise ConfigError(f"{name}:1: a configuration is a mapping, not {type(data).__name__}")
     for dotted, value in (overrides or {}).items():
         try:
             _override(data, dotted.split("."), value)
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise ConfigError(f"{name}: {dotted}: there is no such place to set a value") from error
-    try:
-        return Config.model_validate(data)
-    except ValidationError as error:
-        lines = [
-            f"{name}:{_line(root, e['loc'])}: {'.'.join(map(str, e['loc'])) or 'configuration'}: {mistake(e)}"
-            for e in error.errors()
-        ]
-        raise ConfigError("\n".join(lines)) from error
+    config, found = _validated(data)
+    if config is not None:
+        more = [*checks.mistakes(config, carriers), *(checks.host_mistakes(config) if here else ())]
+        found += [m for m in more if not _known(m, found)]
+    if config is None or found:
+        lines = sorted((_line(root, m.place), _dotted(m.place), m.text) for m in found)
+        raise ConfigError("\n".join(f"{name}:{line}: {key}: {text}" for line, key, text in lines))
+    return config
+
+
+def _not_yaml(text: str, name: str, error: Exception) -> str:
+    """What is said of a text that YAML cannot read."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return f"{name}: {str(error) or 'nested too deeply'}"
+    said = f"{name}:{mark.line + 1}: {getattr(error, 'problem', None) or error}"
+    line = text.splitlines()[mark.line] if mark.line < len(text.splitlines()) else ""
+    if address := _BRACKETS.search(line):
+        said += f'; an address in brackets wants quotes: "{address.group()}"'
+    return said
+
+
+_BRACKETS = re.compile(r"\[[0-9A-Fa-f:.]+\]:\d+")
+
+
+def _validated(data: dict[Any, Any]) -> tuple[Config | None, list[Mistake]]:
+    """The configuration, and all mistakes of its values and models.
+
+    A value that is wrong is left out, so that its default takes its place and the parts around it are looked
+    at too; what is said then of places that were left out does not count. None where that cannot be.
+    """
+    found: list[Mistake] = []
+    while True:
+        try:
+            config = Config.model_validate(data, context=_APART)
+            return config, found + [m for m in _contradictions(config) if not _known(m, found)]
+        except ValidationError as error:
+            new = [Mistake(tuple(e["loc"]), mistake(e)) for e in error.errors()]
+            left_out = copy.deepcopy(data)
+            for place in {m.place for m in new}:
+                _leave_out(left_out, place)
+            found += [m for m in new if not _known(m, found)]
+            if left_out == data:
+                return None, found
+            data = left_out
+
+
+def _contradictions(model: Any, place: Place = ()) -> Iterator[Mistake]:
+    """Those of a model and of all models in it."""
+    if isinstance(model, tuple):
+        for i, inner in enumerate(model):
+            yield from _contradictions(inner, (*place, i))
+    if isinstance(model, _Strict):
+        for key, text in model.contradictions():
+            yield Mistake((*place, key) if key else place, text)
+        for name in type(model).model_fields:
+            yield from _contradictions(getattr(model, name), (*place, name))
+
+
+def _known(new: Mistake, found: Iterable[Mistake]) -> bool:
+    """Whether a mistake is of a place, or depends on one, that is wrong already."""
+    wrong = {m.place for m in found}
+    return any(_within(place, other) for place in (new.place, *new.depends) for other in wrong)
+
+
+def _within(place: Place, other: Place) -> bool:
+    return place[: len(other)] == other
+
+
+def _dotted(place: Place) -> str:
+    return ".".join(map(str, place)) or "configuration"
+
+
+def _leave_out(data: Any, place: Place) -> None:
+    """Take away the deepest key of a place that is there, and what belongs to it; a name is replaced."""
+    holder, key = None, None
+    for part in place:
+        inner: Any = None
+        if isinstance(data, dict) and part in data:
+            holder, key, inner = data, part, data[part]
+        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
+            inner = data[part]
+        else:
+            if part == "id" and isinstance(data, dict):
+                holder, key = data, part
+            break
+        data = inner
+    if holder is None:
+        return
+    if key == "id":
+        holder[key] = f"unnamed-{'-'.join(map(str, place[:-1]))}"[:31]
+        return
+    for own in (key, f"{key}_options"):
+        holder.pop(own, None)
 
 
 def parse_options(text: str) -> dict[str, Any]:
@@ -706,11 +821,17 @@ def scenarios() -> dict[str, Path]:
 
 
 def find(name_or_path: str) -> Path:
-    """A shipped scenario by name, or a file; :class:`ConfigError` lists the names where neither is there."""
+    """A shipped scenario by name, or a file; :class:`ConfigError` lists the names, the nearest first, where
+    neither is there."""
     shipped = scenarios()
     if name_or_path in shipped:
         return shipped[name_or_path]
     path = Path(name_or_path)
     if path.is_file():
         return path
-    raise ConfigError(f"{name_or_path}: neither a file nor a shipped scenario ({', '.join(sorted(shipped))})")
+    if path.is_dir():
+        raise ConfigError(f"{name_or_path}: a folder, not a file")
+    raise ConfigError(
+        f"{name_or_path}: neither a file nor a shipped scenario{nearest(name_or_path, shipped)}; "
+        f"scenarios: {', '.join(sorted(shipped))}"
+    )

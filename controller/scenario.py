@@ -36,9 +36,6 @@ from wire.definitions.nr import MAX_MCS, TDD_PATTERNS
 SUFFIXES = (".csv", ".csv.gz")
 """Names of the channel traces in a folder."""
 
-MIN_GRANT_PRB = CellSpec().min_grant_prb
-"""Smallest grant of every emulated cell."""
-
 SCS_KHZ = 30
 """Subcarrier spacing of every emulated cell."""
 

@@ -140,7 +140,7 @@ class Client:
         saver: Saver | None = None,
         backoff_s: float = 0.5,
     ) -> None:
-        security.require_secure("--server", server, tls is not None, "--keys")
+        security.require_address("--server", server, "tcp", secured=tls is not None, missing="--keys")
         if tls is not None:
             tls.read()
         if len(style.encode()) > payload.MAX_STYLE_NAME:

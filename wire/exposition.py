@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, make_wsgi_app
 
 from wire.deadlines import CROWDED, Deadlines
 from wire.roles import METRICS_READERS, identity
-from wire.security import Tls, is_loopback, parse_address, require_secure
+from wire.security import Tls, is_loopback, parse_address, require_address
 
 log = logging.getLogger(__name__)
 
@@ -167,11 +167,8 @@ class MetricsServer:
         setting: str = "--metrics",
         missing: str = "--keys",
     ) -> None:
-        require_secure(setting, address, tls is not None, missing)
-        try:
-            host, port = parse_address(address)
-        except ValueError as error:
-            raise ValueError(f"{setting}: {error}") from error
+        require_address(setting, address, "tcp", secured=tls is not None, missing=missing, listens=True)
+        host, port = parse_address(address)
         context = None if tls is None else _context(tls)
         try:
             self._server = _Server(host, port, context)

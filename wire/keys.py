@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import zmq
 
+from wire.definitions.extras import MissingExtra, needs
 from wire.roles import ROLES, identity
 from wire.security import CELL_NAME, KeyFileError, Tls, curve_file, read_key_file
 
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
     from cryptography import x509
 
 
-class MissingExtra(RuntimeError):
-    """A package of an optional extra is not installed; the message names both."""
+__all__ = ["MissingExtra", "create"]
 
 
 def create(
@@ -93,15 +93,11 @@ def _write(path: Path, data: bytes, *, private: bool = False) -> Path:
 
 
 def _certificates(folder: Path, names: Sequence[str], hosts: Sequence[str], days: int) -> list[Path]:
-    try:
+    with needs("keys", "a TLS certificate"):
         from cryptography import x509
         from cryptography.hazmat.primitives import hashes, serialization
         from cryptography.hazmat.primitives.asymmetric import ec
         from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-    except ImportError as error:
-        raise MissingExtra(
-            "TLS certificates need the package cryptography: pip install 'prbandit[keys]'"
-        ) from error
 
     now = dt.datetime.now(dt.UTC)
     until = now + dt.timedelta(days=days)

@@ -17,9 +17,13 @@ from __future__ import annotations
 import ipaddress
 import re
 import ssl
-from collections.abc import Mapping
+import stat
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import grpc
 import zmq
@@ -76,13 +80,39 @@ Address = tuple[str, int]
 
 
 def parse_address(text: str) -> Address:
-    """``host:port`` or ``[v6]:port``; ValueError for anything else."""
+    """``host:port`` or ``[v6]:port``; ValueError for anything else, saying why it is none."""
     host, colon, port = text.rpartition(":")
     if colon and host in ("", "*"):
         raise ValueError(f"address {text!r} is not HOST:PORT; 0.0.0.0 is every address of this host")
-    if not (colon and "/" not in host and port.isdecimal() and int(port) < 65_536):
-        raise ValueError(f"address {text!r} is not HOST:PORT")
+    if why := _no_host(host) or _no_port(port) if colon else "a port is missing":
+        raise ValueError(f"address {text!r} is not HOST:PORT: {why}")
     return host.strip("[]"), int(port)
+
+
+def _no_host(host: str) -> str:
+    """Why a host cannot be one; "" where it can."""
+    if "/" in host:
+        return f"no {host.partition('/')[0]}// belongs before it" if "://" in host else "a host has no /"
+    if host.startswith("[") or ":" in host:
+        inner = host[1:-1] if host.startswith("[") and host.endswith("]") else ""
+        try:
+            ipaddress.IPv6Address(inner)
+        except ValueError:
+            return "an IPv6 address stands in brackets, as in [::1]:5555"
+    elif re.fullmatch(r"[0-9.]+", host):
+        try:
+            ipaddress.IPv4Address(host)
+        except ValueError:
+            return f"{host} is no IPv4 address"
+    elif not re.fullmatch(r"\w(?:[\w.-]*\w)?\.?", host):
+        return f"{host!r} is no name of a host"
+    return ""
+
+
+def _no_port(port: str) -> str:
+    if not (port.isascii() and port.isdecimal()):
+        return f"{port!r} is no port" if port else "a port is missing"
+    return "" if int(port) < 65_536 else "a port is 65535 at most"
 
 
 # ---- the loopback rule ----------------------------------------------------------------------------------
@@ -136,29 +166,89 @@ def _host_is_loopback(host: str) -> bool:
     return ip.is_loopback or (mapped is not None and mapped.is_loopback)
 
 
-def require_secure(setting: str, address: str, secured: bool, missing: str) -> None:
-    """Holds the rule for one address.
+Kind = Literal["zmq", "grpc", "tcp"]
+"""How an address is written: ``tcp://HOST:PORT``; ``HOST:PORT`` and what else gRPC has; ``HOST:PORT``."""
 
-    ``setting`` names where the address comes from and ``missing`` the setting that would secure it.
 
-    Raises:
-        InsecureAddress: the address is not loopback and not secured; the message names all three.
+def address_parts(address: str, kind: Kind) -> Address | None:
+    """Host and port of an address; None for a Unix socket. ``*`` is 0.0.0.0, and as ZMQ's port 0.
+
+    ValueError, saying why, for what is no address of this kind.
     """
-    if not secured and not is_loopback(address):
-        raise InsecureAddress(
-            f"{setting}: {address} is not a loopback address and {missing} is not set"
-            " (`prbandit keys` writes the keys)"
-        )
-
-
-def _require_port(setting: str, address: str) -> None:
-    if address.startswith(("unix:", "unix-abstract:")):
-        return
-    rest = re.sub(r"^(dns|ipv4|ipv6):(//[^/]*/)?", "", address)
+    if kind == "zmq":
+        scheme, separator, rest = address.partition("://")
+        host, _, port = rest.rpartition(":")
+        if scheme != "tcp" or not separator:
+            raise ValueError(f"address {address!r} is not tcp://HOST:PORT")
+        rest = f"{'0.0.0.0' if host == '*' else host}:{'0' if port == '*' else port}"
+    elif kind == "grpc" and address.startswith(("unix:", "unix-abstract:")):
+        return None
+    else:
+        rest = re.sub(r"^(dns|ipv4|ipv6):(//[^/]*/)?", "", address) if kind == "grpc" else address
     try:
-        parse_address(rest)
-    except ValueError:
-        raise ValueError(f"{setting}: address {address!r} is not HOST:PORT") from None
+        return parse_address(rest)
+    except ValueError as error:
+        wanted = "tcp://HOST:PORT" if kind == "zmq" else "HOST:PORT"
+        why = str(error).partition("is not HOST:PORT")[2]
+        raise ValueError(f"address {address!r} is not {wanted}{why}") from None
+
+
+def address_fault(
+    address: str, kind: Kind, *, secured: bool, missing: str, listens: bool = False
+) -> ValueError | None:
+    """What is wrong with an address that is to be listened on, or connected to; None where nothing is.
+
+    The one place that says so: the check of a configuration and every server and client ask here. It is an
+    :class:`InsecureAddress` beyond loopback where it is not ``secured`` by the setting named ``missing``.
+    """
+    try:
+        parts = address_parts(address, kind)
+    except ValueError as error:
+        return error
+    if parts is not None and parts[1] == 0 and not listens:
+        return ValueError(f"address {address!r}: nothing can be reached at port 0")
+    if not secured and not is_loopback(address):
+        return InsecureAddress(
+            f"{address} is not a loopback address and {missing} is not set (`prbandit keys` writes the keys)"
+        )
+    return None
+
+
+def require_address(
+    setting: str, address: str, kind: Kind, *, secured: bool, missing: str, listens: bool = False
+) -> None:
+    """Raises what :func:`address_fault` finds, ``setting`` named before it."""
+    if (fault := address_fault(address, kind, secured=secured, missing=missing, listens=listens)) is not None:
+        raise type(fault)(f"{setting}: {fault}")
+
+
+def shared_ports(addresses: Mapping[str, tuple[str, Kind]]) -> dict[str, str]:
+    """Of servers of one host, by setting, those that cannot listen beside another: setting -> the other's.
+
+    Addresses that are none are left out, and so are ports that the system chooses.
+    """
+    taken: dict[int, list[tuple[str, str]]] = {}
+    clashes: dict[str, str] = {}
+    for setting, (address, kind) in addresses.items():
+        try:
+            parts = address_parts(address, kind)
+        except ValueError:
+            continue
+        if parts is None or parts[1] == 0:
+            continue
+        host, port = parts
+        other = next((name for name, at in taken.get(port, []) if _same_host(host, at)), None)
+        if other is not None:
+            clashes[setting] = other
+        taken.setdefault(port, []).append((setting, host))
+    return clashes
+
+
+def _same_host(one: str, other: str) -> bool:
+    """Whether a socket on the one address keeps another from the other; any name of loopback is all of it."""
+    if one.lower() == other.lower() or {one, other} & {"0.0.0.0", "::"}:
+        return True
+    return "localhost" in (one.lower(), other.lower()) and _host_is_loopback(one) and _host_is_loopback(other)
 
 
 # ---- key files ------------------------------------------------------------------------------------------
@@ -261,8 +351,7 @@ def grpc_server_add(
         KeyFileError: names the key file.
         OSError: the address cannot be bound.
     """
-    require_secure(setting, address, tls is not None, missing)
-    _require_port(setting, address)
+    require_address(setting, address, "grpc", secured=tls is not None, missing=missing, listens=True)
     try:
         if tls is None:
             port = server.add_insecure_port(address)
@@ -300,8 +389,7 @@ def grpc_channel(
         InsecureAddress, ValueError, KeyFileError: as in :func:`grpc_server_add`; ValueError also with ``tls``
             and no ``server_role``.
     """
-    require_secure(setting, address, tls is not None, missing)
-    _require_port(setting, address)
+    require_address(setting, address, "grpc", secured=tls is not None, missing=missing)
     if tls is None:
         return grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
     credentials = channel_credentials(tls.folder, tls.name)
@@ -400,3 +488,51 @@ def curve_client(folder: Path | str, cell_id: str) -> CurveClient:
     """
     public, secret = _pair(folder, cell_id)
     return CurveClient(_z85(curve_file(folder, None, "pub")), public, secret)
+
+
+# ---- everything of a folder -----------------------------------------------------------------------------
+
+
+def key_faults(
+    folder: Path | str, role: str, *, cell_id: str | None = None, cells: Sequence[str] = ()
+) -> list[str]:
+    """All that keeps a process from using a key folder, in the words of the errors above; nothing: [].
+
+    ``role`` is that of its certificate ("": it needs none), ``cell_id`` the cell as whose agent it connects
+    over CURVE; ``cells`` are those that a controller is to serve over it. A private key that everybody on the
+    host can read is a fault.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        return [f"there is no folder {folder} (`prbandit keys {folder}` writes one)"]
+    reads: list[Callable[[], object]] = []
+    private: list[Path] = []
+    if role:
+        tls = Tls(folder, role)
+        reads.append(tls.read)
+        private.append(tls.key_file)
+    if cells:
+        reads.append(partial(curve_server, folder))
+        reads += [partial(_cell_public, folder, cell) for cell in cells]
+        private.append(curve_file(folder, None, "key"))
+    if cell_id is not None:
+        reads.append(partial(curve_client, folder, cell_id))
+        if CELL_NAME.match(cell_id):
+            private.append(curve_file(folder, cell_id, "key"))
+    faults = []
+    for read in (*reads, *(partial(_require_private, path) for path in private)):
+        try:
+            read()
+        except KeyFileError as error:
+            faults.append(str(error))
+    return list(dict.fromkeys(faults))
+
+
+def _cell_public(folder: Path, cell_id: str) -> bytes:
+    return _z85(curve_file(folder, cell_id, "pub"))
+
+
+def _require_private(path: Path) -> None:
+    with suppress(OSError):  # one that is not there has been told of
+        if path.stat().st_mode & stat.S_IROTH:
+            raise KeyFileError(f"key file {path} can be read by everybody on this host: chmod o= {path}")

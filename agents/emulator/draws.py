@@ -10,8 +10,12 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from wire.definitions.extras import needs
+
+with needs("emulator", "the emulated cell"):
+    from numba import njit
 
 OPTIONS: dict[str, Any] = {"_nrt": False}
 """The model allocates nothing, and its arrays belong to the caller: without Numba's reference counts on every

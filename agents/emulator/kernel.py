@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from agents.emulator import draws, layout, mac, transport
 from agents.emulator.layout import EXCHANGE, FRAMES, TO_APPLICATION, TO_TESTBED
 from agents.emulator.mac import radio, radio_frame
 from agents.emulator.transport import exchange_plan, exchanges_withdrawn, instants, place, stream_send
 from wire.definitions import nr, short_packets
+from wire.definitions.extras import needs
 from wire.definitions.nr import SLOT_NS, SLOTS_PER_FRAME
+
+with needs("emulator", "the emulated cell"):
+    from numba import njit
 
 SOURCES = (draws, layout, mac, transport, nr, short_packets)
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wire.definitions.nr import TDD_PATTERNS, TddPattern
+from wire.definitions.nr import SMALLEST_GRANT_PRB, TDD_PATTERNS, TddPattern
 
 FloatArray = NDArray[np.float64]
 
@@ -53,7 +53,7 @@ class CellSpec:
     symbols in 14, 6 and 4."""
     k2: int = 6
     """NR slots from an UL grant to its PUSCH (38.214 6.1.2.1). rfsim: 6 and 7."""
-    min_grant_prb: int = 5
+    min_grant_prb: int = SMALLEST_GRANT_PRB
     """Smallest grant in PRB, both directions. rfsim."""
     mac_header_bytes: int = 5
     """MAC subheaders and control elements of a transport block. rfsim: mac_bytes against lc_bytes."""

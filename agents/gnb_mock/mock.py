@@ -97,8 +97,8 @@ class GnbMock:
     then is made up for, at full resources, before the cell's thread goes on in real time: cells with the same
     epoch have the same time.
 
-    Raises :class:`wire.security.InsecureAddress` for an address beyond loopback without ``curve`` or ``tls``
-    and :class:`wire.security.KeyFileError` for keys that cannot be used.
+    Raises :class:`wire.security.InsecureAddress` for an address beyond loopback without ``curve`` or ``tls``,
+    ValueError for one that is none, and :class:`wire.security.KeyFileError` for keys that cannot be used.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class GnbMock:
     ) -> None:
         if epoch_ns is not None and epoch_ns > time.time_ns():
             raise ValueError(f"epoch {epoch_ns / 1e9:.3f} s is in the future")
-        security.require_secure("--ran", ran_address, curve is not None, "--keys")
+        security.require_address("--ran", ran_address, "zmq", secured=curve is not None, missing="--keys")
         if edge_address is not None:
             spec = dataclasses.replace(spec, edge=dataclasses.replace(spec.edge, clock_lag_ms=0.0))
         self._user_plane = user_plane

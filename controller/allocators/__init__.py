@@ -12,8 +12,10 @@ from importlib import import_module
 from importlib.metadata import entry_points
 
 from controller.allocators.base import Allocator, Service, SliceView
+from controller.core.names import nearest
+from wire.definitions.extras import is_ours, missing
 
-__all__ = ["Allocator", "Service", "SliceView", "names", "service"]
+__all__ = ["Allocator", "Service", "SliceView", "module_of", "names", "service"]
 
 _SERVICES: dict[str, str] = {
     "ar": "controller.allocators.ar",
@@ -23,12 +25,16 @@ _SERVICES: dict[str, str] = {
     "vr": "controller.allocators.vr",
 }
 GROUP = "prbandit.services"
-_OURS = ("agents", "controller", "wire")
 
 
 def names() -> tuple[str, ...]:
     """The services that a slice can carry."""
     return (*_SERVICES, *sorted(e.name for e in entry_points(group=GROUP) if e.name not in _SERVICES))
+
+
+def module_of(name: str) -> str | None:
+    """The module of a service that ships with the controller; None for one that another package brings."""
+    return _SERVICES.get(name)
 
 
 @cache
@@ -38,15 +44,15 @@ def service(name: str) -> Service:
     if name in _SERVICES:
         try:
             found: object = import_module(_SERVICES[name]).SERVICE
-        except ModuleNotFoundError as error:
-            if error.name is None or error.name.split(".")[0] in _OURS:
+        except ImportError as error:
+            if is_ours(error):
                 raise
-            said = f"service {name!r}: the package {error.name} is missing: pip install 'prbandit[{name}]'"
-            raise ValueError(said) from error
+            raise ValueError(f"service {name!r}: {missing(error.name, name)}") from error
     else:
         brought = {e.name: e for e in entry_points(group=GROUP)}
         if name not in brought:
-            raise ValueError(f"unknown service {name!r}; services: {', '.join(names())}")
+            near = nearest(name, names())
+            raise ValueError(f"unknown service {name!r}{near}; services: {', '.join(names())}")
         found = brought[name].load()
     if not isinstance(found, Service) or found.name != name:
         raise ValueError(f"service {name!r}: {found!r} is not a Service of that name")

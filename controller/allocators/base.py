@@ -58,12 +58,23 @@ class Options(BaseModel):
         return False
 
     def check(self, *, n_prb: int, max_mhz: int, min_prb: int = 1) -> None:
-        """ValueError, naming the option, for what this carrier and this GPU do not have, and for PRBs below
-        the smallest grant of the gNB's scheduler (``min_prb``)."""
+        """:class:`Misfits`, naming each option, for what this carrier and this GPU do not have, and for PRBs
+        below the smallest grant of the gNB's scheduler (``min_prb``)."""
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
         return self.model_dump(mode="json")
+
+
+class Misfits(ValueError):
+    """Options that the carrier or the GPU does not have: ``found`` has place and text of each.
+
+    A place is the option's path, such as ("actions", "ul_prb").
+    """
+
+    def __init__(self, found: Sequence[tuple[tuple[str, ...], str]]) -> None:
+        super().__init__("; ".join(text for _, text in found))
+        self.found = tuple(found)
 
 
 def mistake(error: Any) -> str:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, requires
 from typing import Any
 
 import click
+
+from wire.definitions.extras import MissingExtra, is_ours, missing
 
 _COMMANDS = {
     "up": "up",
@@ -29,6 +33,10 @@ _COMMANDS = {
     "oai": "oai",
     "report": "records",
     "misses": "misses",
+    "scenarios": "lists",
+    "policies": "lists",
+    "services": "lists",
+    "arbiters": "lists",
     "check-config": "configuration",
     "keys": "configuration",
     "status": "operate",
@@ -81,6 +89,24 @@ def emit(result: Any, as_json: bool, text: str) -> None:
     click.echo(json.dumps(result) if as_json else text)
 
 
+_DISTRIBUTIONS = {"PIL": "pillow", "pynvml": "nvidia-ml-py"}
+"""Modules that are called otherwise than the package that brings them."""
+
+
+def _extra_of(module: str) -> str | None:
+    """The first extra of this project that brings a module; None where none does."""
+    top = module.partition(".")[0]
+    package = _DISTRIBUTIONS.get(top, top).replace("_", "-").lower()
+    try:
+        wanted = requires("prbandit") or []
+    except PackageNotFoundError:
+        return None
+    for requirement in wanted:
+        if found := re.match(rf"{re.escape(package)}\b(?!-).*extra == ['\"]([\w-]+)['\"]", requirement):
+            return found[1]
+    return None
+
+
 def main() -> None:
     """Entry point: an error that a person can mend is one line, not a traceback."""
     # gRPC's core logs every handshake that fails, and strangers can make as many as they like.
@@ -94,6 +120,15 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
+    except ImportError as error:
+        if is_ours(error):
+            raise
+        if not isinstance(error, MissingExtra):
+            if (extra := _extra_of(str(error.name))) is None:
+                raise
+            error = missing(error.name, extra)
+        click.echo(f"prbandit: {error}", err=True)
+        sys.exit(1)
     except Exception as error:
         own = type(error).__module__.partition(".")[0] in ("controller", "wire", "agents")
         if not own and not isinstance(error, (ValueError, OSError)):

@@ -7,16 +7,37 @@ from pathlib import Path
 import click
 
 from controller.cli import emit, json_option
+from wire.definitions.nr import MAX_PRB
 
 
 @click.command("check-config")
 @click.argument("file")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Replace a key of the file.")
+@click.option(
+    "--prb",
+    type=click.IntRange(1, MAX_PRB),
+    help="Of the gNBs' carrier, which FILE does not tell (default: that of its emulation, if it has one).",
+)
 @json_option
-def check_config(file: str, as_json: bool) -> None:
-    """Check a configuration or scenario FILE and print it with every default written out."""
-    from controller import config
+def check_config(file: str, settings: tuple[str, ...], prb: int | None, as_json: bool) -> None:
+    """Check a configuration or scenario FILE and print it with every default written out.
 
-    checked = config.load(config.find(file))
+    Says what `prbandit controller FILE` would say on this host, all mistakes at once, each with file, line
+    and key, and ends with 1 where there is one.
+    """
+    from controller import config
+    from controller.cli.processes import emulated, parse_settings
+    from controller.loop import ControlLoop
+    from controller.scenario import SCS_KHZ
+
+    path, overrides = config.find(file), parse_settings(settings)
+    checked = config.load(path, overrides, here=True, carriers=prb)
+    for cell in checked.cells if checked.emulation is not None else ():
+        spec = emulated(file, checked, 1, cell.id).cell
+        try:
+            ControlLoop(checked.loop_spec(cell.id, prb or spec.n_prb, SCS_KHZ, spec.tdd))
+        except ValueError as error:
+            raise config.ConfigError(f"{path}: {error}") from error
     emit(
         {"file": file, "ok": True, "config": checked.model_dump(mode="json")},
         as_json,

@@ -23,12 +23,21 @@ class _ByDefaultAScenario(click.Group):
             args = ["scenario", *args]
         return super().parse_args(ctx, args)
 
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_options(ctx, formatter)
+        scenario = self.commands["scenario"]
+        own = click.Context(scenario, parent=ctx)
+        options = [p for p in scenario.params if isinstance(p, click.Option)]
+        with formatter.section("Options of a SCENARIO"):
+            formatter.write_dl([r for p in options if (r := p.get_help_record(own)) is not None])
+
 
 @click.group("experiment", cls=_ByDefaultAScenario, subcommand_metavar="SCENARIO|COMMAND [ARGS]...")
 def experiment() -> None:
     """Run scenarios on the emulated cell, in process, on a virtual clock.
 
-    `prbandit experiment NAME` is `prbandit experiment scenario NAME`.
+    `prbandit experiment NAME` is `prbandit experiment scenario NAME`; `prbandit scenarios` lists the names,
+    `prbandit policies` what --policy takes.
     """
 
 

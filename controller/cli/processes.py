@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import resource
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -17,9 +18,13 @@ from agents.gpu.leases import MAX_LEASE_S
 from agents.stopping import on_stop_signal
 from controller.cli import gpu
 from controller.cli.options import SECONDS, warm_start_option
+from controller.cli.refusals import Refusals
 from controller.cli.supervisor import tell_alive
 from controller.config import Config
 from wire.limits import raise_open_files
+
+if TYPE_CHECKING:
+    from agents.emulator.spec import TestbedSpec
 
 log = logging.getLogger(__name__)
 
@@ -60,18 +65,35 @@ def check_address_space() -> None:
 
 
 def load_config(
-    name: str, overrides: dict[str, Any], policy: str | None = None, qos_target: float | None = None
+    name: str,
+    overrides: dict[str, Any],
+    policy: str | None = None,
+    qos_target: float | None = None,
+    *,
+    here: bool = False,
 ) -> Config:
     """A scenario or configuration file, with dotted keys replaced and one policy in every slice.
 
-    A ``qos_target`` without a policy is the default policy's.
+    A ``qos_target`` without a policy is the default policy's. ``here``: see :func:`controller.config.load`.
     """
     from controller import config
 
-    loaded = config.load(config.find(name), overrides)
+    loaded = config.load(config.find(name), overrides, here=here)
     if qos_target is not None:
         return loaded.with_policy(policy or "default", qos_target=qos_target)
     return loaded if policy is None else loaded.with_policy(policy)
+
+
+def emulated(name: str, config: Config, seed: int, cell: str = "") -> TestbedSpec:
+    """The emulated testbed of a cell of the configuration in ``name``; ConfigError, naming the file, where it
+    cannot be made."""
+    from controller.config import ConfigError, find
+    from controller.scenario import testbed_spec
+
+    try:
+        return testbed_spec(config, seed, cell)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{find(name)}: {error}") from error
 
 
 @click.command("controller")
@@ -113,7 +135,7 @@ def controller(
     check_address_space()
     raise_open_files()
     overrides = parse_settings(settings)
-    config = load_config(config_file, overrides)
+    config = load_config(config_file, overrides, here=True)
     learned = checkpoint_module.load(checkpoint).states if checkpoint else None
     if learned and run_dir and (run_dir / DATABASE_FILE).exists():
         raise ValueError(f"--checkpoint: the run in {run_dir} has learned already; choose another --run")
@@ -147,6 +169,9 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
         key, separator, value = setting.partition("=")
         if not separator or not key:
             raise click.BadParameter(f"{setting!r} is not KEY=VALUE", param_hint="--set")
+        if re.fullmatch(r"\[[0-9A-Fa-f:.]+\]:\d+", value):
+            out[key] = value  # an address, which YAML takes for a list
+            continue
         try:
             out[key] = yaml.safe_load(value)
         except yaml.YAMLError as error:
@@ -187,12 +212,17 @@ def gnb_mock(
 ) -> None:
     """Run the emulated testbed of CONFIG in real time: a gNB, its UEs and their OpenRTiST flows."""
     from agents.gnb_mock.mock import GnbMock
-    from controller.scenario import cell_seed, testbed_spec
+    from controller.scenario import cell_seed
     from wire.security import Tls, curve_client
 
     log_to_stderr(verbose)
-    config = load_config(config_file, {"emulation.channel_trace": channel_trace} if channel_trace else {})
-    spec = testbed_spec(config, seed, cell)
+    replaced = {"emulation.channel_trace": channel_trace} if channel_trace else {}
+    with Refusals() as refusals:
+        config = refusals.take(lambda: load_config(config_file, replaced))
+        spec = config and refusals.take(lambda: emulated(config_file, config, seed, cell))
+        refusals.connects({"--ran": ran, "--qos": qos, "--edge": edge}, keys)
+        refusals.keys(keys, "gnb-mock", spec.cell.cell_id if spec else None)
+    assert config is not None and spec is not None
     mock = GnbMock(
         spec,
         cell_seed(config, spec.cell.cell_id, seed),
@@ -267,6 +297,9 @@ def edge_agent(
     log_to_stderr(verbose)
     check_address_space()
     raise_open_files()
+    with Refusals() as refusals:
+        refusals.listens({"--address": address, "--metrics": metrics}, keys)
+        refusals.keys(keys, "edge-agent")
     tls = Tls(Path(keys), "edge-agent") if keys else None
     agent = serve(address, tls=tls, backend=backend, gpus=gpus, max_lease_s=max_lease)
     agent.stop_on_signals()

@@ -10,6 +10,7 @@ import click
 
 from controller.cli.options import SECONDS
 from controller.cli.processes import log_to_stderr, stop_on_signals
+from controller.cli.refusals import Refusals
 from controller.cli.supervisor import tell_alive
 
 
@@ -91,6 +92,10 @@ def ptp_agent(
     from wire.security import Tls
 
     log_to_stderr(verbose)
+    with Refusals() as refusals:
+        refusals.connects({"--qos": qos}, keys)
+        refusals.listens({"--metrics": metrics}, keys)
+        refusals.keys(keys, "ptp-agent")
     stop = stop_on_signals()
     agent = PtpAgent(
         host=host,

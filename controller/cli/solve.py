@@ -15,9 +15,9 @@ from typing import Any
 import click
 
 from controller import experiments
+from wire.definitions.extras import MissingExtra, is_ours, missing
 
 _ROOM = experiments.__name__
-_OURS = ("agents", "controller", "wire")
 
 
 class _ByService(click.Group):
@@ -66,12 +66,10 @@ def _services() -> list[str]:
 
 def _missing(error: ImportError, service: str | None) -> Exception:
     """What a person can do about it; the error itself where the module is one of ours."""
-    if error.name is None or error.name.split(".")[0] in _OURS:
+    if is_ours(error):
         return error
-    said = str(error)
-    if "pip install" not in said:
-        said = f"the package {error.name} is missing: pip install 'prbandit[{service}]'"
-    return click.ClickException(said)
+    said = error if isinstance(error, MissingExtra) else missing(error.name, str(service))
+    return click.ClickException(str(said))
 
 
 @click.group("solve", cls=_ByService, subcommand_metavar="SERVICE [ARGS]...")

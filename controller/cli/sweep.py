@@ -12,7 +12,19 @@ from controller.cli import emit, json_option
 from controller.cli.options import worker_options
 
 
-@click.command("sweep")
+class _WithExample(click.Command):
+    """Its help ends with the example of a SPEC that ships with the package."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from controller.experiments.sweep import EXAMPLE
+
+        with formatter.section(f"SPEC, as in {EXAMPLE.name}"):
+            formatter.write(
+                "\n".join(f"  {line}".rstrip() for line in EXAMPLE.read_text().splitlines()) + "\n"
+            )
+
+
+@click.command("sweep", cls=_WithExample)
 @click.argument("spec", type=click.Path(path_type=Path))
 @click.option(
     "--out",
@@ -32,7 +44,8 @@ def sweep(
 ) -> None:
     """Run the grid in SPEC (YAML) and write one row a run as Parquet.
 
-    Every finished run is kept beside the result (.jsonl): the same command again does what is missing.
+    Each of SPEC's scenarios is run with each of its policies, seeds and combinations of parameters. Every
+    finished run is kept beside the result (.jsonl): the same command again does what is missing.
     """
     from controller.cli.progress import carry_out
     from controller.experiments import pool, tables

@@ -100,6 +100,7 @@ def up(
     if not frames and (video or style):
         raise click.UsageError("--video and --style go with --frames")
     config_file = config_file or ("frames" if frames else "demo")
+    load_config(config_file, {}, here=True)  # its own addresses, which are replaced here, may not be wrong
     ports = free_ports(6)
     claim = claim_port(int(OPERATOR_ADDRESS.rpartition(":")[2]))
     operator = OPERATOR_ADDRESS if claim else f"127.0.0.1:{ports[3]}"

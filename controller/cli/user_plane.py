@@ -12,7 +12,8 @@ import click
 
 from controller.cli import emit, json_option
 from controller.cli.options import SECONDS
-from controller.cli.processes import load_config, log_to_stderr
+from controller.cli.processes import emulated, load_config, log_to_stderr
+from controller.cli.refusals import Refusals
 from wire.security import Address, parse_address
 
 if TYPE_CHECKING:
@@ -96,12 +97,17 @@ def user_plane(
     """
     from agents.gnb_mock.mock import GnbMock
     from agents.gnb_mock.user_plane import Listen, UserPlane
-    from controller.scenario import testbed_spec
     from wire.security import curve_client
 
     log_to_stderr(verbose)
-    config = load_config(config_file, {"emulation.channel_trace": channel_trace} if channel_trace else {})
-    spec = replace(testbed_spec(config, seed), flows=())
+    replaced = {"emulation.channel_trace": channel_trace} if channel_trace else {}
+    with Refusals() as refusals:
+        config = refusals.take(lambda: load_config(config_file, replaced))
+        whole = config and refusals.take(lambda: emulated(config_file, config, seed))
+        refusals.connects({"--ran": ran}, keys)
+        refusals.keys(keys, "", whole.cell.cell_id if whole else None)
+    assert config is not None and whole is not None
+    spec = replace(whole, flows=())
     plane = UserPlane([Listen(ue, address, to or server) for ue, address, to in listens])
     try:
         mock = GnbMock(

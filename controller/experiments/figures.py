@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from controller.store import figures as pages
+from wire.definitions.extras import needs
 
 COLOURS = ("#2f81c7", "#cf7a22", "#2a9563", "#d64545", "#8d63c9", "#5d6873", "#c2549d", "#8a6d3b")
 _TEMPLATE = Path(__file__).with_name("figures.html")
@@ -47,14 +48,10 @@ class Figure(Generic[Source]):
 
 def require(extra: str) -> None:
     """ImportError, naming the extra, where a package that figures need is not installed."""
-    try:
+    with needs(extra, "a figure"):
         import jinja2  # noqa: F401
         import matplotlib  # noqa: F401
         import scipy  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            f"the figures need the package {error.name}: pip install 'prbandit[{extra}]'", name=error.name
-        ) from error
 
 
 def write(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from controller.fit_worker import end_with_the_parent
+from wire.definitions.extras import needs
 from wire.security import InsecureAddress, KeyFileError, is_loopback
 
 J = TypeVar("J")
@@ -72,12 +73,8 @@ def dask(
         WorkersLost: the scheduler went away, or several workers died of the same job.
     """
     security = _security(scheduler, keys)
-    try:
+    with needs("sweep", "a Dask cluster"):
         import distributed
-    except ImportError as error:
-        raise ImportError(
-            f"a Dask cluster needs the package {error.name}: pip install 'prbandit[sweep]'", name=error.name
-        ) from error
     try:
         client = distributed.Client(scheduler, security=security, timeout=WAIT_S, set_as_default=False)
     except (OSError, TimeoutError) as error:
@@ -126,10 +123,6 @@ def _security(scheduler: str, keys: Path | None) -> Any:
     for path in files.values():
         if not path.is_file():
             raise KeyFileError(f"{path}: there is no such file")
-    try:
+    with needs("sweep", "a Dask cluster"):
         from distributed.security import Security
-    except ImportError as error:
-        raise ImportError(
-            f"a Dask cluster needs the package {error.name}: pip install 'prbandit[sweep]'", name=error.name
-        ) from error
     return Security(require_encryption=True, **{name: str(path) for name, path in files.items()})

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 
+from wire.definitions.extras import needs
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
@@ -21,7 +23,7 @@ class Estimate:
 def estimate(values: Sequence[float | None]) -> Estimate | None:
     """Mean and 95 % interval (Student's t) of values of independent seeds, None left out.
 
-    None where no value is left. ImportError, naming the extra ``research``, where SciPy is not installed.
+    None where no value is left. MissingExtra, naming the extra ``research``, where SciPy is not installed.
     """
     known = [v for v in values if v is not None]
     n = len(known)
@@ -30,12 +32,7 @@ def estimate(values: Sequence[float | None]) -> Estimate | None:
     mean = sum(known) / n
     if n == 1:
         return Estimate(mean, None)
-    try:
+    with needs("research", "an interval over seeds"):
         from scipy.stats import t
-    except ImportError as error:
-        raise ImportError(
-            f"intervals over seeds need the package {error.name}: pip install 'prbandit[research]'",
-            name=error.name,
-        ) from error
     variance = sum((v - mean) ** 2 for v in known) / (n - 1)
     return Estimate(mean, float(t.ppf(0.975, n - 1)) * sqrt(variance / n))

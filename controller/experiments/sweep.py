@@ -16,6 +16,9 @@ from controller import policies
 from controller.config import ConfigError, Positive
 from controller.experiments.runs import Run, RunSpec, execute
 
+EXAMPLE = Path(__file__).with_name("sweep-example.yaml")
+"""A SPEC with every key that there is, and a word on each."""
+
 
 class SweepError(ValueError):
     """A sweep that cannot be run; the text names file and key."""

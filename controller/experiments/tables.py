@@ -8,16 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from controller.store.files import write_atomic
+from wire.definitions.extras import needs
 
 
 def require_parquet() -> None:
     """ImportError, naming the extra ``research``, where Parquet cannot be written: before the long work."""
-    try:
+    with needs("research", "Parquet"):
         import pyarrow.parquet  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            f"Parquet needs the package {error.name}: pip install 'prbandit[research]'", name=error.name
-        ) from error
 
 
 def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

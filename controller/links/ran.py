@@ -22,7 +22,7 @@ from controller.links.codec import CellFacts
 from controller.links.counters import Complaints, Counters
 from controller.links.ran_front import MAX_PACKET, PING, from_front, to_peer
 from controller.links.ran_protocol import Event, Quotas, RanProtocol
-from wire.security import CurveServer, parse_address, require_secure
+from wire.security import CurveServer, address_parts, require_address
 
 log = logging.getLogger(__name__)
 
@@ -37,14 +37,9 @@ START_PINGS = 40
 
 def _listen(address: str) -> socket.socket:
     """A listening socket for ``tcp://HOST:PORT``; ``*`` is every IPv4 address, or any port."""
-    scheme, _, rest = address.partition("://")
-    host, _, port = rest.rpartition(":")
-    if scheme != "tcp":
-        raise OSError(f"address {address!r} is not tcp://HOST:PORT")
-    try:
-        host, number = parse_address(f"{'0.0.0.0' if host == '*' else host}:{'0' if port == '*' else port}")
-    except ValueError as error:
-        raise OSError(str(error)) from None
+    parts = address_parts(address, "zmq")
+    assert parts is not None
+    host, number = parts
     family, kind, protocol, _, where = socket.getaddrinfo(host, number, type=socket.SOCK_STREAM)[0]
     listener = socket.socket(family, kind, protocol)
     try:
@@ -109,6 +104,7 @@ class RanLink:
 
     Raises:
         InsecureAddress: beyond loopback without ``curve``.
+        ValueError: the address is none.
         OSError: the address cannot be bound.
     """
 
@@ -127,7 +123,7 @@ class RanLink:
         setting: str = "links.ran.address",
         missing: str = "security.keys",
     ) -> None:
-        require_secure(setting, address, curve is not None, missing)
+        require_address(setting, address, "zmq", secured=curve is not None, missing=missing, listens=True)
         self._protocol = RanProtocol(
             report_period_ms=report_period_ms,
             lease_s=lease_s,

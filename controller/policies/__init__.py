@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from controller.core.names import nearest
 from controller.policies.aimd import Aimd
 from controller.policies.base import UNKNOWN, Context, Explanation, Feedback, Policy
 from controller.policies.headroom import Headroom
@@ -26,10 +27,12 @@ __all__ = [
     "Explanation",
     "Feedback",
     "Policy",
+    "about",
     "is_contextual",
     "is_per_state",
     "make",
     "names",
+    "option_names",
     "resolved",
     "restore",
 ]
@@ -71,6 +74,16 @@ def is_contextual(name: str) -> bool:
     return _class(name).contextual
 
 
+def about(name: str) -> str:
+    """What a policy says of itself. ValueError for an unknown name."""
+    return _class(name).__doc__ or ""
+
+
+def option_names(name: str) -> tuple[str, ...]:
+    """The options that a policy has. ValueError for an unknown name."""
+    return tuple(_class(name).option_names)
+
+
 def make(name: str, actions: Sequence[int], /, **options: Any) -> Policy:
     """A new policy over ``actions`` (ascending).
 
@@ -96,4 +109,6 @@ def _class(name: str) -> type[Policy]:
     try:
         return _POLICIES[DEFAULT if name == "default" else name]
     except (KeyError, TypeError):
-        raise ValueError(f"unknown policy {name!r}; policies: {', '.join(_POLICIES)}") from None
+        raise ValueError(
+            f"unknown policy {name!r}{nearest(name, _POLICIES)}; policies: {', '.join(_POLICIES)}"
+        ) from None

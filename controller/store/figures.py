@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wire.definitions.extras import needs
+
 MAX_POINTS = 1500
 """Points of a curve; a longer run is drawn as means over equal stretches."""
 
@@ -47,13 +49,9 @@ Array = NDArray[np.float64]
 
 def require() -> None:
     """ImportError, naming the extra, where matplotlib or Jinja2 is not installed."""
-    try:
+    with needs("report", "the report"):
         import jinja2  # noqa: F401
         import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            f"the report needs the package {error.name}: pip install 'prbandit[report]'", name=error.name
-        ) from error
 
 
 def template(path: Path) -> Any:

@@ -257,6 +257,6 @@ def test_a_service_whose_packages_are_missing_says_what_to_install(monkeypatch: 
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "numba", None)
     with pytest.raises(
-        ValueError, match=r"'vr': the package numba is missing: pip install 'prbandit\[vr\]'$"
+        ValueError, match=r"'vr': the package numba is missing: .venv/bin/pip install -e '.\[vr\]'$"
     ):
         allocators.service.__wrapped__("vr")

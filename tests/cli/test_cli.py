@@ -65,7 +65,7 @@ def test_an_unknown_policy_is_named() -> None:
     ("change", "options", "match"),
     [
         (("flows: 1", "flows: 1, fows: 3"), (), r"c\.yaml:2: emulation\.fows: unknown key"),
-        (("[10, 90]", "[10, 110]"), (), r"c\.yaml: .*ul_prb 110 is above 106"),
+        (("[10, 90]", "[10, 110]"), (), r"c\.yaml:1: cells.*ul_prb 110 is above 106"),
         (("flows: 1", "flows: -1"), (), r"c\.yaml:2: emulation\.flows"),
         ((), ("--duration", "61"), r"c\.yaml: 61 s are more than the scenario's 60 s .*its flows end there"),
     ],

@@ -18,6 +18,7 @@ from controller import allocators
 from controller.cli import cli
 from controller.cli import solve as solve_module
 from controller.experiments.mar import commands
+from wire.definitions.extras import missing
 
 HEADER = "t_s,network_mode,rsrp_dbm,snr_db,cqi,dl_kbps,ul_kbps,speed_kmh\n"
 SHARES = ("--vchr", "0.8", "--rho", "0.7", "--epsilon", "0.9")
@@ -116,7 +117,7 @@ def test_a_missing_extra_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> Non
         raise ModuleNotFoundError("No module named 'scipy'", name="scipy")
 
     module(monkeypatch, absent)
-    sentence = "Error: the package scipy is missing: pip install 'prbandit[other]'\n"
+    sentence = "Error: the package scipy is missing: .venv/bin/pip install -e '.[other]'\n"
     assert run("solve", "other").output.endswith(sentence)
     found = ModuleType("commands")
     found.solve = click.Command("solve", callback=absent)  # type: ignore[attr-defined]
@@ -125,10 +126,13 @@ def test_a_missing_extra_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> Non
     assert result.exit_code == 1 and result.output == sentence
 
     def says_itself() -> None:
-        raise ImportError("the page needs jinja2: pip install 'prbandit[report]'", name="jinja2")
+        raise missing("jinja2", "report", "the page")
 
     found.solve = click.Command("solve", callback=says_itself)  # type: ignore[attr-defined]
-    assert run("solve", "other").output == "Error: the page needs jinja2: pip install 'prbandit[report]'\n"
+    assert (
+        run("solve", "other").output
+        == "Error: the page needs the package jinja2: .venv/bin/pip install -e '.[report]'\n"
+    )
 
     def ours() -> None:
         raise ModuleNotFoundError("No module named 'controller.nothing'", name="controller.nothing")

@@ -84,6 +84,16 @@ def test_a_mistake_is_named_with_its_file_and_key(
     assert "grid.yaml" in str(error.value)
 
 
+def test_the_example_is_run_as_it_stands() -> None:
+    specs = sweep.runs(sweep.EXAMPLE)
+    rows = [sweep.labelled(sweep.row(spec), spec) for spec in specs]
+    assert [(r["policy"], r["seed"], r["control.control_slot_s"]) for r in rows] == [
+        (policy, seed, slot_s) for policy in ("mucb1", "headroom") for seed in (1, 2) for slot_s in (2.5, 5.0)
+    ]
+    assert [r["control_slots"] for r in rows] == [24, 12] * 4
+    assert all(0 <= r["qos_delivery_ratio"] <= 1 for r in rows)
+
+
 def test_a_sweep_goes_on_where_it_was_broken_off(tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet", reason="Parquet needs the extra 'research'")
     path = grid(tmp_path)

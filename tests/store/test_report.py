@@ -185,7 +185,7 @@ def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         return real(name, *more, **named)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ImportError, match=r"matplotlib: pip install 'prbandit\[report\]'"):
+    with pytest.raises(ImportError, match=r"matplotlib: .venv/bin/pip install -e '.\[report\]'"):
         report.build(tmp_path)
 
 

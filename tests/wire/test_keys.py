@@ -120,5 +120,5 @@ def test_days_and_hosts_are_checked(tmp_path: Path) -> None:
 
 def test_without_cryptography_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cryptography", None)
-    with pytest.raises(keys.MissingExtra, match=r"prbandit\[keys\]"):
+    with pytest.raises(keys.MissingExtra, match=r"install -e '\.\[keys\]'"):
         keys.create(tmp_path, cells=[], days=1)

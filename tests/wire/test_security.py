@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import threading
 import time
@@ -18,13 +19,16 @@ from wire.security import (
     SERVER_OPTIONS,
     InsecureAddress,
     KeyFileError,
+    Kind,
     Tls,
     curve_client,
     curve_server,
     grpc_channel,
     grpc_server_add,
     is_loopback,
-    require_secure,
+    key_faults,
+    require_address,
+    shared_ports,
 )
 
 pytest.importorskip("cryptography", reason="cryptography is not installed: pip install 'prbandit[keys]'")
@@ -64,7 +68,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_loopback_addresses_need_nothing(address: str) -> None:
     assert is_loopback(address)
-    require_secure("links.ran.address", address, False, "security.keys")
 
 
 @pytest.mark.parametrize(
@@ -90,12 +93,94 @@ def test_loopback_addresses_need_nothing(address: str) -> None:
         "",
     ],
 )
-def test_other_addresses_are_refused_and_the_missing_setting_is_named(address: str) -> None:
+def test_other_addresses_are_not_loopback(address: str) -> None:
     assert not is_loopback(address)
-    with pytest.raises(InsecureAddress, match=r"links\.ran\.address: .*security\.keys") as caught:
-        require_secure("links.ran.address", address, False, "security.keys")
-    assert address in str(caught.value)
-    require_secure("links.ran.address", address, True, "security.keys")
+
+
+@pytest.mark.parametrize(
+    ("address", "kind"),
+    [
+        ("tcp://0.0.0.0:5555", "zmq"),
+        ("tcp://*:5555", "zmq"),
+        ("tcp://eth0:5555", "zmq"),
+        ("tcp://[::]:5555", "zmq"),
+        ("0.0.0.0:50051", "grpc"),
+        ("[::]:50051", "grpc"),
+        ("dns:///edge.lab:1", "grpc"),
+        ("controller:9464", "tcp"),
+    ],
+)
+def test_an_address_beyond_loopback_is_refused_with_the_setting_that_is_missing(
+    address: str, kind: Kind
+) -> None:
+    with pytest.raises(InsecureAddress) as caught:
+        require_address("links.ran.address", address, kind, secured=False, missing="security.keys")
+    assert str(caught.value).startswith(f"links.ran.address: {address} is not a loopback address and sec")
+    require_address("links.ran.address", address, kind, secured=True, missing="security.keys")
+
+
+@pytest.mark.parametrize(
+    ("address", "kind", "why"),
+    [
+        ("127.0.0.1:5555", "zmq", "is not tcp://HOST:PORT"),
+        ("ipc:///run/ran", "zmq", "is not tcp://HOST:PORT"),
+        ("tcp://[::1]", "zmq", "an IPv6 address stands in brackets"),
+        ("tcp://::1:5555", "zmq", "an IPv6 address stands in brackets"),
+        ("tcp://127.0.0.1:65536", "zmq", "a port is 65535 at most"),
+        ("tcp://127.0.0.1", "zmq", "is not tcp://HOST:PORT"),
+        ("tcp://127.0.0.1:", "zmq", "a port is missing"),
+        ("[::1]", "grpc", "an IPv6 address stands in brackets"),
+        ("::1:50051", "grpc", "an IPv6 address stands in brackets, as in [::1]:5555"),
+        ("[::1:50051", "grpc", "an IPv6 address stands in brackets"),
+        ("[127.0.0.1]:50051", "grpc", "an IPv6 address stands in brackets"),
+        ("tcp://127.0.0.1:50051", "grpc", "no tcp:// belongs before it"),
+        ("http://127.0.0.1:9464", "tcp", "no http:// belongs before it"),
+        ("127.0.0.1:-1", "grpc", "'-1' is no port"),
+        ("127.0.0.1:\u0665", "tcp", "is no port"),
+        ("127.0.0.256:1", "grpc", "127.0.0.256 is no IPv4 address"),
+        ("two words:1", "grpc", "'two words' is no name of a host"),
+        ("*:50051", "grpc", "0.0.0.0 is every address of this host"),
+        ("", "grpc", "a port is missing"),
+        ("127.0.0.1:0", "grpc", "nothing can be reached at port 0"),
+    ],
+)
+def test_an_address_that_is_none_says_why(address: str, kind: Kind, why: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        require_address("--x", address, kind, secured=True, missing="--keys")
+    assert str(caught.value).startswith(f"--x: address {address!r}") and why in str(caught.value)
+
+
+def test_two_servers_on_one_port_clash_unless_their_hosts_differ() -> None:
+    def clashes(*addresses: str) -> list[str]:
+        kinds: dict[bool, Kind] = {True: "zmq", False: "grpc"}
+        named = {f"s{i}": (a, kinds["://" in a]) for i, a in enumerate(addresses)}
+        return list(shared_ports(named).items())
+
+    assert clashes("tcp://127.0.0.1:5555", "127.0.0.1:5555") == [("s1", "s0")]
+    assert clashes("tcp://*:5555", "10.0.0.1:5555") == [("s1", "s0")]
+    assert clashes("[::]:1", "127.0.0.1:1") == [("s1", "s0")]
+    assert clashes("localhost:1", "127.0.0.1:1", "127.0.0.1:2") == [("s1", "s0")]
+    assert clashes("127.0.0.1:1", "127.0.0.2:1") == []
+    assert clashes("127.0.0.1:0", "127.0.0.1:0", "nonsense", "unix:/run/a") == []
+
+
+def test_all_faults_of_a_key_folder_are_told_at_once(folder: Path, tmp_path: Path) -> None:
+    own = tmp_path / "keys"
+    shutil.copytree(folder, own)
+    assert key_faults(own, "controller", cells=["cell-1", "cell-2"]) == []
+    assert key_faults(own, "gnb-mock", cell_id="cell-1") == []
+    (own / "controller.key").chmod(0o644)
+    (own / "curve" / "controller.key").write_bytes(b"no key")
+    (own / "curve" / "cells" / "cell-2.pub").unlink()
+    curve, cell, mode = key_faults(own, "controller", cells=["cell-1", "cell-2"])
+    assert "controller.key is not a CURVE key" in curve
+    assert "cell-2.pub is missing (`prbandit keys` writes it)" in cell
+    assert f"{own / 'controller.key'} can be read by everybody on this host: chmod o=" in mode
+    (own / "curve" / "cells" / "cell-1.key").chmod(0o604)
+    (mode,) = key_faults(own, "", cell_id="cell-1")
+    assert "cell-1.key can be read by everybody" in mode
+    (missing,) = key_faults(tmp_path / "nowhere", "controller", cells=["cell-1"])
+    assert missing.startswith("there is no folder") and missing.endswith("writes one)")
 
 
 def test_grpc_beyond_loopback_without_tls_is_refused_on_both_sides() -> None:

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 MAX_PRB: Final = 275
 """PRBs of a carrier at most (TS 38.331: maxNrofPhysicalResourceBlocks)."""
+SMALLEST_GRANT_PRB: Final = 5
+"""Of OAI's scheduler, in both directions."""
 N_SC_PER_RB: Final = 12
 """Subcarriers of a PRB (TS 38.211 clause 4.4.4.1)."""
 SYMBOLS_PER_SLOT: Final = 14

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from controller import policies
 from controller.allocators.ar.budgets import Budgets
 from controller.allocators.ar.delays import Metric
-from controller.allocators.base import Options
+from controller.allocators.base import Misfits, Options
 from controller.core.measure import Lever
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -27,6 +27,9 @@ class BudgetsModel(BaseModel):
     def to_budgets(self) -> Budgets:
         return Budgets(self.ul_ms, self.edge_ms, self.dl_ms)
 
+
+_HIGHEST = 100_000
+"""No carrier has so many PRB and no GPU so many MHz."""
 
 PRB_STEPS = 10
 MHZ_STEP = 100
@@ -72,6 +75,8 @@ class Actions(BaseModel):
                 raise ValueError("a range needs the whole numbers from, to and step, nothing else")
             if value["step"] <= 0 or value["to"] < value["from"]:
                 raise ValueError(f"the range {value} is empty")
+            if value["to"] > _HIGHEST:
+                raise ValueError(f"the range {value} ends above {_HIGHEST}")
             return tuple(range(value["from"], value["to"] + 1, value["step"]))
         return tuple(value) if isinstance(value, list) else value
 
@@ -132,15 +137,17 @@ class ArOptions(Options):
         return policies.is_contextual(self.policy)
 
     def check(self, *, n_prb: int, max_mhz: int, min_prb: int = 1) -> None:
+        found = []
         for name, least, limit, what in (
             ("ul_prb", min_prb, n_prb, f"{n_prb}, all that there is"),
             ("dl_prb", min_prb, n_prb, f"{n_prb}, all that there is"),
             ("gpu_mhz", 0, max_mhz, f"max_mhz {max_mhz}"),
         ):
             given = getattr(self.actions, name)
-            if given is None:
-                continue
-            if given[-1] > limit:
-                raise ValueError(f"{name} {given[-1]} is above {what}")
-            if given[0] < least:
-                raise ValueError(f"{name} {given[0]} is below {least}, the smallest grant of the gNB")
+            if given is not None and given[-1] > limit:
+                found.append((("actions", name), f"{name} {given[-1]} is above {what}"))
+            elif given is not None and given[0] < least:
+                text = f"{name} {given[0]} is below {least}, the smallest grant of the gNB"
+                found.append((("actions", name), text))
+        if found:
+            raise Misfits(found)

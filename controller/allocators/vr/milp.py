@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from controller.allocators.vr.problem import FloatArray, IntArray, Problem
+from wire.definitions.extras import needs
 
 Row = tuple[float, float, IntArray, FloatArray]
 """A constraint: the least, the most, columns and their coefficients."""
@@ -84,11 +85,8 @@ def maximise(
 
     ImportError, which says what to install, without HiGHS.
     """
-    try:
+    with needs("vr"):
         import highspy
-    except ImportError as error:
-        sentence = "the package highspy is missing: pip install 'prbandit[vr]'"
-        raise ImportError(sentence, name="highspy") from error
 
     class Silent(highspy.Highs):
         """Without the line that HiGHS prints where callbacks are set up, before options can be."""

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from controller.allocators.base import Options
+from controller.allocators.base import Misfits, Options
 from wire.definitions.cloud_gaming import BITS_PER_PIXEL, FLOP_PER_PIXEL
 
 Share = Annotated[float, Field(gt=0.0, le=1.0, allow_inf_nan=False)]
@@ -54,7 +54,7 @@ class VrOptions(Options):
 
     def check(self, *, n_prb: int, max_mhz: int, min_prb: int = 1) -> None:
         if self.gpu_mhz and self.gpu_mhz[-1] > max_mhz:
-            raise ValueError(f"gpu_mhz: {self.gpu_mhz[-1]} MHz of a GPU of {max_mhz}")
+            raise Misfits([(("gpu_mhz",), f"gpu_mhz {self.gpu_mhz[-1]} is above max_mhz {max_mhz}")])
 
     @property
     def ends_early(self) -> bool:

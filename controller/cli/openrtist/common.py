@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from wire.definitions.extras import needs
 from wire.security import Tls
 
 keys_option = click.option("--keys", help="Folder of TLS certificates (prbandit keys).")
@@ -18,14 +19,8 @@ FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 def load(name: str) -> Any:
     """A module of the openrtist room; its packages are an extra."""
-    try:
+    with needs("openrtist"):
         return importlib.import_module(f"openrtist.{name}")
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] in ("openrtist", "wire"):
-            raise
-        raise click.ClickException(
-            f"the package {error.name} is missing: pip install 'prbandit[openrtist]'"
-        ) from error
 
 
 def tls_of(keys: str | None, certificate: str) -> Tls | None:

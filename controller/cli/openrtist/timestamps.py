@@ -96,10 +96,7 @@ def _write_frames(found: Any, output: Path) -> None:
         for flow in found.flows
         for row in flow.frames.tolist()
     ]
-    try:
-        write_parquet(output, rows)
-    except ImportError as error:
-        raise click.ClickException(str(error)) from error
+    write_parquet(output, rows)
 
 
 def _write_messages(messages: Iterable[Any], output: Path) -> None:

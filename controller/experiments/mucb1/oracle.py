@@ -38,6 +38,7 @@ from controller.core.measure import Lever
 from controller.experiments.runs import Run, RunSpec, Series, execute
 from controller.store.oracle import COST_WEIGHT, HOP_NAMES, Best, Floats, Reference
 from controller.store.summary import Allocation
+from wire.definitions.nr import SMALLEST_GRANT_PRB
 
 TOLERANCE = 0.01
 """By how much a delivery ratio may stay below that of full resources."""
@@ -114,7 +115,7 @@ class _Search:
         cell = config.cells[0]
         actions = _actions(cell.slices[0])
         assert config.emulation is not None
-        n_prb, min_prb = config.emulation.prb, scenario.MIN_GRANT_PRB
+        n_prb, min_prb = config.emulation.prb, SMALLEST_GRANT_PRB
         self._actions: dict[str, tuple[int, ...]] = {
             hop: actions.of(Lever(hop), n_prb=n_prb, max_mhz=cell.max_mhz, min_prb=min_prb)
             for hop in HOP_NAMES

@@ -11,6 +11,7 @@ from controller.allocators.video.bdqn import KINDS, BranchingNetwork
 from controller.experiments import pool
 from controller.experiments.figures import Progress
 from controller.store.files import write_atomic
+from wire.definitions.extras import missing as missing_extra
 
 SEED: Final = 0
 NEEDED: Final = ("torch", "gymnasium")
@@ -20,14 +21,11 @@ def train_all(out: Path, steps: int, workers: int, progress: Progress) -> dict[s
     """A network of each kind as a file of ``out``, by kind. Those that are there of the same training stay:
     it would give the same, bit for bit.
 
-    ImportError, naming the extra ``drl``, where what training needs is not installed.
+    MissingExtra, naming the extra ``drl``, where what training needs is not installed.
     """
     for name in NEEDED:
         if find_spec(name) is None:
-            raise ImportError(
-                f"training needs the package {name}: pip install 'prbandit[drl]', or --train-steps 0",
-                name=name,
-            )
+            raise missing_extra(name, "drl", "training (which --train-steps 0 leaves out)")
     files = {kind: out / f"{kind}.weights" for kind in KINDS}
     missing = [kind for kind, file in files.items() if not _there(file, kind, steps)]
     out.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from wire.definitions.extras import needs
+
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
@@ -60,12 +62,9 @@ def read(folder: Path) -> tuple[FloatArray, FloatArray]:
 
 def predict(observed: FloatArray, settings: Settings, seeds: int = SEEDS) -> FloatArray:
     """A rating of every user for every object, 1 to 5. ImportError without Cornac."""
-    try:
+    with needs("vr"):
         from cornac.data import Dataset
         from cornac.models import MF
-    except ImportError as error:
-        sentence = "the package cornac is missing: pip install 'prbandit[vr]'"
-        raise ImportError(sentence, name="cornac") from error
 
     users, objects = np.nonzero(~np.isnan(observed))
     ratings = zip(users.tolist(), objects.tolist(), observed[users, objects].tolist(), strict=True)

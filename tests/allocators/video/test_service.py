@@ -16,6 +16,6 @@ def test_a_missing_package_says_what_to_install(package: str, monkeypatch: pytes
     for module in [m for m in sys.modules if m.split(".")[0] == package]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, package, None)
-    said = rf"'video': the package {package} is missing: pip install 'prbandit\[video\]'$"
+    said = rf"'video': the package {package} is missing: .venv/bin/pip install -e '.\[video\]'$"
     with pytest.raises(ValueError, match=said):
         allocators.service.__wrapped__("video")

@@ -177,7 +177,7 @@ def test_what_is_missing_is_said_in_one_sentence(tmp_path: Path, monkeypatch: py
     np.savez(path, pose=walkers(2, 120))
     got = CliRunner().invoke(cli, ["figures", "mar", "--traces", str(path), "--out", str(tmp_path / "out")])
     assert got.exit_code == 1
-    assert "the figures need the package scipy: pip install 'prbandit[mar]'" in got.output
+    assert "a figure needs the package scipy: .venv/bin/pip install -e '.[mar]'" in got.output
 
 
 @pytest.mark.slow

@@ -235,7 +235,7 @@ def test_a_missing_extra_is_one_sentence(instance: Path, monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "numba", absent)
     result = run(instance)
     assert result.exit_code == 1
-    assert result.output == "Error: the package numba is missing: pip install 'prbandit[urllc]'\n"
+    assert result.output == "Error: the package numba is missing: .venv/bin/pip install -e '.[urllc]'\n"
 
 
 def test_cvxpy_is_needed_by_its_method_alone(instance: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,7 +245,7 @@ def test_cvxpy_is_needed_by_its_method_alone(instance: Path, monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "cvxpy", absent)
     assert solved(instance)["status"] == "converged"
     result = run(instance, "--method", "algorithm-1-cvxpy")
-    assert result.output == "Error: the package cvxpy is missing: pip install 'prbandit[urllc]'\n"
+    assert result.output == "Error: the package cvxpy is missing: .venv/bin/pip install -e '.[urllc]'\n"
 
 
 @pytest.mark.parametrize("method", ["joint", "algorithm-1"])

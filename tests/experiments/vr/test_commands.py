@@ -150,4 +150,4 @@ def test_a_missing_extra_is_one_sentence(package: str, monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, package, absent)
     result = run("--synthetic", "3")
     assert result.exit_code == 1
-    assert result.output == f"Error: the package {package} is missing: pip install 'prbandit[vr]'\n"
+    assert result.output == f"Error: the package {package} is missing: .venv/bin/pip install -e '.[vr]'\n"

@@ -9,6 +9,7 @@ import numpy as np
 
 from controller.allocators.video.bdqn import LEVELS, MOST, SHAPES
 from controller.experiments.video.training.worlds import Episode, Place
+from wire.definitions.extras import needs
 
 
 def environment(kind: str, places: Sequence[Place]) -> Any:
@@ -22,12 +23,8 @@ def environment(kind: str, places: Sequence[Place]) -> Any:
 
     ImportError, naming the extra ``drl``, where Gymnasium is not installed; ValueError without places.
     """
-    try:
+    with needs("drl", "training"):
         import gymnasium
-    except ImportError as error:
-        raise ImportError(
-            f"training needs the package {error.name}: pip install 'prbandit[drl]'", name=error.name
-        ) from error
     if not places:
         raise ValueError("no places to learn in")
     cells, shape = places[0].traces.spec.cells, SHAPES[kind]

@@ -35,6 +35,7 @@ from controller.experiments.video.training.worlds import (
     Place,
     places,
 )
+from wire.definitions.extras import needs
 
 Arrays = dict[str, NDArray[np.float32]]
 
@@ -134,12 +135,8 @@ def train(
         ImportError: PyTorch or Gymnasium is not installed; names the extra ``drl``.
         ValueError: the checkpoint is of another training, or none.
     """
-    try:
+    with needs("drl", "training"):
         import torch
-    except ImportError as error:
-        raise ImportError(
-            f"training needs the package {error.name}: pip install 'prbandit[drl]'", name=error.name
-        ) from error
     learner = _Learner(training, torch)
     if checkpoint is not None and checkpoint.exists():
         learner.load(checkpoint)

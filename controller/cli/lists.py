@@ -1,0 +1,102 @@
+"""``scenarios``, ``policies``, ``services`` and ``arbiters``: what there is, with a word on each."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import click
+
+from controller.cli import emit, json_option
+
+
+def sentence(text: str) -> str:
+    """The first sentence of a text, on one line."""
+    paragraph = " ".join(inspect.cleandoc(text).split("\n\n")[0].split()).replace("``", "")
+    paragraph = re.sub(r" \(:\w+:`[^`]*`\)", "", paragraph)
+    return re.split(r"(?<=[.:])\s(?=[A-Z])", paragraph)[0].rstrip(".")
+
+
+def comment(path: Path) -> str:
+    """The comment with which a file begins."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    end = next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))
+    return "\n".join(line.removeprefix("#").strip() for line in lines[:end])
+
+
+def docstring(module: str) -> str:
+    """That of a module, which is not loaded: what it needs may not be installed."""
+    spec = find_spec(module)
+    if spec is None or spec.origin is None:
+        return ""
+    return ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
+
+
+def _of_service(about: str) -> str:
+    """Without the name, which stands before it."""
+    return re.sub(r"^The \S+ service(?: \((.*?)\))?: ", lambda m: f"{m[1]}: " if m[1] else "", about)
+
+
+def _show(what: str, found: Mapping[str, Mapping[str, Any]], as_json: bool) -> None:
+    width = max(map(len, found))
+    lines = [f"{name:{width}}  {one['about']}" for name, one in found.items()]
+    emit({what: [{"name": name, **one} for name, one in found.items()]}, as_json, "\n".join(lines))
+
+
+@click.command("scenarios")
+@json_option
+def scenarios(as_json: bool) -> None:
+    """List the scenarios that ship with PRBandit: up --config NAME and experiment NAME play them."""
+    from controller import config
+
+    found = {
+        name: {"about": sentence(comment(path)), "file": str(path)}
+        for name, path in sorted(config.scenarios().items())
+    }
+    _show("scenarios", found, as_json)
+
+
+@click.command("policies")
+@json_option
+def policies(as_json: bool) -> None:
+    """List the policies that a hop of a slice can learn by: policy of a slice, and --policy NAME."""
+    from controller import policies as room
+
+    found = {}
+    for name in room.names():
+        about = sentence(room.about(name))
+        default = name == room.DEFAULT
+        options = list(room.option_names(name))
+        text = f"{about}{' (default)' if default else ''}"
+        found[name] = {"about": text, "default": default, "options": options}
+    _show("policies", found, as_json)
+
+
+@click.command("services")
+@json_option
+def services(as_json: bool) -> None:
+    """List the services that a slice can carry: service of a slice."""
+    from controller import allocators
+
+    brought = {entry.name: entry.module for entry in entry_points(group=allocators.GROUP)}
+    modules = {name: allocators.module_of(name) or brought[name] for name in allocators.names()}
+    found = {
+        name: {"about": _of_service(sentence(docstring(module))), "module": module}
+        for name, module in modules.items()
+    }
+    _show("services", found, as_json)
+
+
+@click.command("arbiters")
+@json_option
+def arbiters(as_json: bool) -> None:
+    """List the arbiters, who divide a cell's PRBs among its slices: arbiter of a cell."""
+    from controller import slicing
+
+    _show("arbiters", {n: {"about": sentence(slicing.about(n))} for n in slicing.names()}, as_json)
