@@ -17,6 +17,7 @@ from click.core import ParameterSource
 from agents.gpu.leases import MAX_LEASE_S
 from agents.stopping import on_stop_signal
 from controller.cli import gpu
+from controller.cli.logs import Thinned
 from controller.cli.options import SECONDS, warm_start_option
 from controller.cli.refusals import Refusals
 from controller.cli.supervisor import tell_alive
@@ -46,8 +47,9 @@ def stop_on_signals() -> threading.Event:
 
 
 def log_to_stderr(verbose: bool) -> None:
-    """One line an event, with time and level."""
+    """One line an event, with time and level; repeats are thinned."""
     logging.basicConfig(
+        handlers=[Thinned()],
         level=logging.DEBUG if verbose else logging.INFO,
         format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
     )
