@@ -32,7 +32,7 @@ class _Kind:
     omitted: int = 0
 
 
-class Thinned(logging.StreamHandler):  # type: ignore[type-arg]
+class Thinned(logging.StreamHandler):
     """Writes to a stream, standard error by default. Lines of one logger and level that differ in numbers
     alone are of one kind.
 

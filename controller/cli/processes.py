@@ -8,6 +8,7 @@ import re
 import resource
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -221,7 +222,9 @@ def gnb_mock(
     replaced = {"emulation.channel_trace": channel_trace} if channel_trace else {}
     with Refusals() as refusals:
         config = refusals.take(lambda: load_config(config_file, replaced))
-        spec = config and refusals.take(lambda: emulated(config_file, config, seed, cell))
+        spec = None
+        if config is not None:
+            spec = refusals.take(partial(emulated, config_file, config, seed, cell))
         refusals.connects({"--ran": ran, "--qos": qos, "--edge": edge}, keys)
         refusals.keys(keys, "gnb-mock", spec.cell.cell_id if spec else None)
     assert config is not None and spec is not None
