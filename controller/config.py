@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from math import isfinite
 from pathlib import Path
@@ -647,9 +647,20 @@ def parse(
         more = [*checks.mistakes(config, carriers), *(checks.host_mistakes(config) if here else ())]
         found += [m for m in more if not _known(m, found)]
     if config is None or found:
-        lines = sorted((_line(root, m.place), _dotted(m.place), m.text) for m in found)
-        raise ConfigError("\n".join(f"{name}:{line}: {key}: {text}" for line, key, text in lines))
+        given = [tuple(dotted.split(".")) for dotted in overrides or ()]
+        raise ConfigError("\n".join(_told(name, root, given, found)))
     return config
+
+
+def _told(
+    name: str, root: yaml.Node | None, given: Sequence[Place], found: Iterable[Mistake]
+) -> Iterator[str]:
+    """A line for each mistake, in the order of the file, those of what was ``given`` beside it among them."""
+    for line, key, text in sorted((_line(root, m.place), _dotted(m.place), m.text) for m in found):
+        if any(_within(tuple(key.split(".")), place) for place in given):
+            yield f"{name}: {key}, set beside the file: {text}"
+        else:
+            yield f"{name}:{line}: {key}: {text}"
 
 
 def _not_yaml(text: str, name: str, error: Exception) -> str:

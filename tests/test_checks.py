@@ -78,7 +78,7 @@ BAD = [
             r":1: links\.ran\.address: address '127\.0\.0\.1:5555' is not tcp://HOST:PORT$",
         ],
     ),
-    ("links: {operator: {address: '[::1]'}}", [r":1: links\.operator\.address: .*in brackets, as in"]),
+    ("links: {operator: {address: '[::1]'}}", [r":1: links\.operator\.address: .*a port is missing"]),
     ("links: {operator: {address: localhost}}", [r":1: links\.operator\.address: .*a port is missing"]),
     ("links: {qos: {address: '127.0.0.1:65536'}}", [r":1: links\.qos\.address: .*a port is 65535 at most"]),
     (
@@ -230,7 +230,7 @@ def test_the_key_files_of_the_controller_are_looked_at(tmp_path: Path) -> None:
     [
         (("gnb-mock", "demo", "--ran", "[::1]:5555"), "--ran: address '[::1]:5555' is not tcp://HOST:PORT"),
         (("user-plane", "demo", "--ran", "localhost:5555"), "--ran: address 'localhost:5555' is not tcp://"),
-        (("gnb-mock", "demo", "--qos", "[::1]"), "--qos: address '[::1]' is not HOST:PORT: an IPv6 address"),
+        (("gnb-mock", "demo", "--qos", "[::1]"), "--qos: address '[::1]' is not HOST:PORT: a port is"),
         (
             ("gnb-mock", "demo", "--edge", "0.0.0.0:1"),
             "--edge: 0.0.0.0:1 is not a loopback address and",
@@ -251,16 +251,26 @@ def test_the_key_files_of_the_controller_are_looked_at(tmp_path: Path) -> None:
         ),
         (
             ("controller", "demo", "--set", "links.ran.address=[::1]:5555"),
-            "links.ran.address: address '[",
+            "links.ran.address, set beside the file: a",
         ),
         (
             ("check-config", "demo", "--set", "links.qos.address=[::]:1"),
-            "links.qos.address: [::]:1 is not a loop",
+            "links.qos.address, set beside the file: [",
         ),
     ],
 )
 def test_options_of_the_command_line_go_through_the_same_check(arguments: tuple[str, ...], told: str) -> None:
     assert told in refused(*arguments)
+
+
+def test_a_value_that_is_set_beside_the_file_is_not_looked_for_in_it(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("control:\n  seed: 1\n  x: 1\n")
+    said = refused("check-config", str(file), "--set", "control.seed=one")
+    assert said == (
+        f"{file}: control.seed, set beside the file: Input should be a valid integer (is 'one')\n"
+        f"{file}:3: control.x: unknown key"
+    )
 
 
 def test_options_and_file_are_told_of_together(tmp_path: Path) -> None:

@@ -84,7 +84,8 @@ def parse_address(text: str) -> Address:
     host, colon, port = text.rpartition(":")
     if colon and host in ("", "*"):
         raise ValueError(f"address {text!r} is not HOST:PORT; 0.0.0.0 is every address of this host")
-    if why := _no_host(host) or _no_port(port) if colon else "a port is missing":
+    portless = not colon or (text.startswith("[") and text.endswith("]"))
+    if why := "a port is missing" if portless else _no_host(host) or _no_port(port):
         raise ValueError(f"address {text!r} is not HOST:PORT: {why}")
     return host.strip("[]"), int(port)
 

@@ -91,10 +91,11 @@ class PtpClient:
 
     A question is a GET that ptp4l does not pass on to the network; it is asked once more where no answer
     comes within ``timeout_s``. The socket is opened anew after every error, so a ptp4l that was restarted is
-    found again. ``paths`` are tried in their order; ``domain`` and ``transport_specific`` are those of
-    ptp4l's configuration, which ignores questions of others. ptp4l answers to a socket of ours in
-    ``reply_dir``, a folder that it must see (systemd's PrivateTmp would hide it); sockets that killed
-    processes left there are removed at the start.
+    found again. ``paths`` are tried in their order. ``domain`` and ``transport_specific`` are those of
+    ptp4l's configuration, which ignores questions of others: where one of them is None, it is looked for, and
+    where ptp4l answers in another than the one that is given, the error says which. ptp4l answers to a socket
+    of ours in ``reply_dir``, a folder that it must see (systemd's PrivateTmp would hide it); sockets that
+    killed processes left there are removed at the start.
 
     Not for several threads. ValueError for a ``reply_dir`` whose path leaves no room for the socket's name.
     """
@@ -103,14 +104,17 @@ class PtpClient:
         self,
         paths: Sequence[Path] = SOCKETS,
         *,
-        domain: int = 0,
-        transport_specific: int = 0,
+        domain: int | None = None,
+        transport_specific: int | None = None,
         timeout_s: float = 0.5,
         reply_dir: Path | None = None,
     ) -> None:
         self._paths = tuple(paths)
-        self._domain = domain
-        self._transport_specific = transport_specific
+        self._wanted = domain, transport_specific
+        self.domain = domain or 0
+        """That of the questions."""
+        self.transport_specific = transport_specific or 0
+        """That of the questions."""
         self._timeout_s = timeout_s
         self._reply_dir = reply_dir or Path(os.environ.get("RUNTIME_DIRECTORY", tempfile.gettempdir()))
         self._source = PortIdentity(ANY_CLOCK, os.getpid() & 0xFFFF)
@@ -194,19 +198,81 @@ class PtpClient:
                 raise PtpError(f"{self._peer}: {id.name}: ptp4l answers {data.error}")
             assert isinstance(data, kind)
             return data
+        if id is Id.DEFAULT_DATA_SET and self._moved():
+            return self._ask(id, kind, port)
         raise PtpError(f"{self._peer}: {id.name}: no answer within {2 * self._timeout_s:g} s")
 
-    def _exchange(self, id: Id, port: int) -> DataSet | None:
-        """One question; None where the time is up."""
-        self._sequence = (self._sequence + 1) & 0xFFFF
-        question = messages.request(
+    def _moved(self) -> bool:
+        """Whether ptp4l answers elsewhere than it is asked, where it is asked from now on; PtpError where
+        it is not to be."""
+        found = self._search()
+        if found in (None, (self.domain, self.transport_specific)):
+            return False
+        assert found is not None
+        names = ("domain", "--domain"), ("transportSpecific", "--transport-specific")
+        wrong = [
+            f"{name} {is_}, not {wanted}: {option} {is_}"
+            for (name, option), is_, wanted in zip(names, found, self._wanted, strict=True)
+            if wanted not in (None, is_)
+        ]
+        if wrong:
+            raise PtpError(f"{self._peer}: ptp4l is in {', in '.join(wrong)}")
+        self.domain, self.transport_specific = found
+        return True
+
+    def _search(self) -> tuple[int, int] | None:
+        """Domain and transportSpecific in which ptp4l answers; None where it does in none of those of IEEE
+        1588 and of IEEE 802.1AS."""
+        connection = self._connected()
+        asked: dict[int, tuple[int, int]] = {}
+        end = time.monotonic() + self._timeout_s
+        with self._named(Id.DEFAULT_DATA_SET):
+            for transport_specific in (0, 1):
+                for domain in range(256):
+                    self._sequence = (self._sequence + 1) & 0xFFFF
+                    asked[self._sequence] = domain, transport_specific
+                    connection.settimeout(max(1e-3, end - time.monotonic()))
+                    try:
+                        connection.send(self._question(Id.DEFAULT_DATA_SET, *asked[self._sequence]))
+                    except TimeoutError:
+                        return None
+                    if (found := self._answered(connection, asked, time.monotonic())) is not None:
+                        return found
+            return self._answered(connection, asked, end)
+
+    def _answered(
+        self, connection: socket.socket, asked: dict[int, tuple[int, int]], end: float
+    ) -> tuple[int, int] | None:
+        """Where the first answer that comes until ``end`` is from."""
+        for _ in range(_STRAY):
+            # At the latest moment what is there already is taken; 0 would be a socket that does not wait.
+            connection.settimeout(max(1e-6, end - time.monotonic()))
+            try:
+                response = messages.parse(connection.recv(messages.MAX_MESSAGE))
+            except TimeoutError:
+                return None
+            except BadManagement:
+                self.strays += 1
+                continue
+            if response.target == self._source and response.sequence in asked:
+                return asked[response.sequence]
+            self.strays += 1
+        return None
+
+    def _question(self, id: Id, domain: int, transport_specific: int, port: int = messages.ANY_PORT) -> bytes:
+        return messages.request(
             id,
             sequence=self._sequence,
             source=self._source,
             port=port,
-            domain=self._domain,
-            transport_specific=self._transport_specific,
+            domain=domain,
+            transport_specific=transport_specific,
         )
+
+    def _exchange(self, id: Id, port: int) -> DataSet | None:
+        """One question; None where the time is up."""
+        self._sequence = (self._sequence + 1) & 0xFFFF
+        question = self._question(id, self.domain, self.transport_specific, port)
         connection = self._connected()
         end = time.monotonic() + self._timeout_s
         with self._named(id):

@@ -131,8 +131,8 @@ class PtpAgent:
         tls: security.Tls | None = None,
         metrics_address: str | None = None,
         sockets: Sequence[Path] = SOCKETS,
-        domain: int = 0,
-        transport_specific: int = 0,
+        domain: int | None = None,
+        transport_specific: int | None = None,
         reply_dir: Path | None = None,
         phc: Path | None = None,
         grandmaster: bool = False,
@@ -158,6 +158,7 @@ class PtpAgent:
         self._phc = Phc(phc) if phc else None
         self.metrics = PtpMetrics(host)
         self._logged: tuple[str, str] | None = None
+        self._where = self._client.domain, self._client.transport_specific
         self.counters: Counts[str] = Counts()
         self.status = self._watch.failed("not read yet")
         # The name of a stream is another than that of the host's frames: either may end by itself.
@@ -225,6 +226,10 @@ class PtpAgent:
 
     def _log(self, status: Status) -> None:
         """One line where state, grandmaster or the kind of trouble changes, none for its numbers."""
+        where = self._client.domain, self._client.transport_specific
+        if where != self._where:
+            self._where = where
+            log.info("%s: ptp4l answers in domain %d, transportSpecific %d", self.host, *where)
         current = (status.state, status.grandmaster)
         if current == self._logged:
             return

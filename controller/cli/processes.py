@@ -8,6 +8,7 @@ import re
 import resource
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from click.core import ParameterSource
 from agents.gpu.leases import MAX_LEASE_S
 from agents.stopping import on_stop_signal
 from controller.cli import gpu
+from controller.cli.logs import Thinned
 from controller.cli.options import SECONDS, warm_start_option
 from controller.cli.refusals import Refusals
 from controller.cli.supervisor import tell_alive
@@ -46,8 +48,9 @@ def stop_on_signals() -> threading.Event:
 
 
 def log_to_stderr(verbose: bool) -> None:
-    """One line an event, with time and level."""
+    """One line an event, with time and level; repeats are thinned."""
     logging.basicConfig(
+        handlers=[Thinned()],
         level=logging.DEBUG if verbose else logging.INFO,
         format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
     )
@@ -219,7 +222,9 @@ def gnb_mock(
     replaced = {"emulation.channel_trace": channel_trace} if channel_trace else {}
     with Refusals() as refusals:
         config = refusals.take(lambda: load_config(config_file, replaced))
-        spec = config and refusals.take(lambda: emulated(config_file, config, seed, cell))
+        spec = None
+        if config is not None:
+            spec = refusals.take(partial(emulated, config_file, config, seed, cell))
         refusals.connects({"--ran": ran, "--qos": qos, "--edge": edge}, keys)
         refusals.keys(keys, "gnb-mock", spec.cell.cell_id if spec else None)
     assert config is not None and spec is not None

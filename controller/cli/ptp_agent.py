@@ -28,14 +28,14 @@ from controller.cli.supervisor import tell_alive
     help="ptp4l's socket; by default ptp4lro or ptp4l in /var/run.",
 )
 @click.option(
-    "--domain", type=click.IntRange(0, 255), default=0, show_default=True, help="ptp4l's domainNumber."
+    "--domain",
+    type=click.IntRange(0, 255),
+    help="ptp4l's domainNumber; by default the one that it answers in.",
 )
 @click.option(
     "--transport-specific",
     type=click.IntRange(0, 15),
-    default=0,
-    show_default=True,
-    help="ptp4l's transportSpecific.",
+    help="ptp4l's transportSpecific; by default the one that it answers in, 0 or 1.",
 )
 @click.option(
     "--reply-dir",
@@ -71,8 +71,8 @@ def ptp_agent(
     cells: tuple[str, ...],
     qos: str,
     sockets: tuple[Path, ...],
-    domain: int,
-    transport_specific: int,
+    domain: int | None,
+    transport_specific: int | None,
     reply_dir: Path | None,
     phc: Path | None,
     grandmaster: bool,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,7 +104,9 @@ def user_plane(
     replaced = {"emulation.channel_trace": channel_trace} if channel_trace else {}
     with Refusals() as refusals:
         config = refusals.take(lambda: load_config(config_file, replaced))
-        whole = config and refusals.take(lambda: emulated(config_file, config, seed))
+        whole = None
+        if config is not None:
+            whole = refusals.take(partial(emulated, config_file, config, seed))
         refusals.connects({"--ran": ran}, keys)
         refusals.keys(keys, "", whole.cell.cell_id if whole else None)
     assert config is not None and whole is not None

@@ -30,6 +30,8 @@ class FakePtp4l:
         self.utc_offset_s, self.time_flags = 37, 0
         self.odd: Callable[[Id, bytes], list[bytes]] | None = None
         self.silent_for: set[Id] = set()
+        self.domain: tuple[int, int] | None = None
+        """(domain, transportSpecific) in which alone it answers, as a real one; None: in all."""
         self.asked: list[tuple[Id, int, int, int]] = []
         """(managementId, port, domain, transportSpecific) of every question."""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -54,7 +56,7 @@ class FakePtp4l:
                 return
             id, port = Id(int.from_bytes(question[52:54], "big")), int.from_bytes(question[42:44], "big")
             self.asked.append((id, port, question[4], question[0] >> 4))
-            if id in self.silent_for:
+            if id in self.silent_for or self.domain not in (None, self.asked[-1][2:]):
                 continue
             answer = self.answer(question, id, port)
             for datagram in self.odd(id, answer) if self.odd else [answer]:

@@ -86,6 +86,36 @@ def test_domain_and_transport_specific_are_those_of_the_configuration(
     assert {question[2:] for question in ptp4l.asked} == {(24, 1)}
 
 
+@pytest.mark.parametrize("where", [(24, 0), (255, 0), (0, 1), (127, 1)])
+def test_a_ptp4l_in_another_domain_is_found(
+    ptp4l: FakePtp4l, hasty: PtpClient, where: tuple[int, int]
+) -> None:
+    ptp4l.domain = where
+    for _ in range(50):  # a busy machine may be late with an answer
+        with suppress(PtpError):
+            assert hasty.read().state == "SLAVE"
+            break
+    else:
+        pytest.fail("it was not found")
+    assert (hasty.domain, hasty.transport_specific) == where
+    ptp4l.asked.clear()
+    hasty.read()
+    assert {question[2:] for question in ptp4l.asked} == {where}  # it is not looked for again
+
+
+def test_a_ptp4l_in_another_domain_than_is_asked_for_is_named_with_the_remedy(
+    ptp4l: FakePtp4l, tmp_path: Path
+) -> None:
+    ptp4l.domain = (24, 1)
+    client = PtpClient([ptp4l.path], domain=3, transport_specific=0, timeout_s=0.5, reply_dir=tmp_path)
+    with pytest.raises(PtpError) as error:
+        client.read()
+    told = f"{ptp4l.path}: ptp4l is in domain 24, not 3: --domain 24, in transportSpecific 1, not 0: "
+    assert str(error.value) == f"{told}--transport-specific 1"
+    client.close()
+    assert client.domain == 3
+
+
 def test_answers_to_others_and_nonsense_are_passed_over(ptp4l: FakePtp4l, client: PtpClient) -> None:
     def noisy(id: Id, answer: bytes) -> list[bytes]:
         old, foreign, wrong = bytearray(answer), bytearray(answer), bytearray(answer)

@@ -130,6 +130,30 @@ def test_a_master_with_few_syncs_is_followed_and_a_dead_one_not_named(pair: Pair
     client.close()
 
 
+@pytest.mark.parametrize("settings", [("domainNumber 24",), ("domainNumber 3", "transportSpecific 0x1")])
+def test_a_ptp4l_in_another_domain_is_no_missing_clock(
+    pair: Pair, tmp_path: Path, settings: tuple[str, ...]
+) -> None:
+    pair.ptp4l("master", "priority1 10", *settings)
+    with ExitStack() as last:
+        found = PtpClient([pair.socket("master")], reply_dir=tmp_path)
+        told = PtpClient([pair.socket("master")], domain=7, reply_dir=tmp_path)
+        last.callback(found.close)
+        last.callback(told.close)
+        wait_for("an answer", lambda: try_read(found))
+        domain = int(settings[0].split()[1])
+        assert (found.domain, found.transport_specific) == (domain, len(settings) - 1)
+
+        def named() -> bool:
+            try:
+                told.read()
+            except PtpError as error:
+                return f"ptp4l is in domain {domain}, not 7: --domain {domain}" in str(error)
+            return False
+
+        wait_for("the remedy", named)
+
+
 def linuxptp_version() -> int:
     """The first number of it; 0 where there is none."""
     if shutil.which("ptp4l") is None:
