@@ -61,8 +61,6 @@ class ArAllocator(Allocator):
         maximum = {Lever.UL: loop.n_prb, Lever.EDGE: loop.max_mhz, Lever.DL: loop.n_prb}
         of = options.actions
         actions = {Lever.UL: of.ul_prb, Lever.EDGE: of.gpu_mhz, Lever.DL: of.dl_prb}
-        if options.policy == "static" and "action" not in options.policy_options:
-            actions = {hop: (maximum[hop],) for hop in HOPS}
         self._contextual = policies.is_contextual(options.policy)
         if self._contextual:
             share = next((s.share for s in loop.slices if s.slice == slice_id), Share())

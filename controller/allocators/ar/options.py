@@ -28,7 +28,11 @@ class BudgetsModel(BaseModel):
 
 
 class Actions(BaseModel):
-    """The action sets, ascending: PRBs of uplink and downlink, GPU MHz."""
+    """The action sets, ascending: PRBs of uplink and downlink, GPU MHz.
+
+    A policy plays these alone, static the largest of each; one that looks at delays (headroom) also all that
+    there is, which ``share`` bounds and not the largest of these.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
