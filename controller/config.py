@@ -500,6 +500,15 @@ class Config(_Strict):
             raise ConfigError("\n".join(f"{_dotted(m.place)}: {m.text}" for m in found))
         return config
 
+    def with_seed(self, seed: int) -> Config:
+        """The same with another ``control.seed``; ConfigError where it is none."""
+        data = self.model_dump()
+        data["control"]["seed"] = seed
+        try:
+            return Config.model_validate(data)
+        except ValidationError as error:
+            raise ConfigError(mistake(error.errors()[0])) from error
+
     @property
     def lease_s(self) -> float:
         """Seconds that a quota or clock lock holds without renewal: by default max(3, 2 T)."""

@@ -37,9 +37,10 @@ from controller.links.ran_protocol import (
     QuotaApplied,
     RawReport,
 )
+from controller.store.lock import Lock
 from controller.store.models import ModelStore
 from controller.store.recorder import AsyncRunStore
-from controller.store.run import DATABASE_FILE, Retention, RunStore
+from controller.store.run import DATABASE_FILE, Retention, RunStore, StoreError, lock_folder
 from wire.security import Tls, curve_server, grpc_server_add
 
 _IDLE_POLL_S = 0.05
@@ -184,8 +185,9 @@ class Daemon:
     loops runs on the thread of ``run``; operators' calls are queued to it and answered when it is done, and
     ``beat`` is called by it once a second.
 
-    Raises where a server's address cannot be bound, an address beyond loopback has no keys, or a key is
-    missing. A run folder that refuses to be written is reported and counted; control goes on without it.
+    Raises where a server's address cannot be bound, an address beyond loopback has no keys, a key is
+    missing, or another process records in the run folder (``lock`` is its lock where the caller has it). A
+    run folder that refuses to be written is reported and counted; control goes on without it.
     """
 
     def __init__(
@@ -199,6 +201,7 @@ class Daemon:
         prior: Mapping[str, Any] | None = None,
         beat: Callable[[], None] | None = None,
         step_on_report: bool = False,
+        lock: Lock | None = None,
     ) -> None:
         self.config = config
         self._config_path = config_path
@@ -215,6 +218,9 @@ class Daemon:
         self._store: AsyncRunStore | None = None
         learned = dict(learned or {})
         if run_dir:
+            if lock is None:
+                with suppress(StoreError):  # a folder that refuses: the store says so, and tries again
+                    lock = lock_folder(run_dir)
             learned.update(_learned_in(run_dir))
             self._store = AsyncRunStore(
                 run_dir,
@@ -222,6 +228,7 @@ class Daemon:
                 seed=config.control.seed,
                 retention=Retention(max_days=config.store.retain_days),
                 counters=self.counters,
+                lock=lock,
             )
         self.journal = Journal(self.counters, self._store, decided=self._decided)
         self._ran = RanLink(
@@ -507,6 +514,8 @@ class Daemon:
                 if (s.id, s.service) not in now:
                     self._fits.forget(before.id, s.id)
         self.config = config
+        if self._store:
+            self._store.configured(time.time_ns(), config.to_yaml())
 
     def state(self) -> ControllerStatus:
         """What the controller is doing now."""

@@ -109,7 +109,8 @@ class Journal:
     """Takes events, starts and control slots of any cell.
 
     ``store`` is the run record, None for none. ``decided`` is called with the cell and the record of each
-    decision (live subscribers, metrics). ``time_ns`` reads CLOCK_REALTIME, or the virtual clock.
+    decision (live subscribers, metrics), ``happened`` with the cell and the kind of each event that is
+    written. ``time_ns`` reads CLOCK_REALTIME, or the virtual clock.
     """
 
     def __init__(
@@ -118,11 +119,13 @@ class Journal:
         store: Store | None = None,
         *,
         decided: Callable[[Mapping[str, Any]], object] | None = None,
+        happened: Callable[[str, str], object] | None = None,
         time_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self.counters = counters if counters is not None else Counters()
         self._store = store
         self._decided = decided
+        self._happened = happened
         self._time_ns = time_ns
         self._repeated: dict[tuple[str, Event], int] = {}
         self._written: dict[tuple[str, Event], _Written] = {}
@@ -141,6 +144,8 @@ class Journal:
         level = logging.INFO if kind in _EXPECTED else logging.WARNING
         log.log(level, "cell %s: %s: %s", cell, kind.value, text)
         self.counters.inc("events_total", cell)
+        if self._happened:
+            self._happened(cell, kind.value)
         if self._store:
             self._store.record_event(self._time_ns(), cell, kind.value, text)
 

@@ -5,7 +5,8 @@ The run may be live, emulated or recorded. Pure but for what it reads.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from controller import allocators
@@ -13,21 +14,25 @@ from controller.allocators.base import ClosedSlice, Options, Service, SliceView
 from controller.core.decision import Grant
 from controller.core.measure import RESOURCES, Lever, Reason
 from controller.core.misses import Miss
-from controller.core.observation import Observation
+from controller.core.observation import Command, Observation
 from controller.core.spec import LoopSpec, SliceSpec
 from controller.store import record
 from controller.store.misses import MissedSlot, Misses, SliceMisses
 from controller.store.run import RunStore, Start, StoreError
 from controller.store.summary import ClosedSlot, Pairs
 
+_COMMANDS = ("set_policy", "set_budgets", "set_options")
+"""Events of what an operator set of slices."""
+
 
 def read(store: RunStore) -> Misses:
     """Every missed control slot of a run, with its cause.
 
-    They are those that the summary counts. Options that an operator set within a start are not followed,
-    but for targets, which each outcome has. StoreError, naming the place, where the record cannot be read.
+    They are those that the summary counts, each judged by the configuration of its part of the run and what
+    an operator had set since. StoreError, naming the place, where the record cannot be read.
     """
     out, pairs = Misses(), Pairs()
+    commanded = {event.cell for event in store.events() if event.kind in _COMMANDS}
     for start in store.starts():
         if start.lost or start.pruned:
             out.gaps[start.cell] += start.lost + start.pruned
@@ -42,13 +47,27 @@ def read(store: RunStore) -> Misses:
                     readers[s.slice] = _Reader(spec, s, of, start)
         except record.NOT_A_RECORD as error:
             raise StoreError(f"{store.path}: start {start.id}: cannot be read: {error!r}") from error
-        for decision in store.decisions(start_id=start.id):
+        for decision, commands in _decisions(store, start, start.cell in commanded):
             slot = pairs.add(decision)
             if slot is not None:
                 out.first_ns = min(out.first_ns or slot.begin_ns, slot.begin_ns)
                 out.last_ns = max(out.last_ns, slot.end_ns)
                 _add(out, store, start, readers, slot)
+            for command in commands:
+                for reader in readers.values():
+                    reader.command(command)
     return out
+
+
+def _decisions(
+    store: RunStore, start: Start, commanded: bool
+) -> Iterator[tuple[Mapping[str, Any], Sequence[Command]]]:
+    """Decision records, each with the operator's commands that it carries out; these are in the observations,
+    which take time to open."""
+    if commanded:
+        yield from ((slot.decision, slot.observation.commands) for slot in store.slots(start.id))
+    else:
+        yield from ((decision, ()) for decision in store.decisions(start_id=start.id))
 
 
 def _service(name: str) -> Service | None:
@@ -67,7 +86,9 @@ def _add(
         reader = readers.get(name)
         if reader is None or name not in slot.allocations:
             continue
-        entry = out.cells.setdefault(slot.cell, {}).setdefault(name, SliceMisses(reader.causes))
+        entry = out.cells.setdefault(slot.cell, {}).setdefault(name, SliceMisses())
+        if not set(reader.causes) <= set(entry.order):  # the slice had another service in an earlier part
+            entry.order = tuple(dict.fromkeys((*entry.order, *reader.causes)))
         entry.control_slots += 1
         entry.judged += closed["met"] is not None
         before = reader.take(slot.control_slot, closed)
@@ -94,7 +115,14 @@ class _Reader:
         self._loop, self._name, self._explain = spec, of.slice, service.miss
         self.causes = tuple(service.causes)
         self._options = _options(service, of, start)
+        self._configured = service.options
         self._latest: tuple[int, Mapping[str, Any]] | None = None
+
+    def command(self, command: Command) -> None:
+        """What an operator set, from the next control slot on; what the loop refused too changes nothing."""
+        if command.kind == "options" and command.slice in ("", self._name):
+            with contextlib.suppress(ValueError):
+                self._options = self._configured.model_validate({**self._options.to_dict(), **command.value})
 
     def take(self, control_slot: int, closed: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Note an outcome; returns that of the control slot before, None where it is not known."""

@@ -114,7 +114,7 @@ def run(
     }
     summary = Summary()
     first = next(iter(beds.values()))
-    journal = Journal(store=store, decided=summary.add, time_ns=first.time_ns)
+    journal = Journal(store=store, decided=summary.add, happened=summary.add_event, time_ns=first.time_ns)
     edge = VirtualEdge(max(c.max_mhz for c in config.cells))
     handovers = Handovers(journal)
     cells = [

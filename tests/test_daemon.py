@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from controller.cli.ports import free_port
 from controller.core import collector
 from controller.daemon import Daemon
 from controller.loop import ControlLoop
+from controller.store.lock import Locked
 from controller.store.run import RunStore
 from tests.e2e.harness import until
 from wire import PROTOCOL_VERSION, qos_pb2, qos_pb2_grpc, ran_pb2
@@ -112,7 +114,7 @@ def run(tmp_path: Path) -> Iterator[Callable[..., tuple[Daemon, Gnb]]]:
     threads: list[threading.Thread] = []
     gnbs: list[Gnb] = []
 
-    def start(**overrides: Any) -> tuple[Daemon, Gnb]:
+    def start(run_dir: Path | None = None, **overrides: Any) -> tuple[Daemon, Gnb]:
         address = f"tcp://127.0.0.1:{free_port()}"
         file = tmp_path / "c.yaml"
         file.write_text(CONFIG)
@@ -124,7 +126,7 @@ def run(tmp_path: Path) -> Iterator[Callable[..., tuple[Daemon, Gnb]]]:
             "links.metrics.address": None,
             **overrides,
         }
-        daemon = Daemon(config.load(file, fixed), config_path=file, overrides=fixed)
+        daemon = Daemon(config.load(file, fixed), config_path=file, overrides=fixed, run_dir=run_dir)
         threads.append(threading.Thread(target=daemon.run, args=(stop,)))
         threads[-1].start()
         gnbs.append(Gnb(address))
@@ -629,3 +631,34 @@ def test_a_quota_by_hand_is_in_force_at_the_gnb_for_its_time(run: Callable[..., 
     # Neither the end of the control slot nor an operator is near.
     until(lambda: gnb.pump() or gnb.report() or gnb.quotas != {"ar": (7, 9)}, "the policy's own quotas")
     until(lambda: not daemon.state().cells[0].manual, "the end in the state")
+
+
+def test_static_plays_the_largest_of_its_actions_and_those_that_a_reload_brings(
+    run: Callable[..., tuple[Daemon, Gnb]], tmp_path: Path
+) -> None:
+    def static(ul: int, dl: int) -> str:
+        actions = f"{{ul_prb: [10, {ul}], dl_prb: [10, {dl}]}}"
+        return re.sub("actions: .*", f"actions: {actions}", CONFIG.replace("mucb1", "static"))
+
+    daemon, gnb = run(tmp_path / "run")
+    gnb.hello()
+    for ul, dl in ((40, 30), (60, 20)):
+        (tmp_path / "c.yaml").write_text(static(ul, dl))
+        daemon.commands.reload()
+        until(lambda: gnb.report() or gnb.pump() or gnb.quotas == {"ar": (ul, dl)}, f"quotas of {ul}, {dl}")  # noqa: B023
+    assert daemon._store is not None and daemon._store.flush()
+    with RunStore.open(tmp_path / "run") as store:
+        changed = [e.text for e in store.events() if e.kind == "configuration_changed"]
+        starts = list(store.starts())
+        assert len(changed) == 2 and "slices.ar.actions.ul_prb: [10, 40] -> [10, 60]" in changed[1]
+        assert [s.part for s in starts] == [1, 2, 3]
+        assert config.parse(store.config()) == daemon.config
+
+
+def test_a_second_daemon_does_not_write_into_the_run_of_the_first(
+    run: Callable[..., tuple[Daemon, Gnb]], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    daemon, _ = run(folder)
+    with pytest.raises(Locked, match=f"{folder}: the run is being written by another process: pid"):
+        Daemon(daemon.config, run_dir=folder)

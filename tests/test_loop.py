@@ -166,7 +166,7 @@ def test_the_old_policy_learns_from_its_last_slot_before_it_is_switched() -> Non
         observation(2, commands=(Command("options", {"policy": "static", "policy_options": {}}),))
     )
     assert decision.slices[0].outcome.unattributed == {}
-    assert decision.quotas == {"ar": (106, 106)} and decision.gpu_mhz == 1600
+    assert decision.quotas == {"ar": (90, 90)} and decision.gpu_mhz == 1600
 
 
 def test_new_budgets_judge_from_the_next_slot_on() -> None:

@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from controller import misses
+from controller import allocators, misses
 from controller.allocators.ar.causes import Cause
+from controller.allocators.base import ClosedSlice
 from controller.core.measure import Reason
-from controller.core.observation import Enforcement, Mode, Observation
+from controller.core.misses import Miss
+from controller.core.observation import Command, Enforcement, Mode, Observation
 from controller.loop import ControlLoop
 from controller.store import misses as store_misses
 from controller.store.misses import Misses
@@ -211,3 +213,24 @@ def test_the_chart_is_an_svg_file(tmp_path: Path) -> None:
     store_misses.write_chart(tmp_path / "none.svg", Misses())
     with pytest.raises(StoreError, match=r"no-such-folder"):
         store_misses.write_chart(tmp_path / "no-such-folder" / "chart.svg", got)
+
+
+def test_what_an_operator_set_counts_from_then_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = builders.loop_spec()
+    command = (Command("options", {"metric": "p90"}, "ar"),)
+    kinds = [(SLOW, {"commands": command} if n == 3 else {}) for n in range(6)]
+    folder = write(tmp_path, {"cell-1": (spec, kinds)})
+    with RunStore.open(folder, write=True) as store:
+        store.record_event(builders.T0, "cell-1", "set_options", 'metric="p90" ar')
+    ar = allocators.service("ar")
+    assert ar.miss is not None
+    explain, seen = ar.miss, []
+
+    def explained(closed: ClosedSlice) -> Miss | None:
+        seen.append((closed.view.control_slot, closed.options.to_dict()["metric"]))
+        return explain(closed)
+
+    monkeypatch.setattr(misses, "_service", lambda _name: replace(ar, miss=explained))
+    with RunStore.open(folder) as store:
+        misses.read(store)
+    assert seen == [(1, "mean"), (2, "mean"), (3, "mean"), (4, "p90"), (5, "p90")]

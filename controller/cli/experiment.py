@@ -82,7 +82,10 @@ def one_scenario(
     oracle: bool,
     as_json: bool,
 ) -> None:
-    """Run SCENARIO (a shipped name or a file) on the emulated cell, in process, on a virtual clock."""
+    """Run SCENARIO (a shipped name or a file) on the emulated cell, in process, on a virtual clock.
+
+    With --run and --oracle the run folder gets report.html and summary.json, too.
+    """
     from controller import config as config_module
     from controller import sim
     from controller.cli.processes import load_config
@@ -105,6 +108,10 @@ def one_scenario(
             from controller.store.oracle import UNEQUAL
 
             raise click.UsageError(f"--oracle: {UNEQUAL}; or set control.events: off in the scenario")
+        if run_dir is not None:
+            from controller.store import figures
+
+            figures.require()
     closed: list[ClosedSlot] = []
     own = Summary()
 
@@ -137,6 +144,7 @@ def one_scenario(
             "cell": cell.id,
             "slice": s.id,
             "policy": summary["policy"],
+            "policies": summary["policies"],
             **{name: summary[name] for name in runs.FIGURES},
             "details": summary,
         }
@@ -157,11 +165,16 @@ def one_scenario(
         with progress("oracle", None) as advance:
             found = oracle_module.find(spec, lambda runs: advance(f"{runs} runs searched")).reference
         if run_dir is not None:
+            from controller import misses
+            from controller.store import report
+
             kept.write(run_dir, found, seed)
+            page, _ = report.build(run_dir, read_misses=misses.read)
+            out["report"] = str(page)
         columns = runs.series(closed, only["slice"])
         actions = {hop: columns.action(hop) for hop in kept.HOP_NAMES}
         out["oracle"] = found.judge(only["details"], actions, columns.q)
-    emit(out, as_json, experiment_text(about, slices, out.get("oracle")))
+    emit(out, as_json, experiment_text(out, slices, out.get("oracle")))
 
 
 @experiment.command("table-v")
@@ -223,19 +236,19 @@ def table_v(
             table_v.fill(table_v.Table(s, seeds, table_v.SCENARIOS, channel_trace, duration), of, kept)
             for s, of in todo.items()
         ]
-    results = [table_v.result(table) for table in done]
-    whole = {
-        "tables": results,
-        "runs": len(wanted_runs),
-        "already_there": kept_before,
-        "wall_s": round(time.monotonic() - started, 1),
-        "simulated_s": sum(run.simulated_s for table in done for run in table.runs.values()),
-        "files": {k: str(out / f"table-v{k}") for k in (".json", ".parquet", "-slots.parquet", ".html")},
-    }
-    tables.write_parquet(out / "table-v.parquet", table_v.run_rows(done))
-    tables.write_parquet(out / "table-v-slots.parquet", table_v.slot_rows(done))
-    write_atomic(out / "table-v.json", (json.dumps(whole, indent=1) + "\n").encode())
-    write_atomic(out / "table-v.html", page.build(done, results).encode())
+        results = [table_v.result(table) for table in done]
+        whole = {
+            "tables": results,
+            "runs": len(wanted_runs),
+            "already_there": kept_before,
+            "wall_s": round(time.monotonic() - started, 1),
+            "simulated_s": sum(run.simulated_s for table in done for run in table.runs.values()),
+            "files": {k: str(out / f"table-v{k}") for k in (".json", ".parquet", "-slots.parquet", ".html")},
+        }
+        tables.write_parquet(out / "table-v.parquet", table_v.run_rows(done))
+        tables.write_parquet(out / "table-v-slots.parquet", table_v.slot_rows(done))
+        write_atomic(out / "table-v.json", (json.dumps(whole, indent=1) + "\n").encode())
+        write_atomic(out / "table-v.html", page.build(done, results).encode())
     text = "\n\n".join(table_v.text(r) for r in results)
     resumed = f"; {kept_before} of {len(wanted_runs)} runs were already there" if kept_before else ""
     emit(whole, as_json, f"{text}\n\n{out / 'table-v.html'}  ({whole['wall_s']:.0f} s{resumed})")
@@ -253,7 +266,7 @@ def experiment_text(
         busy = s["qos_delivery_ratio_busy"]
         whose = f"  cell {s['cell']}  slice {s['slice']}" if several else ""
         lines += [
-            f"{about['scenario']}{whose}  policy {s['policy']}  seed {about['seed']}",
+            f"{about['scenario']}{whose}  policy {', '.join(s['policies'])}  seed {about['seed']}",
             f"  QoS delivery ratio  {_ratio(s['qos_delivery_ratio'])}"
             + (f" (busy control slots {busy:.1%})" if busy is not None else " (no busy control slot)"),
             f"  UL, DL              {s['avg_ul_prb']:.1f}, {s['avg_dl_prb']:.1f} PRB",
@@ -267,8 +280,10 @@ def experiment_text(
         f"  channel of {c['ue']:9}{Path(c['trace']).name} from {c['start_s']} s of {c['length_s']} s"
         for c in about["channel"]
     ]
-    if not several:
+    if oracle is not None:
         lines += _oracle_text(oracle)
+    if "report" in about:
+        lines.append(f"  report              {about['report']}")
     return "\n".join(lines)
 
 
@@ -276,9 +291,7 @@ def _ratio(value: float | None) -> str:
     return "not known" if value is None else f"{value:.1%}"
 
 
-def _oracle_text(oracle: dict[str, Any] | None) -> list[str]:
-    if oracle is None:
-        return ["  oracle              not searched: --oracle does"]
+def _oracle_text(oracle: dict[str, Any]) -> list[str]:
     ul, dl, mhz = (f"{oracle['relative'][name]:.2f}" for name in oracle["relative"])
     return [
         f"  resources / oracle  UL {ul}, DL {dl}, MHz {mhz}",

@@ -115,6 +115,7 @@ def emulated(name: str, config: Config, seed: int, cell: str = "") -> TestbedSpe
 @click.option("--no-record", is_flag=True, help="Write no run folder.")
 @_duration_option
 @_heartbeat_option
+@click.option("--lock-fd", type=int, hidden=True, help="The run folder's lock, taken by who started this.")
 @click.option("-v", "--verbose", is_flag=True)
 def controller(
     config_file: str,
@@ -125,6 +126,7 @@ def controller(
     no_record: bool,
     duration: float | None,
     heartbeat: Path | None,
+    lock_fd: int | None,
     verbose: bool,
 ) -> None:
     """Run the controller with the configuration in CONFIG until SIGINT or SIGTERM."""
@@ -132,7 +134,8 @@ def controller(
     from controller.daemon import Daemon
     from controller.store import checkpoint as checkpoint_module
     from controller.store import prior as prior_module
-    from controller.store.run import DATABASE_FILE
+    from controller.store.lock import Lock
+    from controller.store.run import DATABASE_FILE, LOCK_FILE
 
     log_to_stderr(verbose)
     check_address_space()
@@ -144,6 +147,7 @@ def controller(
         raise ValueError(f"--checkpoint: the run in {run_dir} has learned already; choose another --run")
     if run_dir is None and not no_record:
         run_dir = Path(config.store.runs) / time.strftime("%Y%m%d-%H%M%S")
+    lock = Lock.adopt(run_dir / LOCK_FILE, lock_fd) if run_dir and lock_fd is not None else None
     stop = stop_on_signals()
 
     def beat() -> None:
@@ -159,6 +163,7 @@ def controller(
         learned=learned,
         prior=prior_module.load(warm_start) if warm_start else None,
         beat=beat,
+        lock=lock,
     )
     daemon.run(stop, duration)
 

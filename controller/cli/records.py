@@ -25,6 +25,7 @@ from controller.cli import emit, json_option
 def report(run_dir: Path, oracle: bool, out: Path | None, as_json: bool) -> None:
     """Write report.html and summary.json of the run in the folder RUN."""
     from controller import misses
+    from controller.store.oracle import ORACLE_FILE
     from controller.store.report import build
 
     if oracle:
@@ -35,5 +36,6 @@ def report(run_dir: Path, oracle: bool, out: Path | None, as_json: bool) -> None
             recorded.search(run_dir, lambda runs: advance(f"{runs} runs searched"))
     page, summary = build(run_dir, out=out, read_misses=misses.read)
     about = summary["oracle"]
-    text = f"{page}\n{about['missing']}" if "missing" in about else str(page)
+    searched = (run_dir / ORACLE_FILE).exists()
+    text = f"{page}\n{about['missing']}" if searched and "missing" in about else str(page)
     emit({"report": str(page), "summary": summary}, as_json, text)

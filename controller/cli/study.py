@@ -109,18 +109,18 @@ def study(
             todo, kept, lambda: results_module.carry_out(todo, jobs_module.work, kept, run_all)
         )
         rows = [jobs_module.labelled(kept.rows[job.key], job) for job in todo]
-    whole = {
-        **result_module.result(plan, rows, judge),
-        "runs": len(todo),
-        "already_there": finished,
-        "wall_s": round(time.monotonic() - started, 1),
-        "simulated_s": sum(row["simulated_s"] for row in rows),
-        "files": {k: str(out / f"study{k}") for k in (".json", ".parquet", ".txt", ".html")},
-    }
-    text = result_module.text(whole)
-    tables.write_parquet(out / "study.parquet", rows)
-    write_atomic(out / "study.json", (json.dumps(whole, indent=1) + "\n").encode())
-    write_atomic(out / "study.txt", (text + "\n").encode())
-    write_atomic(out / "study.html", page.build(whole).encode())
+        whole = {
+            **result_module.result(plan, rows, judge),
+            "runs": len(todo),
+            "already_there": finished,
+            "wall_s": round(time.monotonic() - started, 1),
+            "simulated_s": sum(row["simulated_s"] for row in rows),
+            "files": {k: str(out / f"study{k}") for k in (".json", ".parquet", ".txt", ".html")},
+        }
+        text = result_module.text(whole)
+        tables.write_parquet(out / "study.parquet", rows)
+        write_atomic(out / "study.json", (json.dumps(whole, indent=1) + "\n").encode())
+        write_atomic(out / "study.txt", (text + "\n").encode())
+        write_atomic(out / "study.html", page.build(whole).encode())
     resumed = f"; {finished} of {len(todo)} runs were already there" if finished else ""
     emit(whole, as_json, f"{text}\n\n{out / 'study.html'}  ({whole['wall_s']:.0f} s{resumed})")

@@ -68,8 +68,8 @@ def sweep(
         finished = carry_out(
             todo, results, lambda: results_module.carry_out(todo, sweep_module.row, results, run_all)
         )
-    rows = [sweep_module.labelled(results.rows[run.key], run) for run in todo]
-    tables.write_parquet(target, rows)
+        rows = [sweep_module.labelled(results.rows[run.key], run) for run in todo]
+        tables.write_parquet(target, rows)
     emit(
         {"runs": len(todo), "already_there": finished, "results": str(target), "rows": rows},
         as_json,

@@ -44,7 +44,11 @@ _SPARKS = "▁▂▃▄▅▆▇█"
 @click.option("--policy", help="Play this policy in every slice.")
 @qos_target_option
 @click.option("--channel-trace", type=click.Path(), help="Measured channel (CQI, SNR) instead of a process.")
-@click.option("--seed", default=1, show_default=True)
+@click.option(
+    "--seed",
+    type=int,
+    help="Seed of channel, traffic and policies (default: control.seed of the configuration, else 1).",
+)
 @click.option("--duration", type=SECONDS, help="Stop after so many seconds; without it, at Ctrl-C.")
 @click.option(
     "--run", "run_dir", type=click.Path(path_type=Path), help="Run folder (default: a new one in runs/)."
@@ -69,7 +73,7 @@ def up(
     policy: str | None,
     qos_target: float | None,
     channel_trace: str | None,
-    seed: int,
+    seed: int | None,
     duration: float | None,
     run_dir: Path | None,
     frames: bool,
@@ -90,7 +94,7 @@ def up(
     from controller.cli.processes import load_config
     from controller.cli.user_plane import summary_text
     from controller.store.report import build
-    from controller.store.run import DATABASE_FILE
+    from controller.store.run import DATABASE_FILE, lock_folder
 
     console = Console(stderr=as_json)
     if not console.is_terminal:
@@ -121,8 +125,12 @@ def up(
     )
     if config.emulation is None:
         raise ValueError(f"{config_file}: no emulation section, so there is no testbed to bring up")
+    seed = (config.control.seed or 1) if seed is None else seed
+    config = config.with_seed(seed)
     children.interrupt_on_signals()
     run_dir = run_dir or Path(config.store.runs) / time.strftime("up-%Y%m%d-%H%M%S")
+    lock = lock_folder(run_dir)
+    click.get_current_context().call_on_close(lock.close)
     logs = run_dir / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     file = run_dir / "up.yaml"
@@ -130,7 +138,7 @@ def up(
     commands = {
         "edge-agent": ["edge-agent", "--address", f"127.0.0.1:{ports[1]}"],
         "controller": [
-            *("controller", str(file), "--run", str(run_dir)),
+            *("controller", str(file), "--run", str(run_dir), "--lock-fd", str(lock.fileno())),
             *(("--warm-start", warm_start) if warm_start else ()),
         ],
     }
@@ -159,7 +167,9 @@ def up(
     try:
         with ExitStack() as stack:
             processes = {
-                name: stack.enter_context(_process(name, arguments, logs))
+                name: stack.enter_context(
+                    _process(name, arguments, logs, (lock.fileno(),) if name == "controller" else ())
+                )
                 for name, arguments in commands.items()
             }
             _watch(console, processes, logs, operator, duration)
@@ -246,9 +256,11 @@ def _real_applications(
 
 
 @contextmanager
-def _process(name: str, arguments: list[str], logs: Path) -> Iterator[subprocess.Popen[bytes]]:
+def _process(
+    name: str, arguments: list[str], logs: Path, fds: Sequence[int] = ()
+) -> Iterator[subprocess.Popen[bytes]]:
     """A process of ours, its output in a log file; asked to stop at the end, killed if it does not. It does
-    not outlive this one."""
+    not outlive this one, and gets the file descriptors ``fds``."""
     with (logs / f"{name}.log").open("ab") as log:
         # Its own group: Ctrl-C reaches this process alone, which then stops the others in order.
         process = children.start(
@@ -257,6 +269,7 @@ def _process(name: str, arguments: list[str], logs: Path) -> Iterator[subprocess
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            pass_fds=tuple(fds),
         )
         try:
             yield process
@@ -504,7 +517,7 @@ def summary_table(summary: dict[str, Any], width: int) -> Table:
             table.add_row(
                 cell,
                 name,
-                s["policy"] or "-",
+                ", ".join(s["policies"]) or "-",
                 str(s["control_slots"]),
                 _percent(s["qos_delivery_ratio"]),
                 _percent(busy),

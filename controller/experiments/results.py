@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
+
+from controller.store.lock import Lock
 
 
 class ResultsError(ValueError):
@@ -31,24 +32,26 @@ Row = dict[str, Any]
 class Results:
     """Rows on disk, one JSON object a line with its ``key``, each there for good when :meth:`add` returns.
 
-    One process at a time. :class:`ResultsError` for a file that another one has or that holds something else.
+    One process at a time, by a lock file beside it; ``with`` it whatever is made of them is that one's to
+    write. Locked where another one has it, :class:`ResultsError` for a file that holds something else.
     """
 
     def __init__(self, path: Path, *, fresh: bool = False) -> None:
         """Takes up what is there (with ``fresh`` forgets it); a last line cut off by a crash is removed."""
         self.path = path
         self.rows: dict[str, Row] = {}
-        self._file = path.open("a+b")
+        self._lock = Lock.take(path.with_name(f"{path.name}.lock"), what=path.name)
         try:
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise ResultsError(f"{path}: another process is working on these results") from error
+            self._file = path.open("a+b")
+        except BaseException:
+            self._lock.close()
+            raise
+        try:
             if fresh:
                 self._file.truncate(0)
             self._read()
         except BaseException:
-            self._file.close()
+            self.close()
             raise
 
     def _read(self) -> None:
@@ -72,6 +75,7 @@ class Results:
 
     def close(self) -> None:
         self._file.close()
+        self._lock.close()
 
     def __enter__(self) -> Results:
         return self

@@ -87,6 +87,27 @@ class RunSpec:
         spec = cls(scenario, policy, seed, config.to_yaml(), dict(parameters or {}), duration_s)
         return spec.with_seed(seed, trace_digests(config.emulation, seed))
 
+    @classmethod
+    def at_full(
+        cls,
+        scenario: str,
+        seed: int,
+        *,
+        overrides: Mapping[str, Any] | None = None,
+        duration_s: float | None = None,
+    ) -> RunSpec:
+        """A scenario of the service ``ar`` under the policy static with all that there is as its one action:
+        what others are compared with."""
+        config = config_module.load(config_module.find(scenario), overrides or {})
+        assert config.emulation is not None
+        prb, full = config.emulation.prb, {}
+        for i, cell in enumerate(config.cells):
+            everything = {"ul_prb": [prb], "dl_prb": [prb], "gpu_mhz": [cell.max_mhz]}
+            full |= {f"cells.{i}.slices.{j}.actions": everything for j in range(len(cell.slices))}
+        return cls.make(
+            scenario, "static", seed, overrides={**(overrides or {}), **full}, duration_s=duration_s
+        )
+
     def with_seed(self, seed: int, traces: TraceDigests) -> RunSpec:
         """The same with another seed, under which the cell's UEs have these traces."""
         what = [_code(), traces, self.scenario, self.policy, seed, self.config, self.duration_s]

@@ -147,9 +147,9 @@ class Reference:
 
 
 def can_be_played_again(about: Mapping[str, Any]) -> bool:
-    """Whether a run (its ``run.json``) was on the emulated cell's virtual clock."""
+    """Whether a run (its ``run.json``) was on the emulated cell's virtual clock, all of it."""
     meta = about.get("meta")
-    return isinstance(meta, Mapping) and VIRTUAL.items() <= meta.items()
+    return isinstance(meta, Mapping) and VIRTUAL.items() <= meta.items() and about.get("part", 1) == 1
 
 
 def write(folder: Path, reference: Reference, seed: int) -> None:

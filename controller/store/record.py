@@ -92,6 +92,25 @@ def upgrade_state(state: Mapping[str, Any]) -> Mapping[str, Any]:
     }
 
 
+def static_at_full(
+    spec: Mapping[str, Any], state: Mapping[str, Any]
+) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Specification and state of a loop from when the policy static played all that there is, whatever its
+    actions: as ones whose actions are that."""
+    full = {"ul_prb": [spec["n_prb"]], "dl_prb": [spec["n_prb"]], "gpu_mhz": [spec["max_mhz"]]}
+
+    def of(options: Mapping[str, Any]) -> dict[str, Any]:
+        fixed = options.get("policy") == "static" and not options.get("policy_options")
+        return {**options, "actions": full} if fixed and "actions" in options else dict(options)
+
+    slices = [{**s, "options": of(s["options"])} for s in spec["slices"]]
+    saved = {
+        name: {**s, "set": of(s["set"]), "configured": of(s["configured"])}
+        for name, s in state.get("slices", {}).items()
+    }
+    return {**spec, "slices": slices}, {**state, "slices": saved}
+
+
 def _known(what: str, version: Any, newest: int) -> None:
     if version != 1:
         raise ValueError(f"{what} of version {version!r}, this controller reads up to {newest}")

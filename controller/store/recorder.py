@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from controller.core.observation import Observation
-from controller.store.run import DATABASE_FILE, CounterSink, Retention, RunStore, StoreError, environment
+from controller.store.lock import Lock
+from controller.store.run import (
+    DATABASE_FILE,
+    CounterSink,
+    Retention,
+    RunStore,
+    StoreError,
+    environment,
+    lock_folder,
+)
 
 log = logging.getLogger(__name__)
 
@@ -22,10 +31,13 @@ log = logging.getLogger(__name__)
 class _LiveStart:
     """A control loop that is being recorded; ``row`` is its id in the file that is open, None: not in it."""
 
-    __slots__ = ("cell", "lost", "row", "spec", "state", "time_ns", "written")
+    __slots__ = ("cell", "config", "lost", "row", "spec", "state", "time_ns", "written")
 
-    def __init__(self, time_ns: int, cell: str, spec: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    def __init__(
+        self, time_ns: int, cell: str, spec: Mapping[str, Any], state: Mapping[str, Any], config: str
+    ) -> None:
         self.time_ns, self.cell, self.spec, self.state = time_ns, cell, spec, state
+        self.config = config
         self.row: int | None = None
         self.written = 0
         self.lost = 0
@@ -52,7 +64,16 @@ class _StartItem:
     weight: int = 4096
 
 
-_Item = _SlotItem | _EventItem | _StartItem
+@dataclass(frozen=True, slots=True)
+class _ConfigItem:
+    """Another configuration; the starts under it bring it along where this is lost."""
+
+    time_ns: int
+    config: str
+    weight: int = 4096
+
+
+_Item = _SlotItem | _EventItem | _StartItem | _ConfigItem
 
 
 class AsyncRunStore:
@@ -64,7 +85,10 @@ class AsyncRunStore:
     once a minute. Where the queue is full (``max_items``, or about ``max_bytes``) its oldest control slot or
     event is lost and counted; a start goes on file with its first control slot at the latest.
 
-    The folder is created, or opened where it holds a run (a resumed one gets an event ``run_resumed``).
+    The folder is created, or opened where it holds a run (a resumed one gets an event ``run_resumed``, and
+    one ``configuration_changed`` where that begins another part of the run). Its lock is taken at once
+    (``lock`` is one that the caller has taken): Locked where another process has it. It is let go of at the
+    end. A folder whose lock cannot be written is one that refuses.
     Counters: ``store_slots_total``, ``store_errors_total``, ``store_lost_total`` and
     ``store_refused_total`` (cannot be recorded at all).
     """
@@ -82,9 +106,15 @@ class AsyncRunStore:
         max_bytes: int = 64 << 20,
         retry_s: float = 30.0,
         report_every_s: float = 60.0,
+        lock: Lock | None = None,
     ) -> None:
         self.folder = Path(folder)
-        self._create: dict[str, Any] = {"config": config, "seed": seed, "meta": meta, "retention": retention}
+        self._lock = lock
+        if lock is None:
+            with contextlib.suppress(StoreError):  # the writer will say so, and try again
+                self._lock = lock_folder(self.folder)
+        self._config = self._under = config  # the caller's by now; that of what has been written
+        self._seed, self._meta, self._retention = seed, meta, retention
         self._counters = counters
         self._max_items, self._max_bytes = max_items, max_bytes
         self._retry_s, self._report_every_s = retry_s, report_every_s
@@ -112,7 +142,7 @@ class AsyncRunStore:
 
         A new start of a cell ends the one before it.
         """
-        start = _LiveStart(time_ns, cell, spec, state)
+        start = _LiveStart(time_ns, cell, spec, state, self._config)
         with self._changed:
             self._starts = {h: s for h, s in self._starts.items() if s.cell != cell}
             handle = self._next_handle
@@ -120,6 +150,11 @@ class AsyncRunStore:
             self._starts[handle] = start
         self._put(_StartItem(start))
         return handle
+
+    def configured(self, time_ns: int, config: str) -> None:
+        """From here on another configuration counts, as after a reload (YAML text)."""
+        self._config = config
+        self._put(_ConfigItem(time_ns, config))
 
     def record_slot(
         self,
@@ -174,7 +209,7 @@ class AsyncRunStore:
             self._changed.notify_all()
 
     def _lose(self, item: _Item) -> None:
-        if isinstance(item, _StartItem):
+        if isinstance(item, _StartItem | _ConfigItem):
             return  # its first control slot brings it along
         cell = item.event[1] if isinstance(item, _EventItem) else item.start.cell
         if isinstance(item, _SlotItem):
@@ -238,6 +273,8 @@ class AsyncRunStore:
         if self._store is not None:
             with contextlib.suppress(sqlite3.Error):
                 self._store.close()
+        if self._lock is not None:
+            self._lock.close()
 
     def _open_or_create(self) -> None:
         try:
@@ -248,14 +285,28 @@ class AsyncRunStore:
             raise StoreError(f"{self.folder}: cannot be written: {error}") from error
 
     def _open(self) -> None:
+        if self._lock is None or not self._lock.held:
+            if self._lock is not None:
+                self._lock.close()
+            self._lock = lock_folder(self.folder)
         path = self.folder / DATABASE_FILE
         if path.exists():
-            store = RunStore.open(self.folder, write=True, retention=self._create["retention"])
-            if not self._created_ns:
-                versions = environment()["versions"]
-                store.record_event(time.time_ns(), "", "run_resumed", data={"versions": versions})
+            store = RunStore.open(self.folder, write=True, retention=self._retention, lock=self._lock)
+            try:
+                if not self._created_ns:
+                    self._resumed(store)
+            except BaseException:
+                store.close()
+                raise
         else:
-            store = RunStore.create(self.folder, **self._create)
+            store = RunStore.create(
+                self.folder,
+                config=self._under,
+                seed=self._seed,
+                meta=self._meta,
+                retention=self._retention,
+                lock=self._lock,
+            )
         created_ns = store.about()["created_ns"]
         if created_ns != self._created_ns:
             # Another run than before: what it does not hold is lost, its starts are written anew. (An inode
@@ -267,13 +318,33 @@ class AsyncRunStore:
                     start.written = 0
         self._created_ns, self._store = created_ns, store
 
+    def _resumed(self, store: RunStore) -> None:
+        """A run that was there goes on: said once, before anything else is written."""
+        assert self._lock is not None
+        left = self._lock.taken_over
+        text = f"the lock was left behind by {left}" if left is not None else ""
+        now, versions = time.time_ns(), environment()["versions"]
+        store.record_event(now, "", "run_resumed", text, data={"versions": versions})
+        self._begin_part(store, now, self._under)
+
+    def _begin_part(self, store: RunStore, time_ns: int, config: str) -> None:
+        self._under = config
+        number, changes = store.begin_part(time_ns, config, seed=self._seed, meta=self._meta)
+        if changes:
+            text = f"part {number} of the run: {'; '.join(changes)}"
+            store.record_event(time_ns, "", "configuration_changed", text, data={"part": number})
+
     def _write(self, item: _Item) -> None:
         assert self._store is not None
+        if isinstance(item, _ConfigItem):
+            self._begin_part(self._store, item.time_ns, item.config)
+            return
         if isinstance(item, _EventItem):
             self._store.record_event(*item.event)
             return
         start = item.start
         if start.row is None:
+            self._begin_part(self._store, start.time_ns, start.config)
             start.row = self._store.record_start(start.time_ns, start.cell, start.spec, start.state)
         if isinstance(item, _SlotItem):
             with self._changed:

@@ -18,8 +18,8 @@ from controller.store import figures, misses
 from controller.store.figures import Array
 from controller.store.files import write_atomic
 from controller.store.misses import Misses
-from controller.store.oracle import LIVE, RESOURCES, can_be_played_again, read
-from controller.store.run import Event, RunStore, StoreError
+from controller.store.oracle import LIVE, ORACLE_FILE, RESOURCES, can_be_played_again, read
+from controller.store.run import Event, RunStore, StoreError, part_about
 from controller.store.summary import Allocation, ClosedSlot, Summary
 
 HTML_FILE, SUMMARY_FILE = "report.html", "summary.json"
@@ -159,6 +159,7 @@ def build(
     ``read_misses`` is :func:`controller.misses.read`; without it nothing is said of why slots were missed.
 
     Returns the page's path and the summary: :meth:`Summary.result`, ``run`` (name, versions, seed, host),
+    ``parts`` (of each part of the run :func:`controller.store.run.part_about` and :meth:`Summary.headline`),
     ``misses`` (:meth:`controller.store.misses.Misses.result`, where they are read) and ``oracle``: what
     :meth:`controller.store.oracle.Reference.judge` says of the run's one slice with its ``cell`` and
     ``slice``, or ``missing``, why there is none. The run may still be recorded meanwhile.
@@ -171,8 +172,8 @@ def build(
     folder = Path(run_folder)
     with RunStore.open(folder) as store:
         about = store.about()
-        config = store.config()
-        summary, cells = _read(store)
+        parts = list(store.parts())
+        summary, by_part, cells = _read(store)
         missed = Misses() if read_misses is None else read_misses(store)
         events: deque[Event] = deque(maxlen=LAST_EVENTS)
         for event in store.events():
@@ -181,21 +182,29 @@ def build(
     run = {"name": folder.resolve().name, **about}
     result = summary.result()
     oracle, regret = _oracle(folder, about, result, cells)
-    result |= {"run": run, "oracle": oracle}
+    result |= {
+        "run": run,
+        "parts": [
+            {**part_about(part, before), **by_part.get(part.number, Summary()).headline()}
+            for part, before in zip(parts, (None, *parts), strict=False)
+        ],
+        "oracle": oracle,
+    }
     if read_misses is not None:
         result["misses"] = missed.result()
     page = template.render(
         run=run,
         summary=result,
-        config=config,
+        configs={part.number: part.config for part in parts},
         oracle=oracle,
+        searched=(folder / ORACLE_FILE).exists(),
         misses=missed.result()["cells"],
         resources=dict(zip(RESOURCES, ("UL PRB", "DL PRB", "GPU MHz"), strict=True)),
         plots={cell: _plots(cell, series, regret, missed) for cell, series in cells.items()},
         decisions={cell: [_decision_row(r) for r in reversed(s.last)] for cell, s in cells.items()},
         events=[_event_row(e) for e in reversed(events)],
         hops=[lever.value for lever in LEVERS],
-        parts={
+        measures={
             cell: list(
                 dict.fromkeys(
                     name
@@ -248,11 +257,13 @@ def _oracle(
 # ---- reading ---------------------------------------------------------------------------------------------
 
 
-def _read(store: RunStore) -> tuple[Summary, dict[str, _CellSeries]]:
+def _read(store: RunStore) -> tuple[Summary, dict[int, Summary], dict[str, _CellSeries]]:
     summary = Summary()
+    by_part: dict[int, Summary] = {}
     cells: dict[str, _CellSeries] = {}
     first_ns = 0
-    for record in store.decisions():
+    for part, record in store.decisions_by_part():
+        by_part.setdefault(part, Summary()).add(record)
         cell = cells.setdefault(record["cell"], _CellSeries())
         cell.last.append(record)
         cell.prb, cell.max_mhz = record["prb"], record["max_mhz"]
@@ -270,7 +281,7 @@ def _read(store: RunStore) -> tuple[Summary, dict[str, _CellSeries]]:
             for name, allocation in slot.allocations.items():
                 if name in slot.outcomes:
                     cell.slices.setdefault(name, _SliceSeries()).add(seconds, slot, name, allocation)
-    return summary, cells
+    return summary, by_part, cells
 
 
 def _name(text: str) -> str:

@@ -1,4 +1,8 @@
-"""A run folder: ``config.yaml``, ``run.json`` and ``run.sqlite``.
+"""A run folder: ``config.yaml``, ``run.json``, ``run.sqlite`` and ``run.lock``.
+
+A run has parts (:mod:`controller.store.parts`): a start, or a reload, with another configuration, versions or
+seed begins one. All of them are in ``run.sqlite``; ``config.yaml`` and ``run.json`` are those of the latest.
+Who writes holds the lock.
 
 ``run.sqlite`` is in WAL mode with ``synchronous=NORMAL``: after ``kill -9`` every committed control slot is
 there. A power cut may take the last commits before it (those that the system had not yet written back), but
@@ -17,7 +21,7 @@ import socket
 import sqlite3
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -27,18 +31,29 @@ from typing import Any, Protocol
 from controller.core.observation import Observation
 from controller.store import record
 from controller.store.files import write_atomic
+from controller.store.lock import Lock, Locked
+from controller.store.parts import Part
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 2
-"""Version 1 has the same tables with records of version 1 in them, which are upgraded as they are read."""
+SCHEMA_VERSION = 3
+"""Version 1 has records of version 1, which are upgraded as they are read; versions 1 and 2 know no parts."""
 RUN_FORMAT = "prbandit-run"
-CONFIG_FILE, RUN_FILE, DATABASE_FILE = "config.yaml", "run.json", "run.sqlite"
+CONFIG_FILE, RUN_FILE, DATABASE_FILE, LOCK_FILE = "config.yaml", "run.json", "run.sqlite", "run.lock"
 
+_SCHEMA_WITH_PARTS = 3
 _PRUNE_EVERY = 16
 _PACKAGES = ("prbandit", "numpy", "numba", "grpcio", "protobuf", "pyzmq")
 
-_SCHEMA = """
+_PARTS = """
+CREATE TABLE parts (
+    id INTEGER PRIMARY KEY,
+    time_ns INTEGER NOT NULL,
+    config TEXT NOT NULL,
+    about TEXT NOT NULL
+);
+"""
+_SCHEMA = f"""{_PARTS}
 CREATE TABLE starts (
     id INTEGER PRIMARY KEY,
     time_ns INTEGER NOT NULL,
@@ -46,7 +61,8 @@ CREATE TABLE starts (
     spec TEXT NOT NULL,
     state TEXT NOT NULL,
     lost INTEGER NOT NULL DEFAULT 0,
-    pruned INTEGER NOT NULL DEFAULT 0
+    pruned INTEGER NOT NULL DEFAULT 0,
+    part INTEGER NOT NULL DEFAULT 1
 );
 CREATE INDEX starts_cell ON starts (cell);
 CREATE TABLE control_slots (
@@ -118,7 +134,7 @@ class Start:
     """A control loop was created: all that a replay of its control slots needs.
 
     ``lost`` control slots could not be recorded and ``pruned`` have been deleted by retention; a replay
-    gives equal decisions where both are 0.
+    gives equal decisions where both are 0. ``part`` is the number of the run's part that it is in.
     """
 
     id: int
@@ -128,6 +144,7 @@ class Start:
     state: dict[str, Any]
     lost: int = 0
     pruned: int = 0
+    part: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,11 +212,18 @@ class RunStore:
     """
 
     def __init__(
-        self, folder: Path, connection: sqlite3.Connection, *, writable: bool, retention: Retention
+        self,
+        folder: Path,
+        connection: sqlite3.Connection,
+        *,
+        writable: bool,
+        retention: Retention,
+        own_lock: Lock | None = None,
     ) -> None:
         self.folder = folder
         self.path = folder / DATABASE_FILE
         self.writable = writable
+        self._own_lock = own_lock
         self._retention = retention
         self._db = connection
         self._log = Path(f"{self.path}-wal")
@@ -217,36 +241,32 @@ class RunStore:
         seed: int | None = None,
         meta: Mapping[str, Any] | None = None,
         retention: Retention | None = None,
+        lock: Lock | None = None,
     ) -> RunStore:
         """A new run folder with the resolved configuration ``config`` (YAML text).
 
         ``meta`` goes into ``run.json`` beside versions, seed, host and time of creation. StoreError where the
-        folder already holds a run.
+        folder already holds a run, Locked where another process writes there; ``lock`` is the folder's where
+        the caller holds it.
         """
         folder = Path(folder)
+        with _locked(folder, lock) as own_lock:
+            return cls._create(folder, config, _about(seed, meta), retention, own_lock)
+
+    @classmethod
+    def _create(
+        cls,
+        folder: Path,
+        config: str,
+        about: Mapping[str, Any],
+        retention: Retention | None,
+        own_lock: Lock | None,
+    ) -> RunStore:
         path = folder / DATABASE_FILE
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            exists = path.exists()
-        except OSError as error:
-            raise StoreError(f"{folder}: cannot be written: {error.strerror or error}") from error
-        if exists:
+        if path.exists():
             raise StoreError(f"{path}: there is a run already")
-        try:
-            now = time.time_ns()
-            about = {
-                "format": RUN_FORMAT,
-                "version": SCHEMA_VERSION,
-                "created": datetime.fromtimestamp(now // 1_000_000_000, UTC).isoformat(),
-                "created_ns": now,
-                "seed": seed,
-                **environment(),
-                **({"meta": dict(meta)} if meta else {}),
-            }
-            write_atomic(folder / CONFIG_FILE, config.encode())
-            write_atomic(folder / RUN_FILE, (json.dumps(about, indent=1) + "\n").encode())
-        except OSError as error:
-            raise StoreError(f"{folder}: cannot be written: {error.strerror or error}") from error
+        part = Part(1, time.time_ns(), config, about)
+        _write_files(folder, part, part.time_ns, [part])
         # Under another name until it is whole: what is called run.sqlite is a run.
         unfinished = path.with_name(f".{path.name}.new")
         try:
@@ -255,24 +275,39 @@ class RunStore:
                 stale.unlink(missing_ok=True)
             with _errors(path), contextlib.closing(_connect(unfinished)) as db:
                 db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
+                _insert_part(db, part)
             os.replace(unfinished, path)
         except StoreError:
             raise
         except OSError as error:
             raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from error
-        return cls.open(folder, write=True, retention=retention)
+        return cls._open(folder, True, retention, own_lock)
 
     @classmethod
-    def open(cls, folder: Path | str, *, write: bool = False, retention: Retention | None = None) -> RunStore:
-        """An existing run, to read it or (``write``) to go on recording.
+    def open(
+        cls,
+        folder: Path | str,
+        *,
+        write: bool = False,
+        retention: Retention | None = None,
+        lock: Lock | None = None,
+    ) -> RunStore:
+        """An existing run, to read it or (``write``) to go on recording; ``lock`` is as in :meth:`create`.
 
         StoreError where there is none, where the file is damaged, and where it has another schema version
         than this controller reads (both are named).
         """
         folder = Path(folder)
+        if not (folder / DATABASE_FILE).is_file():
+            raise StoreError(f"{folder / DATABASE_FILE}: no run record there")
+        if not write:
+            return cls._open(folder, False, retention, None)
+        with _locked(folder, lock) as own_lock:
+            return cls._open(folder, True, retention, own_lock)
+
+    @classmethod
+    def _open(cls, folder: Path, write: bool, retention: Retention | None, own_lock: Lock | None) -> RunStore:
         path = folder / DATABASE_FILE
-        if not path.is_file():
-            raise StoreError(f"{path}: no run record there")
         with _errors(path):
             db = _connect(path) if write else _connect_read_only(path)
             try:
@@ -286,17 +321,21 @@ class RunStore:
                     )
                 if write:
                     _pragmas(db)
+                    if version < _SCHEMA_WITH_PARTS:
+                        _add_parts(db, folder)
                     # From here on there may be records that an earlier controller does not know.
                     db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
                 db.execute("SELECT count(*) FROM state").fetchone()
             except BaseException:
                 db.close()
                 raise
-        return cls(folder, db, writable=write, retention=retention or Retention())
+        return cls(folder, db, writable=write, retention=retention or Retention(), own_lock=own_lock)
 
     def close(self) -> None:
         """Close the file. May be called twice."""
         self._db.close()
+        if self._own_lock is not None:
+            self._own_lock.close()
 
     def __enter__(self) -> RunStore:
         return self
@@ -306,14 +345,44 @@ class RunStore:
 
     # ---- writing ----------------------------------------------------------------------------------------
 
+    def begin_part(
+        self, time_ns: int, config: str, *, seed: int | None = None, meta: Mapping[str, Any] | None = None
+    ) -> tuple[int, list[str]]:
+        """What is recorded from here on was made under ``config`` (YAML text), ``seed``, these versions.
+
+        Returns the number of the part, and what is otherwise than in the one before where that makes a new
+        one; ``config.yaml`` and ``run.json`` are its then.
+        """
+        about = _about(seed, meta)
+        parts = list(self.parts())
+        latest = parts[-1]
+        part = latest
+        if not latest.same(config, about):
+            part = Part(latest.number + 1, time_ns, config, about)
+            parts.append(part)
+        if part is not latest:
+            with self._transaction():
+                _insert_part(self._db, part)
+        try:
+            written, created_ns = self.about(), self.about()["created_ns"]
+            stale = self.config() != part.config or written.get("part", 1) != part.number
+        except (StoreError, KeyError):
+            stale, created_ns = True, parts[0].time_ns
+        if stale:
+            _write_files(self.folder, part, created_ns, parts)
+        return part.number, part.changes(latest) if part is not latest else []
+
     def record_start(
         self, time_ns: int, cell: str, spec: Mapping[str, Any], state: Mapping[str, Any], *, lost: int = 0
     ) -> int:
-        """A control loop begins with ``state``; returns the start's id, which its control slots carry."""
+        """A control loop begins with ``state``; returns the start's id, which its control slots carry. It is
+        in the latest part."""
         row = (time_ns, cell, _json("loop spec", spec), _json("loop state", state), lost)
         with self._transaction():
             cursor = self._db.execute(
-                "INSERT INTO starts (time_ns, cell, spec, state, lost) VALUES (?, ?, ?, ?, ?)", row
+                "INSERT INTO starts (time_ns, cell, spec, state, lost, part)"
+                " VALUES (?, ?, ?, ?, ?, (SELECT max(id) FROM parts))",
+                row,
             )
             return int(cursor.lastrowid or 0)
 
@@ -406,6 +475,10 @@ class RunStore:
                 " AND id NOT IN (SELECT max(id) FROM starts GROUP BY cell)"
                 " AND NOT EXISTS (SELECT 1 FROM control_slots WHERE start_id = starts.id)"
             )
+            self._db.execute(
+                "DELETE FROM parts WHERE id NOT IN (SELECT part FROM starts)"
+                " AND id < (SELECT min(part) FROM starts)"
+            )
             first = self._db.execute("SELECT time_ns FROM control_slots ORDER BY id LIMIT 1").fetchone()
             limits = [t for t in (oldest_ns, first[0] if rows and first else None) if t is not None]
             if limits:
@@ -441,8 +514,23 @@ class RunStore:
 
     # ---- reading ----------------------------------------------------------------------------------------
 
+    def parts(self) -> Iterator[Part]:
+        """The parts of the run, in the order in which they began; at least one."""
+        if not self._has_parts:
+            yield _part_of_files(self.folder)
+            return
+        for number, time_ns, config, about in self._rows(
+            "SELECT id, time_ns, config, about FROM parts ORDER BY id"
+        ):
+            yield Part(number, time_ns, config, self._decoded(f"part {number}", about))
+
+    @property
+    def _has_parts(self) -> bool:
+        return next(self._rows("PRAGMA user_version"))[0] >= _SCHEMA_WITH_PARTS
+
     def about(self) -> dict[str, Any]:
-        """Content of ``run.json``: versions, seed, host, time of creation."""
+        """Content of ``run.json``: the number of the latest part, its versions, seed and host, and the run's
+        time of creation."""
         path = self.folder / RUN_FILE
         try:
             about = json.loads(path.read_bytes())
@@ -453,7 +541,7 @@ class RunStore:
         return about
 
     def config(self) -> str:
-        """The resolved configuration, YAML text."""
+        """The resolved configuration of the latest part, YAML text."""
         path = self.folder / CONFIG_FILE
         try:
             return path.read_text(encoding="utf-8")
@@ -472,20 +560,18 @@ class RunStore:
 
     def starts(self, cell: str | None = None) -> Iterator[Start]:
         """Control loops in the order in which they were made."""
-        for id_, time_ns, name, spec, state, lost, pruned in self._rows(
-            "SELECT id, time_ns, cell, spec, state, lost, pruned FROM starts"
+        has_parts = self._has_parts
+        part_column = "part" if has_parts else "1"
+        for id_, time_ns, name, spec, state, lost, pruned, part in self._rows(
+            f"SELECT id, time_ns, cell, spec, state, lost, pruned, {part_column} FROM starts"
             " WHERE ? IS NULL OR cell = ? ORDER BY id",
             (cell, cell),
         ):
-            yield Start(
-                id_,
-                time_ns,
-                name,
-                self._decoded(f"start {id_}", spec, record.upgrade_spec),
-                self._decoded(f"start {id_}", state, record.upgrade_state),
-                lost,
-                pruned,
-            )
+            made = self._decoded(f"start {id_}", spec, record.upgrade_spec)
+            began = self._decoded(f"start {id_}", state, record.upgrade_state)
+            if not has_parts:
+                made, began = _as_before(f"{self.path}: start {id_}", made, began)
+            yield Start(id_, time_ns, name, made, began, lost, pruned, part)
 
     def slots(self, start_id: int) -> Iterator[Slot]:
         """Control slots of one control loop, oldest first."""
@@ -523,6 +609,15 @@ class RunStore:
         ):
             yield self._decoded(f"control_slots row {id_}", text, record.upgrade)
 
+    def decisions_by_part(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Decision records of all cells in the order of recording, each with the number of its part."""
+        part_of = {start.id: start.part for start in self.starts()}
+        for id_, start_id, text in self._rows("SELECT id, start_id, decision FROM control_slots ORDER BY id"):
+            if start_id not in part_of:  # it began after the starts had been read
+                part_of |= {start.id: start.part for start in self.starts()}
+            record_ = self._decoded(f"control_slots row {id_}", text, record.upgrade)
+            yield part_of[start_id], record_
+
     def events(self, cell: str | None = None) -> Iterator[Event]:
         """Events of a cell (None: all of them), in the order of recording."""
         for id_, time_ns, name, kind, text, data in self._rows(
@@ -548,6 +643,109 @@ class RunStore:
             return dict(upgrade(value))
         except record.NOT_A_RECORD as error:
             raise StoreError(f"{self.path}: {where}: cannot be read: {error}") from error
+
+
+def lock_folder(folder: Path) -> Lock:
+    """The lock of a run folder, which is made where there is none; Locked where another process has it."""
+    try:
+        return Lock.take(folder / LOCK_FILE, what="the run")
+    except Locked:
+        raise
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot be written: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, lock: Lock | None) -> Iterator[Lock | None]:
+    """The lock that a store takes for itself, let go of where opening fails; None where its caller has it."""
+    own = None if lock is not None else lock_folder(folder)
+    try:
+        yield own
+    except BaseException:
+        if own is not None:
+            own.close()
+        raise
+
+
+def _about(seed: int | None, meta: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {"seed": seed, **environment(), **({"meta": dict(meta)} if meta else {})}
+
+
+def _write_files(folder: Path, part: Part, created_ns: int, parts: Sequence[Part]) -> None:
+    about = {
+        "format": RUN_FORMAT,
+        "version": SCHEMA_VERSION,
+        "created": _iso(created_ns),
+        "created_ns": created_ns,
+        "part": part.number,
+        **part.about,
+    }
+    if len(parts) > 1:
+        about["parts"] = [part_about(p, before) for p, before in zip(parts, (None, *parts), strict=False)]
+    try:
+        write_atomic(folder / CONFIG_FILE, part.config.encode())
+        write_atomic(folder / RUN_FILE, (json.dumps(about, indent=1) + "\n").encode())
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot be written: {error.strerror or error}") from error
+
+
+def part_about(part: Part, before: Part | None) -> dict[str, Any]:
+    """A part as plain JSON values: ``part``, ``began``, ``began_ns``, ``seed``, ``versions``, ``host``,
+    ``meta`` and what has ``changed`` since the one before."""
+    changed = [] if before is None else part.changes(before)
+    began = {"part": part.number, "began": _iso(part.time_ns), "began_ns": part.time_ns}
+    return {**began, **part.about, "changed": changed}
+
+
+def _iso(time_ns: int) -> str:
+    return datetime.fromtimestamp(time_ns // 1_000_000_000, UTC).isoformat()
+
+
+def _part_of_files(folder: Path) -> Part:
+    """The part of a run from before there were any; what cannot be read of it is not known."""
+    try:
+        about = json.loads((folder / RUN_FILE).read_bytes())
+        config = (folder / CONFIG_FILE).read_text(encoding="utf-8")
+        known = {k: about[k] for k in ("seed", "versions", "host", "meta") if k in about}
+        return Part(1, int(about["created_ns"]), config, known)
+    except (OSError, ValueError, KeyError, TypeError):
+        return Part(1, 0, "", {})
+
+
+def _insert_part(db: sqlite3.Connection, part: Part) -> None:
+    db.execute(
+        "INSERT INTO parts (id, time_ns, config, about) VALUES (?, ?, ?, ?)",
+        (part.number, part.time_ns, part.config, to_json(dict(part.about))),
+    )
+
+
+def _as_before(where: str, spec: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+    try:
+        return tuple(dict(part) for part in record.static_at_full(spec, state))
+    except record.NOT_A_RECORD as error:
+        raise StoreError(f"{where}: cannot be read: {error}") from error
+
+
+def _add_parts(db: sqlite3.Connection, folder: Path) -> None:
+    """To a record from before there were parts: what it holds is its first."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        db.execute(_PARTS)
+        db.execute("ALTER TABLE starts ADD COLUMN part INTEGER NOT NULL DEFAULT 1")
+        _insert_part(db, _part_of_files(folder))
+        for id_, spec, state in db.execute("SELECT id, spec, state FROM starts").fetchall():
+            made, began = _as_before(
+                f"start {id_}", record.upgrade_spec(json.loads(spec)), record.upgrade_state(json.loads(state))
+            )
+            db.execute(
+                "UPDATE starts SET spec = ?, state = ? WHERE id = ?", (to_json(made), to_json(began), id_)
+            )
+        db.execute(f"PRAGMA user_version={_SCHEMA_WITH_PARTS}")
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
 
 
 @contextlib.contextmanager

@@ -370,7 +370,8 @@ class Summary:
         }
 
     def result(self) -> dict[str, Any]:
-        """Plain JSON: :meth:`headline`, ``events`` by kind, and ``cells`` with their ``slices``.
+        """Plain JSON: :meth:`headline`, ``events`` by kind (of all cells and of the daemon), and ``cells``
+        with their own ``events`` and their ``slices``.
 
         A slice has the headline's keys and ``policy`` (the latest method), ``policies``, ``unattributed``
         (reason -> lever -> control slots), ``frames`` (samples that its promise was judged by),
@@ -383,7 +384,8 @@ class Summary:
         and ``faults`` (reason -> control slots that ended with it).
         """
         cells = {name: self._cell(name, cell) for name, cell in self._cells.items()}
-        return {**self.headline(), "events": dict(self._events.get("", Counter())), "cells": cells}
+        events: Counter[str] = sum(self._events.values(), Counter())
+        return {**self.headline(), "events": dict(events), "cells": cells}
 
     def _cell(self, name: str, cell: _Cell) -> dict[str, Any]:
         return {

@@ -24,6 +24,7 @@ from controller.cli.ports import claim_port, free_port
 from controller.core.observation import Command
 from controller.links import operator
 from controller.loop import ControlLoop
+from controller.store.summary import Summary
 from tests import builders
 from tests.e2e.harness import parent_of, until
 
@@ -218,6 +219,22 @@ def test_the_decisions_of_all_cells_are_printed_once(tmp_path: Path, monkeypatch
         up._watch(console, {}, tmp_path, "", None)
     lines = [" ".join(line.split()[:2]) for line in said.get().splitlines()]
     assert lines == ["b #1", "a #1", "b #2"]
+
+
+def test_the_summary_names_every_policy_that_played() -> None:
+    loop = ControlLoop(builders.loop_spec())
+    records = []
+    for n in range(6):
+        change = {"policy": "static", "policy_options": {}}
+        commands = (Command("options", change, "ar"),) if n == 3 else ()
+        records.append(loop.step(builders.observation(n, commands=commands)).to_record())
+    summary = Summary()
+    for record in records:
+        summary.add(record)
+    console = Console(width=200)
+    with console.capture() as said:
+        console.print(up.summary_table(summary.result()))
+    assert "mucb1, static" in said.get()
 
 
 def test_real_applications_are_of_one_cell() -> None:

@@ -141,7 +141,7 @@ def test_operators_change_mode_policy_and_configuration_live(bed: Testbed) -> No
         client.set_mode("cell-1", "active")
         until(lambda: bed.gnb()["quotas"], "quotas again")
         client.switch_policy("cell-1", "ar", "static")
-        until(lambda: bed.gnb()["quotas"] == {"ar": [106, 106]}, "static's quota")
+        until(lambda: bed.gnb()["quotas"] == {"ar": [90, 90]}, "static's quota")
         with pytest.raises(ValueError, match="unknown policy 'nosuch'"):
             client.switch_policy("cell-1", "ar", "nosuch")
         with pytest.raises(ValueError, match="unknown cell"):
@@ -176,8 +176,9 @@ def test_a_run_folder_that_cannot_be_written_does_not_stop_control(bed: Testbed)
 
 def test_up_ends_its_processes_and_reports_when_it_is_told_to_stop(tmp_path: Path) -> None:
     folder = tmp_path / "run"
+    command = [sys.executable, "-m", "controller.cli", "up", "--run", str(folder), "--seed", "7"]
     up = subprocess.Popen(
-        [sys.executable, "-m", "controller.cli", "up", "--run", str(folder)],
+        command,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -193,10 +194,15 @@ def test_up_ends_its_processes_and_reports_when_it_is_told_to_stop(tmp_path: Pat
         assert re.search(r"cell cell-1: connected, .* quotas ar UL \d+ DL \d+ PRB, GPU \d+ MHz", said), said
         ours = [p for p in Path("/proc").glob("[0-9]*") if parent_of(int(p.name)) == up.pid]
         assert len(ours) == 3
+        before = (folder / "up.yaml").read_text()
+        second = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert second.returncode == 1 and f"by another process: pid {up.pid} on host" in second.stderr
+        assert (folder / "up.yaml").read_text() == before
         up.send_signal(signal.SIGTERM)
         rest = up.stdout.read()
         assert up.wait(30) == 0, rest
     finally:
         up.kill()
     assert "Summary" in rest and (folder / "report.html").is_file()
+    assert json.loads((folder / "run.json").read_text())["seed"] == 7
     assert not [p for p in ours if p.exists()]

@@ -67,8 +67,8 @@ def test_a_plan_is_what_is_in_force(tmp_path: Path) -> None:
     assert s.gpu_mhz.tolist() == [a.gpu_mhz for a in plan]
 
 
-def test_a_plan_at_full_resources_is_the_static_policy(tmp_path: Path) -> None:
-    spec = RunSpec.make(small(tmp_path), "static", 5)
+def test_a_plan_at_full_resources_is_the_static_policy_at_full(tmp_path: Path) -> None:
+    spec = RunSpec.at_full(small(tmp_path), 5)
     planned, played = execute(spec, [Allocation(106, 106, 1600)] * 60), execute(spec)
     assert planned.figures == played.figures and planned.by_load == played.by_load
 

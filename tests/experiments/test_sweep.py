@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from controller.cli import cli
 from controller.experiments import pool, results, sweep
 from controller.experiments.runs import RunSpec
+from controller.store.lock import Locked
 from tests.experiments.builders import small
 from wire.security import InsecureAddress, KeyFileError
 
@@ -134,7 +135,9 @@ def test_two_processes_do_not_work_on_the_same_results(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     with results.Results(path) as first:
         first.add({"key": "a"})
-        with pytest.raises(results.ResultsError, match=r"x\.jsonl: another process is working"):
+        with pytest.raises(
+            Locked, match=rf"x\.jsonl is being written by another process: pid {os.getpid()} on host "
+        ):
             results.Results(path, fresh=True)
     with results.Results(path) as again:
         assert again.rows == {"a": {"key": "a"}}

@@ -127,7 +127,14 @@ def test_the_summary_is_that_of_the_records(built: tuple[Path, dict[str, Any], s
     assert summary["cells"]["cell-1"].pop("events") == {"bad_report": 1}
     assert expected["cells"]["cell-1"].pop("events") == {}
     assert summary["oracle"].keys() == {"missing"} and "live run" in summary["oracle"]["missing"]
-    assert {k: v for k, v in summary.items() if k not in ("run", "oracle")} == expected
+    assert summary["events"] == {"bad_report": 1} and expected["events"] == {}
+    (part,) = summary["parts"]
+    assert part["part"] == 1 and part["seed"] == 5 and part["changed"] == []
+    assert {k: part[k] for k in again.headline()} == again.headline()
+    of_the_run = ("run", "oracle", "events", "parts")
+    assert {k: v for k, v in summary.items() if k not in of_the_run} == {
+        k: v for k, v in expected.items() if k not in of_the_run
+    }
     assert expected["cells"]["cell-1"]["control_slots"] == 29
 
 

@@ -63,7 +63,7 @@ def test_the_report_shows_offsets_by_host_and_the_frames_that_were_affected(tmp_
     drawn = figure(page)
     assert ">ue-1<" in drawn and ">edge<" in drawn and ">offset, µs<" in drawn
     with RunStore.open(tmp_path) as store:
-        _, cells = report._read(store)
+        _, _, cells = report._read(store)
     series = cells["cell-1"].clocks
     assert series["ue-1"].offset_ns == list(OFFSETS_NS)
     assert np.diff(series["ue-1"].time) == pytest.approx([5.0] * 4)

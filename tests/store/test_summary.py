@@ -202,10 +202,12 @@ def test_the_policy_is_the_latest_and_all_are_named() -> None:
 def test_events_are_counted_by_kind_where_they_belong() -> None:
     summary = Summary()
     summary.add(decision(1, 10, 10, 500, closed(**FIRST)))
-    for cell, kind in (("c", "cell_lost"), ("c", "cell_lost"), ("", "reloaded")):
+    # One of a cell that was never controlled counts too.
+    for cell, kind in (("c", "cell_lost"), ("c", "cell_lost"), ("", "run_resumed"), ("d", "cell_lost")):
         summary.add_event(cell, kind)
     result = summary.result()
-    assert result["cells"]["c"]["events"] == {"cell_lost": 2} and result["events"] == {"reloaded": 1}
+    assert result["cells"]["c"]["events"] == {"cell_lost": 2} and result["cells"].keys() == {"c"}
+    assert result["events"] == {"cell_lost": 3, "run_resumed": 1}
 
 
 def test_nothing_recorded_is_no_error() -> None:

@@ -58,7 +58,11 @@ def default_mhz(max_mhz: int) -> tuple[int, ...]:
 
 class Actions(BaseModel):
     """The action sets, ascending: PRBs of uplink and downlink, GPU MHz. One that is not given (null) follows
-    the carrier (:func:`default_prb`), or the GPU (:func:`default_mhz`)."""
+    the carrier (:func:`default_prb`), or the GPU (:func:`default_mhz`).
+
+    A policy plays these alone, static the largest of each; one that looks at delays (headroom) also all that
+    there is, which ``share`` bounds and not the largest of these.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 

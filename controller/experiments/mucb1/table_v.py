@@ -130,10 +130,12 @@ def jobs(
     for scenario in sorted(scenarios, key=lambda s: (s not in (2, 5), s)):
         for seed in seeds:
             for scheme in (*(("oracle",) if with_oracle else ()), *SCHEMES):
-                policy = "static" if scheme == "oracle" else scheme
-                spec = RunSpec.make(
-                    f"mucb1-{scenario}", policy, seed, overrides=overrides, duration_s=duration_s
-                )
+                name, more = f"mucb1-{scenario}", {"overrides": overrides, "duration_s": duration_s}
+                if scheme == "static":
+                    spec = RunSpec.at_full(name, seed, **more)
+                else:  # of the oracle's the policy is not played, its actions are searched
+                    policy = "static" if scheme == "oracle" else scheme
+                    spec = RunSpec.make(name, policy, seed, **more)
                 out.append(Job(scenario, scheme, spec))
     return sorted(out, key=lambda job: job.scheme != "oracle")
 

@@ -131,13 +131,19 @@ def jobs(of: Plan) -> list[Job]:
         for scenario in scenarios:
             emulation = None
             for policy in (*of.policies, *((CLAIRVOYANT,) if of.searched(name) else ())):
-                made = RunSpec.make(
-                    f"mucb1-{scenario}",
-                    "static" if policy == CLAIRVOYANT else policy,
-                    first,
-                    overrides=overrides,
-                    duration_s=of.duration_s,
-                )
+                scenario_name = f"mucb1-{scenario}"
+                if policy == "static":
+                    made = RunSpec.at_full(
+                        scenario_name, first, overrides=overrides, duration_s=of.duration_s
+                    )
+                else:  # of the clairvoyant the policy is not played, its actions are searched
+                    made = RunSpec.make(
+                        scenario_name,
+                        "static" if policy == CLAIRVOYANT else policy,
+                        first,
+                        overrides=overrides,
+                        duration_s=of.duration_s,
+                    )
                 emulation = emulation or made.load().emulation
                 assert emulation is not None
                 for seed in of.searched(name) if policy == CLAIRVOYANT else of.seeds:

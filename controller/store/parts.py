@@ -1,0 +1,69 @@
+"""The parts of a run: from each start with another configuration, other versions or another seed on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+_LONGEST = 60
+"""Characters of a value in a text of changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of a run. ``config`` is the resolved configuration (YAML text), ``about`` its ``seed``,
+    ``versions``, ``host`` and, where there is one, ``meta``; ``time_ns`` is when it began."""
+
+    number: int
+    time_ns: int
+    config: str
+    about: Mapping[str, Any]
+
+    def same(self, config: str, about: Mapping[str, Any]) -> bool:
+        """Whether a start with these goes on with the part: on another host it does."""
+        return self.config == config and all(
+            self.about.get(k) == about.get(k) for k in ("seed", "versions", "meta")
+        )
+
+    def changes(self, before: Part) -> list[str]:
+        """What is otherwise than in the part before, a line each: ``control.seed: 0 -> 7``."""
+        return [*_changed(_flat(before.to_dict()), _flat(self.to_dict()))]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the part consists of, without the host."""
+        try:
+            config = yaml.safe_load(self.config)
+        except yaml.YAMLError:
+            config = self.config
+        about = {k: self.about[k] for k in ("seed", "versions", "meta") if self.about.get(k) is not None}
+        return {**about, **(config if isinstance(config, Mapping) else {"config": config})}
+
+
+def _flat(value: Any, place: str = "") -> dict[str, Any]:
+    """Leaves by their dotted place; entries of a list that have an id go by it."""
+    if isinstance(value, Mapping) and value:
+        inner = value.items()
+    elif isinstance(value, list) and value and all(isinstance(v, Mapping) and "id" in v for v in value):
+        inner = ((v["id"], v) for v in value)
+    else:
+        return {place: value}
+    out = {}
+    for key, v in inner:
+        out |= _flat(v, f"{place}.{key}" if place else str(key))
+    return out
+
+
+def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+    for place in dict.fromkeys((*before, *after)):
+        if before.get(place) != after.get(place) or (place in before) != (place in after):
+            was, now = (_text(of[place]) if place in of else "nothing" for of in (before, after))
+            yield f"{place}: {was} -> {now}"
+
+
+def _text(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
