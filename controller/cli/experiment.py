@@ -238,6 +238,8 @@ def experiment_text(
     oracle: dict[str, Any] | None = None,
 ) -> str:
     """The result as a person reads it: each slice of each cell."""
+    from controller.scenario import rows_lines
+
     several = len(slices) > 1
     lines = []
     for s in slices:
@@ -258,6 +260,7 @@ def experiment_text(
         f"  channel of {c['ue']:9}{Path(c['trace']).name} from {c['start_s']} s of {c['length_s']} s"
         for c in about["channel"]
     ]
+    lines += [f"  {line}" for line in rows_lines(about["channel"])]
     if not several:
         lines += _oracle_text(oracle)
     return "\n".join(lines)

@@ -87,6 +87,7 @@ def up(
     from controller import misses
     from controller.cli.processes import load_config
     from controller.cli.user_plane import summary_text
+    from controller.scenario import all_trace_uses, rows_lines
     from controller.store.report import build
     from controller.store.run import DATABASE_FILE
 
@@ -114,6 +115,7 @@ def up(
     )
     if config.emulation is None:
         raise ValueError(f"{config_file}: no emulation section, so there is no testbed to bring up")
+    channel = [use.to_dict() for use in all_trace_uses(config, seed)]
     children.interrupt_on_signals()
     run_dir = run_dir or Path(config.store.runs) / time.strftime("up-%Y%m%d-%H%M%S")
     logs = run_dir / "logs"
@@ -141,6 +143,8 @@ def up(
             ]
     source = channel_trace or "a channel process"
     console.print(f"PRBandit on the emulated testbed, channel: {source}; record and logs in {run_dir}")
+    for line in rows_lines(channel):
+        console.print(line, soft_wrap=True)
     console.print(
         f"prbandit status --operator {config.links.operator.address}; "
         f"metrics: http://{config.links.metrics.address}/metrics",
@@ -177,7 +181,13 @@ def up(
         if carried is not None:
             console.print(summary_text(carried), soft_wrap=True)
         console.print(f"report: {page}", soft_wrap=True)
-    result = {"run": str(run_dir), "report": str(page), "summary": summary, "user_plane": carried}
+    result = {
+        "run": str(run_dir),
+        "report": str(page),
+        "channel": channel,
+        "summary": summary,
+        "user_plane": carried,
+    }
     emit(result, as_json, "")
     if failed is not None:
         raise failed

@@ -12,7 +12,7 @@ import click
 
 from controller.cli import emit, json_option
 from controller.cli.options import SECONDS
-from controller.cli.processes import load_config, log_to_stderr
+from controller.cli.processes import load_config, log_channel, log_to_stderr
 from wire.security import Address, parse_address
 
 if TYPE_CHECKING:
@@ -102,6 +102,7 @@ def user_plane(
     log_to_stderr(verbose)
     config = load_config(config_file, {"emulation.channel_trace": channel_trace} if channel_trace else {})
     spec = replace(testbed_spec(config, seed), flows=())
+    log_channel(config, seed)
     plane = UserPlane([Listen(ue, address, to or server) for ue, address, to in listens])
     try:
         mock = GnbMock(
