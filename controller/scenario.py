@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from agents.emulator import schedule
-from agents.emulator.channel import read_trace
+from agents.emulator.channel import read_trace, trace_account
 from agents.emulator.spec import (
     CBR_DL,
     CBR_UL,
@@ -31,10 +31,8 @@ from agents.emulator.spec import (
 )
 from controller.config import CellModel, Config, Emulation, StressModel, UserGroup
 from controller.mobility import ways
+from wire import channel_traces
 from wire.definitions.nr import MAX_MCS, TDD_PATTERNS
-
-SUFFIXES = (".csv", ".csv.gz")
-"""Names of the channel traces in a folder."""
 
 SCS_KHZ = 30
 """Subcarrier spacing of every emulated cell."""
@@ -252,19 +250,23 @@ def _users(group: UserGroup, ues: Sequence[UeSpec], e: Emulation, seed: int) -> 
 class TraceUse:
     """Where a UE is in a measured channel: the file, the second in which it begins, how many it has.
 
-    Seconds are those of 5G, as the others are cut out; the trace repeats at its end.
+    Seconds are those of 5G, as the others are cut out; the trace repeats at its end. ``rows`` says what
+    became of the file's rows (:meth:`wire.channel_traces.Account.to_dict`).
     """
 
     ue: str
     trace: str
     start_s: int
     length_s: int
+    rows: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"ue": self.ue, "trace": self.trace, "start_s": self.start_s, "length_s": self.length_s}
+        """As plain JSON values."""
+        return asdict(self)
 
     def __str__(self) -> str:
-        return f"{self.ue}: {Path(self.trace).name} from {self.start_s} of {self.length_s} s"
+        used = f", {self.rows['used']} of {self.rows['rows']} rows" if self.rows else ""
+        return f"{self.ue}: {Path(self.trace).name} from {self.start_s} of {self.length_s} s{used}"
 
 
 GOLDEN = 0.6180339887498949
@@ -274,25 +276,49 @@ GOLDEN = 0.6180339887498949
 def trace_uses(e: Emulation, seed: int) -> tuple[TraceUse, ...]:
     """The measured channel of each UE under a seed; none where a process drives the cell.
 
-    Of the n traces of a folder (``*.csv, *.csv.gz``, by name) UE k = 0, 1, ... takes number (seed + k) mod n.
-    It begins after the part (:data:`GOLDEN` seed + k / UEs) mod 1 of the trace, so that no two seeds, and no
-    two UEs of a cell, meet the same channel at the same time. ValueError for a folder without traces;
+    Of the n traces of a folder (:func:`wire.channel_traces.files`) UE k = 0, 1, ... takes number (seed + k)
+    mod n. It begins after the part (:data:`GOLDEN` seed + k / UEs) mod 1 of the trace, so that no two seeds,
+    and no two UEs of a cell, meet the same channel at the same time. ValueError for a folder without traces;
     ValueError, OSError as :func:`agents.emulator.channel.read_trace`.
     """
     if not e.channel_trace:
         return ()
-    path = Path(e.channel_trace)
-    files = sorted(f for f in path.iterdir() if f.name.endswith(SUFFIXES)) if path.is_dir() else [path]
-    if not files:
-        raise ValueError(f"{path}: no channel trace (*.csv, *.csv.gz) in this folder")
+    files = channel_traces.files(Path(e.channel_trace))
     chosen = [files[(seed + k) % len(files)] for k in range(e.ues)]
     lengths = {file: len(read_trace(ChannelTrace(path=file), LinkSpec())) for file in set(chosen)}
     return tuple(
         TraceUse(
-            f"ue-{k + 1}", str(file), int((GOLDEN * seed + k / e.ues) % 1 * lengths[file]), lengths[file]
+            f"ue-{k + 1}",
+            str(file),
+            int((GOLDEN * seed + k / e.ues) % 1 * lengths[file]),
+            lengths[file],
+            trace_rows(file),
         )
         for k, file in enumerate(chosen)
     )
+
+
+def all_trace_uses(config: Config, seed: int) -> tuple[TraceUse, ...]:
+    """:func:`trace_uses` of every cell, cell after cell; none without emulation."""
+    e = config.emulation
+    return (
+        ()
+        if e is None
+        else tuple(u for c in config.cells for u in trace_uses(e, cell_seed(config, c.id, seed)))
+    )
+
+
+def trace_rows(path: Path) -> dict[str, Any]:
+    """What became of a trace's rows (:meth:`wire.channel_traces.Account.to_dict`), whose errors it has."""
+    return trace_account(ChannelTrace(path=path)).to_dict()
+
+
+def rows_lines(channel: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What became of the rows of the traces in :meth:`TraceUse.to_dict`, a line a trace."""
+    of = {use["trace"]: use["rows"] for use in channel if use["rows"]}
+    return [
+        f"channel trace {Path(trace).name}: {channel_traces.rows_text(rows)}" for trace, rows in of.items()
+    ]
 
 
 def _slice_of(cell: CellModel, ue_id: str) -> str:

@@ -24,7 +24,7 @@ from controller.links import codec
 from controller.links.qos import FlowBegin, QosItem
 from controller.links.ran_protocol import QuotaApplied, QuotaNotHonoured
 from controller.loop import ControlLoop
-from controller.scenario import SCS_KHZ, TraceUse, cell_seed, control_slots, testbed_spec, trace_uses
+from controller.scenario import SCS_KHZ, TraceUse, all_trace_uses, cell_seed, control_slots, testbed_spec
 from controller.store.models import ModelStore
 from controller.store.summary import Allocation, Summary
 from wire import ran_pb2
@@ -139,11 +139,7 @@ def run(
                 cell.set_clock()
         until = max(until + 1, min(end, *(cell.next_look for cell in cells))) if until < end else end + 1
     wall_s = time.perf_counter() - started
-    assert config.emulation is not None  # has control slots
-    channel = tuple(
-        use for c in config.cells for use in trace_uses(config.emulation, cell_seed(config, c.id, seed))
-    )
-    return Result(summary.result(), n_slots, n_slots * slot_s, wall_s, channel)
+    return Result(summary.result(), n_slots, n_slots * slot_s, wall_s, all_trace_uses(config, seed))
 
 
 class VirtualEdge:

@@ -20,7 +20,7 @@ from typing import Any
 
 import grpc
 from gabriel_protocol.v1 import gabriel_pb2, gabriel_pb2_grpc
-from gabriel_server.grpc_server import GrpcServer
+from gabriel_server.grpc_server import SESSION_ID_METADATA_KEY, STREAM_ROLE_METADATA_KEY, GrpcServer
 
 from openrtist.engine import StyleEngine
 from openrtist.payload import ENGINE_ID, MAX_MESSAGE, MAX_WAITING, WINDOW, sequence_of, stamped
@@ -39,23 +39,66 @@ _OPTIONS = (
 )
 
 
+_REMEDY = "install gabriel-client>=5.2,<5.3 beside that client, or use `prbandit openrtist client`"
+
+
+class _Others(grpc.GenericRpcHandler):
+    """Takes the calls that this Gabriel does not have: those of its other versions, and strangers'."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def service(self, details: Any) -> Any:
+        older = "/gabriel." in details.method
+        why = f"calls {details.method}" + (", as Gabriel before 5.1 did" if older else "")
+
+        async def refuse(_requests: Any, context: Any) -> None:
+            await self._transport.refuse(context, why)
+
+        return grpc.stream_stream_rpc_method_handler(refuse)
+
+
 class Transport(GrpcServer):
     """Gabriel's gRPC server on one address under the loopback rule; Gabriel's own listens on all of them."""
 
-    def __init__(self, address: str, tls: security.Tls | None, engine_cb: Callable[..., Any]) -> None:
+    def __init__(
+        self,
+        address: str,
+        tls: security.Tls | None,
+        engine_cb: Callable[..., Any],
+        counters: Counter[str],
+    ) -> None:
         super().__init__(TOKENS, engine_cb, {ENGINE_ID})
         self._address = address
         self._tls = tls
         self.port = 0
+        self._counters = counters
 
     async def _start_grpc_server(self) -> None:
         server = grpc.aio.server(options=_OPTIONS)
         gabriel_pb2_grpc.add_GabrielClientServiceServicer_to_server(self, server)
+        server.add_generic_rpc_handlers((_Others(self),))
         self.port = security.grpc_server_add(
             server, self._address, self._tls, setting="--address", missing="--keys"
         )
         await server.start()
         self._server = server
+
+    async def ClientSession(self, request_iterator: Any, context: Any) -> None:
+        """Gabriel's session of a client, which those before 5.2 open in another way."""
+        told = dict(context.invocation_metadata())
+        if not told.get(SESSION_ID_METADATA_KEY) or STREAM_ROLE_METADATA_KEY not in told:
+            await self.refuse(context, "opens its session as Gabriel before 5.2 did")
+        await super().ClientSession(request_iterator, context)
+
+    async def refuse(self, context: Any, why: str) -> None:
+        """End the call of a client of another version, with a line in the log and the remedy in both."""
+        self._counters["other_version"] += 1
+        count = self._counters["other_version"]
+        text = f"{why}; this server speaks Gabriel 5.2: {_REMEDY}"
+        if count & (count - 1) == 0:  # every power of two, as such a client comes again
+            log.warning("client %s %s (%d refused so far)", context.peer(), text, count)
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"the client {text}")
 
     def connected(self, session: str) -> bool:
         """Whether a client is still there."""
@@ -112,7 +155,7 @@ class StyleServer:
     def counters(self) -> dict[str, int]:
         """Frames ``received`` and ``sent`` back; not stylised because of ``queue_full``, because the client
         has ``not_read`` its results or because of ``client_gone``; the engine's ``frames``, ``refused`` and
-        ``errors``.
+        ``errors``; calls of clients of an ``other_version`` of Gabriel.
         """
         return {name: n for name, n in (self._counters + self._engine.counters).items() if n}
 
@@ -143,7 +186,7 @@ class StyleServer:
             with suppress(ValueError, RuntimeError):
                 self._loop.add_signal_handler(number, self._stopping.set)
         self._jobs: asyncio.Queue[_Job] = asyncio.Queue(self._queue_limit)
-        self._transport = Transport(self._address, self._tls, self._take)
+        self._transport = Transport(self._address, self._tls, self._take, self._counters)
         with ThreadPoolExecutor(1, "engine") as pool:
             tasks = [
                 asyncio.create_task(self._transport.launch_async(self._address, MAX_MESSAGE)),

@@ -13,10 +13,15 @@ from typing import Any, Protocol
 import av
 import numpy as np
 from av.error import FFmpegError
+from av.sidedata.sidedata import Type as SideData
+from av.stream import Disposition
 
 from openrtist.picture import Picture
 
 log = logging.getLogger(__name__)
+
+
+_STILLS = frozenset(("mjpeg", "png", "apng", "bmp", "webp", "tiff", "jpeg2000", "jpegls", "gif"))
 
 
 class VideoError(ValueError):
@@ -63,12 +68,26 @@ def _error(name: object, error: Exception) -> VideoError:
     return VideoError(f"{name}: not a video that can be decoded: {getattr(error, 'strerror', None) or error}")
 
 
-def _pictures(container: Any, counted: Any, *, threads: str) -> Iterator[Any]:
-    """The decoded frames of a container; what does not decode is counted and left out.
+def _film(container: Any, name: object) -> Any:
+    """The stream of moving pictures of a container: a cover picture, of music or of a film, is none.
+
+    Not every container marks it as one: of several streams, one of a codec of stills is the last choice.
+    """
+    stills = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
+    films = [s for s in container.streams.video if not s.disposition & stills]
+    if not films:
+        only = ", only a cover picture" if container.streams.video else ""
+        raise VideoError(f"{name}: holds no video{only}")
+    moving = [s for s in films if s.codec_context.name not in _STILLS] or films
+    best = container.streams.best("video")
+    return best if best in moving else moving[0]
+
+
+def _pictures(container: Any, stream: Any, counted: Any, *, threads: str) -> Iterator[Any]:
+    """The decoded frames of a container's stream; what does not decode is counted and left out.
 
     ``threads``: AUTO is fast, SLICE keeps no frame back.
     """
-    stream = container.streams.video[0]
     stream.thread_type = threads
     packets = container.demux(stream)
     while True:
@@ -100,20 +119,20 @@ class FileSource:
         self.errors = 0
         self._container: Any = None
         self._open()
+        _warn_of_hdr(self._current, self.name)
         self._shown: Any = None
         self._picture: Picture | None = None
 
     def _open(self) -> None:
         try:
             self._container = av.open(str(self._path))
-            if not self._container.streams.video:
-                raise VideoError(f"{self._path}: holds no video")
-            stream = self._container.streams.video[0]
+            stream = _film(self._container, self._path)
             rate = float(stream.average_rate or stream.guessed_rate or 30)
         except FFmpegError as error:
             raise _error(self._path, error) from None
         self._frame_s = 1.0 / rate
-        self._frames = _pictures(self._container, self, threads="AUTO")
+        self._pixel = _pixel_aspect(stream)
+        self._frames = _pictures(self._container, stream, self, threads="AUTO")
         self._current = self._next = next(self._frames, None)
         if self._next is None:
             self._container.close()
@@ -136,7 +155,9 @@ class FileSource:
             self._open()
         if self._shown is not self._current:
             self._shown = self._current
-            self._picture = _scaled(self._current, *self._size)
+            self._picture = _scaled(self._current, *self._size, self._pixel)
+            # Pictures of one size, even where the film changes its own.
+            self._size = self._picture.shape[1], self._picture.shape[0]
         return self._picture
 
     def _play_to(self, seconds: float) -> bool:
@@ -171,6 +192,7 @@ class LiveSource:
         self._options = {"video_size": f"{width}x{height}"} if device and width and height else {}
         self._changed = threading.Condition()
         self._newest: Any = None
+        self._pixel = 1.0
         self._read_at = time.monotonic()
         self._opened = self._ended = False
         self._error: VideoError | None = None
@@ -200,12 +222,12 @@ class LiveSource:
         with av.open(
             self.name, format=self._format, options=self._options, timeout=self._silent_s
         ) as container:
-            if not container.streams.video:
-                raise VideoError(f"{self.name}: holds no video")
+            stream = _film(container, self.name)
+            self._pixel = _pixel_aspect(stream)
             with self._changed:
                 self._opened = True
                 self._changed.notify_all()
-            for frame in _pictures(container, self, threads="SLICE"):
+            for frame in _pictures(container, stream, self, threads="SLICE"):
                 with self._changed:
                     self._newest, self._read_at = frame, time.monotonic()
                     self._changed.notify_all()
@@ -225,7 +247,7 @@ class LiveSource:
             if time.monotonic() - self._read_at > self._silent_s:
                 log.warning("%s: no picture for %g s", self.name, self._silent_s)
                 return None
-        return _scaled(frame, *self._size)
+        return _scaled(frame, *self._size, self._pixel)
 
     def close(self) -> None:
         """See :class:`Source`. A thread that is stuck in the source ends with the process."""
@@ -233,6 +255,40 @@ class LiveSource:
         self._thread.join(1.0)
 
 
-def _scaled(frame: Any, width: int | None, height: int | None) -> Picture:
-    rgb = frame.reformat(width=width or frame.width, height=height or frame.height, format="rgb24")
-    return np.ascontiguousarray(rgb.to_ndarray())
+def _pixel_aspect(stream: Any) -> float:
+    """How much wider than high the pixels of a stream are."""
+    return float(stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1)
+
+
+def _scaled(frame: Any, width: int | None, height: int | None, pixel_aspect: float) -> Picture:
+    """The picture upright, in square pixels, of a size."""
+    turned, mirrored, upside_down = _orientation(frame)
+    own = max(1, round(frame.width * pixel_aspect)), frame.height
+    wide, high = own[::-1] if turned else own
+    wide, high = width or wide, height or high
+    before = (high, wide) if turned else (wide, high)
+    pixels = frame.reformat(width=before[0], height=before[1], format="rgb24").to_ndarray()
+    if turned:
+        pixels = pixels.transpose(1, 0, 2)
+    return np.ascontiguousarray(pixels[:: -1 if upside_down else 1, :: -1 if mirrored else 1])
+
+
+def _orientation(frame: Any) -> tuple[bool, bool, bool]:
+    """How a frame is to be shown: with rows for columns, then from right to left, from bottom to top.
+
+    Its display matrix (ISO 14496-12 8.3.2: 3 x 3, the point (x, y) goes to (a x + c y, b x + d y)), to the
+    nearest right angle.
+    """
+    matrix = next((bytes(s) for s in frame.side_data if s.type == SideData.DISPLAYMATRIX), None)
+    if matrix is None or len(matrix) < 36:
+        return False, False, False
+    a, b, _, c, d = np.frombuffer(matrix, "=i4")[:5].tolist()
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        return False, a < 0, d < 0
+    return True, c < 0, b < 0
+
+
+def _warn_of_hdr(frame: Any, name: str) -> None:
+    transfer = {16: "PQ", 18: "HLG"}.get(int(frame.color_trc or 0))
+    if transfer:
+        log.warning("%s: HDR (%s) is shown without tone mapping, so its pictures are pale", name, transfer)

@@ -1,22 +1,20 @@
 """SNR of a UE: from a measured trace, a series or for the channel process; CQI; block error rates.
 
-A trace is a (gzipped) CSV with the columns ``t_s, network_mode, rsrp_dbm, snr_db, cqi, dl_kbps, ul_kbps,
-speed_kmh``, ``-`` for a missing value. What drives the cell is the CQI: it says which MCS the network's own
-link adaptation would have had, while the SNR of such traces is taken on reference signals of neighbouring
-load and contradicts it. Both are downlink measurements.
+A trace is a table of :mod:`wire.channel_traces`. What drives the cell is the CQI: it says which MCS the
+network's own link adaptation would have had, while the SNR of such traces is taken on reference signals of
+neighbouring load and contradicts it. Both are downlink measurements.
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agents.emulator.spec import ChannelProcess, ChannelSeries, ChannelTrace, LinkSpec
+from wire import channel_traces
+from wire.channel_traces import Account
 from wire.definitions.nr import MAX_MCS, spectral_efficiency
 
 CQI_EFFICIENCY = (
@@ -27,10 +25,6 @@ CQI_EFFICIENCY = (
 
 OUTAGE_DB = -40.0
 """SNR of a row that is not 5G, where that is an outage: no transmission gets through."""
-
-TRACE_COLUMNS = ("t_s", "network_mode", "cqi")
-MAX_GAP_S = 60.0
-"""A longer gap between two rows is refused."""
 
 
 def bler_midpoints(link: LinkSpec) -> NDArray[np.float64]:
@@ -75,91 +69,56 @@ def read_trace(trace: ChannelTrace, link: LinkSpec) -> NDArray[np.float64]:
     """DL SNR in dB on a grid of one second, from the trace's rows: float64 [seconds].
 
     A missing CQI holds the last one (before the first, the first one known). Rows that are not 5G are cut
-    out (``skip``) or are an outage. Times rise by at most :data:`MAX_GAP_S`; rows closer than a second keep
-    the later one. ValueError, naming the file and the row, for columns that are not there, for what is
-    neither a number nor ``-``, for a CQI outside 0..15, for time that does not rise, for a longer gap;
-    ValueError naming the file where no row can be used; OSError where it cannot be read.
+    out (``skip``) or are an outage; so is a gap of more than :data:`wire.channel_traces.MAX_GAP_S`, while a
+    shorter one holds the row before it. Of several rows in a second the last one counts.
+    :func:`trace_account` says what became of the rows. ValueError, OSError as of
+    :func:`wire.channel_traces.read_trace`.
     """
-    path = Path(trace.path)
+    return _grid(trace, link)[0]
+
+
+def trace_account(trace: ChannelTrace) -> Account:
+    """What became of a trace's rows in :func:`read_trace`, whose errors it has."""
+    return _grid(trace, LinkSpec())[1]
+
+
+def _grid(trace: ChannelTrace, link: LinkSpec) -> tuple[NDArray[np.float64], Account]:
     if trace.not_5g not in ("skip", "outage"):
         raise ValueError(f"channel trace: not_5g {trace.not_5g!r} is neither 'skip' nor 'outage'")
     if trace.between not in ("linear", "hold"):
         raise ValueError(f"channel trace: between {trace.between!r} is neither 'linear' nor 'hold'")
-    times, modes, cqis = _rows(path)
-    known = [c for c in cqis if c is not None]
-    if not known:
-        raise ValueError(f"{path}: no row has a CQI")
+    rows = channel_traces.read_trace(Path(trace.path))
+    account = rows.account.copy()
     table = np.concatenate([[OUTAGE_DB], cqi_snr(link)])
-    held, snr = known[0], []
-    for mode, cqi in zip(modes, cqis, strict=True):
-        held = held if cqi is None else cqi
-        snr.append(table[held] if mode == "5G" else OUTAGE_DB)
-    grid = np.full(int(times[-1] - times[0]) + 1, np.nan)
-    second = (np.asarray(times) - times[0]).astype(int)
-    # A gap in the rows holds the row before it.
-    for at, value in zip(second, snr, strict=True):
-        grid[at] = value
-    filled = np.maximum.accumulate(np.where(np.isnan(grid), 0, np.arange(len(grid))))
-    grid = grid[filled]
+    is_5g = np.array([why is None for why in rows.modes])
+    held = rows.cqi[~np.isnan(rows.cqi)][0]
+    cqi = np.array([held := held if np.isnan(c) else c for c in rows.cqi]).astype(int)
+    second = _seconds(rows.times, account, skip=trace.not_5g == "skip")
+    # The last row of each second, and of the seconds without one the row before.
+    last = np.append(np.flatnonzero(np.diff(second)), len(second) - 1)
+    if double := len(second) - len(last):
+        account.left_out["in the same second as a later row"] = double
+    row = np.repeat(last, np.diff(second[last], append=second[-1] + 1))
     if trace.not_5g == "skip":
-        is_5g = np.zeros(len(grid), bool)
-        is_5g[second] = [m == "5G" for m in modes]
-        grid = grid[is_5g[filled]]
-        if not len(grid):
-            raise ValueError(f"{path}: no row is 5G")
-    return grid
+        row = row[is_5g[row]]
+        account.left_out.update(why for k in last if (why := rows.modes[k]) is not None)
+        if not len(row):
+            raise ValueError(f"{trace.path}: no second ends in a row of 5G")
+    return np.where(is_5g[row], table[cqi[row]], OUTAGE_DB), account
 
 
-def _rows(path: Path) -> tuple[list[float], list[str], list[int | None]]:
-    stat = path.stat()
-    return _read(path, stat.st_mtime_ns, stat.st_size)
-
-
-@lru_cache(maxsize=64)
-def _read(path: Path, mtime_ns: int, size: int) -> tuple[list[float], list[str], list[int | None]]:
-    """A file is read once for all UEs that it drives; time and size tell that it has been written anew."""
-    opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rt", encoding="utf-8", newline="") as file:
-            return _columns(csv.DictReader(file), path)
-    except (EOFError, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
-def _columns(reader: csv.DictReader[str], path: Path) -> tuple[list[float], list[str], list[int | None]]:
-    times: list[float] = []
-    modes: list[str] = []
-    cqis: list[int | None] = []
-    missing = [c for c in TRACE_COLUMNS if c not in (reader.fieldnames or ())]
-    if missing:
-        raise ValueError(f"{path}: column {missing[0]!r} is not there")
-    for row in reader:
-        where = f"{path}: row {reader.line_num}"
-        t = _number(row["t_s"], "t_s", where)
-        if t is None:
-            raise ValueError(f"{where}: t_s is missing")
-        if times and not 0 < t - times[-1] <= MAX_GAP_S:
-            raise ValueError(f"{where}: t_s {t:g} after {times[-1]:g} (it rises, by at most {MAX_GAP_S:g} s)")
-        cqi = _number(row["cqi"], "cqi", where)
-        if cqi is not None and (cqi != int(cqi) or not 0 <= cqi <= 15):
-            raise ValueError(f"{where}: cqi {cqi:g} is not a whole number in 0..15")
-        times.append(t)
-        modes.append(row["network_mode"] or "-")
-        cqis.append(None if cqi is None else int(cqi))
-    if not times:
-        raise ValueError(f"{path}: no rows")
-    return times, modes, cqis
-
-
-def _number(text: str | None, column: str, where: str) -> float | None:
-    if text is None:
-        raise ValueError(f"{where}: {column} is not there")
-    if text.strip() == "-":
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        raise ValueError(f"{where}: {column} {text!r} is not a number") from None
-    if not np.isfinite(value):
-        raise ValueError(f"{where}: {column} {text!r} is not finite")
-    return value
+def _seconds(times: NDArray[np.float64], account: Account, *, skip: bool) -> NDArray[np.int64]:
+    """The second of each row, from 0; of gaps that are too long one second is left where they are cut out."""
+    steps = np.diff(times)
+    long = steps > channel_traces.MAX_GAP_S
+    if long.any():
+        fate = "cut out" if skip else "in which the row before holds"
+        account.notes.append(
+            f"{long.sum()} gaps of more than {channel_traces.MAX_GAP_S:g} s,"
+            f" {steps[long].sum():.0f} s together, {fate}"
+        )
+        if skip:
+            steps[long] = 1.0
+            times = np.concatenate([times[:1], times[0] + np.cumsum(steps)])
+    # Fractions such as 4.1 - 0.1 lie a little below the whole second.
+    return np.floor(times - times[0] + 1e-6).astype(np.int64)

@@ -17,11 +17,8 @@ from agents.emulator.layout import EXCHANGE, FRAMES, TO_APPLICATION, TO_TESTBED
 from agents.emulator.mac import radio, radio_frame
 from agents.emulator.transport import exchange_plan, exchanges_withdrawn, instants, place, stream_send
 from wire.definitions import nr, short_packets
-from wire.definitions.extras import needs
+from wire.definitions.compiled import kept
 from wire.definitions.nr import SLOT_NS, SLOTS_PER_FRAME
-
-with needs("emulator", "the emulated cell"):
-    from numba import njit
 
 SOURCES = (draws, layout, mac, transport, nr, short_packets)
 
@@ -40,7 +37,7 @@ def stamp(t: int, epoch: int) -> int:
 
 
 def _entry_points(digest: int) -> tuple[Any, ...]:
-    @njit(cache=True, **draws.OPTIONS)
+    @kept(**draws.OPTIONS)
     def advance(s: Any, until: int) -> int:
         """Runs NR slots up to, not including, ``until``; returns the sources' digest.
 
@@ -69,7 +66,7 @@ def _entry_points(digest: int) -> tuple[Any, ...]:
         c.slot = n
         return digest
 
-    @njit(cache=True, **draws.OPTIONS)
+    @kept(**draws.OPTIONS)
     def collect(s: Any, out: Any) -> int:
         """Frames whose times changed since the last call into ``out`` (int64 [.., 6]); how many, or -1.
 
@@ -117,12 +114,12 @@ def _entry_points(digest: int) -> tuple[Any, ...]:
                 return -1 if digest >= 0 else -2
         return k
 
-    @njit(cache=True, **draws.OPTIONS)
+    @kept(**draws.OPTIONS)
     def send(s: Any, flow: int, direction: int, size: int) -> int:
         """Bytes of an external flow that enter now, at most ``size``; how many did."""
         return stream_send(s, flow, direction, size) if digest >= 0 else -1
 
-    @njit(cache=True, **draws.OPTIONS)
+    @kept(**draws.OPTIONS)
     def plan(
         s: Any, first: int, user: Any, due: Any, ul_size: Any, gpu_ns: Any, edge_ns: Any, dl_size: Any
     ) -> int:
@@ -134,12 +131,12 @@ def _entry_points(digest: int) -> tuple[Any, ...]:
                 refused += 1
         return refused if digest >= 0 else -1
 
-    @njit(cache=True, **draws.OPTIONS)
+    @kept(**draws.OPTIONS)
     def withdraw(s: Any, flow: int, now: int) -> int:
         """Exchanges of a flow that were planned for ``now`` or later and are not any more."""
         return exchanges_withdrawn(s, flow, now) if digest >= 0 else -1
 
-    @njit(cache=True, **draws.OPTIONS)
+    @kept(**draws.OPTIONS)
     def collect_exchanges(s: Any, first: int, end: int, out: Any) -> int:
         """As :func:`collect`, of the flows [first, end) for their application.
 

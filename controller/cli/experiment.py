@@ -260,6 +260,8 @@ def experiment_text(
     oracle: dict[str, Any] | None = None,
 ) -> str:
     """The result as a person reads it: each slice of each cell."""
+    from controller.scenario import rows_lines
+
     several = len(slices) > 1
     lines = []
     for s in slices:
@@ -280,6 +282,7 @@ def experiment_text(
         f"  channel of {c['ue']:9}{Path(c['trace']).name} from {c['start_s']} s of {c['length_s']} s"
         for c in about["channel"]
     ]
+    lines += [f"  {line}" for line in rows_lines(about["channel"])]
     if oracle is not None:
         lines += _oracle_text(oracle)
     if "report" in about:

@@ -56,6 +56,14 @@ def log_to_stderr(verbose: bool) -> None:
     )
 
 
+def log_channel(config: Config, seed: int) -> None:
+    """One line a measured channel: what became of its rows."""
+    from controller.scenario import all_trace_uses, rows_lines
+
+    for line in rows_lines(use.to_dict() for use in all_trace_uses(config, seed)):
+        log.info("%s", line)
+
+
 def check_address_space() -> None:
     """ClickException under a limit of the address space in which gRPC's threads end the process, or hang it,
     without a word of why."""
@@ -233,6 +241,7 @@ def gnb_mock(
         refusals.connects({"--ran": ran, "--qos": qos, "--edge": edge}, keys)
         refusals.keys(keys, "gnb-mock", spec.cell.cell_id if spec else None)
     assert config is not None and spec is not None
+    log_channel(config, seed)
     mock = GnbMock(
         spec,
         cell_seed(config, spec.cell.cell_id, seed),

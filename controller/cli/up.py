@@ -93,6 +93,7 @@ def up(
     from controller import misses
     from controller.cli.processes import load_config
     from controller.cli.user_plane import summary_text
+    from controller.scenario import all_trace_uses, rows_lines
     from controller.store.report import build
     from controller.store.run import DATABASE_FILE, lock_folder
 
@@ -127,6 +128,7 @@ def up(
         raise ValueError(f"{config_file}: no emulation section, so there is no testbed to bring up")
     seed = (config.control.seed or 1) if seed is None else seed
     config = config.with_seed(seed)
+    channel = [use.to_dict() for use in all_trace_uses(config, seed)]
     children.interrupt_on_signals()
     run_dir = run_dir or Path(config.store.runs) / time.strftime("up-%Y%m%d-%H%M%S")
     lock = lock_folder(run_dir)
@@ -156,6 +158,8 @@ def up(
             ]
     source = channel_trace or "a channel process"
     _say(console, f"PRBandit on the emulated testbed, channel: {source}")
+    for line in rows_lines(channel):
+        _say(console, line)
     _say(console, f"record and logs: {run_dir}")
     if claim:
         _say(console, "prbandit status, watch, quota and the like speak to it")
@@ -196,7 +200,13 @@ def up(
         if carried is not None:
             _say(console, summary_text(carried))
         _say(console, f"report: {page}")
-    result = {"run": str(run_dir), "report": str(page), "summary": summary, "user_plane": carried}
+    result = {
+        "run": str(run_dir),
+        "report": str(page),
+        "channel": channel,
+        "summary": summary,
+        "user_plane": carried,
+    }
     emit(result, as_json, "")
     if failed is not None:
         raise failed

@@ -13,7 +13,7 @@ import click
 
 from controller.cli import emit, json_option
 from controller.cli.options import SECONDS
-from controller.cli.processes import emulated, load_config, log_to_stderr
+from controller.cli.processes import emulated, load_config, log_channel, log_to_stderr
 from controller.cli.refusals import Refusals
 from wire.security import Address, parse_address
 
@@ -111,6 +111,7 @@ def user_plane(
         refusals.keys(keys, "", whole.cell.cell_id if whole else None)
     assert config is not None and whole is not None
     spec = replace(whole, flows=())
+    log_channel(config, seed)
     plane = UserPlane([Listen(ue, address, to or server) for ue, address, to in listens])
     try:
         mock = GnbMock(

@@ -142,9 +142,9 @@ def trace_digests(e: Emulation, seed: int) -> TraceDigests:
 
 @functools.cache
 def _code() -> str:
-    """A digest of the controller's and the emulator's sources: other code, other results."""
+    """A digest of the sources of controller, emulator and what both read by: other code, other results."""
     top = Path(sim.__file__).parents[1]
-    files = sorted(f for room in ("controller", "agents") for f in (top / room).rglob("*.py"))
+    files = sorted(f for room in ("controller", "agents", "wire") for f in (top / room).rglob("*.py"))
     digest = hashlib.sha256()
     for file in files:
         digest.update(str(file.relative_to(top)).encode() + b"\0" + file.read_bytes() + b"\0")

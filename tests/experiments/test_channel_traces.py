@@ -69,6 +69,17 @@ def test_the_cell_begins_where_the_report_says(tmp_path: Path) -> None:
     assert len(starts) == 2
 
 
+def test_what_became_of_the_rows_is_said_once_a_trace(tmp_path: Path) -> None:
+    file = trace(tmp_path / "a.csv", 20)
+    file.write_text(file.read_text().replace("3,5G", "3,LTE") + "20,5G-NSA,-80,20,9,1,1,0\n")
+    path = small(tmp_path, SMALL + f"  channel_trace: {file}\n")
+    shown = CliRunner().invoke(cli, ["experiment", str(path), "--policy", "static"]).output
+    assert shown.count("channel trace a.csv: 21 rows, 19 used; left out: 2 not 5G (LTE)") == 1
+    as_json = CliRunner().invoke(cli, ["experiment", str(path), "--policy", "static", "--json"]).output
+    (use, *_) = json.loads(as_json)["channel"]
+    assert use["rows"] == {"rows": 21, "used": 19, "left_out": {"not 5G (LTE)": 2}, "notes": []}
+
+
 def test_another_trace_is_another_run(tmp_path: Path) -> None:
     """A kept result is not taken for that of a trace which has changed since."""
     path = small(tmp_path, SMALL + f"  channel_trace: {trace(tmp_path / 'a.csv')}\n")
@@ -81,9 +92,9 @@ def test_another_trace_is_another_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "match"),
     [
-        ("0,5G,-80,20,12,1,1,0\n100,5G,-80,20,12,1,1,0\n", r"a\.csv: row 3: t_s 100 after 0"),
+        ("0,5G,-80,20,12,1,1,0\n100,5G,-80,20,12,1,1,0\n", r"a\.csv: t_s rises by 100 from row to row"),
         ("0,5G,-80,20,x,1,1,0\n", r"a\.csv: row 2: cqi 'x' is not a number"),
-        ("0,5G,-80,20,nan,1,1,0\n", r"a\.csv: row 2: cqi 'nan' is not finite"),
+        ("0,5G,-80,20,nan,1,1,0\n", r"a\.csv: no row of 5G has a CQI"),
         ("0,LTE,-80,20,12,1,1,0\n", r"a\.csv: no row is 5G"),
         ("", r"a\.csv: no rows"),
     ],

@@ -16,6 +16,16 @@ def extra() -> None:
         pytest.importorskip(name, reason=f"{name} is missing: pip install 'prbandit[openrtist]'")
 
 
+FIELD = DATA.parent / "field-cases"
+
+
+def field_case(name: str) -> pytest.MarkDecorator:
+    """Skip where that file is not among the shared data."""
+    return pytest.mark.skipif(
+        not (FIELD / name).exists(), reason=f"../shared/data/field-cases/{name} is not here"
+    )
+
+
 real_data = pytest.mark.skipif(
     not all(path.exists() for path in (XML, WEIGHTS, VIDEO)),
     reason="../shared/data/openrtist is not here: the real style and video",

@@ -265,6 +265,29 @@ def most_in_flight(frames: dict[int, list[int]]) -> int:
     return max(itertools.accumulate(step for _, step in steps))
 
 
+@pytest.mark.parametrize(
+    ("method", "why"),
+    [
+        ("/gabriel.GabrielClientService/ClientSession", "as Gabriel before 5.1 did"),
+        ("/gabriel_protocol.v1.GabrielClientService/ClientSession", "its session as Gabriel before 5.2 did"),
+        ("/some.Other/Call", "calls /some.Other/Call"),
+    ],
+)
+def test_a_client_of_an_older_gabriel_is_told_and_logged(
+    method: str, why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with painting(lambda shown: shown) as running, grpc.insecure_channel(running.address) as channel:
+        call = channel.stream_stream(method)
+        for _ in range(3):
+            with pytest.raises(grpc.RpcError) as error:
+                list(call(iter([b""]), timeout=60))
+            assert error.value.code() == grpc.StatusCode.UNIMPLEMENTED
+            assert why in error.value.details() and "gabriel-client>=5.2,<5.3" in error.value.details()
+        assert running.counters == {"other_version": 3}
+    said = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert len(said) == 2 and all(why in s and "gabriel-client>=5.2,<5.3" in s for s in said)
+
+
 def test_without_tokens_the_rate_is_forced(tmp_path: Path, video: Path) -> None:
     def paint(shown: np.ndarray) -> np.ndarray:
         until(lambda: running.counters.get("received") == 20, "twenty frames")

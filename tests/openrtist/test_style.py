@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ needs.extra()
 from openrtist import picture  # noqa: E402
 from openrtist.convert import import_style  # noqa: E402
 from openrtist.ir import StyleError  # noqa: E402
-from openrtist.style import Style, load  # noqa: E402
+from openrtist.style import Scale, Style, load, scale_of  # noqa: E402
 from openrtist.video import open_source  # noqa: E402
 from tests.openrtist import networks, reference  # noqa: E402
 
@@ -124,6 +126,118 @@ def test_a_picture_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     assert fixed.paint(np.zeros((24, 40, 3), np.uint8)).shape == (24, 40, 3)
     with pytest.raises(StyleError, match="takes 40x24, the picture is 24x40"):
         fixed.paint(np.zeros((40, 24, 3), np.uint8))
+
+
+def network(
+    path: Path,
+    nodes: Sequence[tuple[str, Any]],
+    *,
+    kind: str = "FLOAT",
+    rows_first: bool = False,
+    size: tuple[int, int] | None = None,
+    batch: object = 1,
+    extra: bool = False,
+    metadata: dict[str, str] | None = None,
+) -> Path:
+    """A model of element-wise operations, each with a constant, one after another."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    sides = list(size) if size else ["h", "w"]
+    shape = [batch, *sides, 3] if rows_first else [batch, 3, *sides]
+    inside = np.float16 if kind == "FLOAT16" else np.float32
+    made, constants, at = [], [], "x"
+    if kind == "UINT8":
+        made.append(helper.make_node("Cast", ["x"], ["x32"], to=TensorProto.FLOAT))
+        at = "x32"
+    for k, (op, value) in enumerate(nodes):
+        constants.append(numpy_helper.from_array(np.asarray(value, inside), f"c{k}"))
+        sources = [at, f"c{k}"]
+        at = "y" if k == len(nodes) - 1 else f"t{k}"
+        made.append(helper.make_node(op, sources, [at]))
+    given = TensorProto.FLOAT16 if kind == "FLOAT16" else TensorProto.FLOAT
+    outputs = [helper.make_tensor_value_info("y", given, shape)]
+    if extra:
+        made.append(helper.make_node("ReduceMean", ["y"], ["mean"], keepdims=0))
+        outputs.insert(0, helper.make_tensor_value_info("mean", given, []))
+    x = helper.make_tensor_value_info("x", getattr(TensorProto, kind), shape)
+    model = helper.make_model(
+        helper.make_graph(made, "g", [x], outputs, constants),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+    helper.set_model_props(model, metadata or {})
+    onnx.save(model, str(path))
+    return path
+
+
+# What gives the picture back where it gets the values that it was made for, and something else otherwise.
+SAME = [("Mul", 1.0)]
+FORMS: dict[str, tuple[dict[str, Any], str]] = {
+    "0..1 to 0..255": ({"nodes": [("Mul", 255.0)]}, "RGB 0..1 to 0..255"),
+    "0..255 to 0..255": ({"nodes": SAME}, "RGB 0..255 to 0..255"),
+    "0..255, about its mean": ({"nodes": [("Sub", 127.5), ("Add", 127.5)]}, "RGB 0..255 to 0..255"),
+    "0..1 to 0..1": ({"nodes": [("Max", 0.0), ("Min", 1.0)]}, "RGB 0..1 to 0..1"),
+    "0..255 to 0..1": ({"nodes": [("Div", 255.0), ("Min", 1.0)]}, "RGB 0..255 to 0..1"),
+    "-1..1 to -1..1": ({"nodes": [("Min", 1.0), ("Max", -1.0)]}, "RGB -1..1 to -1..1"),
+    "rows first": ({"nodes": SAME, "rows_first": True}, "RGB 0..255 to 0..255"),
+    "bytes": ({"nodes": SAME, "kind": "UINT8"}, "RGB 0..255 to 0..255"),
+    "bytes to 0..1": ({"nodes": [("Div", 255.0)], "kind": "UINT8"}, "RGB 0..255 to 0..1"),
+    "half precision": ({"nodes": [("Mul", 255.0)], "kind": "FLOAT16"}, "RGB 0..1 to 0..255"),
+    "a batch of any size": ({"nodes": SAME, "batch": "batch"}, "RGB 0..255 to 0..255"),
+    "of one size": ({"nodes": SAME, "size": (40, 48)}, "RGB 0..255 to 0..255"),
+    "several outputs": ({"nodes": SAME, "extra": True}, "RGB 0..255 to 0..255"),
+    "Windows ML": (
+        {"nodes": SAME, "metadata": {"Image.NominalPixelRange": "NominalRange_0_255"}},
+        "RGB 0..255 to 0..255",
+    ),
+    "Windows ML, BGR": (
+        {"nodes": SAME, "metadata": {"Image.BitmapPixelFormat": "Bgr8"}},
+        "BGR 0..255 to 0..255",
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_style_gets_the_values_that_it_takes(form: str, tmp_path: Path) -> None:
+    options, says = FORMS[form]
+    style = Style(network(tmp_path / "style.onnx", **options))
+    frame = np.random.default_rng(5).integers(0, 256, (40, 48, 3)).astype(np.uint8)
+    assert str(style.scale) == says
+    assert np.abs(style.paint(frame).astype(int) - frame).max() <= 1
+
+
+def test_the_order_of_colours_is_that_of_the_metadata_or_of_the_option(tmp_path: Path) -> None:
+    red_alone = [("Mul", np.array([1.0, 0.0, 0.0]).reshape(1, 3, 1, 1))]
+    frame = np.random.default_rng(5).integers(0, 256, (20, 20, 3)).astype(np.uint8)
+    told = {"metadata": {"Image.BitmapPixelFormat": "Bgr8"}}
+    for options, scale in ((told, None), ({}, scale_of("0..255", "bgr"))):
+        shown = Style(network(tmp_path / "s.onnx", red_alone, **options), scale=scale).paint(frame)
+        assert (shown[:, :, 2] == frame[:, :, 2]).all() and not shown[:, :, :2].any()
+
+
+def test_what_paints_the_same_whatever_the_picture_is_said_and_can_be_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Black below 1000: no range of a trial reaches that.
+    path = network(tmp_path / "black.onnx", [("Sub", 1000.0)])
+    assert Style(path).scale == Scale()
+    assert "style black paints nearly the same whatever the picture" in caplog.text
+    assert "--range 0..255" in caplog.text
+    caplog.clear()
+    assert str(Style(path, scale=scale_of("0..255")).scale) == "RGB 0..255 to 0..255" and not caplog.text
+    with pytest.raises(ValueError, match=r"'0\.\.2' is no range"):
+        scale_of("0..2")
+
+
+def test_own_styles_are_not_tried(tmp_path: Path) -> None:
+    assert Style(onnx_file(tmp_path, "plain", networks.plain())).scale.why == "by its metadata"
+
+
+def test_a_network_that_rounds_its_sides_still_gives_a_picture_of_the_same_size(tmp_path: Path) -> None:
+    path = onnx_file(tmp_path, "all", networks.every_layer())
+    frame = np.random.default_rng(5).integers(0, 256, (41, 50, 3)).astype(np.uint8)
+    assert Style(path).paint(frame).shape == frame.shape
 
 
 def test_cuda_that_is_not_there_is_said(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tests.openrtist import needs
 needs.extra()
 
 import av  # noqa: E402
+from av.stream import Disposition  # noqa: E402
 
 from openrtist import video  # noqa: E402
 from openrtist.video import LiveSource, VideoError, open_source  # noqa: E402
@@ -118,7 +120,7 @@ def test_what_a_live_source_fails_with_is_an_error_of_its_own(
     path = make(tmp_path / "v.mp4", 10)
     there = threading.Event()
 
-    def pictures(container: Any, *_arguments: Any, **_options: Any) -> Iterator[Any]:
+    def pictures(container: Any, _stream: Any, *_arguments: Any, **_options: Any) -> Iterator[Any]:
         yield next(container.decode(video=0))
         there.wait(30)
         raise MemoryError("no room")
@@ -160,6 +162,148 @@ def test_packets_that_do_not_decode_are_counted_and_the_rest_is_played(tmp_path:
     source = open_source(str(path), None, None, loop=False)
     got = [number(source.at(i / FPS + 0.01), 60) for i in range(60)]
     assert got[0] == 0 and got[-1] is not None and got[-1] >= 55
+
+
+MATRICES = {
+    "none": ((1, 0, 0, 1), lambda shown: shown),
+    "90": ((0, 1, -1, 0), lambda shown: np.rot90(shown, -1)),
+    "180": ((-1, 0, 0, -1), lambda shown: np.rot90(shown, 2)),
+    "270": ((0, -1, 1, 0), lambda shown: np.rot90(shown, 1)),
+    "mirrored": ((-1, 0, 0, 1), lambda shown: shown[:, ::-1]),
+    "upside down": ((1, 0, 0, -1), lambda shown: shown[::-1]),
+    "transposed": ((0, 1, 1, 0), lambda shown: shown.transpose(1, 0, 2)),
+    "transposed the other way": ((0, -1, -1, 0), lambda shown: np.rot90(shown, 2).transpose(1, 0, 2)),
+}
+
+
+def corners(width: int, height: int) -> np.ndarray:
+    """A picture that tells how it lies: its quarters are red, green, blue and white."""
+    shown = np.zeros((height, width, 3), np.uint8)
+    shown[: height // 2, : width // 2, 0] = shown[: height // 2, width // 2 :, 1] = 240
+    shown[height // 2 :, : width // 2, 2] = 240
+    shown[height // 2 :, width // 2 :] = 240
+    return shown
+
+
+def film(
+    path: Path,
+    shown: np.ndarray,
+    *,
+    matrix: tuple[int, int, int, int] | None = None,
+    pixel: Fraction | None = None,
+    times: Iterable[int] = range(5),
+    codec: str = "libx264",
+    pixels: str = "yuv420p",
+) -> Path:
+    """A film of one picture at ``times`` in tenths of a second."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=FPS)
+        stream.width, stream.height, stream.pix_fmt = shown.shape[1], shown.shape[0], pixels
+        stream.time_base = stream.codec_context.time_base = Fraction(1, FPS)
+        if pixel:
+            stream.codec_context.sample_aspect_ratio = pixel
+        if matrix:
+            a, b, c, d = (65536 * value for value in matrix)
+            stream.set_display_matrix([a, b, 0, c, d, 0, 0, 0, 1 << 30])
+        for t in times:
+            frame = av.VideoFrame.from_ndarray(shown, format="rgb24")
+            frame.pts = t
+            for packet in stream.encode(frame):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+    return path
+
+
+def first(path: Path, width: int | None = None, height: int | None = None) -> np.ndarray:
+    source = open_source(str(path), width, height, loop=False)
+    shown = source.at(0.0)
+    source.close()
+    assert shown is not None
+    return shown
+
+
+@pytest.mark.parametrize("name", MATRICES)
+def test_a_film_is_shown_as_it_is_held(name: str, tmp_path: Path) -> None:
+    matrix, upright = MATRICES[name]
+    path = film(tmp_path / "v.mp4", corners(96, 64), matrix=matrix)
+    wanted = upright(corners(96, 64)).astype(int)
+    shown = first(path)
+    assert shown.shape == wanted.shape and np.abs(shown - wanted).mean() < 12
+    # To a size, it is that of the upright picture.
+    small = first(path, 40, 20)
+    assert small.shape == (20, 40, 3)
+    centres = [(h * wanted.shape[0] // 4, w * wanted.shape[1] // 4) for h in (1, 3) for w in (1, 3)]
+    for (y, x), (at, to) in zip(centres, [(5, 10), (5, 30), (15, 10), (15, 30)], strict=True):
+        assert np.abs(small[at, to].astype(int) - wanted[y, x]).max() < 40
+
+
+@pytest.mark.parametrize(("pixel", "width"), [(Fraction(4, 3), 128), (Fraction(1, 2), 48), (None, 96)])
+def test_pixels_that_are_not_square_are_made_so(pixel: Fraction | None, width: int, tmp_path: Path) -> None:
+    assert first(film(tmp_path / "v.mp4", corners(96, 64), pixel=pixel)).shape == (64, width, 3)
+    turned = film(tmp_path / "t.mp4", corners(96, 64), pixel=pixel, matrix=(0, 1, -1, 0))
+    assert first(turned).shape == (width, 64, 3)
+
+
+def with_cover(path: Path, film_too: bool) -> Path:
+    with av.open(str(path), "w") as container:
+        cover = container.add_stream("mjpeg", rate=FPS)
+        cover.width, cover.height, cover.pix_fmt = 32, 32, "yuvj420p"
+        cover.disposition = Disposition.attached_pic
+        moving = container.add_stream("mpeg4", rate=FPS) if film_too else None
+        if moving is not None:
+            moving.width, moving.height, moving.pix_fmt = 64, 48, "yuv420p"
+        grey_frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 9, np.uint8), format="rgb24")
+        container.mux(cover.encode(grey_frame.reformat(format="yuvj420p")) + cover.encode())
+        if moving is not None:
+            shown = av.VideoFrame.from_ndarray(corners(64, 48), format="rgb24")
+            container.mux([p for k in range(5) for p in moving.encode(_at(shown, k))] + moving.encode())
+    return path
+
+
+def _at(frame: Any, pts: int) -> Any:
+    frame.pts = pts
+    return frame
+
+
+def test_a_cover_picture_is_not_the_film(tmp_path: Path) -> None:
+    for name in ("v.mkv", "v.mp4"):
+        assert first(with_cover(tmp_path / name, True)).shape == (48, 64, 3)
+    with av.open(str(tmp_path / "v.mkv")) as container:
+        assert [s.codec_context.name for s in container.streams.video] == ["mjpeg", "mpeg4"]
+    with pytest.raises(VideoError, match=r"music\.mp4: holds no video, only a cover picture"):
+        open_source(str(with_cover(tmp_path / "music.mp4", False)), None, None, loop=False)
+
+
+def test_a_film_of_no_fixed_rate_is_played_by_its_own_times(tmp_path: Path) -> None:
+    path = tmp_path / "v.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=FPS)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for i, ms in enumerate((500, 530, 1500, 1600)):
+            shown = np.full((48, 64, 3), grey(i, 4), np.uint8)
+            container.mux(stream.encode(_at(av.VideoFrame.from_ndarray(shown, format="rgb24"), ms)))
+        container.mux(stream.encode())
+    source = open_source(str(path), None, None, loop=False)
+    assert [number(source.at(t), 4) for t in (0.0, 0.02, 0.05, 0.99, 1.05, 1.11)] == [0, 0, 1, 1, 2, 3]
+    source.close()
+
+
+def test_odd_sizes_and_ten_bits(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    odd = film(tmp_path / "odd.mkv", corners(65, 49), codec="ffv1", pixels="yuv444p")
+    assert first(odd).shape == (49, 65, 3)
+    ten = first(film(tmp_path / "ten.mkv", corners(64, 48), codec="ffv1", pixels="yuv420p10le"))
+    assert np.abs(ten.astype(int) - corners(64, 48)).mean() < 12
+    assert not caplog.records
+
+
+@needs.field_case("rotated-90.mp4")
+def test_a_phones_portrait_is_upright() -> None:
+    shown = first(needs.FIELD / "rotated-90.mp4")
+    assert shown.shape == (160, 96, 3)
+    # What is the first row in the file is the last column of the picture.
+    assert shown[:, -1].mean() > 200 > 150 > shown[:, 0].mean()
 
 
 def test_a_live_source_gives_the_newest_frame_and_ends_with_it(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from wire.security import InsecureAddress, KeyFileError, Tls
 
 def page(server: MetricsServer, context: ssl.SSLContext | None = None) -> str:
     scheme = "http" if context is None else "https"
-    url = f"{scheme}://localhost:{server.port}/metrics"
+    url = f"{scheme}://127.0.0.1:{server.port}/metrics"
     opener = urllib.request.build_opener(
         urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
     )

@@ -1,13 +1,11 @@
 """The emulated cell against the real OAI scheduler under PRB caps (``../shared/data/oai-rfsim``).
 
-A folder of measurements holds ``capacity.csv.gz``, ``delay.csv.gz`` and ``slots.csv.gz`` (or the same
-without ``.gz``), in the columns that the folder's README describes.
+A folder of measurements holds ``capacity.csv.gz``, ``delay.csv.gz`` and ``slots.csv.gz`` (or another table of
+:mod:`wire.tables`), in the columns that the folder's README describes.
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
 import math
 import re
 from collections import defaultdict
@@ -37,6 +35,7 @@ from agents.emulator.spec import (
     rfsim_cell,
 )
 from agents.emulator.testbed import EmulatedTestbed
+from wire import tables
 from wire.definitions.nr import FRAME_MS, MAX_MCS, SLOT_NS, SLOTS_PER_FRAME, TDD_PATTERNS, TddPattern
 
 CAPACITY_COLUMNS = (
@@ -69,22 +68,24 @@ _OVERLOAD_SLOTS = 60
 """A loaded hop's median above this is a queue, not a grant's latency."""
 
 
+_LINE = "#"
+"""Where a row keeps its place in the file."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Table:
     path: Path
+    separator: str
     rows: list[dict[str, str]]
 
     def where(self, row: dict[str, str]) -> str:
-        return f"{self.path}: row {self.rows.index(row) + 2}"
+        return f"{self.path}: row {row[_LINE]}"
 
     def number(self, row: dict[str, str], column: str) -> float:
         try:
-            value = float(row[column])
-        except (ValueError, TypeError):
-            raise ValueError(f"{self.where(row)}: {column} {row[column]!r} is not a number") from None
-        if not math.isfinite(value):
-            raise ValueError(f"{self.where(row)}: {column} {row[column]!r} is not finite")
-        return value
+            return tables.number(row[column], self.separator)
+        except ValueError as error:
+            raise ValueError(f"{self.where(row)}: {column} {error}") from None
 
     def integer(self, row: dict[str, str], column: str) -> int:
         value = self.number(row, column)
@@ -134,48 +135,51 @@ def calibrate(data: Path, progress: Callable[[str], None] = lambda _: None) -> C
     A file that is not there is named among what was left out. FileNotFoundError, naming the folder and the
     files, where none is there; ValueError, naming file and row, for a malformed one.
     """
-    tables = {n: _read(data, n, c) for n, c in _FILES.items()}
-    if all(t is None for t in tables.values()):
+    read = {n: _read(data, n, c) for n, c in _FILES.items()}
+    if all(t is None for t in read.values()):
         raise FileNotFoundError(f"{data}: none of {', '.join(f'{n}.csv.gz' for n in _FILES)} is there")
     out = Calibration("oai-rfsim")
-    out.skipped += [f"{data / n}.csv.gz: not there" for n, t in tables.items() if t is None]
-    snr = _Snr(tables["capacity"])
-    if table := tables["capacity"]:
+    out.skipped += [f"{data / n}.csv.gz: not there" for n, t in read.items() if t is None]
+    snr = _Snr(read["capacity"])
+    if table := read["capacity"]:
         progress("capacity")
         _capacity(out, table)
-    if table := tables["slots"]:
+    if table := read["slots"]:
         progress("grants in the radio frame")
         _places(out, table, snr)
-    if table := tables["delay"]:
+    if table := read["delay"]:
         progress("delays")
         _delays(out, table, snr)
     out.missing += _reasons(out.rows)
     return out
 
 
+_OPTIONAL = ("packets",)
 _FILES = {"capacity": CAPACITY_COLUMNS, "slots": SLOTS_COLUMNS, "delay": DELAY_COLUMNS}
 
 
 def _read(data: Path, name: str, columns: Iterable[str]) -> _Table | None:
-    for path in (data / f"{name}.csv.gz", data / f"{name}.csv"):
-        if path.is_file():
-            break
-    else:
+    found = [f for f in tables.folder(data) if f.name.lower().split(".")[0] == name] if data.is_dir() else []
+    if not found:
         return None
-    try:
-        with gzip.open(path, "rt", newline="") if path.suffix == ".gz" else path.open(newline="") as file:
-            reader = csv.DictReader(file)
-            rows = list(reader)
-    except (EOFError, UnicodeDecodeError, csv.Error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path}: {error}") from error
-    missing = [c for c in columns if c not in (reader.fieldnames or ())]
+    table = tables.read(found[-1])
+    places = {c: table.find([c]) for c in (*columns, *_OPTIONAL)}
+    missing = [c for c in columns if places[c] is None]
     if missing:
-        raise ValueError(f"{path}: column {missing[0]!r} is not there")
-    for at, row in enumerate(rows):
-        short = [c for c in columns if row[c] is None]
-        if short:
-            raise ValueError(f"{path}: row {at + 2}: {short[0]} is not there")
-    return _Table(path, rows)
+        raise ValueError(
+            f"{table.path}: column {missing[0]!r} is not there; columns found: {', '.join(table.columns)};"
+            f" wanted: {', '.join(columns)}"
+        )
+    rows: list[dict[str, str]] = []
+    for at, fields in enumerate(table.rows):
+        row = {_LINE: str(table.lines[at])}
+        for column, place in places.items():
+            text = "" if place is None else fields[place]
+            if text is None:
+                raise ValueError(f"{table.where(at)}: {column} is not there")
+            row[column] = "" if text.lower() in tables.MISSING else text
+        rows.append(row)
+    return _Table(table.path, table.separator, rows)
 
 
 class _Snr:
@@ -275,15 +279,27 @@ def at_mcs(cell: _Cell, direction: str, mcs: float) -> _Saturated:
     return best
 
 
+def _tell_read(out: Calibration, table: _Table, used: int) -> None:
+    out.read.append(f"{table.path.name}: {used} of {len(table.rows)} rows used")
+
+
 def _capacity(out: Calibration, table: _Table) -> None:
     groups: dict[tuple[_Cell, str], list[dict[str, str]]] = defaultdict(list)
     kinds: dict[str, int] = defaultdict(int)
+    phases: dict[str, int] = defaultdict(int)
     for row in table.rows:
         if row["kind"] == "saturated":
             if row["phase"] == "hold":
                 groups[table.cell(row), table.direction(row)].append(row)
+            else:
+                phases[row["phase"]] += 1
         else:
             kinds[row["kind"]] += 1
+    _tell_read(out, table, sum(map(len, groups.values())))
+    out.skipped += [
+        f"{table.path.name}: {n} rows of phase {phase!r} (the cap has not settled)"
+        for phase, n in sorted(phases.items())
+    ]
     known = {
         "delay_probe": "the MAC rows of the delay runs; the delays themselves are compared",
         "cap_switch": "no cap holds for the ten radio frames of a row",
@@ -330,6 +346,7 @@ def _places(out: Calibration, table: _Table, snr: _Snr) -> None:
             raise ValueError(f"{table.where(row)}: slot_in_frame {slot} is outside 0..{SLOTS_PER_FRAME - 1}")
         key = table.cell(row), table.direction(row)
         measured.setdefault(key, np.zeros(SLOTS_PER_FRAME))[slot] += table.number(row, "grants_new")
+    _tell_read(out, table, len(table.rows))
     sums: dict[tuple[str, str], list[NDArray[np.float64]]] = {}
     for (cell, direction), grants in measured.items():
         flow = FlowSpec("flow", "ue", kind=f"saturated_{direction}")
@@ -369,6 +386,7 @@ def _delays(out: Calibration, table: _Table, snr: _Snr) -> None:
     out.skipped += [
         f"{table.path.name}: {n} rows of kind {k!r} (unknown kind)" for k, n in sorted(kinds.items())
     ]
+    _tell_read(out, table, sum(map(len, groups.values())))
     for (cell, kind, load, _, offered), rows in groups.items():
         levels = {d: snr(cell, d) for d in _INDEX}
         percent = rows[0]["load_pct_actual"] or "?"

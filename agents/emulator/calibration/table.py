@@ -47,10 +47,14 @@ class Row:
 
 @dataclass(slots=True)
 class Calibration:
-    """The rows of one judge, what was left out and why, and what explains deviations beyond an aim."""
+    """The rows of one judge, what was left out and why, and what explains deviations beyond an aim.
+
+    ``read`` says of each file how many of its rows were used.
+    """
 
     against: str
     rows: list[Row] = field(default_factory=list)
+    read: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
 
@@ -62,6 +66,7 @@ class Calibration:
             "rows": [r.to_dict() for r in self.rows],
             "aimed": len(aimed),
             "within": sum(bool(r.within) for r in aimed),
+            "read": self.read,
             "skipped": self.skipped,
             "missing_mechanisms": self.missing,
         }
@@ -79,7 +84,11 @@ class Calibration:
         aimed = [r for r in self.rows if r.within is not None]
         inside = sum(bool(r.within) for r in aimed)
         lines += ["", f"{inside} of {len(aimed)} within the aim; * is beyond it"]
-        lines += _list("left out", self.skipped) + _list("beyond the aim, and why", self.missing)
+        lines += (
+            _list("read", self.read)
+            + _list("left out", self.skipped)
+            + _list("beyond the aim, and why", self.missing)
+        )
         return "\n".join(lines).lstrip("\n")
 
 

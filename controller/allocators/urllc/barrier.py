@@ -26,8 +26,9 @@ from __future__ import annotations
 import math
 from typing import Any, Final
 
-import numba
 import numpy as np
+
+from wire.definitions.compiled import kept
 
 PAPER: Final = 0
 JOINT: Final = 1
@@ -53,8 +54,8 @@ Newton's method creeps."""
 PIVOT: Final = 1e-13
 """Of an entry of the diagonal, the least that is left of it."""
 
-compiled = numba.njit(cache=True, error_model="numpy")
-inlined = numba.njit(cache=True, inline="always", error_model="numpy")
+compiled = kept(error_model="numpy")
+inlined = kept(inline="always", error_model="numpy")
 
 
 @compiled

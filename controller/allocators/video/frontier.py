@@ -14,11 +14,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from controller.allocators.video.users import LADDER, RATIOS, Users, gain
+from wire.definitions.compiled import kept
 
 FloatArray = NDArray[np.float64]
 
@@ -42,7 +42,7 @@ class Hull:
         return cls(kbps[corners], gains[corners])
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kept(error_model="numpy")
 def _corners(kbps: Any, gains: Any, corners: Any) -> Any:
     """Puts the places of the corners into ``corners``; how many."""
     count = 1
@@ -96,7 +96,7 @@ def divide(
     return Division(rates, prices, price / kbit_mcycles)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kept(error_model="numpy")
 def _divide(
     user: Any,
     slope: Any,
@@ -129,7 +129,7 @@ def _divide(
     return high
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kept(error_model="numpy")
 def _fill(
     user: Any,
     slope: Any,

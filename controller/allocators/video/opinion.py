@@ -17,12 +17,12 @@ from functools import cache
 from itertools import combinations
 from typing import Any, Final
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from controller.twins.factors import significant
 from wire.definitions import mos
+from wire.definitions.compiled import kept
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -63,7 +63,7 @@ def truncated_mean(expected: FloatArray, deviation: Any) -> tuple[FloatArray, Fl
     return out[0].reshape(shape), out[1].reshape(shape)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kept(error_model="numpy")
 def truncated(expected: float, sd: float) -> Any:
     """:func:`truncated_mean` of numbers, compiled."""
     # Beyond this the weight of the scale is nothing but rounding.
@@ -76,7 +76,7 @@ def truncated(expected: float, sd: float) -> Any:
     return min(max(mean + sd * ratio, _LOW), _HIGH), min(max(slope, 0.0), 1.0)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kept(error_model="numpy")
 def _truncated_each(expected: Any, deviation: Any, out: Any) -> None:
     for i in range(len(expected)):
         out[0, i], out[1, i] = truncated(expected[i], deviation[i])
@@ -377,7 +377,7 @@ def _model_of(
     )
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kept(error_model="numpy")
 def _fit_each(
     score: Any, qos: Any, context: Any, free: Any, linear: Any, parameters: Any, error: Any
 ) -> None:
@@ -418,7 +418,7 @@ def _fit_each(
                 break
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kept(error_model="numpy")
 def _squares(
     score: Any, qos: Any, context: Any, linear: Any, parameters: Any, at: Any, normal: Any, slope: Any
 ) -> float:
@@ -455,7 +455,7 @@ def _squares(
     return total
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kept(error_model="numpy")
 def _solve(matrix: Any, vector: Any) -> None:
     """Positive definite linear equations by Cholesky's method, in place."""
     n = len(vector)

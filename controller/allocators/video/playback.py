@@ -11,11 +11,11 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, Final
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from controller.allocators.video.player import STATE, STEPS_PER_S, SUMS, play
+from wire.definitions.compiled import kept
 from wire.definitions.viewing import MAX_PREFETCH
 
 FloatArray = NDArray[np.float64]
@@ -67,7 +67,7 @@ def shown_share(ratio: Any, swipes_per_min: Any, prefetch: Any, segment_s: float
     return out.reshape(shape)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kept(error_model="numpy")
 def shown(shares: Any, ratio: float, swipes_per_min: float, prefetch: int) -> Any:
     """:func:`shown_share` of numbers by :func:`table`, compiled, of segments of 1 s."""
     r = min(max(ratio, RATIOS[0]), RATIOS[-1])
@@ -84,7 +84,7 @@ def shown(shares: Any, ratio: float, swipes_per_min: float, prefetch: int) -> An
     return low * (1.0 - y) + high * y
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kept(error_model="numpy")
 def _shown_each(shares: Any, ratio: Any, swipes_per_min: Any, prefetch: Any, out: Any) -> None:
     for k in range(len(ratio)):
         out[k] = shown(shares, ratio[k], swipes_per_min[k], prefetch[k])

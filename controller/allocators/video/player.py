@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from wire.definitions.compiled import kept
 from wire.definitions.viewing import AHEAD
 
 FloatArray = NDArray[np.float64]
@@ -42,7 +42,7 @@ SUMS: Final = (
 """What is summed over time; ``fetch_s`` and ``fetch_s2`` over segments: time of fetching, and its square."""
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kept(error_model="numpy")
 def play(
     state: Any,
     under_way_s: Any,

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from controller.allocators.video.frontier import RATES_KBPS
 from controller.allocators.video.users import LADDER, Users, gain
+from wire.definitions.compiled import kept
 from wire.definitions.viewing import MAX_PREFETCH
 
 FloatArray = NDArray[np.float64]
@@ -123,7 +123,7 @@ def _choose(values: FloatArray, parts: NDArray[np.int64]) -> NDArray[np.int64]:
     return out
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kept(error_model="numpy")
 def _knapsack(values: Any, parts: Any, levels: int, out: Any) -> None:
     """The options of :func:`_choose` into ``out`` [users]; the first of those that are as good."""
     users, options = values.shape

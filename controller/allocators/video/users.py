@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, fields, replace
 from math import prod
 from typing import Any, Final
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
@@ -16,6 +15,7 @@ from scipy.special import ndtr
 from controller.allocators.video.opinion import QOS, OpinionModel, OpinionModels, truncated
 from controller.allocators.video.playback import shown, table
 from wire.definitions import mos
+from wire.definitions.compiled import kept
 from wire.definitions.viewing import MAX_PREFETCH
 
 FloatArray = NDArray[np.float64]
@@ -135,7 +135,7 @@ def _filled(values: Any, shape: tuple[int, ...], kind: Any) -> NDArray[Any]:
     return out
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kept(error_model="numpy")
 def _opinions(
     kbps: Any,
     bitrate_kbps: Any,

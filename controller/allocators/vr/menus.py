@@ -12,12 +12,12 @@ from math import log
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from controller.allocators.vr.check import Objective, weights
 from controller.allocators.vr.instance import Instance, User
 from wire.definitions import cloud_gaming
+from wire.definitions.compiled import kept
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -58,7 +58,7 @@ def menu(instance: Instance, user: User, objective: Objective, points: int = MAX
     return Menu(p, v, choice, classes, exact)
 
 
-@njit(cache=True, nogil=True)
+@kept(nogil=True)
 def front(pixels: Any, value: Any, points: int) -> tuple[Any, Any, Any, bool]:
     """Pareto front of the sums over rows of one entry each, of float64 [objects, classes] arrays.
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numba import njit
 
 from controller.allocators.vr.problem import LINEAR, Problem
+from wire.definitions.compiled import kept
 
 MOVE: Final = 1e-9
 """What a change must be worth at least."""
 FULL: Final = 1.0 + 1e-12
-compiled: Any = njit(cache=True, nogil=True)
-_BARE: Final[dict[str, Any]] = {"cache": True, "nogil": True, "_nrt": False}
+compiled: Any = kept(nogil=True)
+_BARE: Final[dict[str, Any]] = {"nogil": True, "_nrt": False}
 """Allocates nothing: without Numba's reference counts on every array that is touched it is five times as
 fast."""
-bare: Any = njit(**_BARE)
-inlined: Any = njit(forceinline=True, **_BARE)
+bare: Any = kept(**_BARE)
+inlined: Any = kept(forceinline=True, **_BARE)
 """A call hands the tables over array by array, which takes longer than these functions."""
 
 

@@ -45,6 +45,18 @@ def _host(_context: click.Context, _parameter: click.Parameter, value: str) -> s
 )
 @click.option("--provider", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option(
+    "--range",
+    "values",
+    default="auto",
+    show_default=True,
+    metavar="TAKES[:GIVES]",
+    help="Values of black..white that the styles take and give: 0..1, 0..255 or -1..1. By itself: what a"
+    " file's metadata say, else found by a trial.",
+)
+@click.option(
+    "--channels", type=click.Choice(["rgb", "bgr"]), default="rgb", help="With --range: their order."
+)
+@click.option(
     "--emulated-gpu",
     is_flag=True,
     help="Stretch the network's time as the locked clock of --edge-agent says.",
@@ -64,6 +76,8 @@ def server(
     queue: int,
     threads: int,
     provider: str,
+    values: str,
+    channels: str,
     emulated_gpu: bool,
     edge_agent: str,
     max_mhz: int | None,
@@ -76,7 +90,13 @@ def server(
     log_to_stderr(verbose)
     quiet_gabriel()
     style, engine, module = load("style"), load("engine"), load("server")
-    loaded = style.load(styles, threads=threads, provider=provider)
+    try:
+        scale = None if values == "auto" else style.scale_of(values, channels)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--range") from None
+    if scale is None and channels != "rgb":
+        raise click.UsageError("--channels goes with --range")
+    loaded = style.load(styles, threads=threads, provider=provider, scale=scale)
     tls = tls_of(keys, certificate)
     with ExitStack() as stack:
         gpu, on_load = None, None

@@ -13,6 +13,8 @@ from controller.allocators.mar.options import MarOptions
 from controller.allocators.mar.splits import KINDS
 from controller.cli import emit, json_option
 from controller.cli.options import Quantity
+from wire import channel_traces
+from wire.channel_traces import Account
 from wire.definitions.nr import MAX_PRB, TDD_PATTERNS
 from wire.definitions.poses import HISTORY_FRAMES, LOOKAHEAD_FRAMES
 from wire.definitions.vchr import FIELD_OF_VIEW_DEG
@@ -148,8 +150,9 @@ def solve(
         raise click.UsageError("--snr-db and --channel-trace exclude each other")
     if outage is not None and channel_trace is None:
         raise click.UsageError("--outage goes with --channel-trace")
+    read: list[Account] = []
     if channel_trace is not None:
-        snr = _channels(channel_trace, len(poses))
+        snr, read = _channels(channel_trace, len(poses))
         if outage is not None:
             snr = [slow_snr_db(samples, outage)[None] for samples in snr]
     else:
@@ -181,7 +184,7 @@ def solve(
             result = service.solve(instance, service.options(**promise))
     except ValueError as error:  # too few frames for a split, gazes that never meet
         raise click.ClickException(f"{traces}: {error}") from error
-    emit(result, as_json, text(result))
+    emit(_with_channel(result, read), as_json, text(result) + _channel_text(read))
 
 
 @click.command("figures")
@@ -222,12 +225,13 @@ def figures(
             raise click.BadParameter(f"two videos of the name {path.stem!r}", param_hint="--traces")
         videos[path.stem] = _of("--traces", read_poses, path)
     most = max(len(poses) for poses in videos.values())
-    channels = {} if channel_trace is None else {"snr_db": _channels(channel_trace, most)}
+    snr, read = (None, []) if channel_trace is None else _channels(channel_trace, most)
+    channels = {} if snr is None else {"snr_db": snr}
     try:
         result = figures_module.run(videos, out, names or figures_module.NAMES, progress, **channels)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--traces") from error
-    emit(result, as_json, figures_module.text(result))
+    emit(_with_channel(result, read), as_json, figures_module.text(result) + _channel_text(read))
 
 
 def text(result: Mapping[str, Any]) -> str:
@@ -268,13 +272,20 @@ def _number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def _channels(path: Path, users: int) -> list[Any]:
-    """SNR samples of each user."""
-    from controller.experiments.mar.traces import read_snr_db, snr_files
+def _channels(path: Path, users: int) -> tuple[list[Any], list[Account]]:
+    """SNR samples of each user, and what became of the rows of each trace."""
+    files = _of("--channel-trace", channel_traces.files, path)
+    known = [_of("--channel-trace", channel_traces.read_snr_db, file) for file in files[:users]]
+    return [known[k % len(files)][0] for k in range(users)], [account for _, account in known]
 
-    files = _of("--channel-trace", snr_files, path)
-    known = [_of("--channel-trace", read_snr_db, file) for file in files[:users]]
-    return [known[k % len(files)] for k in range(users)]
+
+def _with_channel(result: Mapping[str, Any], read: list[Account]) -> dict[str, Any]:
+    channel = [{"trace": str(a.path), **a.to_dict()} for a in read]
+    return {**result, **({"channel": channel} if channel else {})}
+
+
+def _channel_text(read: list[Account]) -> str:
+    return "".join(f"\nchannel trace {account}" for account in read)
 
 
 def _of(option: str, read: Callable[[Path], T], path: Path) -> T:

@@ -21,6 +21,7 @@ from controller.experiments.mucb1.oracle import Oracle
 from controller.experiments.results import Results, Row, carry_out
 from controller.experiments.runs import FIGURES, Run, RunSpec, execute
 from controller.experiments.stats import Estimate, estimate
+from controller.scenario import rows_lines
 from controller.store.oracle import RESOURCES, Reference
 
 SCENARIOS = (1, 2, 3, 4, 5)
@@ -516,6 +517,7 @@ def text(out: Mapping[str, Any]) -> str:
             f"of {c['length_s']} s"
             for c in out["channels"]
         ),
+        *(f"  {line}" for line in rows_lines(out["channels"])),
         f"{'scheme':12}"
         + "".join(f"{name:>{w}}" for name in ("QoS", "QoS busy", "UL PRB", "DL PRB", "MHz"))
         + f"{'UE':>8}{'BS':>8}"

@@ -10,6 +10,8 @@ from controller.experiments.results import Row
 from controller.experiments.stats import Estimate, estimate
 from controller.experiments.study.conditions import CONDITIONS, MEASURED
 from controller.experiments.study.jobs import CLAIRVOYANT, FIGURES, PARTS, Plan
+from controller.scenario import trace_rows
+from wire import channel_traces
 
 RESOURCES = ("ul_prb", "dl_prb", "mhz")
 REFERENCES = ("static", "mucb1")
@@ -51,6 +53,7 @@ def result(plan: Plan, rows: Sequence[Row], judge: str = JUDGE) -> dict[str, Any
         "policies": list(plan.policies),
         "duration_s": plan.duration_s,
         "channel_trace": str(plan.channel_trace) if MEASURED in plan.conditions else None,
+        "channel_rows": _channel_rows(plan) if MEASURED in plan.conditions else {},
         "conditions": {
             name: {"text": CONDITIONS[name].text, "scenarios": list(scenarios)}
             for name, scenarios in plan.conditions.items()
@@ -62,6 +65,13 @@ def result(plan: Plan, rows: Sequence[Row], judge: str = JUDGE) -> dict[str, Any
         "losses": [loss for loss in found if "why" not in loss],
         "not_judged": [loss for loss in found if "why" in loss],
     }
+
+
+def _channel_rows(plan: Plan) -> dict[str, Any]:
+    """What became of the rows of each trace, by its name."""
+    assert plan.channel_trace is not None
+    files = channel_traces.files(plan.channel_trace)
+    return {file.name: trace_rows(file) for file in files}
 
 
 def _played(plan: Plan, condition: str) -> tuple[str, ...]:
@@ -186,6 +196,10 @@ def text(out: Mapping[str, Any]) -> str:
     if len(out["seeds"]) > 1:
         lines.append("  +/- is half a 95 % interval over the seeds; differences are paired by seed")
     lines += [f"  {name} is left out: {why}" for name, why in out["skipped"].items()]
+    lines += [
+        f"  channel trace {name}: {channel_traces.rows_text(rows)}"
+        for name, rows in out["channel_rows"].items()
+    ]
     for name, condition in out["conditions"].items():
         lines += ["", f"{name}: {condition['text']}"]
         for scenario in condition["scenarios"]:

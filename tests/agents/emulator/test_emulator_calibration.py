@@ -112,6 +112,25 @@ def test_a_folder_without_measurements_is_named(tmp_path):
         rfsim.calibrate(tmp_path)
 
 
+@pytest.mark.parametrize("form", ["a byte-order mark", "semicolons and decimal commas", "tabs", "UTF-16"])
+def test_measurements_are_read_however_they_are_written(tmp_path, form):
+    """By the reader of all tables, which tests/wire/test_channel_traces.py tries in every form."""
+    row = {**dict.fromkeys(rfsim.SLOTS_COLUMNS, "1"), "tdd": "DSUUU", "dir": "UL", "noise_power_db": "-60.5"}
+    text = ",".join(row) + "\n" + ",".join(row.values()) + "\n"
+    content = {
+        "a byte-order mark": b"\xef\xbb\xbf" + text.encode(),
+        "semicolons and decimal commas": text.replace(",", ";").replace(".", ",").encode(),
+        "tabs": text.replace(",", "\t").encode(),
+        "UTF-16": text.encode("utf-16"),
+    }[form]
+    (tmp_path / "slots.csv").write_bytes(content)
+    found = rfsim.calibrate(tmp_path)
+    assert found.read == ["slots.csv: 1 of 1 rows used"]
+    assert (
+        found.rows[0].group == "place of the new grants in the radio frame, UL, DSUUU, K2 1, noise -60.5 dB"
+    )
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agents.emulator.channel import OUTAGE_DB, bler, cqi_snr, read_trace
+from agents.emulator.channel import OUTAGE_DB, bler, cqi_snr, read_trace, trace_account
 from agents.emulator.spec import ChannelSeries, ChannelTrace, FlowSpec, LinkSpec, TestbedSpec, UeSpec
 from agents.emulator.testbed import EmulatedTestbed
 
@@ -49,6 +49,29 @@ def test_missing_cqi_holds_the_last_and_a_gap_holds_its_row(trace):
     assert snr.tolist() == [five] * 6 + [nine]
 
 
+def test_of_rows_in_one_second_the_last_counts_and_long_gaps_are_cut_out(trace):
+    five, nine, ten = cqi_snr(LINK)[[4, 8, 9]]
+    spec = trace(row(0, "5") + row("0.5", "9") + row(1, "9") + row(1, "10") + row(900, "5") + row(901, "5"))
+    assert read_trace(spec, LINK).tolist() == [nine, ten, five, five]
+    account = trace_account(spec)
+    assert account.used == 4 and account.left_out == {"in the same second as a later row": 2}
+    assert account.notes == ["1 gaps of more than 60 s, 899 s together, cut out"]
+    held = read_trace(trace(row(0, "5") + row(1, "5") + row(2, "9") + row(100, "5"), not_5g="outage"), LINK)
+    assert len(held) == 101 and set(held[2:100]) == {nine}
+
+
+def test_every_row_is_accounted_for(trace):
+    spec = trace(row(0, "5") + row(1, "7", "LTE") + row(2, "-", "5G-NSA") + row("-") + row(3, "9", "6G?"))
+    account = trace_account(spec).to_dict()
+    assert account["rows"] == account["used"] + sum(account["left_out"].values()) == 5
+    assert account["left_out"] == {
+        "not 5G (LTE)": 1,
+        "without a time": 1,
+        "of an unknown network mode (6G?)": 1,
+    }
+    assert account["notes"] == ["1 rows without a CQI hold the one before"]
+
+
 def test_rows_that_are_not_5g_are_cut_out_or_an_outage(trace):
     text = row(0, "5") + row(1, "7", "LTE") + row(2, "9")
     five, nine = cqi_snr(LINK)[[4, 8]]
@@ -61,15 +84,14 @@ def test_rows_that_are_not_5g_are_cut_out_or_an_outage(trace):
     [
         (row(0) + row(1, "ten"), "row 3: cqi 'ten' is not a number"),
         (row(0) + row("x"), "row 3: t_s 'x' is not a number"),
-        (row(0) + row("-"), "row 3: t_s is missing"),
-        (row(0) + row(1, "nan"), "row 3: cqi 'nan' is not finite"),
+        (row(0) + row(1, "inf"), "row 3: cqi 'inf' is not finite"),
         (row(0) + row(1, "16"), "row 3: cqi 16"),
         (row(0) + row(1, "2.5"), "row 3: cqi 2.5"),
-        (row(5) + row(4), "row 3: t_s 4 after 5"),
-        (row(0) + row(0), "row 3: t_s 0 after 0"),
-        (row(0) + row(500), "row 3: t_s 500 after 0"),
+        (row(5) + row(6) + row(0), "row 4: t_s 0 is 6 s before an earlier row"),
+        (row(0) + row(500), "t_s rises by 500 from row to row, more than 60 s"),
         (row(0) + "1,5G\n", "row 3: cqi is not there"),
-        (row(0, "-"), "no row has a CQI"),
+        (row(0, "-"), "no row of 5G has a CQI"),
+        (row(0, "5", "LTE") + row(1, "-"), "no row of 5G has a CQI"),
         (row(0, "5", "LTE"), "no row is 5G"),
         ("", "no rows"),
     ],
