@@ -628,8 +628,7 @@ class ControlledCell:
                 text = f"none in control slot {observation.control_slot}: the flows' demand is not known"
                 self.journal.repeated(self.cell_id, Event.NO_MAC_REPORT, text)
             return
-        report = observation.reports[-1]
-        slices = dict(zip(report.ue_id, report.slice, strict=True))
+        slices = dict(self.reported_ues or ())
         before, self._strayed = self._strayed, {}
         for flow in active:
             named = self._collector.named_ue(flow.flow)
@@ -707,6 +706,7 @@ class ControlledCell:
         except codec.BadReport as error:
             self.journal.repeated(self.cell_id, Event.BAD_REPORT, str(error), "ran_bad_report_total")
             return None
+        self._collector.left_out = {ue.ue_id for ue in message.ues} - {*report.ue_id}
         for why in wrong:
             text = f"{why}; it is left out of the report"
             self.journal.repeated(self.cell_id, Event.BAD_REPORT, text, "ran_bad_ue_total")

@@ -461,6 +461,12 @@ def test_one_ue_of_impossible_values_is_left_out_and_the_other_s_demand_stays(
     assert observation.reports[0].ue_id == ("ue-1",) and radio(decision)[1]["ul"]
     assert told(memory, "bad_report") == ["bad_report"]
     assert busy.journal.counters.get("ran_bad_ue_total", "cell-1") == 1
+    # Where it is the flow's own UE, the other one is not taken for it.
+    message.ues[0].ul.mcs, message.ues[1].ul.mcs = 31, 18
+    busy.report(message, T0 + 2 * S + 100 * MS)
+    observation, decision = close(busy, 3)
+    assert observation.flows[0].ue_id == "ue-1" and observation.reports[0].ue_id == ("ue-2",)
+    assert radio(decision)[0] is Reason.UE_NOT_REPORTED and not told(memory, "unknown_ue", "ue_followed")
 
 
 def test_the_ues_of_the_last_report_are_known_while_there_is_a_session(cell: ControlledCell) -> None:

@@ -33,14 +33,15 @@ def _members(ue_ids: tuple[str, ...], slices: tuple[str, ...], slice_id: str) ->
     return frozenset(ue for ue, name in zip(ue_ids, slices, strict=True) if name == slice_id)
 
 
-def followed(flows: Collection[Flow], report: MacReport) -> dict[str, str]:
+def followed(flows: Collection[Flow], report: MacReport, left_out: Collection[str] = ()) -> dict[str, str]:
     """Flow -> UE, for the active flows that name a UE which the cell does not have, where it is certain whose
     they are.
 
     The gNB says which of its UEs are in a slice, by S-NSSAI or by binding. Where the flows of a slice name
     one UE that the cell does not have, and the slice has one UE that no flow names, it is that one.
+    ``left_out`` are UEs that the cell has too, though they are not in ``report``.
     """
-    attached = frozenset(report.ue_id)
+    attached = frozenset(report.ue_id) | frozenset(left_out)
     active = [f for f in flows if not f.stop_ns]
     out: dict[str, str] = {}
     for slice_id in {f.slice for f in active if f.ue_id not in attached}:

@@ -90,6 +90,8 @@ class SlotCollector:
         self.samples_dropped = 0
         self.followed: Mapping[str, str] = {}
         """Flow -> the UE that it is taken to be of, where the cell does not have the one that it names."""
+        self.left_out: Collection[str] = ()
+        """UEs that the gNB has, though they were left out of its last report."""
 
     def set_slices(self, slices: Sequence[str]) -> None:
         """The slices that the cell has from now on."""
@@ -327,7 +329,7 @@ class SlotCollector:
     def _flows_of(self, seen: Collection[str], opened_ns: int, reports: Sequence[MacReport]) -> list[Flow]:
         """Flows of a control slot: those that something came of, and those that were active in it."""
         flows = [f for name, f in self._flows.items() if name in seen or self._lived(f, opened_ns)]
-        self.followed = followed(flows, reports[-1]) if reports else {}
+        self.followed = followed(flows, reports[-1], self.left_out) if reports else {}
         return [replace(f, ue_id=self.followed[f.flow]) if f.flow in self.followed else f for f in flows]
 
     def named_ue(self, flow: str) -> str:

@@ -55,6 +55,11 @@ def test_nothing_is_guessed(flows: list[Flow], reported: dict[str, str]) -> None
     assert followed(flows, report(**reported)) == {}
 
 
+def test_a_ue_that_was_left_out_of_the_report_is_there() -> None:
+    assert followed([flow("a")], report(b="ar"), ["a"]) == {}
+    assert followed([flow("a")], report(b="ar"), ["c"]) == {"f": "b"}
+
+
 def test_each_slice_follows_its_own() -> None:
     flows = [flow("a"), flow("b", "vr", "g")]
     assert followed(flows, report(c="ar", d="vr")) == {"f": "c", "g": "d"}
