@@ -142,7 +142,8 @@ class Style:
         shown = np.nan_to_num(np.clip(shown, 0, 255)).astype(np.uint8)
         if scale.bgr:
             shown = shown[:, :, ::-1]
-        return np.ascontiguousarray(_of_size(shown, *picture.shape[:2], self.name))
+        height, width = picture.shape[:2]
+        return np.ascontiguousarray(_of_size(shown, height, width, self.name))
 
     def _raw(self, picture: Picture, scale: Scale) -> NDArray[Any]:
         """What the network gives, [rows, columns, 3]."""

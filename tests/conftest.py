@@ -6,8 +6,11 @@ import os
 import re
 import signal
 from collections import Counter
+from collections.abc import Generator
 from types import FrameType
 from typing import Any
+
+import pytest
 
 _IGNORED = "PRBANDIT_TESTS_IGNORE"
 """Names of the signals that this run ignores, for the workers of it."""
@@ -73,7 +76,10 @@ def closing_line(reasons: list[str]) -> str:
     return f"skipped: {len(reasons)}, which want " + "; ".join(f"{what}: {n}" for what, n in counts)
 
 
-def pytest_terminal_summary(terminalreporter: Any) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: Any) -> Generator[None]:
+    """After all that pytest has to say."""
+    yield
     skipped = terminalreporter.stats.get("skipped", [])
     reasons = [
         str(r.longrepr[2] if isinstance(r.longrepr, tuple) else r.longrepr).removeprefix("Skipped: ")
