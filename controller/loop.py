@@ -346,19 +346,20 @@ class ControlLoop:
             guard_ms=self.spec.guard_ms,
             seed=self.spec.seed,
             cell=self.spec.cell,
-            granted=None if before is None else self._granted(before.grant, observation.gpu),
+            granted=None if before is None else self._granted(before.grant, observation),
             settings=settings,
             unattributed=self._unattributed(s, before, observation, mode_changed, missing),
             unapplied=frozenset(unapplied),
             models=self._models,
         )
 
-    @staticmethod
-    def _granted(grant: Grant, gpu: GpuReading | None) -> Grant:
-        """What was granted, at the clock that was read back."""
+    def _granted(self, grant: Grant, obs: Observation) -> Grant:
+        """What was granted, at the clock that was read back; a step below the one that was played is that."""
+        gpu, last = obs.gpu, self._last
         if gpu is None:
             return grant
-        return Grant(grant.ul_prb, grant.dl_prb, gpu.sm_mhz, grant.ul_why, grant.dl_why)
+        played = 0 if gpu.reason or last is None else last.gpu_mhz or 0
+        return Grant(grant.ul_prb, grant.dl_prb, max(gpu.sm_mhz, played), grant.ul_why, grant.dl_why)
 
     def _unattributed(
         self,

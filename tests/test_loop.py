@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from controller.allocators.ar.allocator import ArAllocator
 from controller.allocators.ar.budgets import Budgets
 from controller.allocators.ar.delays import judge
 from controller.allocators.base import SliceView
-from controller.core.decision import Decision, SliceDemand, Want
-from controller.core.measure import Lever, Reason
+from controller.core.decision import Choice, Decision, SliceDemand, Want
+from controller.core.measure import Lever, Outcome, Reason
 from controller.core.observation import (
     ClockReport,
     Command,
@@ -102,6 +104,54 @@ def test_a_slot_not_under_its_own_action_teaches_nothing(changes: dict, expected
     for hop in ("ul", "edge", "dl"):
         counts = [sum(p["counts"]) for _, p in after[hop]]
         assert (counts == [sum(p["counts"]) for _, p in before[hop]]) == (hop in expected)
+
+
+@pytest.mark.parametrize(
+    ("reason", "granted"), [(None, 1100), (Reason.CLOCK_NOT_REACHED, 1085), (Reason.CLOCK_RAISED, 1085)]
+)
+def test_a_clock_a_step_below_the_one_that_was_played_is_that_one(
+    reason: Reason | None, granted: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    views: list[SliceView] = []
+    learn = ArAllocator.learn
+
+    def spy(self: ArAllocator, view: SliceView) -> Outcome:
+        views.append(view)
+        return learn(self, view)
+
+    monkeypatch.setattr(ArAllocator, "learn", spy)
+    loop = ControlLoop(loop_spec())
+    assert loop.step(observation(0)).gpu_mhz == 1100
+    loop.step(observation(1, gpu=GpuReading(1085, reason)))
+    assert views[-1].granted is not None and views[-1].granted.gpu_mhz == granted
+
+
+def falling_short(policy: str, clock: Callable[[int], int]) -> list[Choice]:
+    """The edge's choices in forty control slots on a GPU that takes another clock than is asked for."""
+    loop = ControlLoop(loop_spec(slice_spec("ar", policy=policy)))
+    decision, choices = loop.step(observation(0)), []
+    for slot in range(1, 41):
+        asked = decision.gpu_mhz or 0
+        taken = clock(asked)
+        reading = GpuReading(taken, Reason.CLOCK_NOT_REACHED if taken < asked else None)
+        decision = loop.step(observation(slot, gpu=reading))
+        choices += [c for c in decision.slices[0].demand.choices if c.lever is Lever.EDGE]
+    return choices
+
+
+def test_a_gpu_that_falls_short_of_every_clock_is_not_driven_to_its_lowest() -> None:
+    played = {c.action for c in falling_short("headroom", lambda mhz: round(0.97 * mhz))}
+    assert played == {1600, 1500}, "what there was at first, and no less"
+
+
+def test_a_gpu_that_falls_short_of_its_lowest_clock_is_not_bound_to_it() -> None:
+    """A bandit that learns nothing asks for its lowest untried action, which must not bind the others."""
+    assert {c.why for c in falling_short("mucb1", lambda mhz: round(0.97 * mhz))} == {"explore"}
+
+
+def test_a_gpu_that_is_held_down_is_learned_about_at_what_there_is() -> None:
+    choices = falling_short("headroom", lambda mhz: min(mhz, 900))
+    assert {c.action for c in choices if c.why == "within what there was"} == {900}
 
 
 def test_an_arbiter_cut_is_not_learned_from() -> None:

@@ -7,11 +7,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from typing import TypeVar
 
-from agents.gpu.device import GpuError, GpuHangs
+from agents.gpu.device import ClockNotSupported, GpuError, GpuHangs, NoPermission
 
 log = logging.getLogger(__name__)
 
@@ -35,12 +35,22 @@ def begin(call: Callable[[], T]) -> Future[T]:
     return future
 
 
+def bounded(call: Callable[[], T], timeout_s: float, what: str) -> T:
+    """What a call gives. Raises :class:`GpuHangs` where it has not returned after ``timeout_s``."""
+    begun = begin(call)
+    wait([begun], timeout_s)
+    if not begun.done():
+        raise GpuHangs(f"{what} has not returned for {timeout_s:g} s")
+    return begun.result()
+
+
 class Calls:
     """Thread-safe; never waits for a GPU. GPUs are told apart by UUID, or the name of one not opened yet."""
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
         self._begun: dict[object, tuple[str, float]] = {}
+        self._failing: dict[str, tuple[float, GpuError]] = {}
         self._logged: Counter[tuple[str, str]] = Counter()
         self.counters: Counter[str] = Counter()
 
@@ -50,11 +60,16 @@ class Calls:
         call, begun = object(), time.monotonic()
         with self._mutex:
             self._begun[call] = (gpu, begun)
+        error: GpuError | None = None
         try:
             yield
+        except GpuError as failed:
+            error = failed
+            raise
         finally:
             with self._mutex:
                 del self._begun[call]
+                self._note(gpu, error)
             took_s = time.monotonic() - begun
             if took_s >= HANG_S:
                 self.error(GpuHangs(f"a call took {took_s:.1f} s"), gpu)
@@ -68,6 +83,20 @@ class Calls:
         except GpuError as error:
             self.error(error)
             raise
+
+    def _note(self, gpu: str, error: GpuError | None) -> None:
+        # A GPU that refuses what it was asked for answers; what hangs has its own measure.
+        if error is None or isinstance(error, NoPermission | ClockNotSupported):
+            self._failing.pop(gpu, None)
+        elif not isinstance(error, GpuHangs):
+            since, _ = self._failing.get(gpu, (time.monotonic(), error))
+            self._failing[gpu] = since, error
+
+    def failing(self, gpu: str) -> tuple[float, GpuError] | None:
+        """For how long no call has reached this GPU (s), and the last error; None where the last one did."""
+        with self._mutex:
+            failing = self._failing.get(gpu)
+        return failing and (time.monotonic() - failing[0], failing[1])
 
     def hanging(self, gpu: str) -> float:
         """For how long a call to this GPU has hung (s), 0 where none does."""

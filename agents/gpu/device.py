@@ -31,6 +31,12 @@ class NoDriver(GpuError):
     name = "no_driver"
 
 
+class DriverChanged(NoDriver):
+    """The driver is not that of this process's library: only a new process can use it."""
+
+    name = "driver_changed"
+
+
 class NoSuchGpu(GpuError):
     """No GPU has this UUID or index."""
 
@@ -64,6 +70,7 @@ class ClockNotReached(GpuError):
 ERRORS: tuple[type[GpuError], ...] = (
     NoPermission,
     NoDriver,
+    DriverChanged,
     NoSuchGpu,
     ClockNotSupported,
     GpuLost,
@@ -139,6 +146,10 @@ class GpuDevice(abc.ABC):
     def sm_mhz(self) -> int | None:
         """The SM clock alone, which a backend may read for less than the whole state."""
         return self.read().sm_mhz
+
+    def probe(self) -> None:
+        """Raises where the GPU does not answer; a field that it does not report is an answer."""
+        self.sm_mhz()
 
     def close(self) -> None:
         """Give the handle back. Does not change clocks."""

@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import wait
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agents.gpu.calls import Calls, begin
 from agents.gpu.device import (
     ClockNotReached,
+    DriverChanged,
     GpuDevice,
     GpuError,
     GpuHangs,
@@ -25,6 +27,7 @@ from agents.gpu.device import (
     supported_clock,
 )
 from agents.gpu.leases import ClockLeases
+from wire.definitions.gpu import HELD_DOWN, bounds, is_held, sleeps
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +35,10 @@ TURN_S = 2.0
 """A call waits so long for those before it on the same GPU (s)."""
 LOOK_S = 1.0
 """The ends of leases are looked for at least so often (s): waits stand still while the host is suspended."""
+MOST_STEPS = 4
+"""A GPU that takes a clock so many steps of its list below the lock is locked higher by as many."""
+GIVE_UP_S = 10.0
+"""An agent none of whose GPUs has answered for so long is of no use (s): a new process may find a driver."""
 RETRY_MAX_S = 300.0
 """Between attempts to release a GPU that this user may not release: each waits twice as long (s)."""
 
@@ -97,8 +104,13 @@ class _Kept:
         self.device = device
         self.uuid = device.info.uuid
         self.locked_mhz = 0
+        self._aim = 0  # the supported clock for what is wanted, ``_steps`` of its list below the lock
+        self._steps = 0
+        self._short = 0  # so many steps below its lock this GPU was last seen
+        self._vain = False  # locking more than the aim did not bring it
         self.released = threading.Event()
         """Whatever an earlier run left locked was released, or refused to be."""
+        self._hangs = False  # the last call, which was given up, has not returned
         self._calls = calls
         self._closed = closed
         self._clock = clock
@@ -118,6 +130,10 @@ class _Kept:
 
     def alive(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
+
+    def busy(self) -> bool:
+        """Whether its end is waited for, or would be for ever."""
+        return self.alive() or self._hangs
 
     def close(self) -> None:
         """Let the thread end, which releases the clocks; does not wait for it."""
@@ -179,6 +195,10 @@ class _Kept:
         with self._calls.counting(self.uuid):
             return self.locked_mhz, self.device.read()
 
+    def probe(self) -> None:
+        with suppress(GpuError), self._calls.calling(self.uuid):
+            self.device.probe()
+
     def expire(self) -> None:
         with self._changed:
             self._expire()
@@ -231,9 +251,20 @@ class _Kept:
 
     def _apply(self, now: float, *, renew: bool = False) -> None:
         wanted = self._leases.wanted(now)
-        target = supported_clock(self.device.info, wanted) if wanted else 0
+        aim = supported_clock(self.device.info, wanted) if wanted else 0
+        if aim != self._aim:
+            self._aim, self._steps, self._vain = aim, self._short, False
+        target = self._above(aim) if aim else 0
         if target == self.locked_mhz and not renew:
             return
+        self._set(target)
+
+    def _above(self, mhz: int) -> int:
+        """The clock to lock for a supported one."""
+        supported = self.device.info.supported_sm_mhz
+        return supported[min(supported.index(mhz) + self._steps, len(supported) - 1)]
+
+    def _set(self, target: int) -> None:
         with self._calls.calling(self.uuid):
             if target:
                 self.device.lock(target)
@@ -244,33 +275,83 @@ class _Kept:
 
     def _read_back(self, wanted: int, locked: int) -> Held:
         """What holds after ``wanted`` and ``locked`` (MHz) were set, which no error undoes any more."""
+        held = Held(self.uuid, wanted, locked, 0, not locked)
+        try:
+            held = self._wait_for(held)
+            if held.reached:
+                if held.sm_mhz >= held.locked_mhz:
+                    self._short = 0
+                return held
+            reasons, told = self._reasons()
+            if self._adjust(held, reasons):
+                before, held = held, self._wait_for(held)
+                if held.sm_mhz == before.sm_mhz:
+                    held = self._in_vain(held)
+        except GpuError:  # counted
+            return replace(held, sm_mhz=0, reached=not held.locked_mhz)
+        supported = self.device.info.supported_sm_mhz
+        if is_held(held.sm_mhz, held.wanted_mhz, held.locked_mhz, supported, reasons):
+            return replace(held, reached=True)
+        self._not_reached(held, told)
+        return held
+
+    def _wait_for(self, held: Held) -> Held:
+        """What holds when the clock is what is wanted at least, and a step more at most, or time is up."""
+        supported = self.device.info.supported_sm_mhz
         deadline = time.monotonic() + self._reach_s
         while True:
             last = time.monotonic() >= deadline
-            try:
-                with self._calls.counting(self.uuid):
-                    sm_mhz = self.device.sm_mhz() or 0
-                with self._turn():
-                    wanted, locked = self._leases.wanted(self._clock()), self.locked_mhz
-            except GpuError:  # counted
-                return Held(self.uuid, wanted, locked, 0, not locked)
-            reached = locked in (0, sm_mhz)
+            with self._calls.counting(self.uuid):
+                sm_mhz = self.device.sm_mhz() or 0
+            with self._turn():
+                wanted, locked = self._leases.wanted(self._clock()), self.locked_mhz
+            least = max(1, min(wanted, locked))
+            reached = not locked or least <= sm_mhz <= bounds(wanted, supported)[1]
             if reached or last or self._closed.wait(self._poll_s):
-                break
-        if not reached:
-            self._not_reached(locked, sm_mhz)
-        return Held(self.uuid, wanted, locked, sm_mhz, reached)
+                return Held(held.gpu, wanted, locked, sm_mhz, reached)
 
-    def _not_reached(self, locked: int, sm_mhz: int) -> None:
-        """Count and tell a clock that did not come. The lock stays: it is the nearest to what is wanted."""
+    def _reasons(self) -> tuple[tuple[str, ...], str]:
+        """What holds the clock, and in words."""
         try:
             with self._calls.calling(self.uuid):
-                reasons = ", ".join(self.device.read().clock_event_reasons) or "none"
+                reasons = self.device.read().clock_event_reasons
         except GpuError as error:
-            reasons = str(error)
-        seen = f"{sm_mhz} MHz" if sm_mhz else "no clock"
+            return (), str(error)
+        return reasons, ", ".join(reasons) or "none"
+
+    def _adjust(self, held: Held, reasons: tuple[str, ...]) -> bool:
+        """Lock a GPU that takes a clock a few steps below its lock so much higher, and no higher than that.
+
+        Not where something holds it down, nor where it has no work, nor where that was in vain.
+        """
+        if sleeps(held.sm_mhz, held.locked_mhz, reasons) or not HELD_DOWN.isdisjoint(reasons):
+            return False
+        supported = self.device.info.supported_sm_mhz
+        with self._turn():
+            if self._vain or not self._aim or self.locked_mhz != held.locked_mhz:
+                return False
+            short = max(0, supported.index(self.locked_mhz) - bisect_right(supported, held.sm_mhz) + 1)
+            if short > MOST_STEPS:
+                return False
+            self._steps = self._short = short
+            target = self._above(self._aim)
+            if target == self.locked_mhz:
+                return False
+            self._set(target)
+        return True
+
+    def _in_vain(self, held: Held) -> Held:
+        with self._turn():
+            if self.locked_mhz == held.locked_mhz:
+                self._vain, self._steps, self._short = True, 0, 0
+                self._set(self._aim)
+            return replace(held, locked_mhz=self.locked_mhz)
+
+    def _not_reached(self, held: Held, reasons: str) -> None:
+        """Count and tell a clock that did not come. The lock stays: it is the nearest to what is wanted."""
+        seen = f"{held.sm_mhz} MHz" if held.sm_mhz else "no clock"
         missed = ClockNotReached(
-            f"locked to {locked} MHz, {seen} read back for {self._reach_s:g} s;"
+            f"locked to {held.locked_mhz} MHz, {seen} read back for {self._reach_s:g} s;"
             f" clock event reasons: {reasons}"
         )
         self._calls.error(missed, self.uuid)
@@ -308,8 +389,11 @@ class _Kept:
                 self.locked_mhz = 0
             except GpuError as error:
                 self._release_failed(error)
-        with self._calls.calling(self.uuid):
+        try:
             self.device.close()
+        except GpuError as error:
+            self._hangs = True
+            self._calls.error(error, self.uuid)
 
 
 class ClockKeeper:
@@ -415,7 +499,7 @@ class ClockKeeper:
     def _left(self) -> tuple[str, ...]:
         # First who looks for GPUs: one that is found in the end is among those that are kept.
         missing = [name for name, finder in self._finders if finder.is_alive()]
-        kept = [uuid for uuid, kept in self._kept.items() if kept.alive() or self._calls.oldest(uuid)]
+        kept = [uuid for uuid, kept in self._kept.items() if kept.busy() or self._calls.oldest(uuid)]
         return (*kept, *missing)
 
     def alive(self, patience_s: float = 5.0) -> bool:
@@ -426,6 +510,28 @@ class ClockKeeper:
         hung = self.hung(patience_s)
         well = [kept for uuid, kept in self._kept.items() if uuid not in hung]
         return bool(well) and all(kept.alive() for kept in well)
+
+    def probe(self) -> None:
+        """Ask every GPU to which no call is under way for an answer; does not wait for it."""
+        for uuid, kept in self._kept.items():
+            if not self._calls.oldest(uuid):
+                begin(kept.probe)
+
+    def given_up(self) -> GpuError | None:
+        """Why this process cannot use its GPUs any more; None where it can, or may again.
+
+        At once where the driver was changed, as a process keeps the library that it began with; else where
+        none of its GPUs has answered for :data:`GIVE_UP_S`. One that is left is reason to go on.
+        """
+        failing = {uuid: self._calls.failing(uuid) for uuid in self._kept}
+        found = [f for f in failing.values() if f is not None]
+        changed = [error for _, error in found if isinstance(error, DriverChanged)]
+        if changed:
+            return changed[0]
+        hung = self.hung()
+        if found and all(f[0] >= GIVE_UP_S if f else uuid in hung for uuid, f in failing.items()):
+            return found[0][1]
+        return None
 
     def hung(self, patience_s: float = 5.0) -> tuple[str, ...]:
         """The GPUs, also missing ones, to which a call has gone on for more than ``patience_s``."""

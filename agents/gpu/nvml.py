@@ -8,6 +8,7 @@ there still is. Changing clocks takes root; the kernel module asks for CAP_SYS_A
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import logging
 import math
 import threading
@@ -16,11 +17,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from functools import partial
+from types import ModuleType
 from typing import Any
 
-from agents.gpu.calls import begin
+from agents.gpu.calls import begin, bounded
 from agents.gpu.device import (
     ClockNotSupported,
+    DriverChanged,
     GpuDevice,
     GpuError,
     GpuHangs,
@@ -37,14 +40,14 @@ log = logging.getLogger(__name__)
 
 RESTART_S, RESTART_MAX_S = 1.0, 60.0
 """Between attempts to open NVML anew after the driver or a GPU was lost: each waits twice as long (s)."""
-OPEN_S, KNOWN_S = 5.0, 1.0
-"""A GPU is given so long to be opened, and to say its UUID (s)."""
+OPEN_S, KNOWN_S, CLOSE_S = 5.0, 1.0, 1.0
+"""NVML and a GPU are given so long to be opened, a GPU to say its UUID, NVML to be given back (s)."""
 
 _KINDS: dict[str, type[GpuError]] = {
     "NVML_ERROR_UNINITIALIZED": NoDriver,
     "NVML_ERROR_DRIVER_NOT_LOADED": NoDriver,
     "NVML_ERROR_LIBRARY_NOT_FOUND": NoDriver,
-    "NVML_ERROR_LIB_RM_VERSION_MISMATCH": NoDriver,
+    "NVML_ERROR_LIB_RM_VERSION_MISMATCH": DriverChanged,
     "NVML_ERROR_NO_PERMISSION": NoPermission,
     "NVML_ERROR_NOT_FOUND": NoSuchGpu,
     "NVML_ERROR_GPU_NOT_FOUND": NoSuchGpu,
@@ -54,6 +57,46 @@ _KINDS: dict[str, type[GpuError]] = {
     "NVML_ERROR_GPU_IS_LOST": GpuLost,
     "NVML_ERROR_RESET_REQUIRED": GpuLost,
 }
+
+_REMEDIES = {
+    "NVML_ERROR_LIBRARY_NOT_FOUND": "libnvidia-ml.so.1 comes with NVIDIA's driver, in a container with its"
+    " Container Toolkit",
+    "NVML_ERROR_DRIVER_NOT_LOADED": "nvidia-smi on this host says more",
+    "NVML_ERROR_LIB_RM_VERSION_MISMATCH": "libnvidia-ml.so.1 of this process is not that of the kernel module"
+    " that is loaded: the driver was changed",
+}
+"""What helps where no GPU can be reached."""
+
+PACKAGE = "nvidia-ml-py>=12.560"
+_NEEDED = (
+    "NVMLError",
+    "NVMLError_InvalidArgument",
+    "NVML_CLOCK_MEM",
+    "NVML_CLOCK_SM",
+    "NVML_TEMPERATURE_GPU",
+    "nvmlDeviceGetApplicationsClock",
+    "nvmlDeviceGetClockInfo",
+    "nvmlDeviceGetCount",
+    "nvmlDeviceGetCurrentClocksEventReasons",
+    "nvmlDeviceGetCurrentClocksThrottleReasons",
+    "nvmlDeviceGetHandleByIndex",
+    "nvmlDeviceGetHandleByUUID",
+    "nvmlDeviceGetMaxClockInfo",
+    "nvmlDeviceGetName",
+    "nvmlDeviceGetPowerUsage",
+    "nvmlDeviceGetSupportedGraphicsClocks",
+    "nvmlDeviceGetSupportedMemoryClocks",
+    "nvmlDeviceGetTemperature",
+    "nvmlDeviceGetTotalEnergyConsumption",
+    "nvmlDeviceGetUUID",
+    "nvmlDeviceGetUtilizationRates",
+    "nvmlDeviceResetGpuLockedClocks",
+    "nvmlDeviceSetGpuLockedClocks",
+    "nvmlInit",
+    "nvmlShutdown",
+    *_KINDS,
+)
+"""What the module ``pynvml`` must have: another package of PyPI, older, has the same name."""
 
 REASONS = {
     0x001: "gpu_idle",
@@ -69,6 +112,28 @@ REASONS = {
 """Bits of nvmlDeviceGetCurrentClocksEventReasons."""
 
 
+def _pynvml() -> ModuleType:
+    """The module ``pynvml`` of ``nvidia-ml-py``. Raises :class:`NoDriver` for want of it."""
+    remedy = f"pip uninstall pynvml, then pip install --force-reinstall '{PACKAGE}'"
+    try:
+        spec = importlib.util.find_spec("pynvml")
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None:
+        raise NoDriver(f"pynvml is not installed: pip install '{PACKAGE}'")
+    where = spec.origin or ", ".join(spec.submodule_search_locations or ()) or "pynvml"
+    try:
+        module = importlib.import_module("pynvml")
+    except Exception as error:  # whatever a stranger's module may raise
+        why = f"{type(error).__name__}: {error}"
+        raise NoDriver(f"{where} cannot be imported ({why}): {remedy}") from error
+    lacking = [name for name in _NEEDED if not hasattr(module, name)]
+    if lacking:
+        more = f" and {len(lacking) - 1} more" if lacking[1:] else ""
+        raise NoDriver(f"{where} is not the pynvml of {PACKAGE}, it lacks {lacking[0]}{more}: {remedy}")
+    return module
+
+
 class Nvml:
     """NVML of this process, shared by its GPUs.
 
@@ -78,19 +143,27 @@ class Nvml:
     """
 
     def __init__(self) -> None:
-        try:
-            self.api: Any = importlib.import_module("pynvml")
-        except ModuleNotFoundError as error:
-            raise NoDriver(f"{error.name} is not installed (pip install nvidia-ml-py)") from error
+        self.api: Any = _pynvml()
         self._kinds = {getattr(self.api, name): kind for name, kind in _KINDS.items()}
         self._mutex = threading.Lock()
-        self._users = 0
+        self._users, self._counting = 0, threading.Lock()
         self._broken_at: float | None = None
         self._restarted = -math.inf
         self._wait_s = RESTART_S
         self.generation = 0
-        with self.errors("NVML"):
+        bounded(self._init, OPEN_S, "NVML: nvmlInit")
+
+    def _init(self) -> None:
+        """Open NVML. Raises :class:`NoDriver`."""
+        try:
             self.api.nvmlInit()
+        except self.api.NVMLError as error:
+            kind = self.kind(error)
+            raise (kind if issubclass(kind, NoDriver) else NoDriver)(f"NVML: {self._text(error)}") from error
+
+    def _text(self, error: Any) -> str:
+        remedy = next((r for name, r in _REMEDIES.items() if getattr(self.api, name) == error.value), "")
+        return str(error).rstrip(".") + (f" ({remedy})" if remedy else "")
 
     @contextmanager
     def errors(self, what: str) -> Iterator[None]:
@@ -99,12 +172,12 @@ class Nvml:
             yield
         except self.api.NVMLError as error:
             kind = self.kind(error)
-            if kind in (GpuLost, NoDriver) and self._broken_at is None:
+            if issubclass(kind, GpuLost | NoDriver) and self._broken_at is None:
                 self._broken_at = now = time.monotonic()
                 # The others lose their handles too: a GPU that stays away must not cost them that for ever.
                 soon = now - self._restarted < 2 * self._wait_s
                 self._wait_s = min(2 * self._wait_s, RESTART_MAX_S) if soon else RESTART_S
-            raise kind(f"{what}: {error}") from error
+            raise kind(f"{what}: {self._text(error)}") from error
 
     def kind(self, error: Any) -> type[GpuError]:
         """Which of our errors an ``NVMLError`` is."""
@@ -121,8 +194,7 @@ class Nvml:
             self._broken_at = now
             with suppress(self.api.NVMLError):
                 self.api.nvmlShutdown()
-            with self.errors("NVML"):
-                self.api.nvmlInit()
+            self._init()
             self._restarted, self._broken_at = now, None
             self.generation += 1
             log.info("NVML was opened anew")
@@ -130,10 +202,10 @@ class Nvml:
     def count(self) -> int:
         """GPUs of this host. Raises :class:`GpuError`."""
         with self.errors("NVML"):
-            return int(self.api.nvmlDeviceGetCount())
+            return int(bounded(self.api.nvmlDeviceGetCount, OPEN_S, "NVML: nvmlDeviceGetCount"))
 
     def uuid(self, gpu: str) -> str:
-        """The UUID of a GPU named by UUID or index, empty where it cannot be read."""
+        """The UUID of a GPU named by UUID or index, empty where it cannot be read. Not bounded in time."""
         with suppress(self.api.NVMLError, NoSuchGpu):
             return str(self.api.nvmlDeviceGetUUID(self.handle(gpu)))
         return ""
@@ -157,19 +229,22 @@ class Nvml:
         return self.api.nvmlDeviceGetHandleByIndex(int(gpu))
 
     def acquire(self) -> None:
-        with self._mutex:
+        with self._counting:
             self._users += 1
 
     def release(self) -> None:
-        """The last GPU to be closed closes NVML."""
-        with self._mutex:
+        """The last GPU to be closed closes NVML. Raises :class:`GpuHangs`."""
+        with self._counting:
             self._users -= 1
             last = not self._users
         if last:
             self.close()
 
     def close(self) -> None:
-        """Give NVML back."""
+        """Give NVML back. Raises :class:`GpuHangs`."""
+        bounded(self._shut, CLOSE_S, "NVML: nvmlShutdown")
+
+    def _shut(self) -> None:
         with self._mutex, suppress(self.api.NVMLError):
             self.api.nvmlShutdown()
 
@@ -238,7 +313,7 @@ class NvmlGpu(GpuDevice):
             power_mw = self._field(api.nvmlDeviceGetPowerUsage, handle)
             energy_mj, mono_ns = self._energy(handle)
             rates = self._field(api.nvmlDeviceGetUtilizationRates, handle)
-            return Reading(
+            reading = Reading(
                 mono_ns=mono_ns,
                 sm_mhz=self._field(api.nvmlDeviceGetClockInfo, handle, api.NVML_CLOCK_SM),
                 memory_mhz=self._field(api.nvmlDeviceGetClockInfo, handle, api.NVML_CLOCK_MEM),
@@ -248,12 +323,37 @@ class NvmlGpu(GpuDevice):
                 temperature_c=self._field(api.nvmlDeviceGetTemperature, handle, api.NVML_TEMPERATURE_GPU),
                 clock_event_reasons=self._reasons(handle),
             )
+            if power_mw is energy_mj is rates is reading.sm_mhz is reading.memory_mhz is None:
+                self._answers(handle)
+            return reading
 
     def sm_mhz(self) -> int | None:
         api = self._nvml.api
         with self._use("cannot be read") as handle:
             mhz: int | None = self._field(api.nvmlDeviceGetClockInfo, handle, api.NVML_CLOCK_SM)
             return mhz
+
+    def probe(self) -> None:
+        with self._use("does not answer") as handle:
+            self._answers(handle)
+
+    def _answers(self, handle: Any) -> None:
+        """Raises NVML's error where the GPU says nothing; that it lacks a field says something."""
+        api, said = self._nvml.api, None
+        for call, *arguments in (
+            (api.nvmlDeviceGetClockInfo, api.NVML_CLOCK_SM),
+            (api.nvmlDeviceGetPowerUsage,),
+            (api.nvmlDeviceGetUtilizationRates,),
+        ):
+            try:
+                call(handle, *arguments)
+                return
+            except api.NVMLError as error:
+                if issubclass(self._nvml.kind(error), ClockNotSupported | NoPermission):
+                    return
+                said = error
+        if said is not None:
+            raise said
 
     def close(self) -> None:
         if not self._closed:
@@ -277,7 +377,7 @@ class NvmlGpu(GpuDevice):
         try:
             return call(*arguments)
         except self._nvml.api.NVMLError as error:
-            if self._nvml.kind(error) in (GpuLost, NoDriver):
+            if issubclass(self._nvml.kind(error), GpuLost | NoDriver):
                 raise
             name = "/".join([call.__name__, *(str(a) for a in arguments[1:])])
             if name not in self._gaps:
@@ -353,10 +453,10 @@ def find_gpus(gpus: Sequence[str] = ()) -> tuple[list[NvmlGpu], list[MissingGpu]
             elif all(found.info.uuid != other.info.uuid for other in opened):
                 opened.append(found)
             else:
-                found.close()
+                _close(found)
     finally:
         if not opened and not hangs:
-            nvml.close()
+            _close(nvml)
     return opened, missing
 
 
@@ -370,9 +470,17 @@ def open_some(gpus: Sequence[str] = ()) -> tuple[list[NvmlGpu], list[MissingGpu]
     wrong = [error for error in errors if gpus and isinstance(error, NoSuchGpu)]
     if wrong or not opened:
         for device in opened:
-            device.close()
+            _close(device)
         raise wrong[0] if wrong else errors[0]
     return opened, missing
+
+
+def _close(what: Nvml | NvmlGpu) -> None:
+    """Close what is not used; an error that is under way matters more than a driver that does not return."""
+    try:
+        what.close()
+    except GpuHangs as error:
+        log.error("%s", error)
 
 
 def _opened(nvml: Nvml, gpu: str) -> NvmlGpu | MissingGpu:

@@ -16,6 +16,7 @@ import grpc
 from agents.gpu.backends import open_devices
 from agents.gpu.device import (
     ClockNotSupported,
+    DriverChanged,
     GpuDevice,
     GpuError,
     GpuHangs,
@@ -47,6 +48,7 @@ _STATUS: dict[type[Exception], grpc.StatusCode] = {
     NoSuchGpu: grpc.StatusCode.NOT_FOUND,
     NoPermission: grpc.StatusCode.PERMISSION_DENIED,
     NoDriver: grpc.StatusCode.UNAVAILABLE,
+    DriverChanged: grpc.StatusCode.UNAVAILABLE,
     GpuLost: grpc.StatusCode.UNAVAILABLE,
     GpuHangs: grpc.StatusCode.UNAVAILABLE,
     ClockNotSupported: grpc.StatusCode.FAILED_PRECONDITION,
@@ -365,6 +367,11 @@ class EdgeAgent:
     def hung(self) -> tuple[str, ...]:
         """The GPUs (UUID, or name of a missing one) to which a call has hung for seconds."""
         return self._keeper.hung()
+
+    def given_up(self) -> GpuError | None:
+        """Ask the GPUs whether they answer, and say why this process can use none of them any more."""
+        self._keeper.probe()
+        return self._keeper.given_up()
 
     def close(self) -> tuple[str, ...]:
         """End the watches, stop serving and release all clocks. May be called twice.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -14,6 +16,15 @@ from controller.cli.options import SECONDS
 gpus_option = click.option(
     "--gpu", "gpus", multiple=True, metavar="GPU", help="UUID or index; repeatable. Default: every GPU."
 )
+
+
+def end_hung(why: str) -> NoReturn:
+    """End with exit code 1 while a call hangs in the driver, for which an ordinary end may wait for ever."""
+    click.echo(f"prbandit: {why}", err=True)
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
 
 
 @click.command("release")
@@ -28,19 +39,23 @@ def release(gpus: tuple[str, ...], as_json: bool) -> None:
     from agents.gpu.keeper import release_clocks
     from agents.gpu.nvml import find_gpus
 
-    devices, missing = find_gpus(gpus)
+    try:
+        devices, missing = find_gpus(gpus)
+    except GpuHangs as error:
+        end_hung(str(error))
     failed = release_clocks(devices) | {m.name: m.error for m in missing}
-    hang = any(isinstance(error, GpuHangs) for error in failed.values())
-    if not hang:  # else NVML could not be closed either
-        for device in devices:
-            device.close()
+    hangs = [f"{error.name}: {error}" for error in failed.values() if isinstance(error, GpuHangs)]
+    if not hangs:  # else NVML could not be closed either
+        try:
+            for device in devices:
+                device.close()
+        except GpuHangs as error:
+            hangs.append(str(error))
     released = [d.info.uuid for d in devices if d.info.uuid not in failed]
     errors = {uuid: f"{error.name}: {error}" for uuid, error in failed.items()}
     emit({"released": released, "failed": errors}, as_json, "\n".join(f"{u}: released" for u in released))
-    if hang:
-        click.echo(f"prbandit: {'; '.join(errors.values())}", err=True)
-        sys.stdout.flush()
-        os._exit(1)  # an ordinary end may wait for what hangs in the driver
+    if hangs:
+        end_hung("; ".join(errors.values()) or hangs[0])
     if failed:
         raise GpuError("; ".join(errors.values()))
 

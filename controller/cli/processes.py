@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import resource
 import threading
@@ -259,13 +258,15 @@ def gnb_mock(
 
 
 @click.group("edge-agent", invoke_without_command=True)
-@click.option("--address", default="127.0.0.1:50061", show_default=True)
+@click.option(
+    "--address", default="127.0.0.1:50061", show_default=True, metavar="HOST:PORT", help="Where to listen."
+)
 @click.option(
     "--backend",
     type=click.Choice(["emulated", "nvml"]),
     default="emulated",
     show_default=True,
-    help="Where the GPU is.",
+    help="An emulated GPU, or this host's own through the driver (needs the extra nvml).",
 )
 @gpu.gpus_option
 @click.option(
@@ -293,7 +294,12 @@ def edge_agent(
     heartbeat: Path | None,
     verbose: bool,
 ) -> None:
-    """Run the agent beside the GPU: clocks, power and utilisation out, clock locks in."""
+    """Run the agent beside the GPU: clocks, power and utilisation out, clock locks in.
+
+    With --backend nvml it ends with exit code 1 and the reason where the driver was changed under it, where
+    none of its GPUs has answered for ten seconds, and where the driver hangs at its start or its end: only a
+    new process can find a driver again, so run it under a supervisor that starts it anew (deploy/systemd).
+    """
     if context.invoked_subcommand is not None:
         given = [
             parameter.opts[0]
@@ -307,6 +313,7 @@ def edge_agent(
                 f"those that {name} has come after its name ({name} --help)"
             )
         return
+    from agents.gpu.device import GpuError, GpuHangs
     from agents.gpu.metrics import registry
     from agents.gpu.service import serve
     from agents.heartbeat import write_heartbeat
@@ -320,11 +327,15 @@ def edge_agent(
         refusals.listens({"--address": address, "--metrics": metrics}, keys)
         refusals.keys(keys, "edge-agent")
     tls = Tls(Path(keys), "edge-agent") if keys else None
-    agent = serve(address, tls=tls, backend=backend, gpus=gpus, max_lease_s=max_lease)
+    try:
+        agent = serve(address, tls=tls, backend=backend, gpus=gpus, max_lease_s=max_lease)
+    except GpuHangs as error:
+        gpu.end_hung(str(error))
     agent.stop_on_signals()
     end = time.monotonic() + duration if duration else float("inf")
     served, unwritten = None, False
     hung: set[str] = set()
+    given_up: GpuError | None = None
     try:
         agent.start()
         served = MetricsServer(registry(agent), metrics, tls) if metrics else None
@@ -334,6 +345,9 @@ def edge_agent(
                 log.error("gpu %s: a call to it hangs", name)
             for name in sorted(before - hung):
                 log.error("gpu %s: the call that hung has returned at last", name)
+            if lost := agent.given_up():
+                given_up = GpuError(f"{lost}: the edge agent ends, for a new one to find the driver")
+                break
             if not agent.alive():
                 continue
             tell_alive()
@@ -349,11 +363,13 @@ def edge_agent(
         if served is not None:
             served.close()
         if left := agent.close():
+            why = f"{given_up}; " if given_up else ""
             names = ", ".join(left)
-            log.error("a call to GPU %s hangs: the process ends without it; clocks may stay locked", names)
-            # An ordinary end would wait for the thread in the driver, which nothing can end.
-            logging.shutdown()
-            os._exit(1)
+            gpu.end_hung(
+                f"{why}a call to GPU {names} hangs: the process ends without it; clocks may stay locked"
+            )
+    if given_up:
+        raise given_up
 
 
 edge_agent.add_command(gpu.release)

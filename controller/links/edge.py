@@ -12,6 +12,7 @@ import math
 import threading
 import time
 from collections import deque
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ from controller.links import codec
 from controller.links.codec import BadMessage
 from controller.links.counters import Complaints, Counters
 from wire import PROTOCOL_VERSION, edge_pb2, edge_pb2_grpc
+from wire.definitions.gpu import bounds, is_held, sleeps
 from wire.roles import EDGE_AGENT
 from wire.security import Tls, grpc_channel
 
@@ -65,22 +67,23 @@ class ClockHistory:
         lease_s: a confirmation is worth so long.
         stale_s: without a sample for so long there is no agent.
         settle_s: at the start of an interval a clock may still change.
-        tolerance_mhz: a clock read back so far from the clock set counts as reached.
+
+    ``supported`` is the GPU's own list of clocks (MHz, ascending), which says how far from the lock a clock
+    is still the lock's (:mod:`wire.definitions.gpu`). The clock of a GPU that sleeps for want of work is told
+    as that of its lock, at which it wakes.
     """
 
-    def __init__(
-        self, *, lease_s: float, stale_s: float, settle_s: float = 0.2, tolerance_mhz: int = 0
-    ) -> None:
+    def __init__(self, *, lease_s: float, stale_s: float, settle_s: float = 0.2) -> None:
         self.lease_s = lease_s
+        self.supported: Sequence[int] = ()
         self._stale_s = stale_s
         self._settle_s = settle_s
-        self._tolerance = tolerance_mhz
         self._wanted: int | None = None
         self._set_mhz = 0
         self._confirmed_at: float | None = None
         self._renewed_at = -math.inf
         self._not_reached = self._raised = False
-        self._samples: deque[tuple[float, int, int]] = deque(maxlen=8192)
+        self._samples: deque[tuple[float, int, int, bool]] = deque(maxlen=8192)
 
     @property
     def confirmed(self) -> bool:
@@ -96,7 +99,9 @@ class ClockHistory:
 
     def lock(self, mhz: int, lock: edge_pb2.ClockLock, now: float) -> bool:
         """The agent's answer to the lock of ``mhz``; tells whether that clock holds."""
-        self._samples.append((now, lock.sm_mhz, lock.locked_mhz))
+        below = lock.reached and lock.sm_mhz < bounds(lock.wanted_mhz, self.supported)[0]
+        sm_mhz = lock.locked_mhz if below else lock.sm_mhz  # it sleeps
+        self._samples.append((now, sm_mhz, lock.locked_mhz, lock.reached))
         # Another holder's higher clock wins: the GPU is then not at the clock asked for.
         reached = lock.reached and lock.wanted_mhz == mhz and lock.locked_mhz > 0
         if mhz != self._wanted:
@@ -115,9 +120,12 @@ class ClockHistory:
         self._raised = lock.wanted_mhz > mhz
         return reached
 
-    def sample(self, sm_mhz: int, locked_mhz: int, now: float) -> None:
-        """A clock that the agent read."""
-        self._samples.append((now, sm_mhz, locked_mhz))
+    def sample(self, sm_mhz: int, locked_mhz: int, now: float, reasons: Collection[str] = ()) -> None:
+        """A clock that the agent read, and the GPU's clock event reasons."""
+        if sleeps(sm_mhz, locked_mhz, reasons):
+            sm_mhz = locked_mhz
+        held = is_held(sm_mhz, self._wanted or locked_mhz, locked_mhz, self.supported)
+        self._samples.append((now, sm_mhz, locked_mhz, held))
 
     def disconnected(self) -> None:
         """Nobody vouches for the lock any more."""
@@ -140,12 +148,12 @@ class ClockHistory:
         ):
             return GpuReading(mhz, Reason.LOCK_NOT_CONFIRMED)
         later = now
-        for at, sm_mhz, locked_mhz in reversed(samples):
+        for at, _, locked_mhz, held in reversed(samples):
             if later - at > self._stale_s:
                 return GpuReading(mhz, Reason.LOCK_NOT_CONFIRMED)
             if at < settled:
                 break
-            if locked_mhz != self._set_mhz or abs(sm_mhz - self._set_mhz) > self._tolerance:
+            if locked_mhz != self._set_mhz or not held:
                 return GpuReading(mhz, Reason.CLOCK_NOT_REACHED)
             later = at
         return GpuReading(mhz)
@@ -169,7 +177,7 @@ class EdgeLink:
         gpu: UUID; empty: the agent's only GPU.
         lease_s: lease of a lock, or the longest that the agent allows; renewed every third of it.
         watch_period_ms: period of the agent's GpuStates, 10..10000 ms.
-        settle_s, tolerance_mhz: as for :class:`ClockHistory`.
+        settle_s: as for :class:`ClockHistory`.
 
     Raises:
         InsecureAddress, KeyFileError: as :func:`wire.security.grpc_channel`.
@@ -186,7 +194,6 @@ class EdgeLink:
         lease_s: float,
         watch_period_ms: int = 200,
         settle_s: float = 0.2,
-        tolerance_mhz: int = 0,
         counters: Counters | None = None,
         setting: str = "links.edge.address",
         missing: str = "security.keys",
@@ -210,9 +217,7 @@ class EdgeLink:
         self._condition = threading.Condition()
         # All below is guarded by the condition's lock.
         self._closing = False
-        self._history = ClockHistory(
-            lease_s=lease_s, stale_s=self._stale_s, settle_s=settle_s, tolerance_mhz=tolerance_mhz
-        )
+        self._history = ClockHistory(lease_s=lease_s, stale_s=self._stale_s, settle_s=settle_s)
         self._sample: GpuSample | None = None
         self._info: edge_pb2.GpuInfo | None = None
         self._last_state = 0.0
@@ -376,6 +381,7 @@ class EdgeLink:
         longest_s = welcome.max_lease_ms / 1e3 or math.inf
         with self._condition:
             self._info = info
+            self._history.supported = tuple(info.supported_sm_mhz)
             self._lease_s = self._history.lease_s = min(self._wanted_lease_s, longest_s)
             # The agent may have been restarted: it then holds no lease.
             self._last_state = self._next_try = time.monotonic()
@@ -416,7 +422,8 @@ class EdgeLink:
         with self._condition:
             self._last_state = now
             self._sample = GpuSample(message, now)
-            self._history.sample(message.sm_mhz, message.locked_mhz, now)
+            reasons = message.clock_event_reasons
+            self._history.sample(message.sm_mhz, message.locked_mhz, now, reasons)
 
     def _is_fresh(self, now: float) -> bool:
         return now - self._last_state <= self._stale_s

@@ -72,14 +72,55 @@ def test_a_clock_that_drops_is_not_reached(history: ClockHistory) -> None:
     assert history.reading(105.1, 106.3).reason is None
 
 
-def test_a_clock_within_the_tolerance_is_reached() -> None:
-    history = ClockHistory(lease_s=3, stale_s=2, tolerance_mhz=15)
+LIST = tuple(range(300, 2101, 15))
+
+
+def locked(supported: tuple[int, ...] = LIST) -> ClockHistory:
+    """800 MHz are wanted and 810 locked, the next clock of the list; read back as that."""
+    history = ClockHistory(lease_s=3, stale_s=2)
+    history.supported = supported
     history.want(800)
-    history.lock(800, clock_lock(800), 100.0)
-    history.sample(785, 800, 100.5)
-    assert history.reading(100.0, 101.0).reason is None
-    history.sample(784, 800, 101.0)
-    assert history.reading(100.0, 101.0).reason == "clock not reached"
+    history.lock(800, edge_pb2.ClockLock(wanted_mhz=800, locked_mhz=810, sm_mhz=810, reached=True), 100.0)
+    return history
+
+
+@pytest.mark.parametrize(
+    ("supported", "sm_mhz", "reason"),
+    [
+        (LIST, 795, None),
+        (LIST, 825, None),
+        (LIST, 780, "clock not reached"),
+        (LIST, 840, "clock not reached"),
+        (LIST, 0, "clock not reached"),
+        ((410, 810, 1210), 410, "clock not reached"),
+        ((), 795, "clock not reached"),
+    ],
+)
+def test_a_clock_within_a_step_of_the_gpu_s_own_list_is_reached(
+    supported: tuple[int, ...], sm_mhz: int, reason: str | None
+) -> None:
+    history = locked(supported)
+    history.sample(sm_mhz, 810, 100.5)
+    assert history.reading(100.0, 101.0).reason == reason
+
+
+def test_a_gpu_that_sleeps_has_the_clock_at_which_it_wakes() -> None:
+    history = locked()
+    history.sample(300, 810, 100.5, ["gpu_idle", "applications_clocks_setting"])
+    assert history.reading(100.0, 101.0) == GpuReading(810)
+    # Raised by another holder it must not look as though the least clock had been enough.
+    history.lock(800, edge_pb2.ClockLock(wanted_mhz=1200, locked_mhz=1200, sm_mhz=300, reached=True), 101.0)
+    history.sample(300, 1200, 101.5, ["gpu_idle"])
+    assert history.reading(100.5, 101.6) == GpuReading(1200, "clock raised by another slice")
+
+
+def test_how_far_a_throttled_gpu_fell_short_is_not_read_from_its_sleep() -> None:
+    history = locked()
+    history.sample(600, 810, 100.5, ["sw_power_cap"])
+    history.sample(300, 810, 101.0, ["gpu_idle", "sw_power_cap"])
+    assert history.reading(100.0, 101.1) == GpuReading(300, "clock not reached")
+    history.sample(300, 810, 101.0, ["gpu_idle"])
+    assert history.reading(100.0, 101.1) == GpuReading(810, "clock not reached")
 
 
 def test_another_holders_higher_clock_is_not_ours(history: ClockHistory) -> None:

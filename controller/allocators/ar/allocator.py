@@ -44,8 +44,8 @@ class ArAllocator(Allocator):
 
     A policy that is not told how its action went asks for the same again. So where a hop had less than it
     asked for in three control slots running, it stays within what it had for the next twelve and learns from
-    those, before it asks for more again. Where it had more than it asked for, what it had is what is learned
-    about.
+    those, before it asks for more again; a GPU that falls short of that too is not asked for less. Where a
+    hop had more than it asked for, what it had is what is learned about.
 
     Where the delay of no hop is known but that of the round trip is, as with clocks that are not
     synchronised, every hop learns from the round trip. What met it is enough at every hop. What missed it is
@@ -78,6 +78,7 @@ class ArAllocator(Allocator):
         self._played: dict[Lever, tuple[int | None, int]] = {}
         self._short: dict[Lever, int] = dict.fromkeys(HOPS, 0)
         self._ceiling: dict[Lever, tuple[int, int]] = {}
+        self._bound: set[Lever] = set()
         self._adaptive = self._adapted(options)
         self._active: frozenset[str] = frozenset()
         self._backlogged: set[Lever] = set()
@@ -171,6 +172,10 @@ class ArAllocator(Allocator):
         return hops.offered_prb(reports, view.users, view.slice, hop, self._loop.carrier)
 
     def _fell_short(self, hop: Lever, available: int) -> None:
+        # A clock that is missed within what there was, or at the lowest action, is missed at any.
+        if hop is Lever.EDGE and (hop in self._bound or available < self._actions[hop][0]):
+            self._short[hop] = 0
+            return
         self._short[hop] += 1
         if self._short[hop] >= _PATIENCE:
             self._short[hop] = 0
@@ -273,7 +278,9 @@ class ArAllocator(Allocator):
             policy = self._policies[hop][state] = self._new(hop)
         action = policy.pull(self._context(hop, view, policy))
         why = policy.explain()
+        self._bound.discard(hop)
         if hop in self._ceiling:
+            self._bound.add(hop)
             ceiling, left = self._ceiling.pop(hop)
             if left > 1:
                 self._ceiling[hop] = (ceiling, left - 1)

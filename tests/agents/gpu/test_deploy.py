@@ -65,6 +65,14 @@ def test_the_drop_in_adds_one_capability_and_the_gpu_and_no_more() -> None:
     assert "User" not in found and base["User"] == "prbandit"
 
 
+def test_an_agent_that_ended_for_want_of_its_driver_is_started_again_for_as_long_as_it_takes() -> None:
+    base = dict(settings(UNIT)) | dict(settings(DROP_IN))
+    assert (base["Restart"], base["StartLimitIntervalSec"]) == ("always", "0")
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    assert services["edge-agent"]["restart"] == "unless-stopped"
+    assert "restart" not in yaml.safe_load(OVERRIDE.read_text())["services"]["edge-agent"]
+
+
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
 def test_systemd_understands_every_setting_of_the_drop_in(tmp_path: Path) -> None:
     for path in (UNIT, DROP_IN):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import ctypes
 import logging
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
@@ -14,10 +17,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from agents.gpu import keeper as keeper_module
 from agents.gpu import nvml
 from agents.gpu.device import (
     ClockNotReached,
     ClockNotSupported,
+    DriverChanged,
     GpuError,
     GpuHangs,
     GpuLost,
@@ -26,10 +31,10 @@ from agents.gpu.device import (
     NoSuchGpu,
     supported_clock,
 )
-from agents.gpu.keeper import ClockKeeper, release_clocks
+from agents.gpu.keeper import ClockKeeper, Held, release_clocks
 from agents.gpu.nvml import NvmlGpu, find_gpus, open_some
 from tests.agents.gpu import stub as stub_module
-from tests.agents.gpu.stub import GPUS, SUPPORTED_MHZ, Stub, Unsupported
+from tests.agents.gpu.stub import GPUS, SUPPORTED_MHZ, Hangs, Stub, Unsupported
 
 pynvml = pytest.importorskip("pynvml", reason="nvidia-ml-py is not installed")
 
@@ -151,6 +156,74 @@ def test_a_clock_that_does_not_come_is_a_named_error_with_its_reason(
     (told,) = [r.getMessage() for r in caplog.records if "clock_not_reached" in r.getMessage()]
     assert "clock_not_reached: locked to 1500 MHz, 600 MHz read back" in told
     assert ("sw_thermal_slowdown" in told) is (fault == "thermal")
+
+
+def reached(held: Held) -> tuple[int, int, bool]:
+    return held.locked_mhz, held.sm_mhz, held.reached
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_a_gpu_that_takes_a_clock_below_its_lock_is_locked_so_much_higher(
+    stub: Stub, gpu: NvmlGpu, steps: int
+) -> None:
+    """As one does whose voltage curve has moved with the temperature, or whose driver rounds down."""
+    stub.gpu.offset_mhz = -15 * steps
+    keeper = ClockKeeper([gpu], reach_s=0.05)
+    assert reached(keeper.lock("", "cell", 1001, 60.0)) == (1005 + 15 * steps, 1005, True)
+    before = stub.gpu.locks
+    assert reached(keeper.lock("", "cell", 600, 60.0)) == (600 + 15 * steps, 600, True)
+    assert stub.gpu.locks == before + 1, "what the GPU falls short by is known"
+    assert keeper.counters["errors_clock_not_reached"] == 0
+    stub.gpu.offset_mhz = 0  # it falls short no more: one step above is as good, several are too much
+    more = 15 if steps == 1 else 0
+    assert reached(keeper.lock("", "cell", 900, 60.0)) == (900 + more, 900 + more, True)
+    assert reached(keeper.lock("", "cell", 1200, 60.0)) == (1200, 1200, True)
+
+
+def test_a_gpu_that_takes_a_clock_one_step_above_its_lock_has_reached_it(stub: Stub, gpu: NvmlGpu) -> None:
+    stub.gpu.offset_mhz = 15
+    keeper = ClockKeeper([gpu], reach_s=0.05)
+    assert reached(keeper.lock("", "cell", 900, 60.0)) == (900, 915, True)
+    assert reached(keeper.lock("", "cell", 2100, 60.0)) == (2100, 2115, True)
+    stub.gpu.offset_mhz = 30
+    assert reached(keeper.lock("", "cell", 1200, 60.0)) == (1200, 1230, False)
+
+
+@pytest.mark.parametrize(("offset", "is_reached"), [(-15, True), (-30, False)])
+def test_above_the_highest_clock_there_is_none_to_lock(
+    stub: Stub, gpu: NvmlGpu, offset: int, is_reached: bool
+) -> None:
+    stub.gpu.offset_mhz = offset
+    keeper = ClockKeeper([gpu], reach_s=0.05)
+    assert reached(keeper.lock("", "cell", 2100, 60.0)) == (2100, 2100 + offset, is_reached)
+    assert reached(keeper.lock("", "cell", 3000, 60.0)) == (2100, 2100 + offset, is_reached)
+
+
+@pytest.mark.parametrize(("ceiling", "is_reached"), [(990, True), (975, False)])
+def test_what_holds_a_clock_down_is_not_outbid(
+    stub: Stub, gpu: NvmlGpu, ceiling: int, is_reached: bool
+) -> None:
+    stub.gpu.ceiling_mhz = ceiling
+    keeper = ClockKeeper([gpu], reach_s=0.05)
+    assert reached(keeper.lock("", "cell", 1005, 60.0)) == (1005, ceiling, is_reached)
+    assert keeper.counters["errors_clock_not_reached"] == (not is_reached)
+
+
+def test_more_than_the_lock_is_taken_back_where_it_was_in_vain(stub: Stub, gpu: NvmlGpu) -> None:
+    stub.gpu.vain = 960
+    keeper = ClockKeeper([gpu], reach_s=0.05)
+    assert reached(keeper.lock("", "cell", 1005, 60.0)) == (1005, 960, False)
+    assert stub.gpu.locked_mhz == 1005 and stub.gpu.locks == 3
+    assert reached(keeper.lock("", "cell", 1005, 60.0)) == (1005, 960, False)
+    assert stub.gpu.locks == 4, "a renewal does not try again"
+
+
+def test_a_gpu_that_sleeps_for_want_of_work_holds_its_clock(stub: Stub, gpu: NvmlGpu) -> None:
+    stub.gpu.load_percent, stub.gpu.idle_drops = 0, 1
+    keeper = ClockKeeper([gpu], reach_s=0.05)
+    assert reached(keeper.lock("", "cell", 1500, 60.0)) == (1500, 300, True)
+    stub.gpu.more_reasons = 0x4  # its power cap as well
+    assert reached(keeper.lock("", "cell", 1500, 60.0)) == (1500, 300, False)
 
 
 # ---- state -----------------------------------------------------------------------------------------------
@@ -303,18 +376,206 @@ def test_nvml_is_opened_anew_ever_more_seldom_for_a_gpu_that_stays_lost(
 
 
 def test_an_unknown_error_of_one_field_is_a_gap_and_of_a_lock_an_error(stub: Stub, gpu: NvmlGpu) -> None:
+    stub.gpu.unknown = Unsupported.POWER
+    reading = gpu.read()
+    assert reading.power_w is None and reading.sm_mhz == stub_module.BOOST_MHZ
+    gpu.probe()
     stub.gpu.error = stub_module.UNKNOWN
-    assert gpu.read().power_w is None
+    for call in (gpu.read, gpu.probe):
+        with pytest.raises(GpuError, match="Unknown Error"):
+            call()
     with pytest.raises(GpuError, match="Unknown Error") as caught:
         gpu.lock(900)
     assert caught.value.name == "unknown"
 
 
-@pytest.mark.parametrize("code", [stub_module.DRIVER_NOT_LOADED, stub_module.VERSION_MISMATCH])
-def test_no_driver_is_a_named_error(stub: Stub, code: int) -> None:
+@pytest.mark.parametrize(
+    ("code", "error", "text"),
+    [
+        (stub_module.DRIVER_NOT_LOADED, NoDriver, "Driver Not Loaded"),
+        (stub_module.VERSION_MISMATCH, DriverChanged, "mismatch .*the driver was changed"),
+        (stub_module.FUNCTION_NOT_FOUND, NoDriver, "Function Not Found"),
+        (stub_module.UNKNOWN, NoDriver, "Unknown Error"),
+    ],
+)
+def test_no_driver_is_a_named_error(stub: Stub, code: int, error: type[GpuError], text: str) -> None:
     stub.state.init_error = code
-    with pytest.raises(NoDriver):
+    with pytest.raises(NoDriver, match=f"^NVML: .*{text}") as caught:
         open_some()
+    assert type(caught.value) is error
+
+
+# ---- calls that do not return -----------------------------------------------------------------------------
+
+
+def hangs(stub: Stub, monkeypatch: pytest.MonkeyPatch, call: Hangs) -> None:
+    monkeypatch.setattr(nvml, "OPEN_S", 0.2)
+    monkeypatch.setattr(nvml, "CLOSE_S", 0.2)
+    stub.state.hangs = call
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30.0
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize(("call", "name"), [(Hangs.INIT, "nvmlInit"), (Hangs.COUNT, "nvmlDeviceGetCount")])
+def test_a_call_about_no_gpu_is_given_up_when_it_hangs(
+    stub: Stub, monkeypatch: pytest.MonkeyPatch, call: Hangs, name: str
+) -> None:
+    hangs(stub, monkeypatch, call)
+    before = threading.active_count()
+    try:
+        with pytest.raises(GpuHangs, match=f"NVML: {name} has not returned for 0.2 s"):
+            open_some()
+    finally:
+        stub.state.hangs = 0
+    until(lambda: threading.active_count() < before + 1)
+    if call is Hangs.INIT:  # which came late, and nobody wanted it any more
+        pynvml.nvmlShutdown()
+
+
+def test_a_driver_that_is_not_given_back_is_told_and_hides_no_other_error(
+    stub: Stub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    hangs(stub, monkeypatch, Hangs.SHUTDOWN)
+    try:
+        with pytest.raises(NoSuchGpu, match="GPU-unknown"):
+            open_some(["GPU-unknown", GPUS[0]])
+        assert "nvmlShutdown has not returned" in caplog.text
+        (device,), _ = open_some()
+        with pytest.raises(GpuHangs, match="nvmlShutdown"):
+            device.close()
+        (device,), _ = open_some()
+        keeper = ClockKeeper([device])
+        keeper.start()
+        keeper.lock("", "cell", 900, 60.0)
+        assert keeper.close(5.0) == (GPUS[0],), "an ordinary end might wait for it"
+        assert stub.gpu.locked_mhz == 0
+    finally:
+        stub.state.hangs = 0
+
+
+# ---- the module pynvml ------------------------------------------------------------------------------------
+
+
+def test_every_name_of_pynvml_that_is_used_is_asked_for_at_the_start() -> None:
+    tree = ast.parse(Path(nvml.__file__).read_text())
+    used = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value).split(".")[-1] == "api"
+    }
+    assert used and used <= set(nvml._NEEDED)
+    assert nvml._REMEDIES.keys() <= nvml._KINDS.keys() <= set(nvml._NEEDED)
+
+
+ALL = "".join(f"{name} = None\n" for name in nvml._NEEDED)
+
+
+@pytest.mark.parametrize(
+    ("files", "path", "text"),
+    [
+        ({"pynvml/__init__.py": "nvmlInit = None"}, "pynvml/__init__.py", "it lacks NVMLError and "),
+        ({"pynvml.py": ALL.replace("NVML_CLOCK_SM = None\n", "")}, "pynvml.py", "it lacks NVML_CLOCK_SM:"),
+        ({"pynvml.py": "from string import joinfields"}, "pynvml.py", "cannot be imported .ImportError"),
+        ({"pynvml.py": "import no_such_module"}, "pynvml.py", "cannot be imported .ModuleNotFoundError"),
+        ({"pynvml.py": "print 'Python 2'"}, "pynvml.py", "cannot be imported .SyntaxError"),
+        ({"pynvml.py": "1 / 0"}, "pynvml.py", "cannot be imported .ZeroDivisionError"),
+    ],
+)
+def test_another_pynvml_is_named_with_its_path_and_the_remedy(
+    files: dict[str, str], path: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, source in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(source)
+    monkeypatch.delitem(sys.modules, "pynvml")
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        with pytest.raises(NoDriver, match=f"^{tmp_path / path} .*{text}") as caught:
+            nvml.Nvml()
+    finally:
+        sys.modules.pop("pynvml", None)
+    assert "pip uninstall pynvml, then pip install" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_without_pynvml_what_to_install_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    with pytest.raises(NoDriver, match=r"^pynvml is not installed: pip install .nvidia-ml-py"):
+        nvml.Nvml()
+
+
+# ---- a driver that goes ----------------------------------------------------------------------------------
+
+
+def asked(keeper: ClockKeeper) -> GpuError | None:
+    """What the keeper says when every GPU was asked."""
+    for kept in keeper._kept.values():
+        kept.probe()
+    return keeper.given_up()
+
+
+@pytest.mark.parametrize(
+    "first", [stub_module.VERSION_MISMATCH, stub_module.GPU_IS_LOST, stub_module.UNINITIALIZED]
+)
+def test_a_driver_that_was_changed_is_given_up_at_once(stub: Stub, gpu: NvmlGpu, first: int) -> None:
+    keeper = ClockKeeper([gpu])
+    assert asked(keeper) is None
+    stub.gpu.error, stub.state.init_error = first, stub_module.VERSION_MISMATCH
+    asked(keeper)  # a GPU that is lost may come back, until NVML cannot be opened anew
+    assert isinstance(asked(keeper), DriverChanged)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        stub_module.UNINITIALIZED,
+        stub_module.DRIVER_NOT_LOADED,
+        stub_module.GPU_IS_LOST,
+        stub_module.RESET_REQUIRED,
+        stub_module.UNKNOWN,
+    ],
+)
+def test_gpus_that_stay_away_are_given_up(
+    stub: Stub, gpu: NvmlGpu, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = ClockKeeper([gpu])
+    stub.gpu.error = code
+    assert asked(keeper) is None, "it may come back"
+    monkeypatch.setattr(keeper_module, "GIVE_UP_S", 0.0)
+    assert asked(keeper) is not None
+    stub.gpu.error = 0
+    assert asked(keeper) is None
+
+
+@pytest.mark.parametrize("state", ["nothing reported", "no permission", "nothing to lock"])
+def test_a_gpu_that_answers_is_not_given_up(
+    stub: Stub, opening: Opening, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper_module, "GIVE_UP_S", 0.0)
+    if state == "no permission":
+        stub.gpu.no_permission = 1
+    else:
+        stub.gpu.unsupported = Unsupported.ALL if state == "nothing reported" else Unsupported.CLOCK_LIST
+    keeper = ClockKeeper(opening())
+    with pytest.raises(GpuError):
+        keeper.lock("", "cell", 900, 60.0)
+    assert asked(keeper) is None
+
+
+def test_one_gpu_that_answers_is_reason_to_go_on(
+    stub: Stub, opening: Opening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper_module, "GIVE_UP_S", 0.0)
+    stub.state.gpus = 2
+    keeper = ClockKeeper(opening())
+    stub.gpu.error = stub_module.GPU_IS_LOST
+    assert asked(keeper) is None
+    stub.state.gpu[1].error = stub_module.GPU_IS_LOST
+    assert isinstance(asked(keeper), GpuLost)
 
 
 def test_a_driver_that_goes_and_comes_back_is_used_again(stub: Stub, gpu: NvmlGpu) -> None:

@@ -32,7 +32,7 @@ from controller.core.observation import GpuReading
 from controller.links import codec
 from controller.links.edge import EdgeLink
 from tests.agents.gpu import stub as stub_module
-from tests.agents.gpu.stub import BOOST_MHZ, GPUS, SUPPORTED_MHZ, Stub, Unsupported
+from tests.agents.gpu.stub import BOOST_MHZ, GPUS, SUPPORTED_MHZ, Hangs, Stub, Unsupported
 from wire import PROTOCOL_VERSION, edge_pb2, edge_pb2_grpc, security
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -420,6 +420,45 @@ def test_a_lost_gpu_is_unavailable_until_it_is_back(stub: Stub) -> None:
         assert agent.state().sm_mhz == stub.gpu.locked_mhz == 900
 
 
+@pytest.mark.parametrize("first", [stub_module.VERSION_MISMATCH, stub_module.GPU_IS_LOST])
+def test_an_agent_whose_driver_was_changed_ends_and_the_next_one_releases(stub: Stub, first: int) -> None:
+    with running(stub) as agent:
+        agent.lock(900)
+        stub.gpu.error, stub.state.init_error = first, stub_module.VERSION_MISMATCH
+        assert agent.process.wait(CALL_S) == 1, "without anybody asking for the GPU"
+        (told,) = re.findall(r"(?m)^prbandit: (.*)$", agent.log)
+        assert "mismatch (libnvidia-ml.so.1 of this process is not that of the kernel module" in told
+        assert told.endswith("the edge agent ends, for a new one to find the driver")
+        assert "Traceback" not in agent.log
+    done = prbandit(stub, *exec_stop_post())
+    assert done.returncode == 1 and "mismatch" in done.stderr and stub.gpu.locked_mhz == 900
+    stub.gpu.error = stub.state.init_error = 0  # who starts now maps the library of the new driver
+    with running(stub) as agent:
+        assert stub.gpu.locked_mhz == 0 and agent.lock(900).reached
+
+
+@pytest.mark.parametrize(
+    ("call", "name", "command"),
+    [
+        (Hangs.INIT, "nvmlInit", ["edge-agent", "--backend", "nvml"]),
+        (Hangs.COUNT, "nvmlDeviceGetCount", ["edge-agent", "release"]),
+    ],
+)
+def test_a_driver_that_hangs_at_the_start_ends_the_process_with_its_name(
+    stub: Stub, call: Hangs, name: str, command: list[str]
+) -> None:
+    stub.state.hangs = call
+    done = prbandit(stub, *command)
+    assert (done.returncode, done.stderr) == (1, f"prbandit: NVML: {name} has not returned for 5 s\n")
+
+
+def test_a_release_that_cannot_give_the_driver_back_has_released(stub: Stub) -> None:
+    stub.gpu.locked_mhz, stub.state.hangs = 900, Hangs.SHUTDOWN
+    done = prbandit(stub, "edge-agent", "release")
+    assert stub.gpu.locked_mhz == 0 and f"{GPUS[0]}: released" in done.stdout
+    assert (done.returncode, done.stderr) == (1, "prbandit: NVML: nvmlShutdown has not returned for 1 s\n")
+
+
 def test_a_stuck_clock_is_answered_and_counted(stub: Stub) -> None:
     port = free_port()
     with running(stub, "--metrics", f"127.0.0.1:{port}") as agent:
@@ -464,6 +503,20 @@ def test_the_controller_s_link_holds_a_clock_and_sees_it_lost(stub: Stub) -> Non
         finally:
             link.close()
         until(lambda: stub.gpu.locked_mhz == 0, "the release of a clean end", CALL_S)
+
+
+@pytest.mark.parametrize("offset", [-15, -30, 15])
+def test_a_clock_that_the_gpu_takes_beside_its_lock_is_learned_about(stub: Stub, offset: int) -> None:
+    stub.gpu.offset_mhz = offset
+    with running(stub) as agent:
+        link = EdgeLink(f"127.0.0.1:{agent.port}", holder="cell-1", lease_s=10.0, watch_period_ms=20)
+        link.start()
+        try:
+            link.lock(1000, 60.0)
+            expected = GpuReading(1005 + max(offset, 0))
+            until(lambda: link.reading(time.monotonic() - 0.5) == expected, "a second at the clock")
+        finally:
+            link.close()
 
 
 def test_metrics_show_the_gpu_and_every_error_before_its_first(stub: Stub) -> None:

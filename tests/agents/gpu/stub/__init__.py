@@ -23,8 +23,8 @@ BOOST_MHZ, IDLE_MHZ = 1905, 300
 """What an unlocked GPU takes under load and without."""
 _MAGIC = 0x4E564D4C
 
-INVALID_ARGUMENT, DRIVER_NOT_LOADED, GPU_IS_LOST, RESET_REQUIRED = 2, 9, 15, 16
-VERSION_MISMATCH, UNKNOWN = 18, 999
+UNINITIALIZED, INVALID_ARGUMENT, DRIVER_NOT_LOADED, FUNCTION_NOT_FOUND = 1, 2, 9, 13
+GPU_IS_LOST, RESET_REQUIRED, VERSION_MISMATCH, UNKNOWN = 15, 16, 18, 999
 
 
 class Unsupported(enum.IntFlag):
@@ -42,6 +42,14 @@ class Unsupported(enum.IntFlag):
     ALL = 511
 
 
+class Hangs(enum.IntFlag):
+    """Bits of ``StubState.hangs``."""
+
+    INIT = 1
+    COUNT = 2
+    SHUTDOWN = 4
+
+
 class GpuState(ctypes.Structure):
     """``struct gpu`` of nvml_stub.c."""
 
@@ -50,6 +58,8 @@ class GpuState(ctypes.Structure):
         *((name, ctypes.c_uint32) for name in ("ceiling_mhz", "load_percent", "applications_memory_mhz")),
         *((name, ctypes.c_uint32) for name in ("idle_mw", "uw_per_mhz", "locked_mhz", "locks", "resets")),
         *((name, ctypes.c_uint32) for name in ("from_mhz", "to_mhz", "hang")),
+        ("offset_mhz", ctypes.c_int32),
+        *((name, ctypes.c_uint32) for name in ("unknown", "vain", "idle_drops", "more_reasons")),
         ("change_ns", ctypes.c_uint64),
         ("at_ns", ctypes.c_uint64),
         ("energy_mj", ctypes.c_double),
@@ -60,7 +70,7 @@ class StubState(ctypes.Structure):
     """``struct stub`` of nvml_stub.c."""
 
     _fields_ = (
-        *((name, ctypes.c_uint32) for name in ("magic", "gpus", "init_error", "inits")),
+        *((name, ctypes.c_uint32) for name in ("magic", "gpus", "init_error", "inits", "hangs")),
         ("gpu", GpuState * 2),
     )
 

@@ -17,8 +17,11 @@ enum { MAX_GPUS = 2, MAGIC = 0x4e564d4c };
 
 enum {  // nvmlReturn_t
   SUCCESS = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NO_PERMISSION = 4, NOT_FOUND = 6,
-  INSUFFICIENT_SIZE = 7, DRIVER_NOT_LOADED = 9, GPU_IS_LOST = 15, RESET_REQUIRED = 16
+  INSUFFICIENT_SIZE = 7, DRIVER_NOT_LOADED = 9, GPU_IS_LOST = 15, RESET_REQUIRED = 16, VERSION_MISMATCH = 18,
+  UNKNOWN = 999
 };
+
+enum { HANG_INIT = 1, HANG_COUNT = 2, HANG_SHUTDOWN = 4 };  // bits of `hangs'
 
 enum {  // bits of `unsupported`
   NO_SM_CLOCK = 1, NO_MEMORY_CLOCK = 2, NO_POWER = 4, NO_ENERGY = 8, NO_UTILISATION = 16, NO_TEMPERATURE = 32,
@@ -41,6 +44,11 @@ struct gpu {
   uint32_t locks, resets;
   uint32_t from_mhz, to_mhz;
   uint32_t hang;                 // a knob: while it is 1 no call about this GPU returns, while it is 2 no release of its clocks
+  int32_t offset_mhz;            // a knob: a locked GPU takes a clock so far from the one that was locked
+  uint32_t unknown;              // a knob: the fields (bits of `unsupported`) that fail with an unknown error
+  uint32_t vain;                 // a knob: this clock is taken, whatever is locked; 0: none
+  uint32_t idle_drops;           // a knob: without load a locked GPU takes its idle clock all the same
+  uint32_t more_reasons;         // a knob: clock event reasons beside those that follow from the rest
   uint64_t change_ns;            // monotonic time at which to_mhz is taken
   uint64_t at_ns;                // energy is integrated up to here
   double energy_mj;
@@ -48,6 +56,7 @@ struct gpu {
 
 struct stub {
   uint32_t magic, gpus, init_error, inits;
+  uint32_t hangs;                // a knob: which calls about no GPU do not return
   struct gpu gpu[MAX_GPUS];
 };
 
@@ -71,7 +80,8 @@ static void leave(void) {
 }
 
 static uint32_t natural_mhz(const struct gpu *g) {
-  if (g->locked_mhz) return g->locked_mhz;
+  if (g->locked_mhz && g->vain) return g->vain;
+  if (g->locked_mhz && !(g->idle_drops && !g->load_percent)) return g->locked_mhz + (uint32_t)g->offset_mhz;
   return g->load_percent ? 1905 : 300;
 }
 
@@ -109,6 +119,10 @@ static void begin(nvmlDevice_t handle, uint32_t hang) {
   }
 }
 
+static void hang(uint32_t call) {
+  while (shared && __atomic_load_n(&shared->hangs, __ATOMIC_RELAXED) & call) usleep(1000);
+}
+
 // Enters with both locks held and the GPU brought up to date, or returns an error with none held.
 static int enter(nvmlDevice_t handle, struct gpu **out) {
   begin(handle, 1);
@@ -131,7 +145,8 @@ static int number(nvmlDevice_t handle, uint32_t bit, unsigned *out, unsigned (*v
   struct gpu *g;
   int code = enter(handle, &g);
   if (code) return code;
-  if (g->unsupported & bit) code = NOT_SUPPORTED;
+  if (g->unknown & bit) code = UNKNOWN;
+  else if (g->unsupported & bit) code = NOT_SUPPORTED;
   else *out = value(g);
   leave();
   return code;
@@ -153,8 +168,14 @@ int nvmlInitWithFlags(unsigned flags) {
     } else {
       shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
       if (shared == MAP_FAILED) shared = NULL;
-      code = !shared || shared->magic != MAGIC ? DRIVER_NOT_LOADED : (int)shared->init_error;
+      code = !shared || shared->magic != MAGIC ? DRIVER_NOT_LOADED : SUCCESS;
     }
+  }
+  if (!code) {
+    pthread_mutex_unlock(&mutex);
+    hang(HANG_INIT);
+    pthread_mutex_lock(&mutex);
+    if (!references) code = (int)shared->init_error;
   }
   if (!code) {
     if (!references) memset(lost, 0, sizeof lost);
@@ -168,6 +189,7 @@ int nvmlInitWithFlags(unsigned flags) {
 int nvmlInit_v2(void) { return nvmlInitWithFlags(0); }
 
 int nvmlShutdown(void) {
+  hang(HANG_SHUTDOWN);
   pthread_mutex_lock(&mutex);
   int code = references ? SUCCESS : UNINITIALIZED;
   if (references) references--;
@@ -187,6 +209,7 @@ const char *nvmlErrorString(int code) {
     case DRIVER_NOT_LOADED: return "Driver Not Loaded";
     case GPU_IS_LOST: return "GPU is lost";
     case RESET_REQUIRED: return "GPU requires reset";
+    case VERSION_MISMATCH: return "Driver/library version mismatch";
     default: return "Unknown Error";
   }
 }
@@ -198,6 +221,7 @@ int nvmlSystemGetDriverVersion(char *text, unsigned length) {
 
 int nvmlDeviceGetCount_v2(unsigned *count) {
   if (!references) return UNINITIALIZED;
+  hang(HANG_COUNT);
   *count = shared->gpus;
   return SUCCESS;
 }
@@ -294,7 +318,7 @@ int nvmlDeviceGetCurrentClocksEventReasons(nvmlDevice_t handle, unsigned long lo
   if (code) return code;
   if (g->unsupported & NO_REASONS) code = NOT_SUPPORTED;
   else {
-    *reasons = (g->load_percent ? 0 : 0x1) | (g->locked_mhz ? 0x2 : 0);
+    *reasons = g->more_reasons | (g->load_percent ? 0 : 0x1) | (g->locked_mhz ? 0x2 : 0);
     if (g->ceiling_mhz && g->to_mhz > g->ceiling_mhz) *reasons |= 0x20;
   }
   leave();
