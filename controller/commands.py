@@ -182,22 +182,20 @@ class Commands:
         are read at start alone.
         """
 
-        def call() -> str:
-            if not self._config_path:
-                raise ValueError("started without a configuration file")
-            try:
-                known = {
-                    c.cell_id: Limits(c.carrier.n_prb, c.carrier.min_prb)
-                    for c in self._cells.values()
-                    if c.carrier
-                }
-                new = config_module.load(self._config_path, self._overrides, here=True, carriers=known)
-            except ConfigError as error:
-                self._journal.count("config_refused_total", "")
-                raise ValueError(f"the configuration stays as it was:\n{error}") from error
-            return self._take_over(new)
-
-        return self._in_loop(call)
+        if not self._config_path:
+            raise ValueError("started without a configuration file")
+        # Here and not on the control thread: the file's host names may have to be looked up.
+        carriers = {
+            cell.cell_id: Limits(cell.carrier.n_prb, cell.carrier.min_prb)
+            for cell in self._cells.values()
+            if cell.carrier
+        }
+        try:
+            new = config_module.load(self._config_path, self._overrides, here=True, carriers=carriers)
+        except ConfigError as error:
+            self._journal.count("config_refused_total", "")
+            raise ValueError(f"the configuration stays as it was:\n{error}") from error
+        return self._in_loop(lambda: self._take_over(new))
 
     def _take_over(self, new: Config) -> str:
         """Everything of ``new`` or nothing of it: all loops are made before the first is exchanged."""
