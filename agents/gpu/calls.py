@@ -11,7 +11,7 @@ from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from typing import TypeVar
 
-from agents.gpu.device import ClockNotSupported, GpuError, GpuHangs, NoPermission
+from agents.gpu.device import ClockNotSupported, DriverChanged, GpuError, GpuHangs, NoPermission
 
 log = logging.getLogger(__name__)
 
@@ -89,11 +89,13 @@ class Calls:
         if error is None or isinstance(error, NoPermission | ClockNotSupported):
             self._failing.pop(gpu, None)
         elif not isinstance(error, GpuHangs):
-            since, _ = self._failing.get(gpu, (time.monotonic(), error))
-            self._failing[gpu] = since, error
+            since, before = self._failing.get(gpu, (time.monotonic(), error))
+            # The calls after it fail for other reasons: NVML is closed by then.
+            self._failing[gpu] = since, before if isinstance(before, DriverChanged) else error
 
     def failing(self, gpu: str) -> tuple[float, GpuError] | None:
-        """For how long no call has reached this GPU (s), and the last error; None where the last one did."""
+        """For how long no call has reached this GPU (s), and the last error, or that the driver was
+        changed; None where the last one did."""
         with self._mutex:
             failing = self._failing.get(gpu)
         return failing and (time.monotonic() - failing[0], failing[1])

@@ -11,12 +11,14 @@ import pytest
 
 from agents.gpu import calls, keeper
 from agents.gpu.device import (
+    DriverChanged,
     GpuDevice,
     GpuError,
     GpuHangs,
     GpuInfo,
     GpuLost,
     MissingGpu,
+    NoDriver,
     NoPermission,
     Reading,
 )
@@ -288,6 +290,29 @@ def test_the_thread_that_ends_leases_survives_what_nobody_foresaw() -> None:
         assert gpu.calls == 3
     finally:
         kept.close()
+
+
+def test_that_the_driver_was_changed_is_not_forgotten_over_the_errors_that_follow() -> None:
+    """Who asks does so once a second, and other calls come between."""
+
+    class Gone(Gpu):
+        error: GpuError | None = None
+
+        def read(self) -> Reading:
+            if self.error is not None:
+                raise self.error
+            return super().read()
+
+    gpu = Gone("A")
+    kept, _ = made(gpu)
+    changed = DriverChanged("another library")
+    for gpu.error in (GpuLost("off the bus"), changed, NoDriver("uninitialized"), GpuLost("off the bus")):
+        with pytest.raises(GpuError):
+            kept.read("A")
+    assert kept.given_up() is changed
+    gpu.error = None
+    kept.read("A")
+    assert kept.given_up() is None
 
 
 # ---- time ------------------------------------------------------------------------------------------------
