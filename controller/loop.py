@@ -378,8 +378,8 @@ class ControlLoop:
             return dict.fromkeys(levers, Reason(last.mode.value))
         if mode_changed:
             return dict.fromkeys(levers, Reason.MODE_CHANGED)
-        asked = any(c.kind == "quota" and c.slice == s.name for c in obs.commands)
-        if asked or s.drains or before.manual is not None:
+        commanded = any(c.kind == "quota" and c.slice == s.name for c in obs.commands)
+        if commanded or s.drains or before.manual is not None:
             return dict.fromkeys(levers, Reason.SET_BY_HAND)
         reasons: dict[Lever, Reason] = {}
         not_seen = _not_reported(s.name, obs)

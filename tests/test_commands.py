@@ -11,10 +11,11 @@ from controller import config
 from controller.cell import ControlledCell
 from controller.commands import Commands
 from controller.core.decision import Decision
-from controller.core.observation import GpuReading
+from controller.core.observation import Command, GpuReading
 from controller.journal import Journal
 from controller.links.operator import ControllerStatus
 from controller.loop import ControlLoop
+from tests import builders
 from tests.test_cell import CARRIER, NARROW, T0, Face, Memory, S, applied
 
 CONFIG = """
@@ -175,6 +176,9 @@ def test_an_unknown_cell_or_slice_is_refused_by_name(operated: Operated) -> None
 # ---- quotas by hand -------------------------------------------------------------------------------------
 
 
+VALUE = {"ul": 20, "dl": 20, "for_s": 60.0}
+
+
 def decided(operated: Operated) -> Decision:
     assert operated.cell.decision is not None
     return operated.cell.decision
@@ -238,10 +242,25 @@ def test_a_quota_by_hand_does_not_outlive_its_control_loop(operated: Operated) -
     anew = ControlLoop(operated.cell.loop.spec)  # type: ignore[union-attr]
     anew.load_state(operated.state())
     assert not anew.manual
+    assert operated.cell.loop is not None
+    again = ControlLoop(operated.cell.loop.spec)
+    again.step(builders.observation(0, slices=("ar", "video")))
+    again.step(builders.observation(1, slices=("ar", "video"), commands=(Command("quota", VALUE, "ar"),)))
+    assert again.manual
+    again.load_state(operated.state())
+    assert not again.manual
     operated.cell.configure(operated.config, operated.cell.loop_for(operated.config))
     assert not operated.cell.manual and operated.memory.events[-1] == "quota_ended"
     operated.slot()
     assert decided(operated).quotas["ar"] != (20, 20)
+
+
+def test_a_quota_that_waits_when_the_gnb_goes_is_not_for_when_it_comes_back(operated: Operated) -> None:
+    operated.commands.set_quota("cell-1", "ar", 20, 20, 60.0)
+    operated.cell.lost("silent")
+    operated.cell.joined(2, CARRIER, T0)
+    operated.slot()
+    assert decided(operated).quotas["ar"] != (20, 20) and not operated.cell.manual
 
 
 def test_the_gnb_may_go_and_come_back_under_a_quota_by_hand(operated: Operated) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 import threading
 import time
@@ -631,6 +632,11 @@ def test_a_quota_by_hand_is_in_force_at_the_gnb_for_its_time(run: Callable[..., 
     # Neither the end of the control slot nor an operator is near.
     until(lambda: gnb.pump() or gnb.report() or gnb.quotas != {"ar": (7, 9)}, "the policy's own quotas")
     until(lambda: not daemon.state().cells[0].manual, "the end in the state")
+    # A gNB that goes takes its quotas along.
+    until(lambda: not daemon.state().cells[0].connected, "the end of a silent session")
+    labels = {"cell": "cell-1", "slice": "ar", "direction": "ul"}
+    exported = daemon.metrics.registry.get_sample_value
+    until(lambda: math.isnan(exported("prbandit_quota_prb", labels) or 0.0), "no quota on the page")
 
 
 def test_static_plays_the_largest_of_its_actions_and_those_that_a_reload_brings(

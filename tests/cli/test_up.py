@@ -299,9 +299,10 @@ def test_the_operators_port_is_the_usual_one_where_that_is_free(
 ) -> None:
     port = free_port()
     monkeypatch.setattr(up, "OPERATOR_ADDRESS", f"127.0.0.1:{port}")
-    said, address = operators(monkeypatch, tmp_path / "[red]first")
+    folder = tmp_path / ("[red]" + "long" * 40)
+    said, address = operators(monkeypatch, folder)
     assert address == f"127.0.0.1:{port}" and "prbandit status, watch, quota" in said
-    assert f"record and logs: {tmp_path / '[red]first'}\n" in said, "whole, and no style"
+    assert f"record and logs: {folder}\n" in said, "whole, and no style"
     assert re.search(r"^metrics: http://127.0.0.1:\d+/metrics$", said, re.MULTILINE)
     claim = claim_port(port)
     assert claim is not None, "it was given back"
