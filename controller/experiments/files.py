@@ -24,7 +24,7 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, [*"-+.012345678
 def read(path: Path) -> dict[str, Any]:
     """The mapping in a file. ValueError, naming the file and the line where there is one, for none."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: cannot be read: {error}") from error
     try:

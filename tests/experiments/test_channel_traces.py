@@ -13,7 +13,9 @@ from click.testing import CliRunner
 from agents.emulator.spec import ChannelTrace
 from controller import scenario
 from controller.cli import cli
+from controller.cli.processes import log_channel
 from controller.config import ConfigError, Emulation
+from controller.experiments import files
 from controller.experiments.runs import RunSpec, execute
 from tests.experiments.builders import SMALL, small
 
@@ -78,6 +80,23 @@ def test_what_became_of_the_rows_is_said_once_a_trace(tmp_path: Path) -> None:
     as_json = CliRunner().invoke(cli, ["experiment", str(path), "--policy", "static", "--json"]).output
     (use, *_) = json.loads(as_json)["channel"]
     assert use["rows"] == {"rows": 21, "used": 19, "left_out": {"not 5G (LTE)": 2}, "notes": []}
+
+
+def test_the_emulated_gnb_logs_what_became_of_the_rows(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = trace(tmp_path / "a.csv", 20)
+    file.write_text(file.read_text().replace("3,5G", "3,LTE"))
+    config = RunSpec.make(small(tmp_path, SMALL + f"  channel_trace: {file}\n"), "static", 1).load()
+    with caplog.at_level("INFO"):
+        log_channel(config, 1)
+    assert caplog.messages == ["channel trace a.csv: 20 rows, 18 used; left out: 2 not 5G (LTE)"]
+
+
+def test_instances_saved_with_a_byte_order_mark_are_read(tmp_path: Path) -> None:
+    for name, text in (("a.json", '{"one": 1}'), ("a.yaml", "one: 1")):
+        (tmp_path / name).write_text(text, encoding="utf-8-sig")
+        assert files.read(tmp_path / name) == {"one": 1}
 
 
 def test_another_trace_is_another_run(tmp_path: Path) -> None:

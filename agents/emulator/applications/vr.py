@@ -256,7 +256,7 @@ def read_instance(path: str) -> list[tuple[Scene, Device]]:
     ValueError, naming file, user and object, for what is none.
     """
     try:
-        content = json.loads(Path(path).read_text())
+        content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:

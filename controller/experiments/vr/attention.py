@@ -49,7 +49,7 @@ def read(folder: Path) -> tuple[FloatArray, FloatArray]:
     tables = []
     for name in (OBSERVED, TRUTH):
         try:
-            tables.append(np.loadtxt(folder / name, delimiter=",", ndmin=2))
+            tables.append(np.loadtxt(folder / name, delimiter=",", ndmin=2, encoding="utf-8-sig"))
         except ValueError as error:
             raise ValueError(f"{folder / name}: {error}") from error
     observed, truth = tables

@@ -174,7 +174,7 @@ def figures(
 def read_instance(path: Path) -> dict[str, Any]:
     """The JSON of a file; a usage error, naming it, where it is none."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise click.ClickException(f"{path}: {error}") from error
     if not isinstance(data, dict):
