@@ -26,8 +26,8 @@ _MET, _VIOLATED = "#2a9563", "#d64545"
 _DASHES = ("-", "--", ":", "-.")
 _TARGETS_SHOWN = 3.0
 """A measure's axis ends at so many targets: what is beyond is marked at its end."""
-_MOST_TEXTS = 24
-"""Texts in a strip; one with more changes shows them without."""
+_LETTER = 0.075
+"""Inches of a letter in a strip; where there is less room what is in force is not named."""
 
 CHANGES = "Changes and events"
 CLOCKS = "Clock offsets, the worst of each control slot, and frames that count for the round trip alone"
@@ -211,7 +211,8 @@ def _draw_changes(
             begin, end = chart.at(time_ns), chart.at(end_ns)
             shade = 0.35 if i % 2 else 0.16
             axis.barh(row + 0.26, end - begin, 0.44, begin, color=_CHANGE, alpha=shade, edgecolor="none")
-            if len(strip) <= _MOST_TEXTS:
+            room = (end - begin) / chart.end * (chart.sheet.width - chart.sheet.left - chart.sheet.right)
+            if room > _LETTER * (len(value) + 1):
                 axis.text(begin, row + 0.26, f" {value}", fontsize=small, va="center", clip_on=True)
     for kind, times in events.items():
         row -= 1
