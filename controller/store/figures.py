@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -99,10 +100,12 @@ def legend(axis: Any) -> None:
     axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.03), fontsize=8)
 
 
-def thin(x: Sequence[float] | Array, y: Sequence[float] | Array) -> tuple[Array, Array]:
-    """At most about :data:`MAX_POINTS` points: means over equal stretches, NaN left out."""
+def thin(
+    x: Sequence[float] | Array, y: Sequence[float] | Array, points: int = MAX_POINTS
+) -> tuple[Array, Array]:
+    """At most about so many points: means over equal stretches, NaN left out."""
     xs, ys = np.asarray(x, float), np.asarray(y, float)
-    step = -(-len(xs) // MAX_POINTS)
+    step = -(-len(xs) // points)
     if step <= 1:
         return xs, ys
     starts = np.arange(0, len(xs), step)
@@ -112,9 +115,9 @@ def thin(x: Sequence[float] | Array, y: Sequence[float] | Array) -> tuple[Array,
     return xs[starts], np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def some(x: Array) -> Array:
-    """At most about :data:`MAX_POINTS` of the points, evenly chosen."""
-    return x[:: max(1, -(-len(x) // MAX_POINTS))]
+def some(x: Array, points: int = MAX_POINTS) -> Array:
+    """At most about so many of the points, evenly chosen."""
+    return x[:: max(1, -(-len(x) // points))]
 
 
 def standalone_svg(figure: Any) -> str:
@@ -124,8 +127,68 @@ def standalone_svg(figure: Any) -> str:
     return text.getvalue().replace(INK, "#1d2733").replace(GRID, "#d8dee5")
 
 
-def svg(figure: Any, key: str, label: str) -> Any:
-    """The figure as markup for the page: its ids made unique, its ink the page's."""
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """What a figure is drawn for: ``name`` is its class on the page, which shows the one that fits the
+    screen. ``width``, ``left`` and ``right`` (margins) are in inches, equal for all figures of a page, so
+    that their axes stand above each other; ``columns`` are those of a legend, ``points`` the most of a
+    curve."""
+
+    name: str
+    width: float
+    left: float
+    right: float
+    font: float
+    columns: int
+    points: int
+
+    def axes(self, heights: Sequence[float], legends: Sequence[int]) -> tuple[Any, Any]:
+        """A figure with axes above each other that share their x: their heights in inches, and of how many
+        entries the legend above each is. ValueError where there are none."""
+        from matplotlib.figure import Figure
+
+        above = [0.08 + 0.19 * -(-n // self.columns) for n in legends]
+        gap, below = 0.1, 0.45
+        if not heights:
+            raise ValueError("a figure without axes")
+        total = sum(heights) + sum(above) + gap * (len(heights) - 1) + below
+        figure = Figure(figsize=(self.width, total))
+        top, axes = total, []
+        for height, over in zip(heights, above, strict=True):
+            bottom = top - over - height
+            box = (self.left, bottom, self.width - self.left - self.right, height)
+            scaled = [v / (self.width, total, self.width, total)[i] for i, v in enumerate(box)]
+            axes.append(figure.add_axes(scaled, sharex=axes[0] if axes else None))
+            axes[-1].tick_params(labelbottom=False)
+            top = bottom - gap
+        axes[-1].tick_params(labelbottom=True)
+        return figure, np.array(axes)
+
+    def legend(self, axis: Any) -> None:
+        """The legend above an axis; nothing where it has no entries."""
+        handles, labels = axis.get_legend_handles_labels()
+        if handles:
+            axis.legend(
+                handles,
+                labels,
+                loc="lower left",
+                bbox_to_anchor=(0.0, 1.0),
+                ncols=self.columns,
+                borderaxespad=0.1,
+                borderpad=0.1,
+                handlelength=1.4,
+                columnspacing=1.2,
+                fontsize=self.font - 1,
+            )
+
+
+WIDE = Sheet("wide", 9.5, 0.75, 0.15, 9.0, 4, MAX_POINTS)
+NARROW = Sheet("narrow", 4.0, 0.62, 0.12, 8.5, 2, 500)
+SHEETS = (WIDE, NARROW)
+
+
+def svg(figure: Any, key: str, label: str, look: str = "") -> Any:
+    """The figure as markup for the page: its ids made unique, its ink the page's; ``look`` is its class."""
     from markupsafe import Markup, escape
 
     text = io.StringIO()
@@ -139,5 +202,6 @@ def svg(figure: Any, key: str, label: str) -> Any:
     markup = markup.replace(INK, "var(--ink)").replace(GRID, "var(--grid)")
     markup = re.sub(r"<metadata>.*?</metadata>\s*", "", markup, flags=re.DOTALL)
     markup = re.sub(r'width="[^"]*pt" height="[^"]*pt" ', "", markup, count=1)
-    markup = markup.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)
+    look = f'class="{look}" ' if look else ""
+    markup = markup.replace("<svg ", f'<svg {look}role="img" aria-label="{escape(label)}" ', 1)
     return Markup(markup)

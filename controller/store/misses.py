@@ -20,7 +20,7 @@ from controller.store.files import write_atomic
 from controller.store.run import StoreError
 
 _COLOURS = (
-    "#5d6873", "#9aa5b1", "#31435a", "#c9b458", "#a38a1f", "#8d63c9", "#2f81c7", "#57b4c9", "#2a9563",
+    "#5d6873", "#9aa5b1", "#4a6a96", "#c9b458", "#a38a1f", "#8d63c9", "#2f81c7", "#57b4c9", "#2a9563",
     "#cf7a22", "#d64545", "#b9b9b9", "#dcdcdc",
 )  # fmt: skip
 """Of the causes in their order, again from the first where there are more."""
@@ -166,8 +166,6 @@ def draw(axis: Any, of: SliceMisses, times: Array, last: float) -> None:
     axis.set_ylim(bottom=0)
     axis.yaxis.get_major_locator().set_params(integer=True)
     axis.set_axisbelow(True)
-    if of.missed:
-        figures.legend(axis)
 
 
 def write_chart(path: Path, misses: Misses) -> None:
@@ -188,6 +186,8 @@ def write_chart(path: Path, misses: Misses) -> None:
         panels[-1].set_xlabel(f"{unit} since the first control slot")
         for axis, (cell, name, s) in zip(panels, slices, strict=False):
             draw(axis, s, misses.seconds(s) / scale, seconds / scale)
+            if s.missed:
+                figures.legend(axis)
             axis.set_title(f"cell {cell}, slice {name}: {len(s.missed)} of {s.judged} missed")
         markup = figures.standalone_svg(figure)
     try:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
+_ADDRESS = re.compile(r"links\.\w+\.address: ")
 _LONGEST = 60
 """Characters of a value in a text of changes."""
 
@@ -30,8 +32,12 @@ class Part:
         )
 
     def changes(self, before: Part) -> list[str]:
-        """What is otherwise than in the part before, a line each: ``control.seed: 0 -> 7``."""
-        return [*_changed(_flat(before.to_dict()), _flat(self.to_dict()))]
+        """What is otherwise than in the part before, a line each: ``control.seed: 0 -> 7``; the links'
+        addresses, which ``prbandit up`` chooses each time, in one."""
+        lines = [*_changed(_flat(before.to_dict()), _flat(self.to_dict()))]
+        links = [line for line in lines if _ADDRESS.match(line)]
+        others = [line for line in lines if line not in links]
+        return [*others, *([f"links: {len(links)} addresses"] if len(links) > 1 else links)]
 
     def to_dict(self) -> dict[str, Any]:
         """What the part consists of, without the host."""

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from controller.core.observation import Command
 from controller.loop import ControlLoop
 from controller.store.run import RunStore, StoreError
 from controller.store.summary import Summary
@@ -22,8 +23,9 @@ from tests.store.builders import steps
 pytest.importorskip("matplotlib", reason="the report needs the extra 'report'")
 pytest.importorskip("jinja2", reason="the report needs the extra 'report'")
 
+from controller.store import charts, report
 from controller.store import figures as look
-from controller.store import report
+from controller.store.series import CellSeries, MeasureSeries
 
 VOID = {"meta", "br", "link", "img", "hr", "input"}
 
@@ -89,6 +91,7 @@ def test_the_page_is_well_formed_and_fetches_nothing(built: tuple[Path, dict[str
 def test_every_plot_is_there_and_is_an_svg(built: tuple[Path, dict[str, Any], str]) -> None:
     figures = re.findall(r"<figcaption>(.*?)</figcaption>\s*(<svg.*?</svg>)", built[2], re.DOTALL)
     assert [caption for caption, _ in figures] == [
+        "Changes and events",
         "Active flows",
         "Quotas and GPU clock",
         "QoS",
@@ -104,9 +107,81 @@ def test_every_plot_is_there_and_is_an_svg(built: tuple[Path, dict[str, Any], st
         assert look.INK not in svg and look.GRID not in svg
         # Axes and text take the page's ink, so that they are readable in light and dark.
         assert "var(--ink)" in svg and not re.search(r"fill: #(000000|ffffff)", svg)
-    quotas = figures[1][1]
+    quotas = figures[2][1]
     assert "maximum 106 PRB" in quotas and "maximum 1600 MHz" in quotas
-    assert "ar target" in figures[3][1]
+    assert "budget 150 ms" in figures[4][1] and "budget 70 ms" in figures[4][1]
+
+
+def test_every_plot_is_there_for_wide_and_for_narrow_screens(built: tuple[Path, dict[str, Any], str]) -> None:
+    figures = re.findall(r"<figure>.*?</figure>", built[2], re.DOTALL)
+    boxes = [re.findall(r'<svg class="(\w+)".*?viewBox="0 0 (\S+) ', f, re.DOTALL) for f in figures]
+    # Of one width each: what is drawn in inches is of one scale, and stands above each other.
+    assert len(figures) == 7 and boxes == [boxes[0]] * 7
+    assert [name for name, _ in boxes[0]] == ["wide", "narrow"]
+
+
+@pytest.mark.parametrize("sheet", look.SHEETS)
+def test_the_axes_of_all_figures_stand_above_each_other(sheet: look.Sheet) -> None:
+    places = set()
+    for heights, legends in (([1.0], [0]), ([1.1, 1.1, 1.1], [2, 5, 1]), ([2.0, 0.5], [9, 0])):
+        figure, axes = sheet.axes(heights, legends)
+        for axis, height in zip(axes, heights, strict=True):
+            box = axis.get_position()
+            wide, high = figure.get_size_inches()
+            places.add((round(box.x0 * wide, 6), round(box.x1 * wide, 6)))
+            assert (box.y1 - box.y0) * high == pytest.approx(height)
+    assert len(places) == 1
+
+
+def draw_measure(values: list[float], met: list[float]) -> Any:
+    series = MeasureSeries("ms", "lower", met, values, [150.0] * len(values))
+    cell = CellSeries(end_ns=len(values) * 10**9)
+    figure, (axis,) = look.WIDE.axes([1.0], [4])
+    chart = charts._Chart(cell, look.WIDE, "seconds", 1.0)
+    missed = np.array(met) == 0
+    times = [float(i) for i in range(len(values))]
+    charts._draw_measure(chart, axis, "round trip", series, times, missed, "#2f81c7", "-")
+    figure.draw_without_rendering()
+    return axis
+
+
+def test_a_missed_slot_of_which_nothing_came_back_is_no_gap() -> None:
+    axis = draw_measure([50.0, np.nan, 60.0, np.nan], [1.0, 0.0, 1.0, np.nan])
+    y = axis.lines[0].get_ydata()
+    assert list(y[:3]) == [50.0, axis.get_ylim()[1], 60.0] and np.isnan(y[3])  # idle is one
+    assert "nothing came back" in axis.get_legend_handles_labels()[1]
+
+
+def test_one_long_delay_does_not_hide_the_budget() -> None:
+    axis = draw_measure([50.0, 4000.0, 60.0], [1.0, 0.0, 1.0])
+    assert axis.get_ylim() == (0.0, 450.0) and 150.0 in axis.get_yticks()
+    labels = axis.get_legend_handles_labels()[1]
+    assert "budget 150 ms" in labels and "beyond, up to 4000 ms" in labels
+
+
+def test_changes_of_part_mode_and_policy_are_marked_in_every_chart_over_time(tmp_path: Path) -> None:
+    loop = ControlLoop(builders.loop_spec())
+    changes = {
+        3: Command("options", {"policy": "static", "policy_options": {}}, "ar"),
+        6: Command("mode", "frozen"),
+    }
+    with RunStore.create(tmp_path, config="a: 1") as store:
+        start = store.record_start(builders.T0, "cell-1", loop.spec.to_dict(), loop.to_state())
+        for n in range(10):
+            if n == 8:
+                store.begin_part(builders.T0, "a: 2")
+                start = store.record_start(builders.T0, "cell-1", loop.spec.to_dict(), loop.to_state())
+            seen = builders.observation(n, commands=(changes[n],) if n in changes else ())
+            store.record_slot(start, seen, loop.step(seen).to_record(), loop.to_state())
+        store.record_event(builders.T0, "cell-1", "lease_lapsed")
+    page = report.build(tmp_path)[0].read_text()
+    figures = dict(re.findall(r"<figcaption>(.*?)</figcaption>\s*(<svg.*?</svg>)", page, re.DOTALL))
+    drawn = figures.pop("Changes and events")
+    for words in ("part 1", "part 2", "mucb1", "static", "active", "frozen", "lease lapsed, 1"):
+        assert f">{words}<" in drawn.replace("> ", ">"), words
+    del figures["Actions by hop state"]
+    marks = {name: svg.count(charts._CHANGE) for name, svg in figures.items()}
+    assert marks["Active flows"] == 3 and marks["Quotas and GPU clock"] == 9 and all(marks.values())
 
 
 def test_what_the_run_says_is_text_and_not_markup(built: tuple[Path, dict[str, Any], str]) -> None:

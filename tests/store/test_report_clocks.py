@@ -13,6 +13,7 @@ from controller.core.observation import ClockReport
 from controller.loop import ControlLoop
 from controller.store import report
 from controller.store.run import RunStore
+from controller.store.series import read
 from tests import builders
 
 for needed in ("matplotlib", "jinja2"):
@@ -63,7 +64,7 @@ def test_the_report_shows_offsets_by_host_and_the_frames_that_were_affected(tmp_
     drawn = figure(page)
     assert ">ue-1<" in drawn and ">edge<" in drawn and ">offset, µs<" in drawn
     with RunStore.open(tmp_path) as store:
-        _, _, cells = report._read(store)
+        _, _, cells = read(store)
     series = cells["cell-1"].clocks
     assert series["ue-1"].offset_ns == list(OFFSETS_NS)
     assert np.diff(series["ue-1"].time) == pytest.approx([5.0] * 4)

@@ -16,6 +16,13 @@ from controller.store.figures import Array
 from controller.store.oracle import HOP_NAMES, RESOURCES, Reference
 
 COLOURS = {"static": "#5d6873", "aimd": "#cf7a22", "ucb1": "#d64545", "mucb1": "#2f81c7", "oracle": "#2a9563"}
+_PAPER = "#b0672a"
+_OVERVIEW = {
+    "qos_delivery_ratio": "QoS",
+    "avg_ul_prb": "UL PRB",
+    "avg_dl_prb": "DL PRB",
+    "avg_gpu_mhz": "GPU MHz",
+}
 _UL, _DL, _QOS = "#2f81c7", "#2a9563", "#8d63c9"
 
 
@@ -32,7 +39,11 @@ def build(tables: Sequence[Table], results: Sequence[Mapping[str, Any]]) -> str:
     template = figures.template(Path(__file__).with_name("table-v.html"))
     page: str = template.render(
         parts=[
-            {"result": result, "plots": {n: plots(table, n) for n in table.scenarios}}
+            {
+                "result": result,
+                "overview": overview(result),
+                "plots": {n: plots(table, n) for n in table.scenarios},
+            }
             for table, result in zip(tables, results, strict=True)
         ],
         columns=FIGURES,
@@ -44,6 +55,52 @@ def build(tables: Sequence[Table], results: Sequence[Mapping[str, Any]]) -> str:
         reasons=[r.text for r in table_v.REASONS],
     )
     return page
+
+
+def overview(result: Mapping[str, Any]) -> dict[str, Any]:
+    """One figure of the schemes' QoS and resources in all scenarios, the paper's beside each, as inline SVG
+    by the name of each sheet."""
+    import matplotlib
+
+    out = {}
+    for sheet in figures.SHEETS:
+        with matplotlib.rc_context({**figures.RC, "font.size": sheet.font}):
+            figure, axes = sheet.axes([1.3, 1.0, 1.0, 1.0], [len(table_v.SCHEMES) + 1, 0, 0, 0])
+            _schemes(axes, result)
+            sheet.legend(axes[0])
+            label = f"The four schemes beside the paper, schedule {result['schedule']}"
+            key = f"{result['schedule']}-overview-{sheet.name}"
+            out[sheet.name] = figures.svg(figure, key, label, sheet.name)
+    return out
+
+
+def _schemes(axes: Any, result: Mapping[str, Any]) -> None:
+    scenarios = sorted({row["scenario"] for row in result["rows"]})
+    width = 0.8 / len(table_v.SCHEMES)
+    which = "paper, another experiment" if result["other"] else "paper"
+    for axis, (figure, label) in zip(axes, _OVERVIEW.items(), strict=True):
+        told: list[tuple[float, float]] = []
+        highest = 0.0
+        for i, scheme in enumerate(table_v.SCHEMES):
+            rows = [row for row in result["rows"] if row["scheme"] == scheme]
+            at = np.array([scenarios.index(row["scenario"]) - 0.4 + (i + 0.5) * width for row in rows])
+            of = [row["figures"][figure] for row in rows]
+            heights = [e["mean"] or 0.0 for e in of]
+            axis.bar(at, heights, 0.9 * width, color=COLOURS[scheme], label=NAMES[scheme])
+            spread = [e["half_95"] or 0.0 for e in of]
+            if any(spread):
+                axis.errorbar(at, heights, spread, fmt="none", ecolor=figures.INK, elinewidth=0.8)
+            highest = max([highest, *heights, *(e["paper"] for e in of if "paper" in e)])
+            told += [(x, e["paper"]) for x, e in zip(at, of, strict=True) if "paper" in e]
+        if told:
+            x, y = zip(*told, strict=True)
+            axis.plot(x, y, "D", color="white", markeredgecolor=_PAPER, markersize=4, label=which)
+        axis.set_ylabel(label)
+        axis.set_ylim(0, 1.08 * highest or 1.0)
+        axis.set_axisbelow(True)
+        axis.grid(axis="x", visible=False)
+    axes[-1].set_xticks(range(len(scenarios)), [str(n) for n in scenarios])
+    axes[-1].set_xlabel("scenario")
 
 
 def plots(table: Table, scenario: int) -> list[dict[str, Any]]:
