@@ -47,7 +47,7 @@ def pytest_configure() -> None:
 
 CAUSES = {
     "a C compiler (apt install gcc libc6-dev)": r"C compiler|\b(gcc|cc)\b",
-    "CMake and the C agent's libraries (README, Tests)": r"C agent|cmake|libzmq|nanopb|protoc|g\+\+|clang",
+    "CMake and the C agent's libraries (see README)": r"C agent|cmake|libzmq|nanopb|protoc|g\+\+|clang",
     "linuxptp (apt install linuxptp iproute2)": r"ptp4l|linuxptp|pmc",
     "PTP hardware": r"hardware clock",
     "systemd (apt install systemd)": r"systemd",

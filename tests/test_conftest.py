@@ -65,7 +65,7 @@ def test_what_was_skipped_is_told_by_what_it_wants() -> None:
     line = closing_line(reasons)
     assert line.startswith("skipped: 9, which want a C compiler (apt install gcc libc6-dev): 3; ")
     for part in (
-        "CMake and the C agent's libraries (README, Tests): 1",
+        "CMake and the C agent's libraries (see README): 1",
         "the extra video (.venv/bin/pip install -e '.[video]'): 1",
         "the extra keys (.venv/bin/pip install -e '.[keys]'): 1",
         "the extra research (.venv/bin/pip install -e '.[research]'): 1",

@@ -233,13 +233,14 @@ def _wrong_ues(rows: Sequence[tuple[Any, ...]]) -> dict[int, str]:
     rntis, ids = Counter(row[0] for row in rows), Counter(row[1] for row in rows)
     out = {}
     for i, row in enumerate(rows):
-        why = _wrong_ue(*row, twice=(rntis[row[0]] > 1, ids[row[1]] > 1))
+        why = _wrong_ue((rntis[row[0]] > 1, ids[row[1]] > 1), *row)
         if why:
             out[i] = f"MacReport: UE {row[1][: MAX_NAME + 1]!r} (RNTI {row[0]:#06x}): {why}"
     return out
 
 
 def _wrong_ue(
+    twice: tuple[bool, bool],
     rnti: int,
     ue_id: str,
     slice_: str,
@@ -247,9 +248,9 @@ def _wrong_ue(
     snr: float,
     ul: ran_pb2.DirectionState,
     dl: ran_pb2.DirectionState,
-    twice: tuple[bool, bool],
 ) -> str:
-    """The first value of a UE that cannot be; "" for none."""
+    """The first value of a UE that cannot be, or that another one has too; "" for none. ``twice``: its RNTI,
+    its id."""
     if not 0 < rnti <= MAX_RNTI:
         return f"rnti is outside 0x0001..{MAX_RNTI:#06x}"
     if not ue_id:
