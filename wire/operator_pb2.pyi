@@ -41,16 +41,16 @@ class ClockState(_message.Message):
     def __init__(self, host: _Optional[str] = ..., ptp_state: _Optional[str] = ..., offset_ns: _Optional[float] = ..., age_s: _Optional[float] = ..., fault: _Optional[str] = ...) -> None: ...
 
 class ManualQuota(_message.Message):
-    __slots__ = ("slice", "ul_prb", "dl_prb", "left_s")
+    __slots__ = ("slice", "ul", "dl", "left_s")
     SLICE_FIELD_NUMBER: _ClassVar[int]
-    UL_PRB_FIELD_NUMBER: _ClassVar[int]
-    DL_PRB_FIELD_NUMBER: _ClassVar[int]
+    UL_FIELD_NUMBER: _ClassVar[int]
+    DL_FIELD_NUMBER: _ClassVar[int]
     LEFT_S_FIELD_NUMBER: _ClassVar[int]
     slice: str
-    ul_prb: int
-    dl_prb: int
+    ul: int
+    dl: int
     left_s: float
-    def __init__(self, slice: _Optional[str] = ..., ul_prb: _Optional[int] = ..., dl_prb: _Optional[int] = ..., left_s: _Optional[float] = ...) -> None: ...
+    def __init__(self, slice: _Optional[str] = ..., ul: _Optional[int] = ..., dl: _Optional[int] = ..., left_s: _Optional[float] = ...) -> None: ...
 
 class SliceQos(_message.Message):
     __slots__ = ("slice", "judged", "met")

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from controller.core import rescue
+from controller.core.decision import ManualQuota
 from controller.core.measure import Reason, worst_value
 from controller.core.observation import Mode
 
@@ -148,9 +149,8 @@ def _quotas(cell: Mapping[str, Any], name: str) -> str:
 
 
 def manual_text(manual: Mapping[str, Any]) -> str:
-    """A ``ManualQuota`` of the state."""
-    parts = (("UL", manual["ul_prb"]), ("DL", manual["dl_prb"]))
-    return ", ".join(f"{direction} {prb} PRB" for direction, prb in parts if prb is not None)
+    """A quota set by hand, of the state or of a decision's record."""
+    return str(ManualQuota(manual["ul"], manual["dl"]))
 
 
 def measured(measure: Mapping[str, Any]) -> str:

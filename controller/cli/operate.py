@@ -117,8 +117,7 @@ def decision_line(record: dict[str, Any]) -> str:
         ]
         parts.append(", ".join([f"{name}: last QoS {'-' if met is None else met}", *rest]))
         if "manual" in s:
-            by_hand = {f"{d}_prb": prb for d, prb in s["manual"].items()}
-            parts.append(f"set by hand: {health.manual_text(by_hand)}")
+            parts.append(f"set by hand: {health.manual_text(s['manual'])}")
         for c in s["choices"]:
             if not c.get("user"):
                 delay = f", {health.measured(measures[c['lever']])}" if c["lever"] in measures else ""

@@ -273,7 +273,7 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
                     active_flows=c.active_flows,
                     clocks=[operator_pb2.ClockState(**asdict(clock)) for clock in c.clocks],
                     manual=[
-                        operator_pb2.ManualQuota(slice=name, ul_prb=quota.ul, dl_prb=quota.dl, left_s=left_s)
+                        operator_pb2.ManualQuota(slice=name, ul=quota.ul, dl=quota.dl, left_s=left_s)
                         for name, quota, left_s in c.manual
                     ],
                     report_age_s=c.report_age_s,

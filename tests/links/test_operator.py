@@ -169,7 +169,7 @@ def test_the_state_arrives_whole(served: Served, client: OperatorClient) -> None
                 "fault": "ue-1: no news of its clock",
             },
         ],
-        "manual": [{"slice": "ar", "ul_prb": 20, "dl_prb": None, "left_s": 12.5}],
+        "manual": [{"slice": "ar", "ul": 20, "dl": None, "left_s": 12.5}],
         "report_age_s": 0.25,
         "lease_left_s": 2.5,
         "not_controlled": "why",
