@@ -100,7 +100,8 @@ class RunSpec:
         what others are compared with."""
         config = config_module.load(config_module.find(scenario), overrides or {})
         assert config.emulation is not None
-        prb, full = config.emulation.prb, {}
+        prb = config.emulation.prb
+        full: dict[str, Any] = {}
         for i, cell in enumerate(config.cells):
             everything = {"ul_prb": [prb], "dl_prb": [prb], "gpu_mhz": [cell.max_mhz]}
             full |= {f"cells.{i}.slices.{j}.actions": everything for j in range(len(cell.slices))}

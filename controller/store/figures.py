@@ -155,12 +155,13 @@ class Sheet:
             raise ValueError("a figure without axes")
         total = sum(heights) + sum(above) + gap * (len(heights) - 1) + below
         figure = Figure(figsize=(self.width, total))
-        top, axes = total, []
+        top = total
+        axes: list[Any] = []
         for height, over in zip(heights, above, strict=True):
             bottom = top - over - height
-            box = (self.left, bottom, self.width - self.left - self.right, height)
-            scaled = [v / (self.width, total, self.width, total)[i] for i, v in enumerate(box)]
-            axes.append(figure.add_axes(scaled, sharex=axes[0] if axes else None))
+            across = self.width - self.left - self.right
+            place = (self.left / self.width, bottom / total, across / self.width, height / total)
+            axes.append(figure.add_axes(place, sharex=axes[0] if axes else None))
             axes[-1].tick_params(labelbottom=False)
             top = bottom - gap
         axes[-1].tick_params(labelbottom=True)

@@ -52,12 +52,12 @@ class Part:
 def _flat(value: Any, place: str = "") -> dict[str, Any]:
     """Leaves by their dotted place; entries of a list that have an id go by it."""
     if isinstance(value, Mapping) and value:
-        inner = value.items()
+        inner = list(value.items())
     elif isinstance(value, list) and value and all(isinstance(v, Mapping) and "id" in v for v in value):
-        inner = ((v["id"], v) for v in value)
+        inner = [(v["id"], v) for v in value]
     else:
         return {place: value}
-    out = {}
+    out: dict[str, Any] = {}
     for key, v in inner:
         out |= _flat(v, f"{place}.{key}" if place else str(key))
     return out
