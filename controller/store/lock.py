@@ -54,7 +54,7 @@ class Holder:
             _namespace(),
             _started(os.getpid()),
             datetime.fromtimestamp(int(time.time()), UTC).isoformat(),
-            " ".join([Path(sys.argv[0]).name.replace("__main__.py", "prbandit"), *sys.argv[1:]])[:200],
+            " ".join([Path(sys.argv[0]).name.replace("__main__.py", "prbandit"), *sys.argv[1:]])[:100],
         )
 
     @classmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,9 +52,9 @@ class Part:
 def _flat(value: Any, place: str = "") -> dict[str, Any]:
     """Leaves by their dotted place; entries of a list that have an id go by it."""
     if isinstance(value, Mapping) and value:
-        inner: Iterable[tuple[Any, Any]] = value.items()
+        inner = list(value.items())
     elif isinstance(value, list) and value and all(isinstance(v, Mapping) and "id" in v for v in value):
-        inner = ((v["id"], v) for v in value)
+        inner = [(v["id"], v) for v in value]
     else:
         return {place: value}
     out: dict[str, Any] = {}

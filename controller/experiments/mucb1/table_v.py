@@ -131,12 +131,12 @@ def jobs(
     for scenario in sorted(scenarios, key=lambda s: (s not in (2, 5), s)):
         for seed in seeds:
             for scheme in (*(("oracle",) if with_oracle else ()), *SCHEMES):
-                name, more = f"mucb1-{scenario}", {"overrides": overrides, "duration_s": duration_s}
+                name = f"mucb1-{scenario}"
                 if scheme == "static":
-                    spec = RunSpec.at_full(name, seed, **more)
+                    spec = RunSpec.at_full(name, seed, overrides=overrides, duration_s=duration_s)
                 else:  # of the oracle's the policy is not played, its actions are searched
                     policy = "static" if scheme == "oracle" else scheme
-                    spec = RunSpec.make(name, policy, seed, **more)
+                    spec = RunSpec.make(name, policy, seed, overrides=overrides, duration_s=duration_s)
                 out.append(Job(scenario, scheme, spec))
     return sorted(out, key=lambda job: job.scheme != "oracle")
 
