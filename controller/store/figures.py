@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wire.definitions.extras import needs
+
 MAX_POINTS = 1500
 """Points of a curve; a longer run is drawn as means over equal stretches."""
 
@@ -48,13 +50,9 @@ Array = NDArray[np.float64]
 
 def require() -> None:
     """ImportError, naming the extra, where matplotlib or Jinja2 is not installed."""
-    try:
+    with needs("report", "the report"):
         import jinja2  # noqa: F401
         import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            f"the report needs the package {error.name}: pip install 'prbandit[report]'", name=error.name
-        ) from error
 
 
 def template(path: Path) -> Any:
@@ -159,9 +157,10 @@ class Sheet:
         axes: list[Any] = []
         for height, over in zip(heights, above, strict=True):
             bottom = top - over - height
-            across = self.width - self.left - self.right
-            place = (self.left / self.width, bottom / total, across / self.width, height / total)
-            axes.append(figure.add_axes(place, sharex=axes[0] if axes else None))
+            box = (self.left, bottom, self.width - self.left - self.right, height)
+            left, low, width, high = box
+            scaled = (left / self.width, low / total, width / self.width, high / total)
+            axes.append(figure.add_axes(scaled, sharex=axes[0] if axes else None))
             axes[-1].tick_params(labelbottom=False)
             top = bottom - gap
         axes[-1].tick_params(labelbottom=True)
