@@ -62,6 +62,8 @@ class ArAllocator(Allocator):
         maximum = {Lever.UL: loop.n_prb, Lever.EDGE: loop.max_mhz, Lever.DL: loop.n_prb}
         limits = {"n_prb": loop.n_prb, "max_mhz": loop.max_mhz, "min_prb": loop.min_prb}
         actions = {hop: options.actions.of(hop, **limits) for hop in HOPS}
+        if options.policy == "static" and "action" not in options.policy_options:
+            actions |= {hop: (maximum[hop],) for hop in HOPS if options.actions.given(hop) is None}
         self._contextual = policies.is_contextual(options.policy)
         if self._contextual:
             share = next((s.share for s in loop.slices if s.slice == slice_id), Share())

@@ -60,8 +60,8 @@ class Actions(BaseModel):
     """The action sets, ascending: PRBs of uplink and downlink, GPU MHz. One that is not given (null) follows
     the carrier (:func:`default_prb`), or the GPU (:func:`default_mhz`).
 
-    A policy plays these alone, static the largest of each; one that looks at delays (headroom) also all that
-    there is, which ``share`` bounds and not the largest of these.
+    A policy plays these alone, static the largest of each that is given, else all that there is; one that
+    looks at delays (headroom) also all that there is, which ``share`` bounds and not the largest of these.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -91,12 +91,14 @@ class Actions(BaseModel):
             raise ValueError(f"must be ascending whole numbers above 0, not {list(value)}")
         return value
 
+    def given(self, lever: Lever) -> tuple[int, ...] | None:
+        """The actions of a lever as configured; None where they follow the carrier or the GPU."""
+        return {Lever.UL: self.ul_prb, Lever.EDGE: self.gpu_mhz, Lever.DL: self.dl_prb}[lever]
+
     def of(self, lever: Lever, *, n_prb: int, max_mhz: int, min_prb: int = 1) -> tuple[int, ...]:
         """The actions of a lever on this carrier, under this gNB and with this GPU."""
-        if lever is Lever.EDGE:
-            return default_mhz(max_mhz) if self.gpu_mhz is None else self.gpu_mhz
-        given = self.ul_prb if lever is Lever.UL else self.dl_prb
-        return default_prb(n_prb, min_prb) if given is None else given
+        default = default_mhz(max_mhz) if lever is Lever.EDGE else default_prb(n_prb, min_prb)
+        return self.given(lever) or default
 
 
 class ArOptions(Options):
