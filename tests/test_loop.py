@@ -46,6 +46,21 @@ def test_first_visit_plays_the_middle_action_and_says_so() -> None:
     assert {c.why for c in decision.slices[0].demand.choices} == {"first visit"}
 
 
+def test_frames_under_way_count_unless_the_slice_leaves_them_out() -> None:
+    """``late_frames: false``, as the MUCB1 authors' code judges."""
+
+    def met(late_frames: bool) -> int | None:
+        loop = ControlLoop(loop_spec(slice_spec(late_frames=late_frames)))
+        loop.step(observation(0))
+        seen = observation(1)
+        back = seen.frames.ue_received.copy()
+        back[-60:] = 0
+        decision = loop.step(replace(seen, frames=replace(seen.frames, ue_received=back)))
+        return decision.slices[0].outcome.met
+
+    assert met(late_frames=True) == 0 and met(late_frames=False) == 1
+
+
 def test_success_everywhere_drives_all_hops_to_the_smallest_action() -> None:
     last = run(ControlLoop(loop_spec()), 120)[-10:]
     assert all(d.quotas["ar"] == (10, 10) and d.gpu_mhz == 500 for d in last)

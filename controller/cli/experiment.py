@@ -186,6 +186,14 @@ def one_scenario(
     show_default=True,
     help="When flows are on: as the paper describes it, as its authors' generator did it.",
 )
+@click.option(
+    "--rules",
+    type=click.Choice(["paper", "authors", "recorded", "all"]),
+    default="paper",
+    show_default=True,
+    help="What is in the state and judged: by the paper's text, its authors' code, the same with hiccups as "
+    "rare as in their records.",
+)
 @_trace_option
 @click.option("--duration", type=SECONDS, help="Only so many emulated seconds of each scenario.")
 @click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Worker processes.")
@@ -196,6 +204,7 @@ def one_scenario(
 def table_v(
     seeds: tuple[int, ...],
     schedule: str,
+    rules: str,
     channel_trace: str | None,
     duration: float | None,
     jobs: int,
@@ -224,17 +233,18 @@ def table_v(
     started = time.monotonic()
     schedules = ("described", "published") if schedule == "both" else (schedule,)
     todo = {
-        s: table_v.jobs(
-            seeds, schedule=s, channel_trace=channel_trace, duration_s=duration, with_oracle=oracle
+        (r, s): table_v.jobs(
+            seeds, schedule=s, rules=r, channel_trace=channel_trace, duration_s=duration, with_oracle=oracle
         )
+        for r in (tuple(table_v.RULES) if rules == "all" else (rules,))
         for s in schedules
     }
     wanted_runs = [job for of in todo.values() for job in of]
     with Results(out / "table-v.jsonl", fresh=fresh) as kept:
         kept_before = carry_out(wanted_runs, kept, lambda: table_v.collect(wanted_runs, kept, jobs))
         done = [
-            table_v.fill(table_v.Table(s, seeds, table_v.SCENARIOS, channel_trace, duration), of, kept)
-            for s, of in todo.items()
+            table_v.fill(table_v.Table(s, seeds, table_v.SCENARIOS, channel_trace, duration, r), of, kept)
+            for (r, s), of in todo.items()
         ]
         results = [table_v.result(table) for table in done]
         whole = {

@@ -106,7 +106,8 @@ class ArAllocator(Allocator):
     def learn(self, view: SliceView) -> Outcome:
         reasons = dict(view.unattributed)
         # The outcome holds the reasons, which are added to below.
-        outcome = judge(view, self._budgets, metric=self._metric, unattributed=reasons)
+        late = self._options.late_frames
+        outcome = judge(view, self._budgets, metric=self._metric, late=late, unattributed=reasons)
         round_trip, *measures = outcome.measures
         blind = all(measure.met is None for measure in measures)
         granted = view.granted
@@ -127,8 +128,8 @@ class ArAllocator(Allocator):
             if hop not in self._played:
                 reasons[hop] = Reason.NO_DECISION
             elif met is None:
-                late = view.begin_ns >= view.end_ns
-                reasons[hop] = Reason.NO_WINDOW if late else Reason.HOP_DELAY_NOT_KNOWN
+                closed = view.begin_ns >= view.end_ns
+                reasons[hop] = Reason.NO_WINDOW if closed else Reason.HOP_DELAY_NOT_KNOWN
             else:
                 state, action = self._played[hop]
                 policy = self._policies[hop][state]

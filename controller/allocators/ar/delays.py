@@ -63,6 +63,7 @@ def judge(
     budgets: Budgets,
     *,
     metric: Metric = MEAN,
+    late: bool = True,
     unattributed: Mapping[Lever, Reason] | None = None,
 ) -> Outcome:
     """Judge a slice's frames of one control slot (eq. 1 for the round trip, eq. 8 for the hops).
@@ -70,7 +71,8 @@ def judge(
     Frames of the slot were sent in [begin, end) of the view; what the hosts had not told by its end cannot be
     held against anybody. A frame that is not back by then counts at its age once that exceeds the round-trip
     budget, and is left out of everything before. It counts at its measured delay in the hops behind it, at
-    its age in the hop that it is in, and not in later ones.
+    its age in the hop that it is in, and not in later ones. With ``late`` off only frames whose four times
+    are all known count, as in the MUCB1 authors' code: what is still under way is held against nobody.
 
     A measure is met where every judged flow's metric is within the budget, not met where one is known not to
     be. A flow active in that window without a frame to count is not within any, unless it was active for less
@@ -107,9 +109,10 @@ def judge(
     sent = frames.ue_sent
     back = frames.ue_received != 0
     age = closed - sent
-    chosen = np.flatnonzero(
-        (flow >= 0) & (sent >= begin) & (age > 0) & (back | (age > budgets.round_trip_ms * _MS))
-    )
+    counts = back | (age > budgets.round_trip_ms * _MS)
+    if not late:
+        counts = back & (frames.edge_received != 0) & (frames.edge_sent != 0)
+    chosen = np.flatnonzero((flow >= 0) & (sent >= begin) & (age > 0) & counts)
     flow, sent, back, age = flow[chosen], sent[chosen], back[chosen], age[chosen]
     counted = np.bincount(flow, minlength=n)
 

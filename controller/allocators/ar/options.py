@@ -105,8 +105,9 @@ class ArOptions(Options):
     """One policy for all hops of the slice, its action sets, and the delays that it promises.
 
     ``metric`` is the statistic of a flow's frame delays that is held against a budget (mean, p90). ``queue``
-    adds the MAC queue to the demand (off: as the authors' code). ``adaptive_budgets``: under a policy that
-    looks at delays the hops' budgets move toward the bottleneck, their sum stays.
+    adds the MAC queue to the demand, ``late_frames`` counts frames that are not back at their age (both off:
+    as the MUCB1 authors' code). ``adaptive_budgets``: under a policy that looks at delays the hops' budgets
+    move toward the bottleneck, their sum stays.
     """
 
     anew: ClassVar[frozenset[str]] = frozenset({"policy", "policy_options", "actions"})
@@ -118,6 +119,7 @@ class ArOptions(Options):
     metric: str = "mean"
     actions: Actions = Actions()
     queue: bool = True
+    late_frames: bool = True
     adaptive_budgets: bool = True
 
     @field_validator("metric")

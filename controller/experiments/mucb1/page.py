@@ -110,7 +110,7 @@ def plots(table: Table, scenario: int) -> list[dict[str, Any]]:
 
     seed = table.seeds[0]
     runs = {scheme: table.runs[scenario, scheme, seed] for scheme in table.schemes()}
-    key = f"{table.schedule}-{scenario}"
+    key = f"{table.rules}-{table.schedule}-{scenario}"
     out = []
     with matplotlib.rc_context(figures.RC):
         loads = Figure(figsize=(9.5, 5.2), layout="constrained")
@@ -126,7 +126,9 @@ def plots(table: Table, scenario: int) -> list[dict[str, Any]]:
             _regret(regret, runs, table.oracles[scenario, seed].reference)
             drawn.append(("Regret against the best fixed actions in hindsight", regret))
         for i, (title, figure) in enumerate(drawn):
-            label = f"{title}, scenario {scenario}, schedule {table.schedule}, seed {seed}"
+            label = (
+                f"{title}, scenario {scenario}, schedule {table.schedule}, rules {table.rules}, seed {seed}"
+            )
             out.append({"title": label, "svg": figures.svg(figure, f"{key}-{i}", label)})
     return out
 

@@ -187,6 +187,17 @@ def test_a_late_frame_counts_at_its_age_in_the_hop_that_it_is_in() -> None:
     assert bits(in_dl) == [1, 1, 0, 0]
 
 
+def test_without_late_frames_only_those_with_four_times_count() -> None:
+    """As the MUCB1 authors' code judges: what is still under way is held against nobody."""
+    under_way = [(0, 1000, None, None, None), (0, 1000, 1500, None, None), (0, 1000, 1500, 1510, None)]
+    assert bits(judge([good(), *under_way])) == [0, 0, 0, 0]
+    got = judge([good(), *under_way, (0, 1000, None, 1900, 1990)], late=False)
+    assert bits(got) == [1, 1, 1, 1]
+    assert [got.measure(m).samples for m in delays.MEASURES] == [1, 1, 1, 1]
+    assert got.counts["late_frames"] == 0
+    assert bits(judge(under_way, late=False)) == [0, 0, 0, 0]  # an active flow without a frame to count
+
+
 def test_a_young_frame_is_left_out_of_everything() -> None:
     got = judge([good(), (0, SLOT_MS - 150, SLOT_MS - 10, None, None)])
     assert got.measure("round_trip").samples == got.measure("ul").samples == 1

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -105,6 +106,27 @@ class _WithFigures:
         self.figures = figures
 
 
+def test_rules_are_in_what_is_run() -> None:
+    def played(rules: str) -> tuple[object, ...]:
+        specs = [job.spec for job in table_v.jobs((1,), rules=rules, scenarios=(2,))]
+        configs = [spec.load() for spec in specs]
+        assert {spec.policy for spec in specs} == set(table_v.SCHEMES)
+        (one,) = {
+            (
+                c.cells[0].slices[0].options.queue,  # type: ignore[attr-defined]
+                c.cells[0].slices[0].options.late_frames,  # type: ignore[attr-defined]
+                c.control.guard_ms,
+                None if c.emulation is None else c.emulation.stress.hiccup_rate_hz,
+            )
+            for c in configs
+        }
+        return one
+
+    assert played("paper") == (True, True, 200.0, None)
+    assert played("authors") == (False, False, 0.0, None)
+    assert played("recorded") == (False, False, 0.0, table_v.RECORDED_HICCUPS_HZ)
+
+
 def test_the_interval_is_student_s() -> None:
     e = estimate([1.0, 2.0, 3.0, None])
     assert e is not None and e.mean == 2 and e.half == pytest.approx(4.302653 / 3**0.5)
@@ -145,6 +167,22 @@ def test_the_command_writes_json_parquet_and_a_page(tmp_path: Path) -> None:
     page = (tmp_path / "table-v.html").read_text()
     assert page.count("<svg") == 5 * 2 and "Does not hold" in page
     assert "src=" not in page and "http://www.w3.org" in page
+
+
+def test_all_rules_stand_side_by_side(tmp_path: Path) -> None:
+    import pyarrow.parquet
+
+    arguments = ["--rules", "all", "--duration", "10", "--no-oracle", "--out", str(tmp_path)]
+    run = CliRunner().invoke(cli, ["experiment", "table-v", *arguments])
+    assert run.exit_code == 0, run.output
+    rows = pyarrow.parquet.read_table(tmp_path / "table-v.parquet").to_pylist()
+    page = (tmp_path / "table-v.html").read_text()
+    for rules in table_v.RULES:
+        assert f"Table V, rules {rules}, schedule described" in run.output
+        assert f"Rules {rules}, schedule described" in page
+        assert sum(r["rules"] == rules for r in rows) == 20
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
 
 
 def test_a_page_with_an_oracle_shows_regret_and_what_it_plays(table: table_v.Table) -> None:
@@ -336,8 +374,6 @@ def test_every_cell_that_is_off_has_its_reasons_or_says_that_none_is_known(
 
 
 def test_text_and_page_show_every_cell_beside_the_paper_s(table: table_v.Table) -> None:
-    import re
-
     from controller.experiments.mucb1 import page
 
     out = table_v.result(table)
