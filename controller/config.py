@@ -657,11 +657,11 @@ def parse(
         found += [m for m in more if not _known(m, found)]
     if config is None or found:
         given = [tuple(dotted.split(".")) for dotted in overrides or ()]
-        raise ConfigError("\n".join(_told(name, root, given, found)))
+        raise ConfigError("\n".join(_error_lines(name, root, given, found)))
     return config
 
 
-def _told(
+def _error_lines(
     name: str, root: yaml.Node | None, given: Sequence[Place], found: Iterable[Mistake]
 ) -> Iterator[str]:
     """A line for each mistake, in the order of the file, those of what was ``given`` beside it among them."""

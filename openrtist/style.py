@@ -162,7 +162,7 @@ class Style:
         return planes.transpose(1, 2, 0) if planes.shape[0] == 3 else planes
 
     def _find_scale(self, wanted: Scale | None) -> Scale:
-        known = _told(self._session.get_modelmeta().custom_metadata_map)
+        known = _metadata_scale(self._session.get_modelmeta().custom_metadata_map)
         if wanted is not None:
             return replace(wanted, bgr=wanted.bgr or (known is not None and known.bgr))
         if self._type == np.uint8:  # there is one range only of whole numbers
@@ -226,7 +226,7 @@ def _of_size(shown: Picture, height: int, width: int, name: str) -> Picture:
     return np.pad(shown, ((0, more[0]), (0, more[1]), (0, 0)), mode="edge") if any(more) else shown
 
 
-def _told(metadata: Mapping[str, str]) -> Scale | None:
+def _metadata_scale(metadata: Mapping[str, str]) -> Scale | None:
     """What a model's metadata say: those of ``import-style``, or of Windows ML; ``why`` is empty without a
     range."""
     own = [re.fullmatch(r"(RGB|BGR), (.+)", metadata.get(key, "")) for key in ("input", "output")]

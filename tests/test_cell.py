@@ -381,7 +381,7 @@ def of_ue(ue_id: str, slice_: str = "ar") -> ran_pb2.MacReport:
     return message
 
 
-def told(memory: Memory, *kinds: str) -> list[str]:
+def events_of(memory: Memory, *kinds: str) -> list[str]:
     return [kind for kind in memory.events if kind in kinds]
 
 
@@ -418,7 +418,7 @@ def test_a_ue_that_comes_back_by_another_name_keeps_its_demand_and_it_is_told(
     assert radio(decision) == (None, demand)
     busy.report(of_ue("ue-1"), T0 + 4 * S + 100 * MS)
     close(busy, 5)
-    assert told(memory, "ue_followed", "unknown_ue", "ue_found") == ["ue_followed", "ue_found"]
+    assert events_of(memory, "ue_followed", "unknown_ue", "ue_found") == ["ue_followed", "ue_found"]
 
 
 def test_a_ue_of_no_slice_is_not_taken_for_the_flow_s_and_is_named(
@@ -447,7 +447,7 @@ def test_a_control_slot_without_a_report_teaches_the_radio_hops_nothing(
     busy.report(of_ue("ue-1"), T0 + S + 100 * MS)
     _, demand = radio(close(busy, 2)[1])
     assert radio(close(busy, 3)[1]) == (Reason.NO_MAC_REPORT, demand)
-    assert told(memory, "no_mac_report") == ["no_mac_report"]
+    assert events_of(memory, "no_mac_report") == ["no_mac_report"]
 
 
 def test_one_ue_of_impossible_values_is_left_out_and_the_other_s_demand_stays(
@@ -459,14 +459,14 @@ def test_one_ue_of_impossible_values_is_left_out_and_the_other_s_demand_stays(
     busy.report(message, T0 + S + 100 * MS)
     observation, decision = close(busy, 2)
     assert observation.reports[0].ue_id == ("ue-1",) and radio(decision)[1]["ul"]
-    assert told(memory, "bad_report") == ["bad_report"]
+    assert events_of(memory, "bad_report") == ["bad_report"]
     assert busy.journal.counters.get("ran_bad_ue_total", "cell-1") == 1
     # Where it is the flow's own UE, the other one is not taken for it.
     message.ues[0].ul.mcs, message.ues[1].ul.mcs = 31, 18
     busy.report(message, T0 + 2 * S + 100 * MS)
     observation, decision = close(busy, 3)
     assert observation.flows[0].ue_id == "ue-1" and observation.reports[0].ue_id == ("ue-2",)
-    assert radio(decision)[0] is Reason.UE_NOT_REPORTED and not told(memory, "unknown_ue", "ue_followed")
+    assert radio(decision)[0] is Reason.UE_NOT_REPORTED and not events_of(memory, "unknown_ue", "ue_followed")
 
 
 def test_the_ues_of_the_last_report_are_known_while_there_is_a_session(cell: ControlledCell) -> None:

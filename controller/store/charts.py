@@ -61,12 +61,12 @@ class _Chart:
 
     def step(self, axis: Any, seconds: Sequence[float], values: Sequence[float], **look: Any) -> None:
         """A staircase, whose last step lasts to the end."""
-        x, y = figures.thin(self.time(seconds), values, self.sheet.points)
+        x, y = figures.binned_means(self.time(seconds), values, self.sheet.points)
         if len(x):
             axis.step(np.append(x, self.end), np.append(y, y[-1]), where="post", **look)
 
     def line(self, axis: Any, seconds: Any, values: Any, **look: Any) -> None:
-        axis.plot(*figures.thin(self.time(seconds), values, self.sheet.points), **look)
+        axis.plot(*figures.binned_means(self.time(seconds), values, self.sheet.points), **look)
 
     def slices(self) -> Iterator[tuple[str, SliceSeries, str, str]]:
         """Slices with the dash and the prefix of their curves."""
@@ -218,7 +218,7 @@ def _draw_changes(
         row -= 1
         text = f"{kind.replace('_', ' ')}, {len(times)}"
         axis.text(0.0, row + 0.92, text, fontsize=small - 0.5, va="top", color=_OTHER, transform=_right(axis))
-        at = figures.some(np.array([chart.at(t) for t in times]), chart.sheet.points)
+        at = figures.decimated(np.array([chart.at(t) for t in times]), chart.sheet.points)
         axis.plot(at, np.full(len(at), row + 0.24), "|", color=figures.INK, markersize=7, clip_on=False)
 
 
@@ -275,7 +275,7 @@ def _draw_qos(chart: _Chart, axes: Sequence[Any]) -> None:
         chart.line(axis, x, rolling, label=f"{prefix}of the last {_ROLLING} slots", alpha=0.5, **look)
         busy = np.asarray(series.busy)[judged]
         for value, mark, level in ((1, _MET, 1.06), (0, _VIOLATED, -0.06)):
-            at = figures.some(chart.time(x[busy & (bits == value)]), chart.sheet.points)
+            at = figures.decimated(chart.time(x[busy & (bits == value)]), chart.sheet.points)
             axis.plot(at, np.full(len(at), level), "|", color=mark, markersize=6)
     axis.set_ylim(-0.13, 1.13)
     axis.set_ylabel("ratio")
@@ -363,10 +363,10 @@ def _draw_measure(
         end = max(end, 1.25 * float(aims.max()))
     worst = end if lower else 0.0
     drawn = np.where(missed & np.isnan(values), worst, np.minimum(values, end))
-    x, y = figures.thin(times, drawn, chart.sheet.points)
+    x, y = figures.binned_means(times, drawn, chart.sheet.points)
     axis.plot(x, y, linestyle=dash, marker=".", markersize=2.5, linewidth=0.8, color=colour, label=label)
     if len(aims):
-        x, y = figures.thin(times, targets, chart.sheet.points)
+        x, y = figures.binned_means(times, targets, chart.sheet.points)
         axis.step(
             np.append(x, chart.end),
             np.append(y, y[-1]),
@@ -376,13 +376,13 @@ def _draw_measure(
             label=_target(aims, measure.unit),
         )
         axis.set_yticks(sorted({0.0, float(aims[-1]), round(end, 1)}))
-    at = figures.some(times[missed], chart.sheet.points)
+    at = figures.decimated(times[missed], chart.sheet.points)
     if len(at):
-        height = figures.some(drawn[missed], chart.sheet.points)
+        height = figures.decimated(drawn[missed], chart.sheet.points)
         axis.plot(at, height, "x", color=_VIOLATED, markersize=3.5, label="missed", clip_on=False, zorder=3)
     beyond = times[(missed & np.isnan(values)) | (values > end)]
     if len(beyond):
-        at = figures.some(beyond, chart.sheet.points)
+        at = figures.decimated(beyond, chart.sheet.points)
         what = f"beyond, up to {highest:.0f} {measure.unit}" if highest > end else "nothing came back"
         axis.plot(
             at,

@@ -100,7 +100,7 @@ def legend(axis: Any) -> None:
     axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.03), fontsize=8)
 
 
-def thin(
+def binned_means(
     x: Sequence[float] | Array, y: Sequence[float] | Array, points: int = MAX_POINTS
 ) -> tuple[Array, Array]:
     """At most about so many points: means over equal stretches, NaN left out."""
@@ -115,7 +115,7 @@ def thin(
     return xs[starts], np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def some(x: Array, points: int = MAX_POINTS) -> Array:
+def decimated(x: Array, points: int = MAX_POINTS) -> Array:
     """At most about so many of the points, evenly chosen."""
     return x[:: max(1, -(-len(x) // points))]
 

@@ -46,7 +46,7 @@ class Holder:
     command: str
 
     @classmethod
-    def own(cls) -> Self:
+    def of_this_process(cls) -> Self:
         return cls(
             os.getpid(),
             socket.gethostname(),
@@ -205,7 +205,7 @@ class Lock:
         self.taken_over = before
         if before is not None:
             log.warning("%s: taken over from %s, which is gone", self.path, before)
-        text = json.dumps(asdict(Holder.own())) + "\n"
+        text = json.dumps(asdict(Holder.of_this_process())) + "\n"
         with contextlib.suppress(OSError):  # a full disk: the lock holds without its text
             os.ftruncate(self.fileno(), 0)
             os.pwrite(self.fileno(), text.encode(), 0)

@@ -69,7 +69,7 @@ def test_the_second_is_told_who_the_first_is_and_comes_in_when_it_is_killed(tmp_
 
 def test_a_lock_that_another_host_left_is_not_taken(tmp_path: Path) -> None:
     path = tmp_path / "run.lock"
-    path.write_text(json.dumps(asdict(replace(Holder.own(), host="far", boot="another"))))
+    path.write_text(json.dumps(asdict(replace(Holder.of_this_process(), host="far", boot="another"))))
     with pytest.raises(Locked, match=f"pid {os.getpid()} on host far .*remove {path}"):
         Lock.take(path)
     path.unlink()
@@ -124,7 +124,7 @@ def test_without_the_kernels_lock_only_who_is_surely_dead_is_followed(
     tmp_path: Path, change: dict[str, str], taken: bool
 ) -> None:
     path = tmp_path / "run.lock"
-    left = replace(Holder.own(), **change)  # type: ignore[arg-type]
+    left = replace(Holder.of_this_process(), **change)  # type: ignore[arg-type]
     path.write_text(json.dumps(asdict(left)))
     if taken:
         with Lock.take(path) as lock:
@@ -138,8 +138,9 @@ def test_without_the_kernels_lock_only_who_is_surely_dead_is_followed(
 def test_without_the_kernels_lock_a_killed_holder_is_followed(tmp_path: Path) -> None:
     path = tmp_path / "run.lock"
     process = subprocess.Popen(["sleep", "600"])
-    dead = replace(Holder.own(), pid=process.pid)
+    dead = replace(Holder.of_this_process(), pid=process.pid)
     process.kill()
     process.wait()
     path.write_text(json.dumps(asdict(dead)))
-    Lock.take(path).close()
+    with Lock.take(path) as lock:
+        assert lock.taken_over == dead

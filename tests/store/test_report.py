@@ -275,11 +275,11 @@ def test_long_curves_are_thinned_by_means_and_gaps_stay() -> None:
     n = 4 * look.MAX_POINTS
     y = np.arange(n, dtype=float)
     y[8:12] = np.nan
-    x, means = look.thin(np.arange(n), y)
+    x, means = look.binned_means(np.arange(n), y)
     assert len(x) == look.MAX_POINTS and means[0] == 1.5 and np.isnan(means[2])
-    few = look.thin([0.0, 1.0], [5.0, np.nan])
+    few = look.binned_means([0.0, 1.0], [5.0, np.nan])
     assert few[0].tolist() == [0, 1] and few[1][0] == 5
-    assert len(look.some(np.arange(10 * look.MAX_POINTS + 1.0))) <= look.MAX_POINTS + 1
+    assert len(look.decimated(np.arange(10 * look.MAX_POINTS + 1.0))) <= look.MAX_POINTS + 1
 
 
 @pytest.mark.parametrize(

@@ -16,15 +16,15 @@ SOURCE = """
 from wire.definitions.compiled import kept
 
 @kept
-def one(x):
+def increment(x):
     return x + 1
 
 @kept(nogil=True)
-def two(x):
+def increment_twice(x):
     return x + 2
 
 if __name__ == "__main__":
-    print(one(1), two(1), sum(two.stats.cache_hits.values()))
+    print(increment(1), increment_twice(1), sum(increment_twice.stats.cache_hits.values()))
 """
 COMPILED = (
     "agents.emulator.kernel",

@@ -173,7 +173,7 @@ def _running(figure: Any, runs: Mapping[str, Run]) -> None:
         for axis, values in zip(
             axes, (bits, run.series.ul_prb, run.series.dl_prb, run.series.gpu_mhz), strict=True
         ):
-            x, y = figures.thin(_minutes(run), np.cumsum(values, dtype=float) / count)
+            x, y = figures.binned_means(_minutes(run), np.cumsum(values, dtype=float) / count)
             dash = "--" if scheme == "oracle" else "-"
             axis.plot(x, y, dash, color=COLOURS[scheme], label=NAMES[scheme])
     for axis, label in zip(axes, ("QoS delivery ratio", "UL PRB", "DL PRB", "GPU MHz"), strict=True):
@@ -187,7 +187,9 @@ def _regret(figure: Any, runs: Mapping[str, Run], reference: Reference) -> None:
     for scheme, run in runs.items():
         total = np.sum(list(oracle.regret(run, reference).values()), axis=0)
         dash = "--" if scheme == "oracle" else "-"
-        axis.plot(*figures.thin(_minutes(run), total), dash, color=COLOURS[scheme], label=NAMES[scheme])
+        axis.plot(
+            *figures.binned_means(_minutes(run), total), dash, color=COLOURS[scheme], label=NAMES[scheme]
+        )
     axis.set_xlabel("minutes")
     axis.set_ylabel("cost / a_max, all hops")
     figures.legend(axis)
