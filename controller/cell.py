@@ -159,7 +159,7 @@ class ControlledCell:
         self._prior = prior
         self._models = models
         self._rescued: dict[str, frozenset[str]] = {}
-        self._strayed: dict[str, tuple[Event, str]] = {}
+        self._strayed: dict[str, tuple[Event, str | None]] = {}
         self._manual_until: dict[str, float] = {}
         self._misfit = ""
         self._resume: Mapping[str, Any] | None = None
@@ -212,8 +212,12 @@ class ControlledCell:
     def reported_ues(self) -> tuple[tuple[str, str], ...] | None:
         """UE id and slice ("" for none) of the UEs in the session's last report; None before there is one.
         Any thread may ask."""
-        message = self._latest
-        return None if message is None else tuple((ue.ue_id, ue.slice) for ue in message.ues)
+        message, bound = self._latest, self.bindings
+        return (
+            None
+            if message is None
+            else tuple((u.ue_id, u.slice or bound.get(u.ue_id, "")) for u in message.ues)
+        )
 
     def joined(self, session: int, carrier: codec.CellFacts, now_ns: int) -> None:
         """The gNB has a new session; what was gathered before it is of no use any more."""
@@ -244,6 +248,10 @@ class ControlledCell:
         """The session is over."""
         self.journal.event(self.cell_id, Event.CELL_LOST, why)
         # A quota is for the time from now on, not for whenever the gNB comes back.
+        for command in self.commands:
+            if command.kind == "quota":
+                text = f"slice {command.slice}: a quota by hand that was not in force yet"
+                self.journal.event(self.cell_id, Event.COMMAND_DROPPED, text)
         self.commands = [c for c in self.commands if c.kind != "quota"]
         self.state = Away(self.carrier, self.loop)
         self._latest = None
@@ -310,6 +318,7 @@ class ControlledCell:
             case Joined(session, carrier) | Controlled(session, carrier):
                 self.state = Controlled(session, carrier, loop)
         self.bindings = {ue: s.slice for s in loop.spec.slices for ue in s.ues}
+        self._collector.bound = frozenset(self.bindings)
         self._resume = loop.to_state()
         self.journal.start(self.cell_id, loop.spec.to_dict(), self._resume)
 
@@ -501,8 +510,10 @@ class ControlledCell:
 
     @property
     def manual(self) -> Mapping[str, tuple[ManualQuota, float]]:
-        """Slice -> the quotas that an operator has set for it, and the monotonic second at which they end."""
-        quotas, ends = self.loop.manual if self.loop else {}, self._manual_until.copy()
+        """Slice -> the quotas that an operator has set for it, and the monotonic second at which they end;
+        none while there is no session. Any thread may ask."""
+        state, ends = self.state, self._manual_until.copy()
+        quotas = state.loop.manual if isinstance(state, Controlled) else {}
         return {name: (quota, ends[name]) for name, quota in quotas.items() if name in ends}
 
     def manual_over(self, now: float) -> bool:
@@ -576,6 +587,8 @@ class ControlledCell:
             self.commands = commands + self.commands
             self._decision_over()
             self._restore()
+            for name in over:  # else it would end the next control slot at once
+                self._manual_until.pop(name, None)
             self._note_manual("no decision could be made")
             raise
         self.decision, self._decided_ns, self._acknowledged_ns = decision, closed_ns, 0
@@ -624,43 +637,29 @@ class ControlledCell:
         slot without a report."""
         active = [flow for flow in observation.flows if not flow.stop_ns]
         if not observation.reports:
-            if active:
-                text = f"none in control slot {observation.control_slot}: the flows' demand is not known"
+            if active and observation.closed_ns - observation.opened_ns > 2 * self._subinterval_ns:
+                slot = observation.control_slot
+                text = f"no MAC report in control slot {slot}: the flows' demand is not known"
                 self.journal.repeated(self.cell_id, Event.NO_MAC_REPORT, text)
             return
         slices = dict(self.reported_ues or ())
         before, self._strayed = self._strayed, {}
         for flow in active:
             named = self._collector.named_ue(flow.flow)
-            stray = self._stray(flow, named, slices)
-            if stray is not None:
-                self._strayed[flow.flow] = stray
-                if before.get(flow.flow) != stray:
-                    self.journal.event(self.cell_id, *stray)
+            if flow.ue_id != named:
+                stray = Event.UE_FOLLOWED, flow.ue_id
+            elif slices.get(named) != flow.slice:
+                stray = Event.UNKNOWN_UE, slices.get(named)
             elif flow.flow in before:
-                text = f"flow {flow.flow}: UE {named} is in slice {flow.slice}"
+                text = f"flow {flow.flow}: UE {named!r} is in slice {flow.slice}"
                 self.journal.event(self.cell_id, Event.UE_FOUND, text)
-
-    @staticmethod
-    def _stray(flow: Flow, named: str, slices: Mapping[str, str]) -> tuple[Event, str] | None:
-        """What is to be told of a flow's UE; ``slices`` is UE -> slice as the gNB reports them, ``named`` the
-        UE that its host names."""
-        if flow.ue_id != named:
-            text = (
-                f"flow {flow.flow} names UE {named}, which the cell does not have: it is taken to be of UE"
-                f" {flow.ue_id}, the only one of slice {flow.slice} that no flow names"
-            )
-            return Event.UE_FOLLOWED, text
-        if slices.get(named) == flow.slice:
-            return None
-        has = ", ".join(f"{ue} ({name or 'no slice'})" for ue, name in sorted(slices.items())) or "none"
-        slice_ = slices.get(named)
-        where = "the cell does not have" if slice_ is None else f"is in {slice_ or 'no slice'}"
-        text = (
-            f"flow {flow.flow} of slice {flow.slice} names UE {named}, which {where}: its demand is not"
-            f" known; UEs: {has[:MAX_UES_NAMED]}"
-        )
-        return Event.UNKNOWN_UE, text
+                continue
+            else:
+                continue
+            self._strayed[flow.flow] = stray
+            if before.get(flow.flow) != stray:
+                kind, where = stray
+                self.journal.event(self.cell_id, kind, _stray_text(flow, named, where, slices))
 
     def _settings_in_force(self) -> dict[str, AppliedSettings]:
         """Of every flow that was to have settings, whether its application had put them in force by the time
@@ -707,6 +706,10 @@ class ControlledCell:
             self.journal.repeated(self.cell_id, Event.BAD_REPORT, str(error), "ran_bad_report_total")
             return None
         self._collector.left_out = {ue.ue_id for ue in message.ues} - {*report.ue_id}
+        if any(not name and ue in self.bindings for ue, name in zip(report.ue_id, report.slice, strict=True)):
+            # Bindings go out with the quotas: a gNB that has none in force does not know them.
+            pairs = zip(report.ue_id, report.slice, strict=True)
+            report = replace(report, slice=tuple(name or self.bindings.get(ue, "") for ue, name in pairs))
         for why in wrong:
             text = f"{why}; it is left out of the report"
             self.journal.repeated(self.cell_id, Event.BAD_REPORT, text, "ran_bad_ue_total")
@@ -725,6 +728,23 @@ class ControlledCell:
             name: Enforcement(self._reasons.get(name, missing), *self._used.get(name, (None, None)))
             for name in self.decision.quotas
         }
+
+
+def _stray_text(flow: Flow, named: str, where: str | None, slices: Mapping[str, str]) -> str:
+    """What is told of a flow whose UE its slice does not have. ``named`` is the UE that its host names,
+    ``slices`` UE -> slice as the gNB reports them; ``where`` is the UE that it is taken to be of, else the
+    slice of the named one, None where the cell does not have it."""
+    if flow.ue_id != named:
+        return (
+            f"flow {flow.flow} names UE {named!r}, which the cell does not have: it is taken to be of UE"
+            f" {flow.ue_id!r}, the only one of slice {flow.slice} that no flow names"
+        )
+    is_where = "the cell does not have" if where is None else f"is in {where or 'no slice'}"
+    has = ", ".join(f"{ue!r} ({name or 'no slice'})" for ue, name in sorted(slices.items())) or "none"
+    return (
+        f"flow {flow.flow} of slice {flow.slice} names UE {named!r}, which {is_where}: its demand is not"
+        f" known; UEs: {has[:MAX_UES_NAMED]}; --ue of the client names another, ues of the slice binds one"
+    )
 
 
 def _model(config: Config, cell_id: str) -> CellModel:

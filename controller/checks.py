@@ -81,6 +81,14 @@ def misfits(cell: CellModel, limits: Limits) -> Iterator[Mistake]:
                 yield Mistake(("slices", i, *place), text, depends)
         except ValueError as error:
             yield Mistake(("slices", i), str(error), depends)
+        least = s.options.least_prb
+        most = s.share.max
+        if 0 < most < limits.min_prb:
+            text = f"max {most} is below {limits.min_prb}, the smallest grant of the gNB"
+            yield Mistake(("slices", i, "share", "max"), text)
+        elif least > most:
+            text = f"max {most} is below {least}, the least of the slice's actions"
+            yield Mistake(("slices", i, "share", "max"), text, (("slices", i, "actions"),))
     shares = [s.share for s in cell.slices]
     for name, what, parts in (
         ("dedicated", "dedicated to slices", [s.dedicated for s in shares]),

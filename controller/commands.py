@@ -142,6 +142,8 @@ class Commands:
         A direction that is None stays the policy's. Meanwhile nothing is learned from the slice, and the
         other slices divide what it leaves. It goes out as every quota does, under a lease.
         """
+        if not (cell_id and slice_id):
+            raise ValueError("a quota by hand is one slice's of one cell: name both")
         value = {"ul": ul, "dl": dl, "for_s": for_s}
         text = f"{ManualQuota(ul, dl)} for {for_s:g} s, slice"
 

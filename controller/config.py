@@ -98,7 +98,7 @@ class Control(_Strict):
     subinterval_ms: Annotated[int, Field(ge=10, le=10_000)] = 200
     guard_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 200.0
     mode: Literal["active", "shadow", "frozen", "released"] = "active"
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     rescue: RescueModel | None = RescueModel()
 
     events: EventsModel | None = EventsModel()
@@ -197,8 +197,7 @@ class SliceModel(_Strict):
 
 def _detail(error: Any) -> InitErrorDetails:
     """One mistake as a mistake of the model around."""
-    message = str(error["msg"]).replace("{", "{{").replace("}", "}}")
-    kind = PydanticCustomError(error["type"], message)
+    kind = PydanticCustomError(error["type"], str(error["msg"]))
     return InitErrorDetails(type=kind, loc=error["loc"], input=error.get("input"))
 
 
@@ -241,7 +240,7 @@ class CellModel(_Strict):
 class RanLinkModel(_Strict):
     """Where gNBs connect to (ZMQ)."""
 
-    address: str = "tcp://127.0.0.1:5555"
+    address: Annotated[str, Field(min_length=1)] = "tcp://127.0.0.1:5555"
     report_period_ms: Annotated[int, Field(ge=10, le=200)] = 50
     lease_s: Annotated[float, Field(ge=0.1, le=3600, allow_inf_nan=False)] | None = None
 
@@ -664,10 +663,11 @@ def parse(
 def _error_lines(
     name: str, root: yaml.Node | None, given: Sequence[Place], found: Iterable[Mistake]
 ) -> Iterator[str]:
-    """A line for each mistake, in the order of the file, those of what was ``given`` beside it among them."""
+    """A line for each mistake, in the order of the file, those of what was ``given`` in its place among
+    them."""
     for line, key, text in sorted((_line(root, m.place), _dotted(m.place), m.text) for m in found):
         if any(_within(tuple(key.split(".")), place) for place in given):
-            yield f"{name}: {key}, set beside the file: {text}"
+            yield f"{name}: {key}: {text} (overrides the file)"
         else:
             yield f"{name}:{line}: {key}: {text}"
 

@@ -132,7 +132,7 @@ class LastHour:
         """Take the record of a decision at ``now`` (monotonic seconds)."""
         with self._lock:
             for name, s in record["slices"].items():
-                if s["closed"]["met"] is not None:
+                if s["closed"]["busy"] and s["closed"]["met"] is not None:
                     slots = self._slots.setdefault((record["cell"], name), deque())
                     slots.append((now, s["closed"]["met"]))
                     while now - slots[0][0] > _HOUR_S:
@@ -433,10 +433,11 @@ class Daemon:
                 if self._step_on_report and cell.controlled:
                     self._step(live)
             case CellJoined():
-                live.reports = 0
+                live.reports, live.leased_until = 0, None
                 cell.joined(event.session, event.facts, time.time_ns())
                 live.next_step = time.monotonic() + min(self.config.control.control_slot_s, _FIRST_DECISION_S)
             case CellLost():
+                live.leased_until = None
                 cell.lost(event.why)
                 cell.face.release()
                 self.metrics.gone(event.cell_id)

@@ -220,6 +220,7 @@ class ControlLoop:
             for n, prb in by_hand.items():
                 less = prb < (wanted[n].ul, wanted[n].dl)[i].prb
                 divided[n] = prb, Reason.SET_BY_HAND.value if less else ""
+            divided = slicing.whole_grants(divided, wants, shares, self.spec.min_prb, self.control_slot)
             out.append({n: divided[n] for n in wanted})
         return out
 
@@ -269,7 +270,10 @@ class ControlLoop:
         for lever, floor in s.rescue.floors.items():
             if lever in by_hand:
                 continue
-            least = floor.of(self.spec.max_mhz if lever is Lever.EDGE else self.spec.n_prb)
+            most = min(self.spec.n_prb, self._shares[s.name].max)
+            least = (
+                floor.of(self.spec.max_mhz) if lever is Lever.EDGE else min(floor.of(self.spec.n_prb), most)
+            )
             if least > has[lever] and (has[lever] or lever is not Lever.EDGE):
                 out[lever] = least, floor.why
         return out
@@ -378,7 +382,8 @@ class ControlLoop:
             return dict.fromkeys(levers, Reason(last.mode.value))
         if mode_changed:
             return dict.fromkeys(levers, Reason.MODE_CHANGED)
-        commanded = any(c.kind == "quota" and c.slice == s.name for c in obs.commands)
+        # It cuts the control slot short for all slices.
+        commanded = any(c.kind == "quota" for c in obs.commands)
         if commanded or s.drains or before.manual is not None:
             return dict.fromkeys(levers, Reason.SET_BY_HAND)
         reasons: dict[Lever, Reason] = {}
@@ -646,7 +651,7 @@ class ControlLoop:
         s.options, s.set, s.allocator = options, now, allocator
         if s.rescue is not None and saved.get("rescue") is not None:
             s.rescue.load_state(saved["rescue"])
-        if any(now[key] != saved["set"].get(key, now[key]) for key in options.anew):
+        if any(now[key] != saved["set"].get(key, now[key]) for key in options.anew - options.in_state):
             return False
         try:
             allocator.load_state(saved["allocator"], self._models)

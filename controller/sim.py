@@ -412,6 +412,12 @@ class _PlannedCell(ControlledCell):
         super().__init__(cell_id, config, journal, face)
         self._plan = plan
 
+    def _note_rescue(self, record: Mapping[str, Any]) -> None:
+        """Nothing: what the loop makes of slots without a report is not played."""
+
+    def _note_ues(self, observation: Observation) -> None:
+        """Nothing, for there are no reports."""
+
     def _decide(self, loop: ControlLoop, observation: Observation) -> Decision:
         decision = super()._decide(loop, observation)
         # The decision after the last control slot is never in force.

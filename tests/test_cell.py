@@ -402,7 +402,7 @@ def busy(cell: ControlledCell) -> ControlledCell:
     return cell
 
 
-def test_a_ue_that_comes_back_by_another_name_keeps_its_demand_and_it_is_told(
+def test_a_ue_that_comes_back_by_another_name_keeps_its_demand_and_is_followed(
     busy: ControlledCell, memory: Memory
 ) -> None:
     busy.report(of_ue("ue-1"), T0 + S + 100 * MS)
@@ -412,18 +412,22 @@ def test_a_ue_that_comes_back_by_another_name_keeps_its_demand_and_it_is_told(
     busy.report(of_ue("rnti-4602"), T0 + 2 * S + 500 * MS)
     # It was the one and then the other: half of the reports do not have it.
     assert radio(close(busy, 3)[1]) == (Reason.UE_NOT_REPORTED, demand)
-    busy.report(of_ue("rnti-4602"), T0 + 3 * S + 100 * MS)
-    observation, decision = close(busy, 4)
-    assert [f.ue_id for f in observation.flows] == ["rnti-4602"]
-    assert radio(decision) == (None, demand)
-    busy.report(of_ue("ue-1"), T0 + 4 * S + 100 * MS)
-    close(busy, 5)
-    assert events_of(memory, "ue_followed", "unknown_ue", "ue_found") == ["ue_followed", "ue_found"]
+    for slot, why in ((4, Reason.UE_NOT_REPORTED), (5, None)):
+        # The first was decided from a demand that nobody had measured.
+        busy.report(of_ue("rnti-4602"), T0 + slot * S - 500 * MS)
+        observation, decision = close(busy, slot)
+        assert [f.ue_id for f in observation.flows] == ["rnti-4602"]
+        assert radio(decision) == (why, demand)
+    busy.report(of_ue("ue-1"), T0 + 5 * S + 100 * MS)
+    close(busy, 6)
+    kinds = events_of(memory, "ue_followed", "unknown_ue", "ue_found")
+    assert kinds == ["unknown_ue", "ue_followed", "ue_found"]
 
 
 def test_a_ue_of_no_slice_is_not_taken_for_the_flow_s_and_is_named(
     busy: ControlledCell, memory: Memory, caplog: pytest.LogCaptureFixture
 ) -> None:
+    busy.report(of_ue("ue-1"), T0 + S + 100 * MS)
     demand = radio(close(busy, 2)[1])[1]
     for slot in (3, 4):
         busy.report(of_ue("rnti-4602", ""), T0 + slot * S - 500 * MS)
@@ -432,13 +436,25 @@ def test_a_ue_of_no_slice_is_not_taken_for_the_flow_s_and_is_named(
         assert radio(decision) == (Reason.UE_NOT_REPORTED, demand)
     busy.report(of_ue("ue-1", "vr"), T0 + 5 * S - 500 * MS)
     assert radio(close(busy, 5)[1]) == (Reason.UE_NOT_REPORTED, demand)
-    texts = [r.getMessage() for r in caplog.records if "unknown_ue" in r.getMessage()]
-    assert texts == [
-        "cell cell-1: unknown_ue: flow f of slice ar names UE ue-1, which the cell does not have: its demand"
-        " is not known; UEs: rnti-4602 (no slice)",
-        "cell cell-1: unknown_ue: flow f of slice ar names UE ue-1, which is in vr: its demand is not known;"
-        " UEs: ue-1 (vr)",
+    texts = [
+        r.getMessage().partition("unknown_ue: ")[2] for r in caplog.records if "unknown_ue" in r.getMessage()
     ]
+    remedy = "; --ue of the client names another, ues of the slice binds one"
+    assert texts == [
+        "flow f of slice ar names UE 'ue-1', which the cell does not have: its demand is not known;"
+        f" UEs: 'rnti-4602' (no slice){remedy}",
+        "flow f of slice ar names UE 'ue-1', which is in vr: its demand is not known;"
+        f" UEs: 'ue-1' (vr){remedy}",
+    ]
+
+
+def test_a_gnb_that_does_not_know_the_bindings_yet_is_understood(
+    busy: ControlledCell, memory: Memory
+) -> None:
+    busy.report(of_ue("ue-1", ""), T0 + S + 100 * MS)
+    observation, _ = close(busy, 2)
+    assert observation.reports[0].slice == ("ar",) and busy.reported_ues == (("ue-1", "ar"),)
+    assert not events_of(memory, "unknown_ue")
 
 
 def test_a_control_slot_without_a_report_teaches_the_radio_hops_nothing(

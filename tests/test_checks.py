@@ -251,11 +251,11 @@ def test_the_key_files_of_the_controller_are_looked_at(tmp_path: Path) -> None:
         ),
         (
             ("controller", "demo", "--set", "links.ran.address=[::1]:5555"),
-            "links.ran.address, set beside the file: a",
+            "links.ran.address: a",
         ),
         (
             ("check-config", "demo", "--set", "links.qos.address=[::]:1"),
-            "links.qos.address, set beside the file: [",
+            "links.qos.address: [",
         ),
     ],
 )
@@ -268,7 +268,7 @@ def test_a_value_that_is_set_beside_the_file_is_not_looked_for_in_it(tmp_path: P
     file.write_text("control:\n  seed: 1\n  x: 1\n")
     said = refused("check-config", str(file), "--set", "control.seed=one")
     assert said == (
-        f"{file}: control.seed, set beside the file: Input should be a valid integer (is 'one')\n"
+        f"{file}: control.seed: Input should be a valid integer (is 'one') (overrides the file)\n"
         f"{file}:3: control.x: unknown key"
     )
 
@@ -311,3 +311,20 @@ def test_a_reload_says_what_check_config_says_of_the_gnb_s_carrier(tmp_path: Pat
     file.write_text(good)
     assert commands.reload() == "reloaded; changed: nothing"
     assert cell.controlled
+
+
+@pytest.mark.parametrize(
+    ("slices", "says"),
+    [
+        ("{id: a, share: {max: 4}}", "slices.0.share.max: max 4 is below 5, the smallest grant of the gNB"),
+        (
+            "{id: a, share: {max: 20}, actions: {ul_prb: [10, 40], dl_prb: [30, 40]}}",
+            "slices.0.share.max: max 20 is below 30, the least of the slice's actions",
+        ),
+        ("{id: a, actions: {ul_prb: [4, 40]}}", "ul_prb 4 is below 5, the smallest grant of the gNB"),
+    ],
+)
+def test_a_slice_that_could_be_given_nothing_is_refused(slices: str, says: str) -> None:
+    text = f"cells: [{{id: c, slices: [{slices}]}}]\nemulation: {{duration_s: 60.0, schedule: always}}\n"
+    with pytest.raises(config.ConfigError, match=re.escape(says)):
+        config.parse(text)

@@ -452,6 +452,7 @@ def test_what_was_said_of_the_wrong_ue_teaches_the_radio_hops_nothing_and_the_de
     renamed = tuple(replace(r, ue_id=("ue-2",)) for r in observation(4).reports)
     elsewhere = tuple(replace(r, slice=("vr",)) for r in observation(4).reports)
     half = (*observation(4).reports[:12], *renamed[12:])
+    before = None
     for slot, (reports, why) in enumerate(
         (
             ((), Reason.NO_MAC_REPORT),
@@ -462,9 +463,25 @@ def test_what_was_said_of_the_wrong_ue_teaches_the_radio_hops_nothing_and_the_de
         4,
     ):
         decision = loop.step(observation(slot, reports=reports))
-        assert decision.slices[0].outcome.unattributed == {"ul": why, "dl": why}
+        # What is played in a state that nobody measured teaches the edge nothing either, whose state it is.
+        edge = {} if before is None else {"edge": before}
+        assert decision.slices[0].outcome.unattributed == {"ul": why, "dl": why, **edge}
         assert {c.lever: c.demand for c in decision.slices[0].demand.choices} == demand
-    assert loop.step(observation(8)).slices[0].outcome.unattributed == {}
+        before = why
+    assert loop.step(observation(8)).slices[0].outcome.unattributed == dict.fromkeys(
+        ("ul", "edge", "dl"), before
+    )
+    assert loop.step(observation(9)).slices[0].outcome.unattributed == {}
+
+
+def test_a_policy_that_looks_at_delays_takes_a_demand_that_is_not_known_for_none_that_is_small() -> None:
+    loop = ControlLoop(loop_spec(slice_spec(policy="headroom")))
+    for slot in range(40):
+        decision = loop.step(observation(slot))
+    assert hop_action(decision, Lever.UL) < 106
+    more = observation(40)
+    more = replace(more, flows=(*more.flows, replace(more.flows[0], flow="other", ue_id="ue-9")))
+    assert hop_action(loop.step(more), Lever.UL) == 106
 
 
 def test_actions_below_the_smallest_grant_are_refused() -> None:

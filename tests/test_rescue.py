@@ -15,7 +15,7 @@ from controller.core.decision import Decision, SliceDecision
 from controller.core.measure import RESOURCES, Lever, Measure, Outcome, Reason
 from controller.core.observation import Command, Enforcement, Frames, GpuReading, Observation
 from controller.core.rescue import FULL, Rescue, RescueSpec, text
-from controller.core.spec import EventsSpec, LoopSpec
+from controller.core.spec import EventsSpec, LoopSpec, Share
 from controller.loop import ControlLoop
 from tests.builders import loop_spec, observation, report, slice_spec
 
@@ -476,3 +476,12 @@ def test_a_replay_of_quotas_by_hand_decides_the_same() -> None:
         kept = Observation.from_dict(json.loads(json.dumps(seen.to_dict())))
         assert loop.step(seen).to_record() == replayed.step(kept).to_record()
     assert loop.to_state() == replayed.to_state()
+
+
+def test_no_more_is_said_than_a_share_allows() -> None:
+    of = slice_spec(share=Share(max=40), ul_prb=(10, 30), dl_prb=(10, 30))
+    loop = Loop(loop_spec(of, rescue=SPEC))
+    for _ in range(SPEC.blind_slots + 2):
+        decision = step(loop, enforcement={"ar": Enforcement(Reason.NOT_ACKNOWLEDGED)})
+    assert decision.quotas["ar"] == (40, 40)
+    assert {least for lever, (least, _) in the(decision).rescue.items() if lever is not Lever.EDGE} == {40}

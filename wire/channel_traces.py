@@ -30,7 +30,7 @@ MODE = (
     *("network_mode", "network_type", "network_tech", "rat", "radio_access_technology", "technology"),
     *("mode", "tech"),
 )
-CQI = ("cqi", "dl_cqi", "cqi_dl", "wideband_cqi", "nr_cqi", "csi_cqi")
+CQI = ("nr_cqi", "cqi", "dl_cqi", "cqi_dl", "wideband_cqi", "csi_cqi")
 SNR = ("snr_db", "snr", "sinr_db", "sinr", "ss_sinr", "ss_sinr_db", "nr_sinr", "nr_snr")
 """Columns by what they hold, the first that is there is taken; letters and digits alone count."""
 
@@ -117,7 +117,9 @@ def is_5g(mode: str) -> bool | None:
     whole = re.sub(r"[^A-Z0-9]", "", mode.upper())
     if re.fullmatch(r"(NG)?ENDC|NEDC|NRDC", whole):
         return True
-    words = re.findall(r"[A-Z0-9]+", mode.upper())
+    words = re.findall(r"[A-Z0-9]+", re.sub(r"NON[^A-Z0-9]*(SA|STAND[^A-Z0-9]*ALONE)", "NSA", mode.upper()))
+    if whole == "5GE":
+        return False
     if any(w in ("NO", "NOT", "NON") for w in words):
         return False
     if any(_OF_5G.fullmatch(w) for w in words):
@@ -251,6 +253,12 @@ def _times(table: Table, column: int, account: Account) -> tuple[list[int], list
         account.left_out["without a time"] = lacking
     if not kept:
         raise ValueError(f"{table.path}: no row has a time ({name})")
+    alone = _STAMPS[-1].fullmatch(texts[kept[0]])
+    if alone and not alone["s"] and not alone["half"]:
+        raise ValueError(
+            f"{table.where(kept[0])}: {name} {texts[kept[0]]!r} may be hours and minutes or minutes and"
+            " seconds: write all three, or seconds"
+        )
     if any(at.fullmatch(texts[kept[0]]) for at in _STAMPS):
         times = _stamps(table, column, kept, texts)
     else:

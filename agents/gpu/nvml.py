@@ -35,6 +35,7 @@ from agents.gpu.device import (
     NoSuchGpu,
     Reading,
 )
+from wire.definitions.extras import missing
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +121,7 @@ def _pynvml() -> ModuleType:
     except (ImportError, ValueError):
         spec = None
     if spec is None:
-        raise NoDriver(f"pynvml is not installed: pip install '{PACKAGE}'")
+        raise NoDriver(str(missing("pynvml", "nvml", "a real GPU")))
     where = spec.origin or ", ".join(spec.submodule_search_locations or ()) or "pynvml"
     try:
         module = importlib.import_module("pynvml")

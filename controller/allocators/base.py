@@ -36,13 +36,15 @@ class Column:
 class Options(BaseModel):
     """What the configuration may say of a slice beyond id, service, ues and share: a strict model.
 
-    ``anew`` are the options with whose change learning starts anew; an operator's setting of one option of a
+    ``anew`` are the options with whose change learning starts anew; those ``in_state`` are compared by
+    :meth:`Allocator.load_state`, as what they come to. An operator's setting of one option of a
     group in ``together`` counts for the group.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     anew: ClassVar[frozenset[str]] = frozenset()
+    in_state: ClassVar[frozenset[str]] = frozenset()
     together: ClassVar[tuple[frozenset[str], ...]] = ()
 
     @field_validator("*", mode="before")
@@ -56,6 +58,12 @@ class Options(BaseModel):
         """Whether control slots may end before their time (:meth:`Allocator.early`); where they may not for
         one slice of a cell, they do not for any."""
         return False
+
+    @property
+    def least_prb(self) -> int:
+        """The PRBs of a direction without which none of the configured actions can be played; 0: any will
+        do."""
+        return 0
 
     def check(self, *, n_prb: int, max_mhz: int, min_prb: int = 1) -> None:
         """:class:`Misfits`, naming each option, for what this carrier and this GPU do not have, and for PRBs

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from controller.cli import emit, json_option
-from controller.cli.options import SECONDS, SEEDS, qos_target_option, warm_start_option
+from controller.cli.options import SECONDS, SEED, SEEDS, qos_target_option, warm_start_option
 from controller.cli.study import study
 
 
@@ -55,7 +55,7 @@ _trace_option = click.option(
 @click.argument("scenario")
 @click.option("--policy", help="Play this policy in every slice; an unknown name lists them.")
 @qos_target_option
-@click.option("--seed", default=4, show_default=True, help="Seed of channel, traffic and schedule.")
+@click.option("--seed", type=SEED, default=4, show_default=True, help="Of channel, traffic and schedule.")
 @click.option(
     "--schedule", type=click.Choice(["described", "published", "always"]), help="When flows are on."
 )

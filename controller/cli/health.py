@@ -32,16 +32,15 @@ def complaints(state: Mapping[str, Any]) -> list[str]:
 def _of_cell(cell: Mapping[str, Any]) -> Iterator[str]:
     if not cell["connected"]:
         yield "its gNB is not connected"
-        return
-    if cell["not_controlled"]:
+    elif cell["not_controlled"]:
         yield f"not under control: {cell['not_controlled']}"
-        return
-    if cell["mode"] != Mode.ACTIVE:
+    controlled = cell["connected"] and not cell["not_controlled"]
+    if controlled and cell["mode"] != Mode.ACTIVE:
         yield f"mode {cell['mode']}: nothing is learned" + (
             "" if cell["mode"] == Mode.FROZEN else ", all resources are everybody's"
         )
     age = report_age(cell)
-    if age is None or age > REPORTS_STALE_S:
+    if controlled and (age is None or age > REPORTS_STALE_S):
         yield "no MAC report" + ("" if age is None else f" for {age:.0f} s")
     if cell["edge_configured"] and not cell["edge_connected"]:
         yield "the edge agent is not connected"
@@ -53,6 +52,8 @@ def _of_cell(cell: Mapping[str, Any]) -> Iterator[str]:
     for clock in cell["clocks"]:
         if clock["fault"]:
             yield f"clock: {clock['fault']}"
+    if not controlled:
+        return
     last = cell["last"]
     if last is None:
         yield "no decision yet"
@@ -167,3 +168,10 @@ def _clock_line(clock: Mapping[str, Any]) -> str:
     state = clock["ptp_state"]
     known = f"{state}, offset {clock['offset_ns'] / 1e3:.1f} us, {clock['age_s']:.1f} s ago" if state else ""
     return f"  clock of {clock['host']}: {', '.join(filter(None, (known, clock['fault'] or 'usable')))}"
+
+
+def played(choice: Mapping[str, Any], of: Mapping[str, Any]) -> float:
+    """A choice's action, or what an operator has set in its place in the slice ``of``."""
+    by_hand = of.get("manual", {}).get(choice["lever"])
+    action: float = choice["action"] if by_hand is None else by_hand
+    return action

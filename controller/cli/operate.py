@@ -121,7 +121,8 @@ def decision_line(record: dict[str, Any]) -> str:
         for c in s["choices"]:
             if not c.get("user"):
                 delay = f", {health.measured(measures[c['lever']])}" if c["lever"] in measures else ""
-                parts.append(f"{c['lever']} {c['action']:g} {c['unit']}{delay} ({c['why']}{_state(c)})")
+                played = health.played(c, s)
+                parts.append(f"{c['lever']} {played:g} {c['unit']}{delay} ({c['why']}{_state(c)})")
         if s["settings"]:
             parts.append(f"settings of {len(s['settings'])} users")
         if "rescue" in s:

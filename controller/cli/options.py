@@ -23,6 +23,7 @@ class Quantity(click.FloatRange):
 
 AMOUNT = Quantity(0, 1e12)
 """Any amount that is not negative."""
+SEED = click.IntRange(0, 2**63 - 1)
 SECONDS = Quantity(0, 1e9, min_open=True)
 """A time: up to thirty years, as timers overflow not far beyond."""
 

@@ -18,7 +18,7 @@ from agents.gpu.leases import MAX_LEASE_S
 from agents.stopping import on_stop_signal
 from controller.cli import gpu
 from controller.cli.logs import Thinned
-from controller.cli.options import SECONDS, warm_start_option
+from controller.cli.options import SECONDS, SEED, warm_start_option
 from controller.cli.refusals import Refusals
 from controller.cli.supervisor import tell_alive
 from controller.config import Config
@@ -201,7 +201,7 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
 @click.option("--edge", default="127.0.0.1:50061", show_default=True, help="The edge agent; '' for none.")
 @click.option("--channel-trace", type=click.Path(), help="Measured channel (CQI, SNR) instead of a process.")
 @click.option("--cell", default="", help="Which cell of CONFIG this is (default: its first).")
-@click.option("--seed", default=1, show_default=True)
+@click.option("--seed", type=SEED, default=1, show_default=True, help="Of channel, traffic and schedule.")
 @click.option(
     "--epoch",
     type=click.FloatRange(min=0, max=1e10),

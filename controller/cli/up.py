@@ -20,10 +20,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from controller.cli import children, emit, json_option
+from controller.cli import children, emit, health, json_option
 from controller.cli.health import measured
 from controller.cli.operate import decision_line
-from controller.cli.options import SECONDS, Quantity, qos_target_option, warm_start_option
+from controller.cli.options import SECONDS, SEED, Quantity, qos_target_option, warm_start_option
 from controller.cli.ports import claim_port, free_ports
 from wire import OPERATOR_ADDRESS
 
@@ -46,7 +46,7 @@ _SPARKS = "▁▂▃▄▅▆▇█"
 @click.option("--channel-trace", type=click.Path(), help="Measured channel (CQI, SNR) instead of a process.")
 @click.option(
     "--seed",
-    type=int,
+    type=SEED,
     help="Seed of channel, traffic and policies (default: control.seed of the configuration, else 1).",
 )
 @click.option("--duration", type=SECONDS, help="Stop after so many seconds; without it, at Ctrl-C.")
@@ -94,6 +94,7 @@ def up(
     from controller.cli.processes import load_config
     from controller.cli.user_plane import summary_text
     from controller.scenario import all_trace_uses, rows_lines
+    from controller.store import figures
     from controller.store.report import build
     from controller.store.run import DATABASE_FILE, lock_folder
 
@@ -124,6 +125,7 @@ def up(
         policy,
         qos_target,
     )
+    figures.require()
     if config.emulation is None:
         raise ValueError(f"{config_file}: no emulation section, so there is no testbed to bring up")
     seed = (config.control.seed or 1) if seed is None else seed
@@ -414,7 +416,7 @@ class View:
             "slice": name,
             "lever": c["lever"],
             "state": _state(c),
-            "action": f"{_action(c, s):g} {c['unit']}",
+            "action": f"{health.played(c, s):g} {c['unit']}",
             "of maximum": _bar(part) + f" {part:4.0%}",
             "why": why,
             "measure": "-" if measure is None else measured(measure),
@@ -482,19 +484,12 @@ def _met(met: int | None) -> Text:
     )
 
 
-def _action(choice: dict[str, Any], of: dict[str, Any]) -> float:
-    """A choice's action, or what an operator has set in its place in the slice ``of``."""
-    by_hand = of.get("manual", {}).get(choice["lever"])
-    action: float = choice["action"] if by_hand is None else by_hand
-    return action
-
-
 def _of_maximum(choice: dict[str, Any], of: dict[str, Any], record: dict[str, Any]) -> float:
     """A choice's action as a part of all that there is; of a setting, of the largest that there was to
     choose."""
     limits = {"ul": record["prb"], "dl": record["prb"], "edge": record["max_mhz"]}
     limit = limits.get(choice["lever"]) or max(choice["actions"], default=choice["action"])
-    return min(1.0, _action(choice, of) / limit) if limit else 0.0
+    return min(1.0, health.played(choice, of) / limit) if limit else 0.0
 
 
 def _bar(part: float, width: int = 16) -> str:

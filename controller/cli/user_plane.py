@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from controller.cli import emit, json_option
-from controller.cli.options import SECONDS
+from controller.cli.options import SECONDS, SEED
 from controller.cli.processes import emulated, load_config, log_channel, log_to_stderr
 from controller.cli.refusals import Refusals
 from wire.security import Address, parse_address
@@ -69,7 +69,7 @@ def _address(_context: click.Context, _parameter: click.Parameter, value: str) -
 )
 @click.option("--ran", default="tcp://127.0.0.1:5555", show_default=True, help="The controller's RAN link.")
 @click.option("--channel-trace", type=click.Path(), help="Measured channel (CQI, SNR) instead of a process.")
-@click.option("--seed", default=1, show_default=True)
+@click.option("--seed", type=SEED, default=1, show_default=True, help="Of channel, traffic and schedule.")
 @click.option("--keys", help="Folder of CURVE keys (prbandit keys).")
 @click.option("--duration", type=SECONDS, help="Stop after so many seconds.")
 @click.option(

@@ -12,19 +12,25 @@ from functools import lru_cache
 
 from controller.core.observation import Flow, MacReport
 
+MISSED = 10
+"""A UE that is missing in one of so many reports, or in fewer of them, counts as reported."""
+
 
 def unreported(flows: Iterable[Flow], reports: Sequence[MacReport], slice_id: str) -> tuple[Flow, ...]:
-    """The flows of a slice that were active at a report which does not have their UE in that slice."""
+    """The flows of a slice whose UE is not in that slice in the reports made while they were active: in more
+    than one of :data:`MISSED` of them."""
     members = [(r.time_ns, _members(r.ue_id, r.slice, slice_id)) for r in reports]
-    return tuple(
-        f
-        for f in flows
-        if f.slice == slice_id
-        and any(
-            f.start_ns <= time_ns and (not f.stop_ns or f.stop_ns > time_ns) and f.ue_id not in ues
-            for time_ns, ues in members
-        )
-    )
+    out = []
+    for f in flows:
+        if f.slice == slice_id:
+            seen = [
+                f.ue_id in ues
+                for time_ns, ues in members
+                if f.start_ns <= time_ns and (not f.stop_ns or f.stop_ns > time_ns)
+            ]
+            if MISSED * seen.count(False) > len(seen):
+                out.append(f)
+    return tuple(out)
 
 
 @lru_cache(maxsize=256)
@@ -33,23 +39,46 @@ def _members(ue_ids: tuple[str, ...], slices: tuple[str, ...], slice_id: str) ->
     return frozenset(ue for ue, name in zip(ue_ids, slices, strict=True) if name == slice_id)
 
 
-def followed(flows: Collection[Flow], report: MacReport, left_out: Collection[str] = ()) -> dict[str, str]:
-    """Flow -> UE, for the active flows that name a UE which the cell does not have, where it is certain whose
-    they are.
+class Follower:
+    """Takes a flow whose UE the cell does not have for another UE's, where one is left that it must be.
 
-    The gNB says which of its UEs are in a slice, by S-NSSAI or by binding. Where the flows of a slice name
-    one UE that the cell does not have, and the slice has one UE that no flow names, it is that one.
-    ``left_out`` are UEs that the cell has too, though they are not in ``report``.
+    The gNB says which of its UEs are in a slice, by S-NSSAI or by binding. Where the active flows of a slice
+    name one UE that the cell does not have, and the slice has one UE that no flow names, the flows are that
+    one's: from the second control slot on, in which it is so. Two UEs that were reported side by side, or
+    that are both bound by name, are two.
     """
-    attached = frozenset(report.ue_id) | frozenset(left_out)
-    active = [f for f in flows if not f.stop_ns]
-    out: dict[str, str] = {}
-    for slice_id in {f.slice for f in active if f.ue_id not in attached}:
-        of_slice = [f for f in active if f.slice == slice_id]
-        named = {f.ue_id for f in of_slice}
-        gone = named - attached
-        unnamed = _members(report.ue_id, report.slice, slice_id) - named
-        if len(gone) == len(unnamed) == 1:
-            (ue,) = unnamed
-            out |= {f.flow: ue for f in of_slice if f.ue_id in gone}
-    return out
+
+    def __init__(self) -> None:
+        self.followed: dict[str, str] = {}
+        """Flow -> the UE that it is taken to be of."""
+        self._candidates: dict[str, str] = {}
+        self._beside: dict[str, set[str]] = {}
+
+    def close(
+        self,
+        flows: Collection[Flow],
+        reports: Sequence[MacReport],
+        left_out: Collection[str] = (),
+        bound: Collection[str] = (),
+    ) -> None:
+        """A control slot ends: ``flows`` are all that are remembered, ``left_out`` UEs that the gNB has
+        though they are not in its last report, ``bound`` those that the configuration names."""
+        named = {f.ue_id for f in flows}
+        self._beside = {ue: of for ue, of in self._beside.items() if ue in named}
+        for ue_ids in {r.ue_id for r in reports}:
+            for ue in named.intersection(ue_ids):
+                self._beside.setdefault(ue, set()).update(ue_ids)
+        before = self._candidates
+        self._candidates = {}
+        if reports:
+            attached = {*reports[-1].ue_id, *left_out}
+            active = [f for f in flows if not f.stop_ns]
+            for slice_id in {f.slice for f in active}:
+                of_slice = [f for f in active if f.slice == slice_id]
+                gone = {f.ue_id for f in of_slice} - attached
+                unnamed = _members(reports[-1].ue_id, reports[-1].slice, slice_id) - named
+                if len(gone) == len(unnamed) == 1:
+                    (old,), (new,) = gone, unnamed
+                    if new not in self._beside.get(old, ()) and not {old, new} <= {*bound}:
+                        self._candidates |= {f.flow: new for f in of_slice if f.ue_id == old}
+        self.followed = {flow: ue for flow, ue in self._candidates.items() if before.get(flow) == ue}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from controller.core.attachment import followed
+from controller.core.attachment import Follower
 from controller.core.clocks import ClockFault
 from controller.core.fits import Fit
 from controller.core.observation import (
@@ -88,10 +88,11 @@ class SlotCollector:
         self._samples: list[_Rows] = []
         self._n_samples = 0
         self.samples_dropped = 0
-        self.followed: Mapping[str, str] = {}
-        """Flow -> the UE that it is taken to be of, where the cell does not have the one that it names."""
+        self._follower = Follower()
         self.left_out: Collection[str] = ()
         """UEs that the gNB has, though they were left out of its last report."""
+        self.bound: Collection[str] = ()
+        """UEs that the configuration names."""
 
     def set_slices(self, slices: Sequence[str]) -> None:
         """The slices that the cell has from now on."""
@@ -244,7 +245,7 @@ class SlotCollector:
         self, control_slot: int, opened_ns: int, now_ns: int, reports: Sequence[MacReport]
     ) -> Observation:
         """What is known of the control slot in progress: its flows, frames and reports."""
-        flows = self._flows_of({b.flow for b in self._batches}, opened_ns, reports)
+        flows = self._flows_of({b.flow for b in self._batches}, opened_ns)
         frames = self._merge({f.flow: i for i, f in enumerate(flows)}, now_ns)
         known_ns = self._known_until(now_ns)
         return Observation(
@@ -300,7 +301,8 @@ class SlotCollector:
         """End the control slot; ``reports`` are those of its state sub-intervals, oldest first."""
         self._samples = [rows for rows in self._samples if rows.flow in self._flows]
         seen = {b.flow for b in self._batches} | {rows.flow for rows in self._samples}
-        flows = self._flows_of(seen, opened_ns, reports)
+        self._follower.close(self._flows.values(), reports, self.left_out, self.bound)
+        flows = self._flows_of(seen, opened_ns)
         index = {f.flow: i for i, f in enumerate(flows)}
         observation = Observation(
             control_slot=control_slot,
@@ -326,11 +328,11 @@ class SlotCollector:
         self._forget(closed_ns)
         return observation
 
-    def _flows_of(self, seen: Collection[str], opened_ns: int, reports: Sequence[MacReport]) -> list[Flow]:
+    def _flows_of(self, seen: Collection[str], opened_ns: int) -> list[Flow]:
         """Flows of a control slot: those that something came of, and those that were active in it."""
         flows = [f for name, f in self._flows.items() if name in seen or self._lived(f, opened_ns)]
-        self.followed = followed(flows, reports[-1], self.left_out) if reports else {}
-        return [replace(f, ue_id=self.followed[f.flow]) if f.flow in self.followed else f for f in flows]
+        of = self._follower.followed
+        return [replace(f, ue_id=of[f.flow]) if f.flow in of else f for f in flows]
 
     def named_ue(self, flow: str) -> str:
         """The UE that a flow's host named; KeyError for an unknown flow."""

@@ -50,7 +50,7 @@ class Reason(StrEnum):
     NO_WINDOW = "quota in force too late to be judged"
     PROMISE_NOT_KNOWN = "promise not known"
     NO_MAC_REPORT = "no MAC report"
-    UE_NOT_REPORTED = "UE of a flow not in the slice's MAC reports"
+    UE_NOT_REPORTED = "UE of a flow not reported in its slice"
     UNKNOWN_TRAFFIC = "traffic of no known flow"
 
     @property

@@ -8,8 +8,9 @@ from controller.slicing.best_response import BestResponse
 from controller.slicing.greedy import Greedy
 from controller.slicing.maxmin import MaxMin
 from controller.slicing.reserved import with_reserved
+from controller.slicing.whole import whole_grants
 
-__all__ = ["Arbiter", "about", "make", "names", "with_reserved"]
+__all__ = ["Arbiter", "about", "make", "names", "whole_grants", "with_reserved"]
 
 _ARBITERS: dict[str, type[Arbiter]] = {a.name: a for a in (MaxMin, Greedy, BestResponse)}
 

@@ -265,7 +265,7 @@ def test_a_controller_that_cannot_be_reached_ends_with_2(arguments: list[str]) -
 def test_a_decision_is_a_line_with_delays_beside_their_budgets() -> None:
     line = decision_line(decided({"ul": 20, "dl": None, "for_s": 60.0}))
     assert "\n" not in line and "ar: last QoS 1, round trip 44 of 150 ms  set by hand: UL 20 PRB" in line
-    assert "ul 10 PRB, 20 of 70 ms (" in line and "edge 500 MHz, 9 of 20 ms (" in line
+    assert "ul 20 PRB, 20 of 70 ms (" in line and "edge 500 MHz, 9 of 20 ms (" in line
 
 
 def test_watch_prints_one_object_a_line_and_says_so(served: Served) -> None:

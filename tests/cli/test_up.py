@@ -233,7 +233,7 @@ def test_the_summary_names_every_policy_that_played() -> None:
         summary.add(record)
     console = Console(width=200)
     with console.capture() as said:
-        console.print(up.summary_table(summary.result()))
+        console.print(up.summary_table(summary.result(), 200))
     assert "mucb1, static" in said.get()
 
 
@@ -272,7 +272,7 @@ def test_the_view_fits_and_keeps_the_newest_of_the_history(width: int) -> None:
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_summary_is_readable_at_80_columns(width: int) -> None:
     of = {
-        "policy": "headroom",
+        "policies": ["headroom"],
         "control_slots": 1234,
         "qos_delivery_ratio": 0.98,
         "qos_delivery_ratio_busy": 1.0,

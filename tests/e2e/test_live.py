@@ -14,6 +14,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from controller import config
 from controller.store.run import RunStore
 from tests.e2e.harness import Testbed, parent_of, until
 from wire import edge_pb2, edge_pb2_grpc
@@ -186,12 +187,13 @@ def test_up_ends_its_processes_and_reports_when_it_is_told_to_stop(tmp_path: Pat
     try:
         assert up.stdout is not None
         lines = iter(up.stdout.readline, "")
-        told = next(line for line in lines if line.startswith("prbandit status --operator "))
         third = next((line for line in lines if line.startswith("cell-1 #3")), "no third decision")
-        assert re.search(r"ul \d+ PRB \(.* edge \d+ MHz \(.* dl \d+ PRB \(", third), third
-        status = [sys.executable, "-m", "controller.cli", *told.split(";")[0].split()[1:]]
+        assert re.search(r"ul \d+ PRB, .* ms \(.* edge \d+ MHz, .* dl \d+ PRB, ", third), third
+        operator = config.load(folder / "up.yaml").links.operator.address
+        status = [sys.executable, "-m", "controller.cli", "status", "--operator", str(operator)]
         said = subprocess.run(status, capture_output=True, text=True, timeout=60).stdout
-        assert re.search(r"cell cell-1: connected, .* quotas ar UL \d+ DL \d+ PRB, GPU \d+ MHz", said), said
+        playing = r"cell cell-1: connected, mode active.*slice ar: .*UL \d+ PRB"
+        assert re.search(playing, said, re.DOTALL), said
         ours = [p for p in Path("/proc").glob("[0-9]*") if parent_of(int(p.name)) == up.pid]
         assert len(ours) == 3
         before = (folder / "up.yaml").read_text()

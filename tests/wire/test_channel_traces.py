@@ -114,13 +114,23 @@ def test_one_trace_however_it_is_written(form: str, tmp_path: Path) -> None:
 OF_5G = (
     *("5G", "5g", "5G-NSA", "5G_SA", "5GNSA", "NR", "nr5g", "NR-SA", "NSA", "SA", "NR5G-NSA", "5G+"),
     *("LTE+NR", "LTE/NR", "LTE-NR", "EN-DC", "ENDC", "NGEN-DC"),
+    *("5G Non-Standalone", "NR non-standalone", "5G Non-SA", "non-standalone 5G", "5G (Non Stand-Alone)"),
 )
-NOT_5G = ("LTE", "LTE-A", "LTE_CA", "4G", "HSPA+", "UMTS", "EDGE", "5GE", "No 5G", "No Service", "WIFI")
+NOT_5G = (
+    *("LTE", "LTE-A", "LTE_CA", "4G", "HSPA+", "UMTS", "EDGE", "5GE", "5G E"),
+    *("No 5G", "No Service", "WIFI"),
+)
 
 
 @pytest.mark.parametrize("name", OF_5G)
 def test_what_loggers_call_5g(name: str) -> None:
     assert is_5g(name) is True
+
+
+def test_a_clock_of_two_parts_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, "time,mode,cqi\n" + "".join(f"00:{k:02},5G,7\n" for k in range(9)))
+    with pytest.raises(ValueError, match=r"row .*'00:00' may be hours and minutes or minutes and seconds"):
+        read_trace(path)
 
 
 def test_what_is_not_5g_and_what_is_not_known() -> None:

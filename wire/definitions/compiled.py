@@ -12,14 +12,14 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-import numba
-
 _BROKEN = (OSError, EOFError, pickle.UnpicklingError)
 _warned = False
 
 
 def kept(function: Callable[..., Any] | None = None, **options: Any) -> Any:
     """``numba.njit(cache=True, ...)``, as a decorator or with options, that never fails for its cache."""
+    import numba
+
     if function is None:
         return lambda function: kept(function, **options)
     try:

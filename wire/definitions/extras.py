@@ -18,6 +18,7 @@ def missing(package: str | None, extra: str, what: str = "") -> MissingExtra:
     >>> print(missing("highspy", "vr", "the exact solver"))
     the exact solver needs the package highspy: .venv/bin/pip install -e '.[vr]'
     """
+    package = package and package.partition(".")[0]
     said = f"{what} needs the package {package}" if what else f"the package {package} is missing"
     return MissingExtra(f"{said}: .venv/bin/pip install -e '.[{extra}]'", name=package)
 

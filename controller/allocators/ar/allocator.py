@@ -86,6 +86,7 @@ class ArAllocator(Allocator):
         self._backlogged: set[Lever] = set()
         self._confounded = False
         self._planned: dict[Lever, float | None] = {}
+        self._unmeasured: Reason | None = None
         for hop in HOPS:  # a bad policy name or option is found here, not at the first control slot
             self._new(hop)
 
@@ -117,10 +118,15 @@ class ArAllocator(Allocator):
             else dict(zip(HOPS, (granted.ul_prb, granted.gpu_mhz, granted.dl_prb), strict=True))
         )
         self._confounded = False
+        if self._per_state and self._unmeasured is not None:
+            # The state in which it was played is not known, the edge's either, which is the uplink's.
+            for hop in HOPS:
+                reasons.setdefault(hop, self._unmeasured)
         for hop, measure in zip(HOPS, measures, strict=True):
             why = reasons.get(hop)
-            if why is not None and not (why is Reason.RESCUED and hop in had):
-                if why.short and hop in had:
+            unknown = self._per_state and self._unmeasured is not None
+            if unknown or (why is not None and not (why is Reason.RESCUED and hop in had)):
+                if why is not None and why.short and hop in had:
                     self._fell_short(hop, had[hop])
                 continue
             self._short[hop] = 0
@@ -209,6 +215,8 @@ class ArAllocator(Allocator):
         # A report without the flows' UE says nothing of their demand.
         offered = [d for d in offered if d > 0]
         demand = (sum(offered) / len(offered) if offered else None) if active else 0.0
+        if hop is not Lever.EDGE and unreported(active, view.reports, view.slice):
+            demand = None
         self._planned[hop] = demand
         context = Context(demand, waiting, self._budgets.of(hop), self._loop.events is not None, rng)
         (self._backlogged.add if context.backlogged else self._backlogged.discard)(hop)
@@ -257,10 +265,13 @@ class ArAllocator(Allocator):
         return ages if len(ages) == CONSECUTIVE else [0.0, float("inf"), 0.0]
 
     def _measure(self, view: SliceView) -> None:
-        """Demand of both radio hops; without a report, or where one does not have a flow's UE, the last one
-        stays."""
-        if unreported(view.users, view.reports, view.slice):
-            return
+        """Demand of both radio hops; without a report the last one stays, and where reports do not have a
+        flow's UE it is that of the others, and no less than it was."""
+        self._unmeasured = None
+        if view.users and not view.reports:
+            self._unmeasured = Reason.NO_MAC_REPORT
+        elif unreported(view.users, view.reports, view.slice):
+            self._unmeasured = Reason.UE_NOT_REPORTED
         for hop in (Lever.UL, Lever.DL):
             demand = hops.demand_prb(
                 view.reports,
@@ -271,7 +282,7 @@ class ArAllocator(Allocator):
                 queue=self._options.queue,
             )
             if demand is not None:
-                self._demand[hop] = demand
+                self._demand[hop] = max(demand, self._demand[hop]) if self._unmeasured else demand
 
     def _choose(self, hop: Lever, view: SliceView) -> Choice:
         demand = self._demand[Lever.UL if hop is Lever.EDGE else hop]

@@ -111,6 +111,7 @@ class ArOptions(Options):
     """
 
     anew: ClassVar[frozenset[str]] = frozenset({"policy", "policy_options", "actions"})
+    in_state: ClassVar[frozenset[str]] = frozenset({"actions"})
     together: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"policy", "policy_options"}),)
 
     policy: str = policies.DEFAULT
@@ -143,6 +144,10 @@ class ArOptions(Options):
     @property
     def ends_early(self) -> bool:
         return policies.is_contextual(self.policy)
+
+    @property
+    def least_prb(self) -> int:
+        return max(given[0] for given in (self.actions.ul_prb or (0,), self.actions.dl_prb or (0,)))
 
     def check(self, *, n_prb: int, max_mhz: int, min_prb: int = 1) -> None:
         found = []

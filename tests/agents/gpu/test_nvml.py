@@ -504,7 +504,9 @@ def test_another_pynvml_is_named_with_its_path_and_the_remedy(
 
 def test_without_pynvml_what_to_install_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    with pytest.raises(NoDriver, match=r"^pynvml is not installed: pip install .nvidia-ml-py"):
+    with pytest.raises(
+        NoDriver, match=r"^a real GPU needs the package pynvml: .venv/bin/pip install -e '.\[nvml\]'$"
+    ):
         nvml.Nvml()
 
 

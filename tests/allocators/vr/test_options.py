@@ -33,7 +33,7 @@ def test_an_option_that_cannot_be_is_refused_by_name(options: dict[str, Any], wh
 
 def test_the_gpu_has_the_clocks_that_are_named() -> None:
     VrOptions(gpu_mhz=(400, 1600)).check(n_prb=106, max_mhz=1600)
-    with pytest.raises(ValueError, match="gpu_mhz: 1600 MHz of a GPU of 1500"):
+    with pytest.raises(ValueError, match="gpu_mhz 1600 is above max_mhz 1500"):
         VrOptions(gpu_mhz=(400, 1600)).check(n_prb=106, max_mhz=1500)
 
 

@@ -26,7 +26,7 @@ class EchoOptions(Options):
     bytes_per_prb: Annotated[int, Field(ge=1)] = 200
     fit: bool = False
 
-    def check(self, *, n_prb: int, max_mhz: int) -> None:
+    def check(self, *, n_prb: int, max_mhz: int, min_prb: int = 1) -> None:
         if not self.least_prb <= self.most_prb <= n_prb:
             raise ValueError(f"least_prb {self.least_prb} and most_prb {self.most_prb} of {n_prb} PRB")
 
