@@ -81,7 +81,7 @@ def misfits(cell: CellModel, limits: Limits) -> Iterator[Mistake]:
                 yield Mistake(("slices", i, *place), text, depends)
         except ValueError as error:
             yield Mistake(("slices", i), str(error), depends)
-        least = s.options.least_prb
+        least = s.options.min_action_prb
         most = s.share.max
         if 0 < most < limits.min_prb:
             text = f"max {most} is below {limits.min_prb}, the smallest grant of the gNB"

@@ -60,7 +60,7 @@ class Options(BaseModel):
         return False
 
     @property
-    def least_prb(self) -> int:
+    def min_action_prb(self) -> int:
         """The PRBs of a direction without which none of the configured actions can be played; 0: any will
         do."""
         return 0

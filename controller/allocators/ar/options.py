@@ -146,7 +146,7 @@ class ArOptions(Options):
         return policies.is_contextual(self.policy)
 
     @property
-    def least_prb(self) -> int:
+    def min_action_prb(self) -> int:
         return max(given[0] for given in (self.actions.ul_prb or (0,), self.actions.dl_prb or (0,)))
 
     def check(self, *, n_prb: int, max_mhz: int, min_prb: int = 1) -> None:
