@@ -647,7 +647,7 @@ class ControlledCell:
         for flow in active:
             named = self._collector.named_ue(flow.flow)
             if flow.ue_id != named:
-                stray = Event.UE_FOLLOWED, flow.ue_id
+                stray: tuple[Event, str | None] = Event.UE_FOLLOWED, flow.ue_id
             elif slices.get(named) != flow.slice:
                 stray = Event.UNKNOWN_UE, slices.get(named)
             elif flow.flow in before:
