@@ -19,18 +19,29 @@ MISSED = 10
 def unreported(flows: Iterable[Flow], reports: Sequence[MacReport], slice_id: str) -> tuple[Flow, ...]:
     """The flows of a slice whose UE is not in that slice in the reports made while they were active: in more
     than one of :data:`MISSED` of them."""
+    of_slice = [f for f in flows if f.slice == slice_id]
+    if not of_slice:
+        return ()
+    # A cell's reports have the same UEs again and again.
+    columns = {(r.ue_id, r.slice) for r in reports}
+    always = frozenset.intersection(*(_members(*c, slice_id) for c in columns)) if columns else frozenset()
+    suspect = [f for f in of_slice if f.ue_id not in always]
+    if not suspect:
+        return ()
     members = [(r.time_ns, _members(r.ue_id, r.slice, slice_id)) for r in reports]
-    out = []
-    for f in flows:
-        if f.slice == slice_id:
-            seen = [
-                f.ue_id in ues
-                for time_ns, ues in members
-                if f.start_ns <= time_ns and (not f.stop_ns or f.stop_ns > time_ns)
-            ]
-            if MISSED * seen.count(False) > len(seen):
-                out.append(f)
-    return tuple(out)
+    return tuple(f for f in suspect if _missed(f, members))
+
+
+def _missed(flow: Flow, members: Sequence[tuple[int, frozenset[str]]]) -> bool:
+    """Whether the UE of a flow is missing in too many of the reports (their times, and UEs of the slice) that
+    were made while it was active."""
+    stop_ns = flow.stop_ns
+    seen = [
+        flow.ue_id in ues
+        for time_ns, ues in members
+        if flow.start_ns <= time_ns and (not stop_ns or stop_ns > time_ns)
+    ]
+    return MISSED * seen.count(False) > len(seen)
 
 
 @lru_cache(maxsize=256)

@@ -215,7 +215,7 @@ class ArAllocator(Allocator):
         # A report without the flows' UE says nothing of their demand.
         offered = [d for d in offered if d > 0]
         demand = (sum(offered) / len(offered) if offered else None) if active else 0.0
-        if hop is not Lever.EDGE and unreported(active, view.reports, view.slice):
+        if hop is not Lever.EDGE and self._unmeasured is not None:
             demand = None
         self._planned[hop] = demand
         context = Context(demand, waiting, self._budgets.of(hop), self._loop.events is not None, rng)
