@@ -113,7 +113,7 @@ def test_the_real_video_in_the_real_style_makes_the_round_trip(tmp_path: Path, i
     options = ["--size", "160x96", "--fps", "3", "--frames", "6", "--save", str(shown), "--drain", "30"]
     with (
         server(tmp_path, style) as (running, address),
-        client(tmp_path, address, needs.VIDEO, *options, "--qos", ingest.address) as sending,
+        client(tmp_path, address, needs.VIDEO, *options, "--ue", "ue-1", "--qos", ingest.address) as sending,
     ):
         summary = sending.result()
         counters = running.stop()["counters"]
@@ -133,7 +133,19 @@ def test_the_real_video_in_the_real_style_makes_the_round_trip(tmp_path: Path, i
 def test_the_controller_hears_of_the_flow_and_of_every_frame_with_four_times(
     tmp_path: Path, plain: Path, video: Path, ingest: Ingest
 ) -> None:
-    options = ["--fps", "20", "--frames", "30", "--loop", "--qos", ingest.address, "--flow", "ar-7"]
+    options = [
+        "--fps",
+        "20",
+        "--frames",
+        "30",
+        "--loop",
+        "--ue",
+        "ue-1",
+        "--qos",
+        ingest.address,
+        "--flow",
+        "ar-7",
+    ]
     options += ["--ue", "ue-3", "--slice", "ar"]
     with server(tmp_path, plain) as (_, address), client(tmp_path, address, video, *options) as sending:
         summary = sending.result()
@@ -158,7 +170,18 @@ def test_the_controller_hears_of_the_flow_and_of_every_frame_with_four_times(
 def test_clocks_that_do_not_agree_are_said_to(
     tmp_path: Path, plain: Path, video: Path, ingest: Ingest
 ) -> None:
-    options = ["--fps", "20", "--frames", "5", "--qos", ingest.address, "--clocks", "unsynchronised"]
+    options = [
+        "--fps",
+        "20",
+        "--frames",
+        "5",
+        "--ue",
+        "ue-1",
+        "--qos",
+        ingest.address,
+        "--clocks",
+        "unsynchronised",
+    ]
     with server(tmp_path, plain) as (_, address), client(tmp_path, address, video, *options) as sending:
         sending.result()
     batches = [item for item in ingest.take() if isinstance(item, FrameBatch)]
@@ -173,7 +196,7 @@ def test_over_tls_frames_and_reports_are_encrypted_and_strangers_are_refused(
     keys.create(folder, cells=["cell-1"])
     keys.create(others, cells=["cell-1"])
     ingest = Ingest(security.Tls(folder, "controller"))
-    options = ["--loop", "--fps", "20", "--frames", "10", "--qos", ingest.address]
+    options = ["--loop", "--fps", "20", "--frames", "10", "--ue", "ue-1", "--qos", ingest.address]
     with server(tmp_path, plain, options=("--keys", str(folder))) as (running, address):
         with client(tmp_path, address, video, *options, "--keys", str(folder)) as sending:
             assert sending.result()["returned"] == 10
@@ -189,7 +212,7 @@ def test_beyond_loopback_nothing_runs_without_tls(plain: Path, video: Path) -> N
     for arguments in (
         ["server", "--style", str(plain), "--address", "0.0.0.0", "--port", "0"],
         ["client", "192.0.2.1:9099", "--video", str(video)],
-        ["client", "127.0.0.1:1", "--video", str(video), "--qos", "192.0.2.1:50062"],
+        ["client", "127.0.0.1:1", "--video", str(video), "--ue", "ue-1", "--qos", "192.0.2.1:50062"],
     ):
         result = CliRunner().invoke(cli, ["openrtist", *arguments])
         assert isinstance(result.exception, security.InsecureAddress), result.output
@@ -314,7 +337,7 @@ def test_with_tokens_the_server_sets_the_rate(
 
     with painting(paint, queue=2) as running:
         options = ["--loop", "--frames", "6", "--tokens", str(tokens), "--drain", "60", "--timeout", "120"]
-        options += ["--qos", ingest.address]
+        options += ["--ue", "ue-1", "--qos", ingest.address]
         with client(tmp_path, running.address, video, *options) as sending:
             summary = sending.result()
     assert summary["sent"] == summary["returned"] == 6
@@ -422,7 +445,7 @@ def test_a_server_that_is_killed_costs_the_frames_under_way_and_no_more(
     tmp_path: Path, plain: Path, video: Path, ingest: Ingest
 ) -> None:
     port = free_port()
-    options = ["--fps", "20", "--loop", "--timeout", "3", "--qos", ingest.address]
+    options = ["--fps", "20", "--loop", "--timeout", "3", "--ue", "ue-1", "--qos", ingest.address]
     with client(tmp_path, f"127.0.0.1:{port}", video, *options) as sending:
         with server(tmp_path, plain, port=port) as (running, _):
             until(lambda: ingest.returned() >= 10, "ten frames")
@@ -446,7 +469,19 @@ def test_a_server_that_is_killed_costs_the_frames_under_way_and_no_more(
 def test_a_server_that_does_not_come_back_costs_every_frame_that_was_due(
     tmp_path: Path, plain: Path, video: Path, ingest: Ingest
 ) -> None:
-    options = ["--fps", "20", "--loop", "--timeout", "1", "--duration", "8", "--qos", ingest.address]
+    options = [
+        "--fps",
+        "20",
+        "--loop",
+        "--timeout",
+        "1",
+        "--duration",
+        "8",
+        "--ue",
+        "ue-1",
+        "--qos",
+        ingest.address,
+    ]
     with (
         server(tmp_path, plain) as (running, address),
         client(tmp_path, address, video, *options) as sending,
@@ -464,7 +499,19 @@ def test_a_server_that_does_not_come_back_costs_every_frame_that_was_due(
 def test_a_server_that_stops_answering_is_given_up_and_called_again(
     tmp_path: Path, plain: Path, video: Path, ingest: Ingest, timeout: str
 ) -> None:
-    options = ["--fps", "20", "--loop", "--timeout", timeout, "--silent", "1.5", "--qos", ingest.address]
+    options = [
+        "--fps",
+        "20",
+        "--loop",
+        "--timeout",
+        timeout,
+        "--silent",
+        "1.5",
+        "--ue",
+        "ue-1",
+        "--qos",
+        ingest.address,
+    ]
     with (
         server(tmp_path, plain) as (running, address),
         client(tmp_path, address, video, *options) as sending,
@@ -580,7 +627,19 @@ def test_a_video_that_fails_in_mid_run_is_an_error_after_the_summary(
     tmp_path: Path, plain: Path, ingest: Ingest
 ) -> None:
     gone = make(tmp_path / "gone.mp4", 20)
-    options = ["--fps", "10", "--loop", "--drain", "30", "--timeout", "60", "--qos", ingest.address]
+    options = [
+        "--fps",
+        "10",
+        "--loop",
+        "--drain",
+        "30",
+        "--timeout",
+        "60",
+        "--ue",
+        "ue-1",
+        "--qos",
+        ingest.address,
+    ]
     with server(tmp_path, plain) as (_, address), client(tmp_path, address, gone, *options) as sending:
         until(lambda: ingest.returned() >= 1, "a frame")
         gone.unlink()
@@ -637,7 +696,7 @@ def test_the_summary_tells_of_what_went_wrong(tmp_path: Path, plain: Path, video
             "--frames",
             "3",
         ]
-        arguments += ["--style", "nope", "--qos", f"127.0.0.1:{free_port()}"]
+        arguments += ["--style", "nope", "--ue", "ue-1", "--qos", f"127.0.0.1:{free_port()}"]
         with process(tmp_path, "client", *arguments) as sending:
             assert sending.wait() == 1
     assert re.search(r"^3 frames sent in .*, 0 returned, 3 lost", sending.out)
