@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 
+from controller import allocators
 from controller.core.observation import DirectionColumns, Flow, Frames, MacReport, Observation, Samples
 from controller.core.spec import SliceSpec
 from controller.loop import ControlLoop
@@ -25,9 +26,15 @@ def run(effort: float) -> list[Row]:
     The observation is there: what is measured is judging, learning, asking, dividing and settling. Beside it
     is the step of ``ar`` under MUCB1 with two flows of 30 frames a second, in turns.
     """
-    if str(PLUGIN) not in sys.path:
-        sys.path.insert(0, str(PLUGIN))
-    n = max(20, int(300 * effort))
+    sys.path.insert(0, str(PLUGIN))
+    try:
+        return _rows(max(20, int(300 * effort)))
+    finally:
+        sys.path.remove(str(PLUGIN))
+        allocators.service.cache_clear()
+
+
+def _rows(n: int) -> list[Row]:
     rows = []
     for users in USERS:
         echo = ControlLoop(builders.loop_spec(SliceSpec("echo", "echo", ("ue-0",))))
