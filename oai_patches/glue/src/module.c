@@ -1,5 +1,5 @@
 /* libtelnetsrv_prbandit.so: OAI's loader opens it and calls the function NAME_autoinit. At that time nothing of
- * the gNB is there yet, and the pre-processors are set more than once while it starts; so a thread waits for
+ * the gNB is there yet, and the scheduler's functions are set more than once while it starts; so a thread waits for
  * them, puts ours in their place, and goes on looking whether they stay there.
  *
  * Whatever goes wrong leaves the gNB as it would be without this module. */
@@ -18,6 +18,7 @@
 #define QUICK_LOOKS 300 /* 30 s of NR slots; then one look a second */
 
 static oai_glue glue;
+static prbandit_cell cell;
 
 static void say(const char *format, ...) {
   va_list list;
@@ -37,48 +38,15 @@ static void log_agent(void *context, int level, const char *text) {
 
 /* ---- in the scheduler's thread ---------------------------------------------------------------------------- */
 
-/* The first pre-processor that runs in an NR slot begins it. */
-static void begin_slot(int frame, int slot) {
+void oai_begin_slot(oai_glue *of, int frame, int slot) {
   static int last = -1;
   const int now = frame * 1024 + slot;
   if (now == last)
     return;
   last = now;
-  glue.calls++;
-  prbandit_nr_slot(glue.agent, (uint32_t)frame, (uint32_t)slot, oai_snapshot, &glue);
+  of->calls++;
+  prbandit_nr_slot(of->agent, (uint32_t)frame, (uint32_t)slot, oai_snapshot, of);
 }
-
-#if OAI_UL_NEXT
-static void wrapped_dl(module_id_t id, frame_t frame, slot_t slot)
-#else
-static void wrapped_dl(module_id_t id, frame_t frame, sub_frame_t slot)
-#endif
-{
-  if (id != glue.mac->Mod_id) {
-    glue.dl(id, frame, slot);
-    return;
-  }
-  begin_slot(frame, slot);
-  oai_glue_dl(&glue, frame, slot);
-}
-
-#if OAI_UL_NEXT
-static void wrapped_ul(gNB_MAC_INST *mac, post_process_pusch_t *pusch) {
-  if (mac != glue.mac) {
-    glue.ul(mac, pusch);
-    return;
-  }
-  begin_slot(pusch->frame, pusch->slot);
-  oai_glue_ul(&glue, pusch);
-}
-#else
-static bool wrapped_ul(module_id_t id, frame_t frame, sub_frame_t slot) {
-  if (id != glue.mac->Mod_id)
-    return glue.ul(id, frame, slot);
-  begin_slot(frame, slot);
-  return oai_glue_ul(&glue, frame, slot);
-}
-#endif
 
 /* ---- start ------------------------------------------------------------------------------------------------ */
 
@@ -127,7 +95,7 @@ static bool read_tdd(const NR_TDD_UL_DL_ConfigCommon_t *config, long mu, prbandi
   return true;
 }
 
-static bool read_cell(prbandit_cell *cell) {
+static bool read_cell(void) {
   gNB_MAC_INST *mac = RC.nrmac[0];
   const NR_ServingCellConfigCommon_t *scc = mac->common_channels[0].ServingCellConfigCommon;
   /* A module that was built against other headers would misread every structure. */
@@ -156,15 +124,12 @@ static bool read_cell(prbandit_cell *cell) {
   glue.ul_min_prb = OAI_UL_MIN_PRB;
   if (mac->vrb_map_UL_size > OAI_UL_MAP_SLOTS)
     return refuse("the UL map holds more NR slots than expected");
-  *cell = (prbandit_cell){.n_prb = glue.n_prb, .scs_khz = (uint16_t)(15 << mu)};
-  cell->min_prb = glue.ul_min_prb > OAI_DL_MIN_PRB ? glue.ul_min_prb : OAI_DL_MIN_PRB;
-  return read_tdd(scc->tdd_UL_DL_ConfigurationCommon, mu, &cell->tdd);
+  cell = (prbandit_cell){.n_prb = glue.n_prb, .scs_khz = (uint16_t)(15 << mu)};
+  cell.min_prb = glue.ul_min_prb > OAI_DL_MIN_PRB ? glue.ul_min_prb : OAI_DL_MIN_PRB;
+  return read_tdd(scc->tdd_UL_DL_ConfigurationCommon, mu, &cell.tdd);
 }
 
 static bool start_agent(void) {
-  prbandit_cell cell;
-  if (!read_cell(&cell))
-    return false;
   const char *path = getenv("PRBANDIT_CONFIG");
   prbandit_config config;
   char error[256];
@@ -178,26 +143,80 @@ static bool start_agent(void) {
   return true;
 }
 
-typedef enum { IN_PLACE, WRAPPED, FOREIGN } look;
+/* The file that a function is in, as the dynamic linker has it mapped: the gNB's own binary has that of RC. */
+static bool is_oais(void *function) {
+  Dl_info of, gnb;
+  return dladdr(function, &of) != 0 && dladdr(&RC, &gnb) != 0 && of.dli_fbase == gnb.dli_fbase;
+}
 
-/* One pointer each: the scheduler calls either the old function or the new one. Only a pointer that is OAI's own
- * again is wrapped again: to wrap somebody else's wrapper of ours would make a circle. */
-static look wrap(void) {
-  look found = IN_PLACE;
-  const nr_pp_impl_dl dl = __atomic_load_n(&glue.mac->pre_processor_dl, __ATOMIC_ACQUIRE);
-  const nr_pp_impl_ul ul = __atomic_load_n(&glue.mac->pre_processor_ul, __ATOMIC_ACQUIRE);
-  if (glue.dl == NULL || dl == glue.dl) {
-    glue.dl = dl;
-    __atomic_store_n(&glue.mac->pre_processor_dl, wrapped_dl, __ATOMIC_RELEASE);
-    found = WRAPPED;
+static const char *name_of(void *function) {
+  Dl_info of;
+  return dladdr(function, &of) != 0 && of.dli_sname != NULL ? of.dli_sname : "a function without a name";
+}
+
+typedef enum { IN_PLACE, HOOKED, FOREIGN } look;
+
+/* One pointer each: the scheduler calls either the old function or the new one. What is OAI's own is hooked, the
+ * same as before or another policy of OAI's; somebody else's is left alone: it may call ours, and then to hook it
+ * would make a circle. */
+static look hook(oai_hook *of) {
+  void *now = __atomic_load_n(of->at, __ATOMIC_ACQUIRE);
+  if (now == NULL || now == of->ours)
+    return IN_PLACE;
+  if (of->original != NULL && now != of->original && !is_oais(now))
+    return FOREIGN;
+  __atomic_store_n(&of->original, now, __ATOMIC_RELEASE);
+  __atomic_store_n(of->at, of->ours, __ATOMIC_RELEASE);
+  return HOOKED;
+}
+
+static void look_after(oai_hook *hooks, uint32_t n) {
+  static bool in_path, warned[OAI_MAX_HOOKS];
+  for (uint32_t i = 0; i < n; i++) {
+    const look found = hook(&hooks[i]);
+    if (found == HOOKED && in_path)
+      say("the %s was replaced by %s, which is hooked now", hooks[i].name, name_of(hooks[i].original));
+    if (found == FOREIGN && !warned[i])
+      say("error: another %s was put in place, %s: quotas are not enforced unless it calls PRBandit's", hooks[i].name,
+          name_of(*hooks[i].at));
+    warned[i] = found == FOREIGN;
   }
-  if (glue.ul == NULL || ul == glue.ul) {
-    glue.ul = ul;
-    __atomic_store_n(&glue.mac->pre_processor_ul, wrapped_ul, __ATOMIC_RELEASE);
-    found = WRAPPED;
+  if (in_path)
+    return;
+  in_path = true;
+  for (uint32_t i = 0; i < n; i++)
+    say("%s: before %s", hooks[i].name, name_of(hooks[i].original));
+  say("in the scheduler's path (%s)", oai_scheduler);
+}
+
+/* Where OAI's own policies divide the PRBs, ours would fight with them: the agent ends, which the controller sees,
+ * and all is OAI's until they are gone. The scheduler's lock, so that no call of the agent's is under way. */
+static void step_aside(const char *why) {
+  pthread_mutex_lock(&glue.mac->sched_lock);
+  glue.aside = true;
+  pthread_mutex_unlock(&glue.mac->sched_lock);
+  prbandit_stop(glue.agent);
+  glue.agent = NULL;
+  say("error: %s: OAI is in charge of the PRBs, PRBandit steps aside until they are disabled", why);
+}
+
+static bool step_in(void) {
+  if (!start_agent())
+    return false;
+  pthread_mutex_lock(&glue.mac->sched_lock);
+  glue.aside = false;
+  pthread_mutex_unlock(&glue.mac->sched_lock);
+  return true;
+}
+
+static void warn_of_faults(void) {
+  static uint32_t warned;
+  const uint32_t outside = __atomic_load_n(&glue.faults.outside, __ATOMIC_RELAXED);
+  if (outside > 2 * warned) {
+    say("warning: %u grants were on PRBs that were not free for them: the gNB's allocation stage does not keep to its map",
+        outside);
+    warned = outside;
   }
-  const bool foreign = (dl != wrapped_dl && dl != glue.dl) || (ul != wrapped_ul && ul != glue.ul);
-  return foreign ? FOREIGN : found;
 }
 
 static void *watch(void *unused) {
@@ -205,18 +224,23 @@ static void *watch(void *unused) {
   while (serving_cell() == NULL)
     usleep(LOOK_US);
   usleep(LOOK_US); /* the rest of the cell's configuration is written within moments */
-  if (!start_agent())
+  glue.aside = true;
+  if (!read_cell())
     return NULL;
-  bool first = true, warned = false;
+  oai_hook *hooks;
+  const uint32_t n = oai_hooks(&glue, &hooks);
+  const char *why = oai_in_charge(glue.mac);
+  if (why != NULL)
+    say("error: %s: OAI is in charge of the PRBs, PRBandit waits until they are disabled", why);
   for (int looks = 0;;) {
-    const look found = wrap();
-    if (found == WRAPPED) {
-      say(first ? "in the scheduler's path" : "a replaced pre-processor was wrapped again");
-      first = false;
-    } else if (found == FOREIGN && !warned) {
-      say("error: another pre-processor was put in place: quotas are not enforced unless it calls PRBandit's");
-      warned = true;
-    }
+    why = oai_in_charge(glue.mac);
+    if (why != NULL && !glue.aside)
+      step_aside(why);
+    if (why == NULL && glue.aside && !step_in())
+      return NULL;
+    if (!glue.aside)
+      look_after(hooks, n);
+    warn_of_faults();
     usleep(looks < QUICK_LOOKS ? LOOK_US : 10 * LOOK_US);
     if (looks < QUICK_LOOKS)
       looks += __atomic_load_n(&glue.calls, __ATOMIC_RELAXED) > 0;

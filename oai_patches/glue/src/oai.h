@@ -10,32 +10,45 @@
 #include "common/ran_context.h"
 #include "executables/softmodem-common.h"
 
-#include "passes.h"
 #include "prbandit_agent.h"
+#include "stage.h"
 
 #define OAI_UL_MAP_SLOTS 64 /* most NR slots of OAI's UL map that are dealt with */
 
 typedef struct {
   gNB_MAC_INST *mac;
   prbandit_agent *agent;
-  nr_pp_impl_dl dl; /* OAI's own pre-processors */
-  nr_pp_impl_ul ul;
   uint16_t n_prb, ul_min_prb, slots_per_frame;
-  uint32_t calls;    /* NR slots seen */
-  uint32_t turns[2]; /* NR slots shared out, by prbandit_direction */
+  bool aside;            /* OAI divides the PRBs itself: under the scheduler's lock */
+  uint32_t calls;        /* NR slots seen */
+  uint32_t turns[2];     /* NR slots shared out, by prbandit_direction */
+  stage_faults faults;
 } oai_glue;
 
-/* scheduler.c: what takes the place of the pre-processors. */
-void oai_glue_dl(oai_glue *glue, frame_t frame, int slot);
-#if OAI_UL_NEXT
-void oai_glue_ul(oai_glue *glue, post_process_pusch_t *pusch);
-#else
-bool oai_glue_ul(oai_glue *glue, frame_t frame, int slot);
-#endif
+/* module.c: an NR slot begins, with the first of OAI's functions that is called in it. */
+void oai_begin_slot(oai_glue *glue, int frame, int slot);
+
+/* A function of the scheduler's that OAI calls by a pointer, and ours that takes its place. */
+typedef struct {
+  const char *name;
+  void **at;       /* OAI's pointer */
+  void *ours;
+  void *original;  /* what was there: ours calls it; written before `ours` is put in place */
+} oai_hook;
+
+#define OAI_MAX_HOOKS 4
+
+/* pre_processor.c or pipeline.c, for the scheduler that the tree has. */
+extern const char oai_scheduler[];
+
+/* The hooks of the one cell that the glue is in. Gives how many. */
+uint32_t oai_hooks(oai_glue *glue, oai_hook **hooks);
+
+/* Who divides the PRBs in this gNB besides us, so that our quotas would fight with it; NULL where nobody does. */
+const char *oai_in_charge(const gNB_MAC_INST *mac);
 
 /* snapshot.c: the state of each UE. */
 uint32_t oai_snapshot(void *glue, prbandit_ue *ues, uint32_t max);
-void oai_ue_id(uint16_t rnti, char id[PRBANDIT_NAME_SIZE]);
 prbandit_snssai oai_snssai(const NR_UE_info_t *ue);
 
 static inline bool oai_connected(const NR_UE_info_t *ue) {

@@ -35,14 +35,6 @@ static uint64_t carry_on(ue_counters *c, prbandit_direction direction, const NR_
   return c->prb[direction];
 }
 
-void oai_ue_id(uint16_t rnti, char id[PRBANDIT_NAME_SIZE]) {
-  static const char digits[] = "0123456789abcdef";
-  memcpy(id, "rnti-", 5);
-  for (int i = 0; i < 4; i++)
-    id[5 + i] = digits[rnti >> (12 - 4 * i) & 15];
-  id[9] = '\0';
-}
-
 prbandit_snssai oai_snssai(const NR_UE_info_t *ue) {
 #if OAI_LC_ARRAYS
   for (int lcid = FIRST_DRB_LCID; lcid < NR_MAX_NUM_LCID; lcid++) {
@@ -74,10 +66,10 @@ static void read_ue(const NR_UE_info_t *from, prbandit_ue *to) {
   const int ul_bytes = ctrl->estimated_ul_buffer - ctrl->sched_ul_bytes;
 
   to->rnti = from->rnti;
-  oai_ue_id(from->rnti, to->ue_id);
+  stage_ue_id(from->rnti, to->ue_id);
   to->snssai = oai_snssai(from);
   to->cqi = csi->wb_cqi_1tb;
-  to->snr_db = (float)ctrl->pusch_snrx10 / 10;
+  to->snr_db = OAI_PUSCH_SNR_DB(ctrl);
 
   to->dl = (prbandit_direction_state){
       .mcs = ctrl->dl_bler_stats.mcs,

@@ -1,4 +1,4 @@
-/* OAI's pre-processors, called once for each pass of passes.h. While the call runs, the map of symbols a PRB has
+/* The scheduler of May 2024 and September 2025: OAI's pre-processors, called once for each pass of passes.h. While the call runs, the map of symbols a PRB has
  * only the pass's PRBs free, and only the pass's UEs can be scheduled. All of it is in the scheduler's thread,
  * under its lock. */
 #include "oai.h"
@@ -18,6 +18,14 @@ typedef struct {
 } call;
 
 static passes_ue plan[PASSES_MAX_UES];
+
+static oai_glue *glue_of; /* the one that the hooks are of */
+
+enum { DL_PRE_PROCESSOR, UL_PRE_PROCESSOR };
+static oai_hook hooks[2];
+
+#define ORIGINAL_DL ((nr_pp_impl_dl)hooks[DL_PRE_PROCESSOR].original)
+#define ORIGINAL_UL ((nr_pp_impl_ul)hooks[UL_PRE_PROCESSOR].original)
 
 /* ---- the UEs ---------------------------------------------------------------------------------------------- */
 
@@ -51,7 +59,7 @@ static void show_again(const hidden_ues *hidden) {
 
 static uint32_t range_of(const oai_glue *glue, const NR_UE_info_t *ue, uint32_t n_ranges) {
   char id[PRBANDIT_NAME_SIZE];
-  oai_ue_id(ue->rnti, id);
+  stage_ue_id(ue->rnti, id);
   const uint32_t range = prbandit_slice_of(glue->agent, ue->rnti, id, oai_snssai(ue));
   return range < n_ranges ? range : n_ranges - 1;
 }
@@ -217,7 +225,7 @@ static void dl_pass(void *context, passes_ue *const *ues, uint32_t n, prbandit_r
   uint16_t added[PASSES_MAX_PRB];
   const hidden_ues hidden = hide_others(c->glue, ues, n);
   block(c->glue, c->map, c->symbols, window, added);
-  c->glue->dl(c->glue->mac->Mod_id, c->frame, c->slot);
+  ORIGINAL_DL(c->glue->mac->Mod_id, c->frame, c->slot);
   unblock(c->glue, c->map, added);
   show_again(&hidden);
 
@@ -243,7 +251,7 @@ static uint16_t data_symbols(uint32_t n) {
 }
 
 static void dl_unsliced(oai_glue *glue, int frame, int slot) {
-  glue->dl(glue->mac->Mod_id, frame, slot);
+  ORIGINAL_DL(glue->mac->Mod_id, frame, slot);
   uint32_t new_prb = 0, retx_prb = 0;
   for (NR_UE_info_t **ue = glue->mac->OAI_UES; *ue != NULL; ue++) {
     const uint16_t size = (*ue)->UE_sched_ctrl.sched_pdsch.rbSize;
@@ -256,7 +264,7 @@ static void dl_unsliced(oai_glue *glue, int frame, int slot) {
 
 /* Every call of OAI's DL pre-processor looks into the queues of all UEs, hidden or not; so the plan of the next NR
  * slot knows who waits, whoever was in a pass. */
-void oai_glue_dl(oai_glue *glue, frame_t frame, int slot) {
+static void share_dl(oai_glue *glue, frame_t frame, int slot) {
   const prbandit_range *ranges;
   const uint32_t n_ranges = prbandit_ranges(glue->agent, PRBANDIT_DL, &ranges);
   if (n_ranges == 0 || n_ranges > PASSES_MAX_RANGES) {
@@ -306,7 +314,7 @@ static void ul_pass(void *context, passes_ue *const *ues, uint32_t n, prbandit_r
   const hidden_ues hidden = hide_others(c->glue, ues, n);
   block(c->glue, c->map, ALL_SYMBOLS, window, added);
   c->glue->mac->ul_next = c->target;
-  c->glue->ul(c->glue->mac, c->pusch);
+  ORIGINAL_UL(c->glue->mac, c->pusch);
   unblock(c->glue, c->map, added);
   show_again(&hidden);
 
@@ -352,7 +360,7 @@ static void ul_unsliced(oai_glue *glue, post_process_pusch_t *pusch) {
   const fsn_t before = glue->mac->ul_next;
   uint32_t new_before, retx_before, new_after, retx_after;
   sum_ul_prb(glue, &new_before, &retx_before);
-  glue->ul(glue->mac, pusch);
+  ORIGINAL_UL(glue->mac, pusch);
   sum_ul_prb(glue, &new_after, &retx_after);
   const uint32_t n = ul_slots_in(glue, before, glue->mac->ul_next);
   const uint32_t new_prb = new_after - new_before, retx_prb = retx_after - retx_before;
@@ -377,7 +385,7 @@ static void later_slots(const oai_glue *glue, fsn_t now, fsn_t target, bool give
   }
 }
 
-void oai_glue_ul(oai_glue *glue, post_process_pusch_t *pusch) {
+static void share_ul(oai_glue *glue, post_process_pusch_t *pusch) {
   gNB_MAC_INST *mac = glue->mac;
   const frame_structure_t *fs = &mac->frame_structure;
   const prbandit_range *ranges;
@@ -427,7 +435,7 @@ static void ul_pass(void *context, passes_ue *const *ues, uint32_t n, prbandit_r
   uint16_t added[PASSES_MAX_PRB];
   const hidden_ues hidden = hide_others(c->glue, ues, n);
   block(c->glue, c->map, ALL_SYMBOLS, window, added);
-  c->ul_slot |= c->glue->ul(c->glue->mac->Mod_id, c->frame, c->slot);
+  c->ul_slot |= ORIGINAL_UL(c->glue->mac->Mod_id, c->frame, c->slot);
   unblock(c->glue, c->map, added);
   show_again(&hidden);
 
@@ -464,7 +472,7 @@ static bool target_slot(const oai_glue *glue, int frame, int slot, int *target_f
 }
 
 static bool ul_unsliced(oai_glue *glue, int frame, int slot) {
-  const bool ul_slot = glue->ul(glue->mac->Mod_id, frame, slot);
+  const bool ul_slot = ORIGINAL_UL(glue->mac->Mod_id, frame, slot);
   if (!ul_slot)
     return false;
   uint32_t new_prb = 0, retx_prb = 0;
@@ -476,7 +484,7 @@ static bool ul_unsliced(oai_glue *glue, int frame, int slot) {
   return true;
 }
 
-bool oai_glue_ul(oai_glue *glue, frame_t frame, int slot) {
+static bool share_ul(oai_glue *glue, frame_t frame, int slot) {
   const prbandit_range *ranges;
   const uint32_t n_ranges = prbandit_ranges(glue->agent, PRBANDIT_UL, &ranges);
   int target_frame, target;
@@ -498,3 +506,52 @@ bool oai_glue_ul(oai_glue *glue, frame_t frame, int slot) {
 }
 
 #endif
+
+/* ---- in the place of OAI's own ---------------------------------------------------------------------------- */
+
+#if OAI_UL_NEXT
+static void hooked_dl(module_id_t id, frame_t frame, slot_t slot)
+#else
+static void hooked_dl(module_id_t id, frame_t frame, sub_frame_t slot)
+#endif
+{
+  if (id != glue_of->mac->Mod_id) {
+    ORIGINAL_DL(id, frame, slot);
+    return;
+  }
+  oai_begin_slot(glue_of, frame, slot);
+  share_dl(glue_of, frame, slot);
+}
+
+#if OAI_UL_NEXT
+static void hooked_ul(gNB_MAC_INST *mac, post_process_pusch_t *pusch) {
+  if (mac != glue_of->mac) {
+    ORIGINAL_UL(mac, pusch);
+    return;
+  }
+  oai_begin_slot(glue_of, pusch->frame, pusch->slot);
+  share_ul(glue_of, pusch);
+}
+#else
+static bool hooked_ul(module_id_t id, frame_t frame, sub_frame_t slot) {
+  if (id != glue_of->mac->Mod_id)
+    return ORIGINAL_UL(id, frame, slot);
+  oai_begin_slot(glue_of, frame, slot);
+  return share_ul(glue_of, frame, slot);
+}
+#endif
+
+const char oai_scheduler[] = "pre-processor";
+
+uint32_t oai_hooks(oai_glue *glue, oai_hook **out) {
+  glue_of = glue;
+  hooks[DL_PRE_PROCESSOR] = (oai_hook){"DL pre-processor", (void **)&glue->mac->pre_processor_dl, (void *)hooked_dl, NULL};
+  hooks[UL_PRE_PROCESSOR] = (oai_hook){"UL pre-processor", (void **)&glue->mac->pre_processor_ul, (void *)hooked_ul, NULL};
+  *out = hooks;
+  return sizeof hooks / sizeof *hooks;
+}
+
+const char *oai_in_charge(const gNB_MAC_INST *mac) {
+  (void)mac;
+  return NULL;
+}
