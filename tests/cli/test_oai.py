@@ -18,10 +18,19 @@ from controller.cli.oai import has_field, load_table, struct_body
 
 MAC = "openair2/LAYER2/NR_MAC_gNB/nr_mac_gNB.h"
 ROWS = {row["name"]: row for row in load_table()["versions"]}
-LIST = {"2024.w21": "NR_UE_info_t *list[17];", "2025.w37": "NR_UE_info_t *connected_ue_list[17];"}
+LIST = {
+    "2024.w21": "NR_UE_info_t *list[17];",
+    "2025.w37": "NR_UE_info_t *connected_ue_list[17];",
+    "2026.w32": "NR_UE_info_t *connected_ue_list[17];",
+}
 PRE_PROCESSOR = {
     "2024.w21": "typedef bool (*nr_pp_impl_ul)(module_id_t mod_id,\n                   frame_t frame);",
-    "2025.w37": "typedef void (*nr_pp_impl_ul)(gNB_MAC_INST *nr_mac, post_process_pusch_t *pp);",
+    "2025.w37": "typedef void (*nr_pp_impl_dl)(module_id_t mod_id, frame_t frame, slot_t slot);\n"
+    "typedef void (*nr_pp_impl_ul)(gNB_MAC_INST *nr_mac, post_process_pusch_t *pp);",
+    "2026.w32": "typedef void (*nr_pp_impl_dl)(gNB_MAC_INST *nr_mac, post_process_pdsch_t *pp_pdsch);\n"
+    "typedef void (*nr_pp_impl_ul)(gNB_MAC_INST *nr_mac, post_process_pusch_t *pp);\n"
+    "typedef int (*nr_dl_rb_alloc_fn)(const nr_dl_sched_params_t *p, nr_dl_candidate_t *c, int n);\n"
+    "typedef int (*nr_ul_rb_alloc_fn)(const nr_ul_sched_params_t *p, nr_ul_candidate_t *c, int n);",
 }
 
 
@@ -40,7 +49,8 @@ def plant(root: Path, version: str, without: str = "") -> Path:
     for function in row["functions"]:
         if function["name"] != without:
             files[function["file"]].append(f"int {function['name']}(int a);")
-    files[MAC].append(PRE_PROCESSOR[version] if without != "nr_pp_impl_ul" else "")
+    types = PRE_PROCESSOR[version]
+    files[MAC].append(types.replace("nr_pp_impl_ul", "another") if without == "nr_pp_impl_ul" else types)
     files["common/utils/load_module_shlib.h"].append("#define load_module_shlib(M, F, N, I) 0")
     files["CMakeLists.txt"].append('set(commonOpts "-pipe -fPIC -rdynamic")')
     for name, parts in files.items():
@@ -152,7 +162,8 @@ def test_fields_are_found_however_the_structure_is_declared(text: str, name: str
 
 def test_the_cmake_of_the_glue_picks_the_rows_by_texts_that_only_their_own_version_has() -> None:
     for version, row in ROWS.items():
-        assert [v for v, text in LIST.items() if row["tell"]["text"] in text] == [version]
+        texts = {v: LIST[v] + PRE_PROCESSOR[v] for v in ROWS}
+        assert [v for v, text in texts.items() if row["tell"]["text"] in text] == [version]
 
 
 TREES = [Path(p) for p in os.environ.get("PRBANDIT_OAI_TREES", "").split(os.pathsep) if p]
