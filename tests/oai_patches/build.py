@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import json
 import os
@@ -17,26 +18,29 @@ import pytest
 AGENT = Path(__file__).parents[2] / "oai_patches" / "agent"
 
 
-@functools.cache
 def build_agent() -> Path:
     """The build folder: ``libprbandit.so``, and ``tests/`` with ``toy_gnb`` and the others.
 
-    Skips the test, naming what is missing, on a machine without the tools. ``PRBANDIT_AGENT_BUILD`` names a
-    build that is there already, one with sanitizers perhaps.
+    ``PRBANDIT_AGENT_BUILD`` names a build that is there already, one with sanitizers perhaps.
     """
     if there := os.environ.get("PRBANDIT_AGENT_BUILD"):
         return Path(there).resolve()
-    if missing := _missing():
-        pytest.skip(f"the C agent cannot be built: {missing}")
-    folder = Path(_folder().name)
-    _run(["cmake", "-S", str(AGENT), "-B", str(folder)])
-    _run(["cmake", "--build", str(folder), "--parallel", str(os.cpu_count() or 1)])
-    return folder
+    return build(AGENT)
 
 
 @functools.cache
-def _folder() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="prbandit-agent-")
+def build(source: Path) -> Path:
+    """The folder in which a CMake project of ours was built, once for a test session.
+
+    Skips the test, naming what is missing, on a machine without the tools.
+    """
+    if missing := _missing():
+        pytest.skip(f"the C agent cannot be built: {missing}")
+    folder = tempfile.mkdtemp(prefix="prbandit-build-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    _run(["cmake", "-S", str(source), "-B", folder])
+    _run(["cmake", "--build", folder, "--parallel", str(os.cpu_count() or 1)])
+    return Path(folder)
 
 
 def _missing() -> str:

@@ -40,6 +40,7 @@ class CSlot(c.Structure):
     _fields_ = [
         ("n_prb", c.c_uint16),
         ("min_prb", c.c_uint16),
+        ("finds_runs", c.c_bool),
         ("top_is_lost", c.c_bool),
         ("blind_pregrant", c.c_bool),
         ("max_grants", c.c_uint32),
@@ -140,6 +141,7 @@ class Cell:
         slot = CSlot(
             N_PRB,
             MIN_PRB,
+            False,
             self.top_is_lost,
             self.blind_pregrant,
             self.max_grants,
