@@ -143,49 +143,22 @@ static bool start_agent(void) {
   return true;
 }
 
-/* The file that a function is in, as the dynamic linker has it mapped: the gNB's own binary has that of RC. */
-static bool is_oais(void *function) {
-  Dl_info of, gnb;
-  return dladdr(function, &of) != 0 && dladdr(&RC, &gnb) != 0 && of.dli_fbase == gnb.dli_fbase;
-}
-
-static const char *name_of(void *function) {
-  Dl_info of;
-  return dladdr(function, &of) != 0 && of.dli_sname != NULL ? of.dli_sname : "a function without a name";
-}
-
-typedef enum { IN_PLACE, HOOKED, FOREIGN } look;
-
-/* One pointer each: the scheduler calls either the old function or the new one. What is OAI's own is hooked, the
- * same as before or another policy of OAI's; somebody else's is left alone: it may call ours, and then to hook it
- * would make a circle. */
-static look hook(oai_hook *of) {
-  void *now = __atomic_load_n(of->at, __ATOMIC_ACQUIRE);
-  if (now == NULL || now == of->ours)
-    return IN_PLACE;
-  if (of->original != NULL && now != of->original && !is_oais(now))
-    return FOREIGN;
-  __atomic_store_n(&of->original, now, __ATOMIC_RELEASE);
-  __atomic_store_n(of->at, of->ours, __ATOMIC_RELEASE);
-  return HOOKED;
-}
-
-static void look_after(oai_hook *hooks, uint32_t n) {
-  static bool in_path, warned[OAI_MAX_HOOKS];
+static void look_after(hook *hooks, uint32_t n) {
+  static bool in_path, warned[OAI_HOOKS];
   for (uint32_t i = 0; i < n; i++) {
-    const look found = hook(&hooks[i]);
-    if (found == HOOKED && in_path)
-      say("the %s was replaced by %s, which is hooked now", hooks[i].name, name_of(hooks[i].original));
-    if (found == FOREIGN && !warned[i])
+    const hook_state found = hook_place(&hooks[i], &RC);
+    if (found == HOOK_PLACED && in_path)
+      say("the %s was replaced by %s, which is hooked now", hooks[i].name, hook_function_name(hooks[i].original));
+    if (found == HOOK_FOREIGN && !warned[i])
       say("error: another %s was put in place, %s: quotas are not enforced unless it calls PRBandit's", hooks[i].name,
-          name_of(*hooks[i].at));
-    warned[i] = found == FOREIGN;
+          hook_function_name(*hooks[i].at));
+    warned[i] = found == HOOK_FOREIGN;
   }
   if (in_path)
     return;
   in_path = true;
   for (uint32_t i = 0; i < n; i++)
-    say("%s: before %s", hooks[i].name, name_of(hooks[i].original));
+    say("%s: before %s", hooks[i].name, hook_function_name(hooks[i].original));
   say("in the scheduler's path (%s)", oai_scheduler);
 }
 
@@ -227,7 +200,7 @@ static void *watch(void *unused) {
   glue.aside = true;
   if (!read_cell())
     return NULL;
-  oai_hook *hooks;
+  hook *hooks;
   const uint32_t n = oai_hooks(&glue, &hooks);
   const char *why = oai_in_charge(glue.mac);
   if (why != NULL)

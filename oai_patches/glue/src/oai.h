@@ -10,6 +10,7 @@
 #include "common/ran_context.h"
 #include "executables/softmodem-common.h"
 
+#include "hooks.h"
 #include "prbandit_agent.h"
 #include "stage.h"
 
@@ -28,21 +29,13 @@ typedef struct {
 /* module.c: an NR slot begins, with the first of OAI's functions that is called in it. */
 void oai_begin_slot(oai_glue *glue, int frame, int slot);
 
-/* A function of the scheduler's that OAI calls by a pointer, and ours that takes its place. */
-typedef struct {
-  const char *name;
-  void **at;       /* OAI's pointer */
-  void *ours;
-  void *original;  /* what was there: ours calls it; written before `ours` is put in place */
-} oai_hook;
-
-#define OAI_MAX_HOOKS 4
+#define OAI_HOOKS 4 /* at most */
 
 /* pre_processor.c or pipeline.c, for the scheduler that the tree has. */
 extern const char oai_scheduler[];
 
 /* The hooks of the one cell that the glue is in. Gives how many. */
-uint32_t oai_hooks(oai_glue *glue, oai_hook **hooks);
+uint32_t oai_hooks(oai_glue *glue, hook **hooks);
 
 /* Who divides the PRBs in this gNB besides us, so that our quotas would fight with it; NULL where nobody does. */
 const char *oai_in_charge(const gNB_MAC_INST *mac);

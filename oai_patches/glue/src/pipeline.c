@@ -12,7 +12,7 @@
 static oai_glue *glue_of; /* the one that the hooks are of */
 
 enum { DL_PRE_PROCESSOR, UL_PRE_PROCESSOR, DL_RB_ALLOC, UL_RB_ALLOC };
-static oai_hook hooks[4];
+static hook hooks[4];
 
 static uint32_t stages_run[2]; /* NR slots that were shared out in this call of a pre-processor */
 
@@ -157,13 +157,13 @@ static void hooked_ul(gNB_MAC_INST *mac, post_process_pusch_t *pusch) {
 
 const char oai_scheduler[] = "pipeline";
 
-uint32_t oai_hooks(oai_glue *glue, oai_hook **out) {
+uint32_t oai_hooks(oai_glue *glue, hook **out) {
   gNB_MAC_INST *mac = glue->mac;
   glue_of = glue;
-  hooks[DL_PRE_PROCESSOR] = (oai_hook){"DL pre-processor", (void **)&mac->pre_processor_dl, (void *)hooked_dl, NULL};
-  hooks[UL_PRE_PROCESSOR] = (oai_hook){"UL pre-processor", (void **)&mac->pre_processor_ul, (void *)hooked_ul, NULL};
-  hooks[DL_RB_ALLOC] = (oai_hook){"DL allocation stage", (void **)&mac->dl_rb_alloc, (void *)hooked_dl_rb_alloc, NULL};
-  hooks[UL_RB_ALLOC] = (oai_hook){"UL allocation stage", (void **)&mac->ul_rb_alloc, (void *)hooked_ul_rb_alloc, NULL};
+  hooks[DL_PRE_PROCESSOR] = (hook){"DL pre-processor", (void **)&mac->pre_processor_dl, (void *)hooked_dl, NULL};
+  hooks[UL_PRE_PROCESSOR] = (hook){"UL pre-processor", (void **)&mac->pre_processor_ul, (void *)hooked_ul, NULL};
+  hooks[DL_RB_ALLOC] = (hook){"DL allocation stage", (void **)&mac->dl_rb_alloc, (void *)hooked_dl_rb_alloc, NULL};
+  hooks[UL_RB_ALLOC] = (hook){"UL allocation stage", (void **)&mac->ul_rb_alloc, (void *)hooked_ul_rb_alloc, NULL};
   *out = hooks;
   return sizeof hooks / sizeof *hooks;
 }

@@ -22,7 +22,7 @@ static passes_ue plan[PASSES_MAX_UES];
 static oai_glue *glue_of; /* the one that the hooks are of */
 
 enum { DL_PRE_PROCESSOR, UL_PRE_PROCESSOR };
-static oai_hook hooks[2];
+static hook hooks[2];
 
 #define ORIGINAL_DL ((nr_pp_impl_dl)hooks[DL_PRE_PROCESSOR].original)
 #define ORIGINAL_UL ((nr_pp_impl_ul)hooks[UL_PRE_PROCESSOR].original)
@@ -543,10 +543,10 @@ static bool hooked_ul(module_id_t id, frame_t frame, sub_frame_t slot) {
 
 const char oai_scheduler[] = "pre-processor";
 
-uint32_t oai_hooks(oai_glue *glue, oai_hook **out) {
+uint32_t oai_hooks(oai_glue *glue, hook **out) {
   glue_of = glue;
-  hooks[DL_PRE_PROCESSOR] = (oai_hook){"DL pre-processor", (void **)&glue->mac->pre_processor_dl, (void *)hooked_dl, NULL};
-  hooks[UL_PRE_PROCESSOR] = (oai_hook){"UL pre-processor", (void **)&glue->mac->pre_processor_ul, (void *)hooked_ul, NULL};
+  hooks[DL_PRE_PROCESSOR] = (hook){"DL pre-processor", (void **)&glue->mac->pre_processor_dl, (void *)hooked_dl, NULL};
+  hooks[UL_PRE_PROCESSOR] = (hook){"UL pre-processor", (void **)&glue->mac->pre_processor_ul, (void *)hooked_ul, NULL};
   *out = hooks;
   return sizeof hooks / sizeof *hooks;
 }
