@@ -26,17 +26,13 @@ static stage_cell cell_of(oai_glue *glue, prbandit_direction direction, int min_
                       .min_prb = (uint16_t)min_prb, .turn = &glue->turns[direction]};
 }
 
-static prbandit_snssai snssai_of(nssai_t nssai) {
-  return (prbandit_snssai){nssai.sst, nssai.sd & PRBANDIT_NO_SD};
-}
-
 /* ---- downlink --------------------------------------------------------------------------------------------- */
 
 static void read_dl(const void *candidate, stage_candidate *to) {
   const nr_dl_candidate_t *c = candidate;
   *to = (stage_candidate){
       .rnti = c->rnti,
-      .snssai = snssai_of(c->nssai),
+      .snssai = oai_snssai(c->UE), /* as in the reports: the candidate's own is another's with several bearers */
       .reach = {(uint16_t)c->bwp_start, (uint16_t)c->bwp_size},
       .symbols = c->alloc_slbitmap,
       .retx_prb = c->is_retx ? (uint16_t)c->retx_rbSize : 0,
@@ -92,7 +88,7 @@ static void read_ul(const void *candidate, stage_candidate *to) {
   const nr_ul_candidate_t *c = candidate;
   *to = (stage_candidate){
       .rnti = c->rnti,
-      .snssai = snssai_of(c->nssai),
+      .snssai = oai_snssai(c->UE), /* as in the reports: the candidate's own is another's with several bearers */
       .reach = {(uint16_t)c->bwp_start, (uint16_t)c->bwp_size},
       .symbols = c->alloc_slbitmap,
       .retx_prb = c->is_retx ? (uint16_t)c->retx_rbSize : 0,
