@@ -6,8 +6,9 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +25,45 @@ Reader = Callable[[str], str | None]
 
 @dataclass(frozen=True)
 class Verdict:
-    """One tree against the row of the table that fits it, or else comes nearest."""
+    """One tree against one row of the table: ``lacking`` of ``needs`` names are absent, see ``missing``."""
 
     version: str
     commit: str
+    scheduler: str
+    source: str
+    tell: str
     known: bool
     needs: int
+    lacking: int
     missing: list[str]
 
     @property
     def supported(self) -> bool:
         return self.known and not self.missing
+
+
+@dataclass(frozen=True)
+class Divider:
+    """Something of OAI's own in this tree that divides PRBs, and what our ``module`` does about it."""
+
+    who: str
+    file: str
+    module: str
+
+
+@dataclass(frozen=True)
+class Check:
+    """One tree against the whole table.
+
+    ``nearest`` is the row that the glue would be built by, or where none fits the one to compare with;
+    ``scheduler`` is the kind that the tree itself has, None where it has none that is known.
+    """
+
+    nearest: Verdict
+    others: list[Verdict]
+    scheduler: str | None
+    scheduler_what: str
+    dividers: list[Divider]
 
 
 def tree_reader(root: Path) -> Reader:
@@ -111,53 +140,101 @@ def has_field(body: str, field: str) -> bool:
     return re.search(rf"[\s*,]{re.escape(field)}\s*(\[[^\]]*\]\s*)*[;,]", " " + body) is not None
 
 
-def missing_in(row: dict[str, Any], read: Reader) -> tuple[int, list[str]]:
-    """(how much the row asks for, what of it the tree lacks)."""
-    texts: dict[str, str | None] = {}
+def holders(text: str, field: str) -> list[str]:
+    """Structures of the text, by the names that their typedefs give them, with a member of this name.
 
-    def text_of(path: str) -> str | None:
-        if path not in texts:
-            text = read(path)
-            texts[path] = None if text is None else without_comments(text)
-        return texts[path]
+    >>> holders("typedef struct { int a; struct { int b; } in; } s_t; typedef struct { int b; } t_t;", "b")
+    ['s_t', 't_t']
+    """
+    names = []
+    for closed in re.finditer(r"\}\s*(?:__attribute__\s*\(\(\w+\)\)\s*)?(\w+)\s*;", text):
+        if text.count("{", 0, closed.end()) != text.count("}", 0, closed.end()):
+            continue
+        body = struct_body(text, closed.group(1))
+        if body is not None and has_field(body, field):
+            names.append(closed.group(1))
+    return names
 
-    needs, missing = 0, []
+
+def lacks(row: dict[str, Any], text_of: Reader) -> Iterator[tuple[int, str]]:
+    """(how many names, which) for each thing that the row asks for and the tree lacks.
+
+    ``text_of`` gives the files without their comments. What is there under another structure or in another
+    file is said in brackets.
+    """
+    files = {struct["file"] for struct in row["structs"]}
     for struct in row["structs"]:
-        needs += len(struct["fields"])
-        text = text_of(struct["file"])
-        body = None if text is None else struct_body(text, struct["name"])
+        name, file, fields = struct["name"], struct["file"], struct["fields"]
+        text = text_of(file)
+        body = None if text is None else struct_body(text, name)
         if text is None:
-            missing.append(f"{struct['file']}: no such file (structure {struct['name']})")
+            yield len(fields), f"{file}: no such file (structure {name})"
         elif body is None:
-            missing.append(f"{struct['file']}: structure {struct['name']}")
+            now = [other for other in sorted(files) if struct_body(text_of(other) or "", name) is not None]
+            yield len(fields), f"{file}: structure {name}" + (f" (now in {now[0]})" if now else "")
         else:
-            missing += [
-                f"{struct['file']}: field {struct['name']}.{field}"
-                for field in struct["fields"]
-                if not has_field(body, field)
-            ]
+            for field in fields:
+                if not has_field(body, field):
+                    now = holders(text, field)[:3]
+                    hint = f" (there is one in {', '.join(now)})" if now else ""
+                    yield 1, f"{file}: field {name}.{field}{hint}"
     for function in row["functions"]:
-        needs += 1
         text = text_of(function["file"])
-        if text is None or not re.search(rf"\b{re.escape(function['name'])}\s*\(", text):
-            missing.append(f"{function['file']}: function {function['name']}()")
+        if text is None:
+            yield 1, f"{function['file']}: no such file (function {function['name']}())"
+        elif not re.search(rf"\b{re.escape(function['name'])}\s*\(", text):
+            yield 1, f"{function['file']}: function {function['name']}()"
     for needed in row["texts"]:
-        needs += 1
         text = text_of(needed["file"])
-        if text is None or not re.search(needed["pattern"], text):
-            missing.append(f"{needed['file']}: {needed['what']}")
-    return needs, missing
+        if text is None:
+            yield 1, f"{needed['file']}: no such file ({needed['what']})"
+        elif not re.search(needed["pattern"], text):
+            yield 1, f"{needed['file']}: {needed['what']}"
 
 
-def judge(read: Reader, table: dict[str, Any]) -> Verdict:
-    """The row whose text is in its file; where there is none, the row that lacks least."""
-    verdicts = []
-    for row in table["versions"]:
-        needs, missing = missing_in(row, read)
-        marker = row["tell"]
-        known = marker["text"] in (read(marker["file"]) or "")
-        verdicts.append(Verdict(row["name"], row["commit"], known, needs, missing))
-    return min(verdicts, key=lambda verdict: (not verdict.known, len(verdict.missing)))
+def judge(read: Reader, table: dict[str, Any]) -> Check:
+    """The first row whose tell is in its file, as CMake chooses; else the nearest of the tree's own kind."""
+    read = cache(read)
+
+    @cache
+    def text_of(path: str) -> str | None:
+        text = read(path)
+        return None if text is None else without_comments(text)
+
+    def is_at(places: list[dict[str, str]]) -> str | None:
+        return next((at["file"] for at in places if at["text"] in (text_of(at["file"]) or "")), None)
+
+    kinds = {kind["name"]: kind for kind in table["schedulers"]}
+    kind = next((kind for kind in table["schedulers"] if is_at(kind["at"])), None)
+
+    def against(row: dict[str, Any]) -> Verdict:
+        found = list(lacks(row, text_of))
+        needs = sum(len(struct["fields"]) for struct in row["structs"])
+        tell = row["tell"]
+        return Verdict(
+            version=row["name"],
+            commit=row["commit"],
+            scheduler=row["scheduler"],
+            source=kinds[row["scheduler"]]["source"],
+            tell=f"{tell['text']} in {tell['file']}",
+            known=tell["text"] in (read(tell["file"]) or ""),
+            needs=needs + len(row["functions"]) + len(row["texts"]),
+            lacking=sum(names for names, _ in found),
+            missing=[which for _, which in found],
+        )
+
+    verdicts = [against(row) for row in table["versions"]]
+    own = None if kind is None else kind["name"]
+    nearest = next((verdict for verdict in verdicts if verdict.known), None) or min(
+        verdicts, key=lambda verdict: (verdict.scheduler != own, verdict.lacking / verdict.needs)
+    )
+    dividers = [
+        Divider(who=divider["who"], file=file, module=divider["module"])
+        for divider in table["dividers"]
+        if (file := is_at(divider["at"]))
+    ]
+    others = [verdict for verdict in verdicts if verdict is not nearest]
+    return Check(nearest, others, own, "" if kind is None else kind["what"], dividers)
 
 
 def load_table(path: Path = TABLE) -> dict[str, Any]:
@@ -190,21 +267,48 @@ def check(path: Path, rev: str | None, as_json: bool) -> None:
         raise click.ClickException(
             f"{path}: no openair2/LAYER2/NR_MAC_gNB/nr_mac_gNB.h, so no OpenAirInterface tree{hint}"
         )
-    verdict = judge(read, load_table())
+    found = judge(read, load_table())
     emit(
-        {"path": str(path), "rev": rev, "supported": verdict.supported, **asdict(verdict)},
+        {
+            "path": str(path),
+            "rev": rev,
+            "supported": found.nearest.supported,
+            **asdict(found.nearest),
+            "tree_scheduler": found.scheduler,
+            "others": [asdict(other) for other in found.others],
+            "dividers": [asdict(divider) for divider in found.dividers],
+        },
         as_json,
-        _text(verdict),
+        _text(found),
     )
-    if not verdict.supported:
+    if not found.nearest.supported:
         sys.exit(1)
 
 
-def _text(verdict: Verdict) -> str:
-    row = f"{verdict.version}, {verdict.commit}"
-    found = f"{verdict.needs - len(verdict.missing)} of {verdict.needs} names found"
-    if verdict.supported:
-        return f"supported: as version {row}; {found}"
-    kind = "like version" if verdict.known else "no version that is known; nearest is"
-    names = verdict.missing or ["nothing by name, but its list of UEs is called something else"]
-    return "\n".join([f"NOT supported: {kind} {row}; {found}; missing:", *(f"  {name}" for name in names)])
+def _text(found: Check) -> str:
+    row = found.nearest
+    version = f"{row.version}, {row.commit}; {row.needs - row.lacking} of {row.needs} names found"
+    kind = f"{found.scheduler} ({found.scheduler_what})" if found.scheduler else "none that is known"
+    if row.supported:
+        lines = [
+            f"supported: as version {version}",
+            f"scheduler of this tree: {kind}; the glue is built with oai_patches/glue/{row.source}",
+        ]
+    else:
+        fits = "like version" if row.known else "no version fits; nearest is"
+        tell = [] if row.known else [f"what tells this version from others: {row.tell}"]
+        lines = [
+            f"NOT supported: {fits} {version}",
+            f"scheduler of this tree: {kind}",
+            "missing:",
+            *(f"  {name}" for name in [*row.missing, *tell]),
+        ]
+    lines += [
+        f"{other.version} ({other.scheduler}): {other.lacking} of {other.needs} names missing"
+        for other in found.others
+    ]
+    lines += [
+        f"note: OAI divides PRBs here itself: {divider.who}, in {divider.file}. {divider.module}"
+        for divider in found.dividers
+    ]
+    return "\n".join(lines)

@@ -17,7 +17,8 @@ from controller.cli import cli
 from controller.cli.oai import has_field, load_table, struct_body
 
 MAC = "openair2/LAYER2/NR_MAC_gNB/nr_mac_gNB.h"
-ROWS = {row["name"]: row for row in load_table()["versions"]}
+TABLE = load_table()
+ROWS = {row["name"]: row for row in TABLE["versions"]}
 LIST = {
     "2024.w21": "NR_UE_info_t *list[17];",
     "2025.w37": "NR_UE_info_t *connected_ue_list[17];",
@@ -59,6 +60,24 @@ def plant(root: Path, version: str, without: str = "") -> Path:
     return root
 
 
+OF_A_CELL = ["common_channels", "vrb_map_UL_size", "beam_info", "frame_structure", "min_grant_prb"]
+
+
+def plant_cells(root: Path) -> Path:
+    """A tree as upstream's is since a MAC has several cells: what belongs to one is in nr_cell_sched_t."""
+    header = plant(root, "2026.w32") / MAC
+    text = header.read_text()
+    for name in OF_A_CELL:
+        text = text.replace(f"  int {name}; /*  */\n", "", 1)
+    for direction in ("pdsch", "pusch"):
+        text = text.replace(
+            f"nr_mac, post_process_{direction}", f"nr_mac, nr_cell_sched_t *c, post_process_{direction}"
+        )
+    cell = "\n".join(f"  int {name};" for name in OF_A_CELL)
+    header.write_text(f"typedef struct nr_cell_sched_s {{\n{cell}\n}} nr_cell_sched_t;\n{text}")
+    return root
+
+
 def check(path: Path, *more: str) -> Result:
     return CliRunner().invoke(cli, ["oai", "check", str(path), *more])
 
@@ -68,7 +87,24 @@ def test_a_tree_with_every_name_is_supported_and_told_by_its_version(tmp_path: P
     result = check(plant(tmp_path, version), "--json")
     assert result.exit_code == 0, result.output
     out = json.loads(result.output)
-    assert out["supported"] and out["version"] == version and out["missing"] == []
+    assert out["supported"] and out["version"] == version and out["missing"] == [] and out["lacking"] == 0
+    assert out["tree_scheduler"] == out["scheduler"] == ROWS[version]["scheduler"]
+    assert {other["version"] for other in out["others"]} == set(ROWS) - {version}
+    assert all(0 < other["lacking"] <= other["needs"] for other in out["others"])
+    assert out["dividers"] == []
+
+
+def test_it_says_what_would_be_built_and_how_far_off_the_other_kinds_are(tmp_path: Path) -> None:
+    root = plant(tmp_path, "2026.w32")
+    out = json.loads(check(root, "--json").output)
+    said = check(root).output
+    assert "scheduler of this tree: pipeline" in said and "oai_patches/glue/src/pipeline.c" in said
+    for other in out["others"]:
+        assert (
+            f"{other['version']} (pre-processor): {other['lacking']} of {other['needs']} names missing"
+            in said
+        )
+    assert "src/scheduler.c" in check(plant(tmp_path / "old", "2024.w21")).output
 
 
 NAMES = [
@@ -102,6 +138,80 @@ def test_a_tree_of_another_version_is_compared_with_the_nearest(tmp_path: Path) 
     assert result.exit_code == 1
     assert "NOT supported" in result.output and "2025.w37" in result.output
     assert "NR_UEs_t.connected_ue_list" in result.output
+
+
+def test_a_structure_that_is_not_there_counts_as_all_of_its_names(tmp_path: Path) -> None:
+    out = json.loads(check(plant(tmp_path, "2026.w32", without="nr_ul_candidate_t"), "--json").output)
+    fields = next(s["fields"] for s in ROWS["2026.w32"]["structs"] if s["name"] == "nr_ul_candidate_t")
+    assert len(out["missing"]) == 1 and out["lacking"] == len(fields) > 1
+    assert f"{out['needs'] - len(fields)} of {out['needs']} names found" in check(tmp_path).output
+
+
+def test_a_file_that_is_not_there_is_named_with_what_was_sought_in_it(tmp_path: Path) -> None:
+    root = plant(tmp_path, "2026.w32")
+    for name in ("common/utils/ds/seq_arr.h", "CMakeLists.txt", "openair2/LAYER2/NR_MAC_COMMON/nr_mac.h"):
+        (root / name).unlink()
+    said = check(root).output
+    assert "seq_arr.h: no such file (function seq_arr_at())" in said
+    assert "CMakeLists.txt: no such file (symbols exported" in said
+    assert "nr_mac.h: no such file (structure NR_UE_DL_BWP_t)" in said
+
+
+def test_a_tree_that_nobody_has_seen_is_told_by_its_stages_and_where_its_names_went(tmp_path: Path) -> None:
+    root = plant_cells(tmp_path)
+    out = json.loads(check(root, "--json").output)
+    assert not out["known"] and not out["supported"]
+    assert out["tree_scheduler"] == "pipeline" and out["version"] == "2026.w32"
+    result = check(root)
+    assert result.exit_code == 1 and "no version fits" in result.output
+    for name in OF_A_CELL:
+        assert f"field gNB_MAC_INST.{name} (there is one in nr_cell_sched_t)" in result.output
+    assert "DL pre-processor" in result.output and "UL pre-processor" in result.output
+    assert ROWS["2026.w32"]["tell"]["text"] in result.output
+
+
+def test_an_unknown_tree_is_compared_with_a_version_of_its_own_kind(tmp_path: Path) -> None:
+    header = plant(tmp_path, "2025.w37") / MAC
+    strange = header.read_text().replace("(module_id_t mod_id, frame_t frame", "(int a, frame_t frame")
+    header.write_text(f"{strange}typedef int (*nr_dl_rb_alloc_fn)(int a);\n")
+    out = json.loads(check(tmp_path, "--json").output)
+    lacking = {other["version"]: other["lacking"] for other in out["others"]}
+    assert out["version"] == "2026.w32" and out["lacking"] > lacking["2025.w37"]
+
+
+def test_a_structure_that_moved_to_another_header_is_found_there(tmp_path: Path) -> None:
+    root = plant(tmp_path, "2026.w32", without="NR_bler_stats_t")
+    other = root / "openair2/LAYER2/NR_MAC_COMMON/nr_mac.h"
+    other.write_text(other.read_text() + "typedef struct NR_bler_stats { float bler; } NR_bler_stats_t;\n")
+    assert "structure NR_bler_stats_t (now in openair2/LAYER2/NR_MAC_COMMON/nr_mac.h)" in check(root).output
+
+
+def test_a_tree_without_any_scheduler_that_is_known(tmp_path: Path) -> None:
+    (plant(tmp_path, "2024.w21") / MAC).write_text("/* pre_processor_dl, nr_dl_rb_alloc_fn */ int nothing;\n")
+    result = check(tmp_path)
+    assert result.exit_code == 1 and "scheduler of this tree: none that is known" in result.output
+    assert json.loads(check(tmp_path, "--json").output)["tree_scheduler"] is None
+
+
+DIVIDERS = [(divider, at) for divider in TABLE["dividers"] for at in divider["at"]]
+
+
+@pytest.mark.parametrize(("divider", "at"), DIVIDERS, ids=[f"{at['text']}" for _, at in DIVIDERS])
+def test_what_else_divides_prbs_is_a_note_and_no_error(
+    tmp_path: Path, divider: dict[str, Any], at: dict[str, str]
+) -> None:
+    file = plant(tmp_path, "2026.w32") / at["file"]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    before = file.read_text() if file.is_file() else ""
+    file.write_text(f"{before}// {at['text']}\n")
+    assert "note:" not in check(tmp_path).output
+    file.write_text(f"{before}int {at['text']};\n")
+    result = check(tmp_path, "--json")
+    assert result.exit_code == 0
+    expected = {"who": divider["who"], "file": at["file"], "module": divider["module"]}
+    assert json.loads(result.output)["dividers"] == [expected]
+    said = check(tmp_path).output
+    assert f"{divider['who']}, in {at['file']}. {divider['module']}" in said
 
 
 def test_a_name_in_a_comment_does_not_count(tmp_path: Path) -> None:
@@ -164,6 +274,14 @@ def test_the_cmake_of_the_glue_picks_the_rows_by_texts_that_only_their_own_versi
     for version, row in ROWS.items():
         texts = {v: LIST[v] + PRE_PROCESSOR[v] for v in ROWS}
         assert [v for v, text in texts.items() if row["tell"]["text"] in text] == [version]
+        assert row["scheduler"] in {kind["name"] for kind in TABLE["schedulers"]}
+
+
+def test_of_two_rows_that_fit_the_first_of_the_table_counts_as_it_does_for_cmake(tmp_path: Path) -> None:
+    header = plant(tmp_path, "2024.w21") / MAC
+    header.write_text(header.read_text() + f"typedef void {ROWS['2026.w32']['tell']['text']} *p);\n")
+    out = json.loads(check(tmp_path, "--json").output)
+    assert out["version"] == next(iter(ROWS)) == "2026.w32" and out["known"]
 
 
 TREES = [Path(p) for p in os.environ.get("PRBANDIT_OAI_TREES", "").split(os.pathsep) if p]
@@ -172,5 +290,6 @@ TREES = [Path(p) for p in os.environ.get("PRBANDIT_OAI_TREES", "").split(os.path
 @pytest.mark.skipif(not TREES, reason="PRBANDIT_OAI_TREES names no OAI tree")
 @pytest.mark.parametrize("tree", TREES, ids=str)
 def test_real_trees(tree: Path) -> None:
-    result = check(tree)
-    assert result.exit_code == 0, result.output
+    result = check(tree, "--json")
+    out = json.loads(result.output)
+    assert result.exit_code == 0 and out["tree_scheduler"] == out["scheduler"], result.output

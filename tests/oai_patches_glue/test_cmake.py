@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_oai import MAC, ROWS, plant
+from tests.cli.test_oai import MAC, ROWS, plant, plant_cells
 
 GLUE = Path(__file__).parents[2] / "oai_patches" / "glue"
 pytestmark = [
@@ -70,6 +70,11 @@ def test_an_unknown_version_is_refused_and_the_check_is_named(tmp_path: Path) ->
     (tree / MAC).write_text("int nothing;\n")
     status, out = configure(tree, tmp_path / "build")
     assert status != 0 and "prbandit oai check" in " ".join(out.split())
+
+
+def test_a_mac_of_several_cells_is_taken_for_none_of_the_versions(tmp_path: Path) -> None:
+    status, out = configure(plant_cells(tmp_path / "oai"), tmp_path / "build")
+    assert status != 0 and "is no version of OAI that is known here" in " ".join(out.split())
 
 
 def test_a_folder_that_is_not_oai_is_refused(tmp_path: Path) -> None:
