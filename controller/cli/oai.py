@@ -192,6 +192,15 @@ def lacks(row: dict[str, Any], text_of: Reader) -> Iterator[tuple[int, str]]:
             yield 1, f"{needed['file']}: {needed['what']}"
 
 
+def source_of(scheduler: str) -> str:
+    """The glue's source for a kind of scheduler, called after it; CMakeLists.txt makes the same name.
+
+    >>> source_of("pre-processor")
+    'src/pre_processor.c'
+    """
+    return f"src/{scheduler.replace('-', '_')}.c"
+
+
 def judge(read: Reader, table: dict[str, Any]) -> Check:
     """The first row whose tell is in its file, as CMake chooses; else the nearest of the tree's own kind."""
     read = cache(read)
@@ -204,7 +213,6 @@ def judge(read: Reader, table: dict[str, Any]) -> Check:
     def is_at(places: list[dict[str, str]]) -> str | None:
         return next((at["file"] for at in places if at["text"] in (text_of(at["file"]) or "")), None)
 
-    kinds = {kind["name"]: kind for kind in table["schedulers"]}
     kind = next((kind for kind in table["schedulers"] if is_at(kind["at"])), None)
 
     def against(row: dict[str, Any]) -> Verdict:
@@ -215,7 +223,7 @@ def judge(read: Reader, table: dict[str, Any]) -> Check:
             version=row["name"],
             commit=row["commit"],
             scheduler=row["scheduler"],
-            source=kinds[row["scheduler"]]["source"],
+            source=source_of(row["scheduler"]),
             tell=f"{tell['text']} in {tell['file']}",
             known=tell["text"] in (read(tell["file"]) or ""),
             needs=needs + len(row["functions"]) + len(row["texts"]),

@@ -14,7 +14,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from controller.cli import cli
-from controller.cli.oai import has_field, load_table, struct_body
+from controller.cli.oai import TABLE as TABLE_FILE
+from controller.cli.oai import has_field, load_table, source_of, struct_body
 
 MAC = "openair2/LAYER2/NR_MAC_gNB/nr_mac_gNB.h"
 TABLE = load_table()
@@ -104,7 +105,7 @@ def test_it_says_what_would_be_built_and_how_far_off_the_other_kinds_are(tmp_pat
             f"{other['version']} (pre-processor): {other['lacking']} of {other['needs']} names missing"
             in said
         )
-    assert "src/scheduler.c" in check(plant(tmp_path / "old", "2024.w21")).output
+    assert "src/pre_processor.c" in check(plant(tmp_path / "old", "2024.w21")).output
 
 
 NAMES = [
@@ -275,6 +276,7 @@ def test_the_cmake_of_the_glue_picks_the_rows_by_texts_that_only_their_own_versi
         texts = {v: LIST[v] + PRE_PROCESSOR[v] for v in ROWS}
         assert [v for v, text in texts.items() if row["tell"]["text"] in text] == [version]
         assert row["scheduler"] in {kind["name"] for kind in TABLE["schedulers"]}
+        assert (TABLE_FILE.parent / source_of(row["scheduler"])).is_file()
 
 
 def test_of_two_rows_that_fit_the_first_of_the_table_counts_as_it_does_for_cmake(tmp_path: Path) -> None:
