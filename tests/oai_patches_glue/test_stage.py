@@ -44,6 +44,8 @@ class Gnb(c.Structure):
         ("fault", c.c_int),
         ("calls", c.c_uint32),
         ("most_candidates", c.c_uint32),
+        ("n_free", c.c_uint32),
+        ("max_grants", c.c_uint32),
         ("map", c.c_void_p),
     ]
 
@@ -84,6 +86,8 @@ class Outcome:
     most_candidates: int
     stage_calls: int
     own_map: bool
+    last_call: tuple[int, int]
+    """Free PRBs and grants that the last call of the gNB's stage was told."""
     busy: set[int]
 
 
@@ -129,7 +133,7 @@ class Cell:
         assert all(u.rest[699] == u.number % 251 for u in after), "a candidate was moved in part"
         grants = {u.number: (u.bwp_start + u.start, u.size) for u in after if u.scheduled}
         by_number = sorted(after, key=lambda u: u.number)
-        taken = {prb for prb in range(MAX_PRB) if busy[prb] & DATA}
+        taken = {prb for prb in range(MAX_PRB) if busy[prb] & DATA} - set(self.busy)
         use = []
         for k in range(len(self.quotas) + 1):
             used = Use()
@@ -147,7 +151,8 @@ class Cell:
             gnb.most_candidates,
             gnb.calls,
             own_map,
-            taken - set(self.busy),
+            (gnb.n_free, gnb.max_grants),
+            taken,
         )
 
 
@@ -187,6 +192,15 @@ def test_what_is_taken_in_the_middle_of_a_range_costs_only_its_own_prbs(library:
     cell = Cell(library, [40], busy=dict.fromkeys(range(18, 24), DATA))
     out = cell.run([Ue(want=40), Ue(want=40)])
     assert sorted(out.grants.values()) == [(0, 18), (24, 16)]
+
+
+def test_the_gnb_s_stage_is_told_what_is_free_and_how_many_may_share_it(library: c.CDLL) -> None:
+    """From July 2026 on OAI divides the free PRBs by the grants, and ends the gNB where they are few."""
+    cell = Cell(library, [40], busy=dict.fromkeys(range(18, 24), DATA))
+    assert cell.run([Ue(want=40), Ue(want=40)]).last_call == (34, 2)
+    assert Cell(library, [40], max_grants=1).run([Ue(want=40), Ue(want=40)]).last_call == (40, 1)
+    assert Cell(library, [10]).run([Ue(retx=3)]).last_call == (MIN_PRB, 1)
+    assert Cell(library, []).run([Ue(want=40), Ue(want=40)]).last_call == (0, 8), "as the gNB says"
 
 
 def test_a_retransmission_that_does_not_fit_goes_out_beside_its_range(library: c.CDLL) -> None:

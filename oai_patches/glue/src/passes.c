@@ -150,7 +150,7 @@ static void range_pass(sharing *s, passes_ue *ues, uint32_t n_ues, uint32_t rang
   passes_ue *chosen[PASSES_MAX_UES];
   const uint32_t n = members(s, ues, n_ues, range, most, chosen);
   if (n > 0)
-    run_pass(s, chosen, n, s->slot->finds_runs && window.size > 0 ? within : window);
+    run_pass(s, chosen, n, s->slot->finds_runs && n > 1 && window.size > 0 ? within : window);
 }
 
 uint32_t passes_share(const passes_slot *slot, bool *busy, passes_ue *ues, uint32_t n_ues, passes_use *use,

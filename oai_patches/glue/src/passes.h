@@ -10,8 +10,8 @@
  *      UE of a slice for signalling.
  *   3. The slices, each inside its range.
  *   4. The UEs without a slice: the longest run of PRBs that is left of the whole carrier.
- * Where the scheduler starts at the first free PRB, however short the run is, a pass may use one run of PRBs, the
- * longest that is free. Where it looks for the longest run itself, a pass has the whole of its range.
+ * A pass may use one run of PRBs, the longest that is free: OAI starts at the first free PRB, however short the run
+ * is. Where it looks for a run for each UE, a pass of several UEs has the whole of its range.
  */
 #ifndef PRBANDIT_PASSES_H
 #define PRBANDIT_PASSES_H
@@ -42,7 +42,7 @@ typedef void (*passes_run_fn)(void *context, passes_ue *const *ues, uint32_t n, 
 
 typedef struct {
   uint16_t n_prb, min_prb;
-  bool finds_runs;    /* the scheduler allocates on the longest free run (2026) */
+  bool finds_runs;    /* the scheduler looks for a free run for each UE (2026) */
   bool top_is_lost;   /* the scheduler never starts a smallest grant at the last PRBs (UL of May 2024) */
   bool blind_pregrant; /* it gives a UE with an empty buffer a smallest grant, free PRBs or not (likewise) */
   uint32_t max_grants; /* DCIs of one NR slot */

@@ -48,11 +48,14 @@ static prbandit_range grant_dl(const void *candidate) {
   return (prbandit_range){(uint16_t)(c->bwp_start + c->sched_pdsch.rbStart), (uint16_t)size};
 }
 
-static void allocate_dl(void *context, void *candidates, uint32_t n, uint16_t *map, uint32_t max_grants) {
+static void allocate_dl(void *context, void *candidates, uint32_t n, uint16_t *map, uint32_t max_grants,
+                        uint32_t n_free) {
   nr_dl_candidate_t *first = candidates;
   nr_dl_sched_params_t params = *(const nr_dl_sched_params_t *)context;
   params.vrb_map[first->alloc_beam_idx] = map;
   params.max_num_ue = (int)max_grants;
+  if (n_free > 0)
+    params.n_rb_avail[first->alloc_beam_idx] = (int)n_free;
   ((nr_dl_rb_alloc_fn)hooks[DL_RB_ALLOC].original)(&params, first, (int)n);
 }
 
@@ -104,11 +107,14 @@ static prbandit_range grant_ul(const void *candidate) {
   return (prbandit_range){(uint16_t)(c->bwp_start + c->sched_pusch.rbStart), (uint16_t)size};
 }
 
-static void allocate_ul(void *context, void *candidates, uint32_t n, uint16_t *map, uint32_t max_grants) {
+static void allocate_ul(void *context, void *candidates, uint32_t n, uint16_t *map, uint32_t max_grants,
+                        uint32_t n_free) {
   nr_ul_candidate_t *first = candidates;
   nr_ul_sched_params_t params = *(const nr_ul_sched_params_t *)context;
   params.vrb_map_UL[first->alloc_beam_idx] = map;
   params.max_num_ue = (int)max_grants;
+  if (n_free > 0)
+    params.n_rb_avail[first->alloc_beam_idx] = (int)n_free;
   ((nr_ul_rb_alloc_fn)hooks[UL_RB_ALLOC].original)(&params, first, (int)n);
 }
 

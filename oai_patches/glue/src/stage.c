@@ -74,8 +74,14 @@ static void one_pass(void *context, passes_ue *const *ues, uint32_t n, prbandit_
   uint16_t map[PASSES_MAX_PRB];
   memset(map, 0xff, sizeof map);
   memcpy(map + window.start, s->map + window.start, window.size * sizeof *map);
+  uint32_t n_free = 0;
+  for (uint32_t prb = window.start; prb < (uint32_t)window.start + window.size; prb++)
+    n_free += !busy[prb];
+  const uint32_t left = s->max_grants - s->grants;
   gather(s, ues, n);
-  s->gnb->allocate(s->context, candidate(s, s->done), n, map, s->max_grants - s->grants);
+  /* a stage divides what is free by the grants that it may give */
+  s->gnb->allocate(s->context, candidate(s, s->done), n, map, n < left ? n : left,
+                   n_free > s->cell->min_prb ? n_free : s->cell->min_prb);
   for (uint32_t i = 0; i < n; i++) {
     const prbandit_range prb = s->gnb->grant(candidate(s, s->done + i));
     if (prb.size == 0)
@@ -98,7 +104,7 @@ static void read_busy(const stage_slot *s, uint16_t symbols, bool *busy) {
 }
 
 static uint32_t unsliced(stage_slot *s) {
-  s->gnb->allocate(s->context, s->array, s->n, s->map, s->max_grants);
+  s->gnb->allocate(s->context, s->array, s->n, s->map, s->max_grants, 0);
   uint32_t new_prb = 0, retx_prb = 0;
   for (uint32_t i = 0; i < s->n; i++) {
     s->gnb->read(candidate(s, i), &s->seen[0]);

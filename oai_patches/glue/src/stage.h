@@ -26,8 +26,9 @@ typedef struct {
   void (*read)(const void *candidate, stage_candidate *to);
   /* PRBs of the carrier; of size 0 where the candidate was not scheduled */
   prbandit_range (*grant)(const void *candidate);
-  /* The gNB's stage on `n` candidates and `map`, of n_prb symbol bit maps, with at most `max_grants` grants. */
-  void (*allocate)(void *context, void *candidates, uint32_t n, uint16_t *map, uint32_t max_grants);
+  /* The gNB's stage on `n` candidates and `map`, of n_prb symbol bit maps, with at most `max_grants` grants. Of the
+   * map's PRBs `n_free` are free, where it is less than what the gNB takes them to be; 0: they are as the gNB says. */
+  void (*allocate)(void *context, void *candidates, uint32_t n, uint16_t *map, uint32_t max_grants, uint32_t n_free);
 } stage_gnb;
 
 typedef struct {

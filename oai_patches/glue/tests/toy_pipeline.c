@@ -120,13 +120,16 @@ typedef struct {
   uint16_t min_prb;
 } toy_call;
 
-static void allocate(void *context, void *candidates, uint32_t n, uint16_t *map, uint32_t max_grants) {
+static void allocate(void *context, void *candidates, uint32_t n, uint16_t *map, uint32_t max_grants,
+                     uint32_t n_free) {
   const toy_call *call = context;
   toy_gnb *gnb = call->gnb;
   toy_candidate *c = candidates;
   uint32_t given = 0;
   gnb->calls++;
   gnb->map = map;
+  gnb->n_free = n_free;
+  gnb->max_grants = max_grants;
   gnb->most_candidates = n > gnb->most_candidates ? n : gnb->most_candidates;
   for (uint32_t i = 0; i < n; i++)
     c[i].calls++;

@@ -30,6 +30,7 @@ typedef struct {
 typedef struct {
   toy_fault fault;
   uint32_t calls, most_candidates;
+  uint32_t n_free, max_grants;
   uint16_t *map; /* of the last call */
 } toy_gnb;
 
