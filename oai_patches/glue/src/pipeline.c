@@ -2,6 +2,9 @@
  * the allocation stage of each direction (stage.h). The pre-processors, which run the pipeline, are hooked as well:
  * they tell that an NR slot begins, and which NR slots had nothing to allocate. All of it is in the scheduler's
  * thread, under its lock. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+
 #include "oai.h"
 
 
@@ -157,6 +160,10 @@ static void hooked_ul(gNB_MAC_INST *mac, post_process_pusch_t *pusch) {
 
 /* ---- in the place of OAI's own ---------------------------------------------------------------------------- */
 
+/* OAI's own slicing as allocation stages (upstream's slice_prb_allocator). */
+static const char *const slicing_names[] = {"nr_dl_slice_proportional_fair", "nr_ul_slice_proportional_fair"};
+static void *slicing[2];
+
 const char oai_scheduler[] = "pipeline";
 
 uint32_t oai_hooks(oai_glue *glue, hook **out) {
@@ -166,8 +173,15 @@ uint32_t oai_hooks(oai_glue *glue, hook **out) {
   hooks[UL_PRE_PROCESSOR] = (hook){"UL pre-processor", (void **)&mac->pre_processor_ul, (void *)hooked_ul, NULL};
   hooks[DL_RB_ALLOC] = (hook){"DL allocation stage", (void **)&mac->dl_rb_alloc, (void *)hooked_dl_rb_alloc, NULL};
   hooks[UL_RB_ALLOC] = (hook){"UL allocation stage", (void **)&mac->ul_rb_alloc, (void *)hooked_ul_rb_alloc, NULL};
+  for (int i = 0; i < 2; i++)
+    slicing[i] = dlsym(RTLD_DEFAULT, slicing_names[i]);
   *out = hooks;
   return sizeof hooks / sizeof *hooks;
+}
+
+static bool is_slicing(const hook *stage, const void *policy) {
+  const void *now = *stage->at;
+  return policy != NULL && (now == policy || (now == stage->ours && stage->original == policy));
 }
 
 const char *oai_in_charge(const gNB_MAC_INST *mac) {
@@ -177,5 +191,7 @@ const char *oai_in_charge(const gNB_MAC_INST *mac) {
 #else
   (void)mac;
 #endif
+  if (is_slicing(&hooks[DL_RB_ALLOC], slicing[0]) || is_slicing(&hooks[UL_RB_ALLOC], slicing[1]))
+    return "OAI's own slicing is the allocation stage";
   return NULL;
 }
