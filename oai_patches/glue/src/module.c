@@ -78,7 +78,7 @@ static bool read_tdd(const NR_TDD_UL_DL_ConfigCommon_t *config, long mu, prbandi
   static const long periods_us[] = {500, 625, 1000, 1250, 2000, 2500, 5000, 10000};
   const long n_periods = sizeof periods_us / sizeof *periods_us;
   if (config == NULL)
-    return refuse("FDD is not supported");
+    return refuse("FDD is not supported: the controller knows TDD patterns, in which an NR slot has one direction");
   const NR_TDD_UL_DL_Pattern_t *p = &config->pattern1;
   const long at = p->dl_UL_TransmissionPeriodicity;
   if (config->pattern2 != NULL)
@@ -116,7 +116,7 @@ static bool read_cell(void) {
   const long dl = down->scs_SpecificCarrierList.list.array[0]->carrierBandwidth;
   const long ul = up->scs_SpecificCarrierList.list.array[0]->carrierBandwidth;
   if (mu < 0 || mu > 3 || dl < 11 || dl > PASSES_MAX_PRB || ul != dl)
-    return refuse("the carrier is none that PRBandit knows");
+    return refuse("the carrier is not one of 11 to 275 PRB, the same in UL and DL, of 15 to 120 kHz");
 
   glue.mac = mac;
   glue.n_prb = (uint16_t)dl;

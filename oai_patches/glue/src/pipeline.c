@@ -7,7 +7,6 @@
 
 #include "oai.h"
 
-
 #if MAX_MOBILES_PER_GNB > PASSES_MAX_UES
 #error "more UEs than the passes are made for"
 #endif
