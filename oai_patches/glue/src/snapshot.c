@@ -1,7 +1,10 @@
 /* MAC state of every connected UE, read in the scheduler's thread under its lock. */
+#include "channels.h"
 #include "oai.h"
 
 #define FIRST_DRB_LCID 4
+#define MAX_FIVE_QI 255
+#define MAX_PRIORITY_LEVEL 127
 #define LCIDS 33
 
 /* OAI's PRB counters are 32 bits wide and wrap within hours of full load; here they are carried on. */
@@ -61,6 +64,56 @@ prbandit_snssai oai_snssai(const NR_UE_info_t *ue) {
   return (prbandit_snssai){0, PRBANDIT_NO_SD};
 }
 
+/* The UE's logical channels, by number. */
+#if OAI_LC_ARRAYS
+static size_t n_channels(const NR_UE_sched_ctrl_t *ctrl) {
+  return ctrl->dl_lc_num;
+}
+
+static const NR_QoS_config_t *channel(const NR_UE_sched_ctrl_t *ctrl, size_t i, int *lcid) {
+  *lcid = ctrl->dl_lc_ids[i];
+  return *lcid >= FIRST_DRB_LCID && *lcid < NR_MAX_NUM_LCID ? ctrl->qos_config[*lcid - FIRST_DRB_LCID] : NULL;
+}
+#else
+static size_t n_channels(const NR_UE_sched_ctrl_t *ctrl) {
+  return seq_arr_size(&ctrl->lc_config);
+}
+
+static const NR_QoS_config_t *channel(const NR_UE_sched_ctrl_t *ctrl, size_t i, int *lcid) {
+  const nr_lc_config_t *lc = seq_arr_at(&ctrl->lc_config, i);
+  *lcid = lc->lcid;
+  return *lcid >= FIRST_DRB_LCID ? lc->qos_config : NULL;
+}
+#endif
+
+/* A value that cannot be would cost the UE its whole place in the report. */
+static uint8_t up_to(int64_t value, int64_t most) {
+  return value >= 1 && value <= most ? (uint8_t)value : 0;
+}
+
+/* The bytes that wait, by logical channel, and the QoS of the first DRB that has a QoS flow: of its first flow.
+ * Not nr_lc_config_t.priority: for a DRB without a core that is the priority of TS 38.331, for one with a core
+ * the least priority level of its flows. */
+static void read_channels(const NR_UE_sched_ctrl_t *ctrl, prbandit_ue *to) {
+  prbandit_channel waits[CHANNELS_MOST];
+  uint32_t n = 0;
+  to->five_qi = to->priority_level = 0;
+  for (size_t i = 0, all = n_channels(ctrl); i < all; i++) {
+    int lcid;
+    const NR_QoS_config_t *flow = channel(ctrl, i, &lcid);
+    if (flow != NULL && to->five_qi == 0 && to->priority_level == 0) {
+      to->five_qi = up_to((int64_t)flow->fiveQI, MAX_FIVE_QI);
+      to->priority_level = up_to((int64_t)flow->priority, MAX_PRIORITY_LEVEL);
+    }
+    if (lcid < 1 || lcid >= NR_MAX_NUM_LCID || n == CHANNELS_MOST)
+      continue;
+    const uint32_t bytes = (uint32_t)ctrl->rlc_status[lcid].bytes_in_buffer;
+    if (bytes != 0)
+      waits[n++] = (prbandit_channel){(uint8_t)lcid, bytes};
+  }
+  channels_fill(to, waits, n, ctrl->num_total_bytes);
+}
+
 static uint64_t drb_bytes(const NR_mac_dir_stats_t *stats) {
   uint64_t sum = 0;
   for (int lcid = FIRST_DRB_LCID; lcid < LCIDS; lcid++)
@@ -97,6 +150,7 @@ static void read_ue(const NR_UE_info_t *from, prbandit_ue *to) {
       .queued_bytes = ul_bytes > 0 ? (uint64_t)ul_bytes : 0,
       .lc_bytes = drb_bytes(&from->mac_stats.ul),
   };
+  read_channels(ctrl, to);
 
   ue_counters *c = find_counters(from->rnti);
   if (c == NULL)
