@@ -29,7 +29,7 @@ PRIORITY_LEVELS: Final[Mapping[int, int]] = MappingProxyType(_LEVELS)
 DEFAULT_FIVE_QI: Final = 9
 """Of a bearer that nothing else is said of."""
 
-_SNSSAI = re.compile(r"(\d{1,3})(?:-([0-9a-fA-F]{6}))?")
+_SNSSAI = re.compile(r"([0-9]{1,3})(?:-([0-9a-fA-F]{6}))?")
 
 
 def snssai_text(sst: int, sd: int) -> str:
