@@ -230,7 +230,10 @@ def test_a_bearer_of_a_slice_is_its_ues_and_by_default_what_the_service_is_for()
     text = """
 cells:
   - id: c
-    slices: [{id: ar, ues: [ue-1]}, {id: cars, service: urllc, ues: [ue-2]}, {id: mar, service: mar, ues: [ue-3]}]
+    slices:
+      - {id: ar, ues: [ue-1]}
+      - {id: cars, service: urllc, ues: [ue-2]}
+      - {id: mar, service: mar, ues: [ue-3]}
 emulation:
   ues: 4
   schedule: always
