@@ -131,15 +131,14 @@ def open_hello(msg: ran_pb2.Hello) -> CellFacts:
     return CellFacts(cell_id, msg.prb, msg.scs_khz, tdd, msg.agent_version, msg.min_prb or 1)
 
 
-_ue_fields = attrgetter("rnti", "ue_id", "slice", "cqi", "snr_db", "ul", "dl", "five_qi", "priority_level")
+_ue_fields = attrgetter(
+    *("rnti", "ue_id", "slice", "cqi", "snr_db", "ul", "dl", "five_qi", "priority_level"),
+    *("snssai", "dl_channels"),
+)
 _direction_fields = attrgetter(*DIRECTION_COLUMNS)
+_snssai_fields = attrgetter("sst", "sd")
 _channel_fields = attrgetter("lcid", "queued_bytes")
-
-
-def _row(ue: ran_pb2.UeState) -> tuple[Any, ...]:
-    """The fields of a UE; of the S-NSSAI (SST, SD), None where there is none."""
-    snssai = (ue.snssai.sst, ue.snssai.sd) if ue.HasField("snssai") else None
-    return (*_ue_fields(ue), snssai, tuple(map(_channel_fields, ue.dl_channels)))
+_NO_SNSSAI = (0, 0)
 
 
 def open_report(
@@ -172,7 +171,7 @@ def open_report(
     n = len(msg.ues)
     if n > MAX_UES:
         raise BadReport(f"MacReport: {n} UEs, more than {MAX_UES}")
-    rows = [*map(_row, msg.ues)]
+    rows = [*map(_ue_fields, msg.ues)]
     wrong: dict[int, str] = {}
     report = _columns(time_ns, rows)
     if report is None:
@@ -190,6 +189,11 @@ def _columns(time_ns: int, rows: Sequence[tuple[Any, ...]], checked: bool = Fals
         return MacReport(time_ns, (), (), none, none)
     rntis, ids, slices, cqis, snrs, ul, dl, five_qis, levels, snssais, channels = zip(*rows, strict=True)
     directions = _direction(ul), _direction(dl)
+    snssais = tuple(map(_snssai_fields, snssais))
+    if any(channels):
+        channels = tuple(tuple(map(_channel_fields, of_ue)) for of_ue in channels)
+    else:
+        channels = ()
     good = checked or (
         _good_identities(rntis, ids, slices)
         and max(cqis) <= MAX_CQI
@@ -198,8 +202,8 @@ def _columns(time_ns: int, rows: Sequence[tuple[Any, ...]], checked: bool = Fals
         and all(map(_good_direction, directions))
         and max(five_qis) <= qos.MAX_FIVE_QI
         and max(levels) <= qos.MAX_PRIORITY_LEVEL
-        and all(not _wrong_snssai(snssai) for snssai in {*snssais})
-        and not any(map(_wrong_channels, filter(None, channels)))
+        and not any(map(_wrong_snssai, {*snssais}))
+        and not any(map(_wrong_channels, channels))
     )
     if not good:
         return None
@@ -212,8 +216,8 @@ def _columns(time_ns: int, rows: Sequence[tuple[Any, ...]], checked: bool = Fals
         snrs,
         five_qis if any(five_qis) else (),
         levels if any(levels) else (),
-        tuple(map(_snssai_text, snssais)) if any(snssais) else (),
-        channels if any(channels) else (),
+        tuple(map(_snssai_text, snssais)) if {*snssais} != {_NO_SNSSAI} else (),
+        channels,
     )
 
 
@@ -277,8 +281,8 @@ def _wrong_ue(
     dl: ran_pb2.DirectionState,
     five_qi: int,
     priority_level: int,
-    snssai: tuple[int, int] | None,
-    channels: Sequence[tuple[int, int]],
+    snssai: ran_pb2.Snssai,
+    channels: Sequence[ran_pb2.LogicalChannel],
 ) -> str:
     """The first value of a UE that cannot be, or that another one has too; "" for none. ``twice``: its RNTI,
     its id."""
@@ -303,13 +307,13 @@ def _wrong_ue(
     return (
         _wrong_direction("ul", ul)
         or _wrong_direction("dl", dl)
-        or _wrong_snssai(snssai)
-        or _wrong_channels(channels)
+        or _wrong_snssai(_snssai_fields(snssai))
+        or _wrong_channels([*map(_channel_fields, channels)])
     )
 
 
-def _wrong_snssai(snssai: tuple[int, int] | None) -> str:
-    if snssai is None:
+def _wrong_snssai(snssai: tuple[int, int]) -> str:
+    if snssai == _NO_SNSSAI:
         return ""
     sst, sd = snssai
     if not 1 <= sst <= qos.MAX_SST:
@@ -317,8 +321,8 @@ def _wrong_snssai(snssai: tuple[int, int] | None) -> str:
     return "" if sd <= qos.NO_SD else f"snssai.sd {sd:#x} has more than six hexadecimal digits"
 
 
-def _snssai_text(snssai: tuple[int, int] | None) -> str:
-    return qos.snssai_text(*snssai) if snssai else ""
+def _snssai_text(snssai: tuple[int, int]) -> str:
+    return "" if snssai == _NO_SNSSAI else qos.snssai_text(*snssai)
 
 
 def _wrong_channels(channels: Sequence[tuple[int, int]]) -> str:
