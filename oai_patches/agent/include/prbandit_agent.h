@@ -114,10 +114,10 @@ typedef struct {
   prbandit_snssai snssai;         /* of its DRB, where the gNB has it */
   prbandit_direction_state ul, dl;
   uint8_t cqi;                    /* wide-band, 0: none reported */
-  float snr_db;                   /* PUSCH */
   uint8_t five_qi;                /* of a QoS flow of its DRB, TS 23.501 5.7.2.1; 0: none, or not known */
   uint8_t priority_level;         /* of that QoS flow, TS 23.501 5.7.3.3, 1..127, 1 goes first; 0: not known */
   uint8_t n_channels;
+  float snr_db; /* PUSCH */
   prbandit_channel channels[PRBANDIT_MAX_CHANNELS]; /* DL, each LCID once; where there are more, the fullest */
 } prbandit_ue;
 

@@ -64,25 +64,30 @@ prbandit_snssai oai_snssai(const NR_UE_info_t *ue) {
   return (prbandit_snssai){0, PRBANDIT_NO_SD};
 }
 
-/* The UE's logical channels, by number. */
+/* A UE's logical channels, one after the other, each with the QoS flows of its DRB (NULL: an SRB). */
+typedef struct {
+  int lcid;
+  const NR_QoS_config_t *flows;
+} lc_facts;
+
 #if OAI_LC_ARRAYS
-static size_t n_channels(const NR_UE_sched_ctrl_t *ctrl) {
+static size_t lc_count(const NR_UE_sched_ctrl_t *ctrl) {
   return ctrl->dl_lc_num;
 }
 
-static const NR_QoS_config_t *channel(const NR_UE_sched_ctrl_t *ctrl, size_t i, int *lcid) {
-  *lcid = ctrl->dl_lc_ids[i];
-  return *lcid >= FIRST_DRB_LCID && *lcid < NR_MAX_NUM_LCID ? ctrl->qos_config[*lcid - FIRST_DRB_LCID] : NULL;
+static lc_facts lc_at(const NR_UE_sched_ctrl_t *ctrl, size_t i) {
+  const int lcid = ctrl->dl_lc_ids[i];
+  const bool drb = lcid >= FIRST_DRB_LCID && lcid < NR_MAX_NUM_LCID;
+  return (lc_facts){lcid, drb ? ctrl->qos_config[lcid - FIRST_DRB_LCID] : NULL};
 }
 #else
-static size_t n_channels(const NR_UE_sched_ctrl_t *ctrl) {
+static size_t lc_count(const NR_UE_sched_ctrl_t *ctrl) {
   return seq_arr_size(&ctrl->lc_config);
 }
 
-static const NR_QoS_config_t *channel(const NR_UE_sched_ctrl_t *ctrl, size_t i, int *lcid) {
+static lc_facts lc_at(const NR_UE_sched_ctrl_t *ctrl, size_t i) {
   const nr_lc_config_t *lc = seq_arr_at(&ctrl->lc_config, i);
-  *lcid = lc->lcid;
-  return *lcid >= FIRST_DRB_LCID ? lc->qos_config : NULL;
+  return (lc_facts){lc->lcid, lc->lcid >= FIRST_DRB_LCID ? lc->qos_config : NULL};
 }
 #endif
 
@@ -96,22 +101,22 @@ static uint8_t up_to(int64_t value, int64_t most) {
  * the least priority level of its flows. */
 static void read_channels(const NR_UE_sched_ctrl_t *ctrl, prbandit_ue *to) {
   prbandit_channel waits[CHANNELS_MOST];
+  const uint32_t total = ctrl->num_total_bytes;
   uint32_t n = 0;
+  bool known = false;
   to->five_qi = to->priority_level = 0;
-  for (size_t i = 0, all = n_channels(ctrl); i < all; i++) {
-    int lcid;
-    const NR_QoS_config_t *flow = channel(ctrl, i, &lcid);
-    if (flow != NULL && to->five_qi == 0 && to->priority_level == 0) {
-      to->five_qi = up_to((int64_t)flow->fiveQI, MAX_FIVE_QI);
-      to->priority_level = up_to((int64_t)flow->priority, MAX_PRIORITY_LEVEL);
+  for (size_t i = 0, all = lc_count(ctrl); i < all && n < CHANNELS_MOST && (total != 0 || !known); i++) {
+    const lc_facts lc = lc_at(ctrl, i);
+    if (!known && lc.flows != NULL && (lc.flows->fiveQI != 0 || lc.flows->priority != 0)) {
+      known = true;
+      to->five_qi = up_to((int64_t)lc.flows->fiveQI, MAX_FIVE_QI);
+      to->priority_level = up_to((int64_t)lc.flows->priority, MAX_PRIORITY_LEVEL);
     }
-    if (lcid < 1 || lcid >= NR_MAX_NUM_LCID || n == CHANNELS_MOST)
+    if (lc.lcid < 1 || lc.lcid >= NR_MAX_NUM_LCID || ctrl->rlc_status[lc.lcid].bytes_in_buffer == 0)
       continue;
-    const uint32_t bytes = (uint32_t)ctrl->rlc_status[lcid].bytes_in_buffer;
-    if (bytes != 0)
-      waits[n++] = (prbandit_channel){(uint8_t)lcid, bytes};
+    waits[n++] = (prbandit_channel){(uint8_t)lc.lcid, (uint32_t)ctrl->rlc_status[lc.lcid].bytes_in_buffer};
   }
-  channels_fill(to, waits, n, ctrl->num_total_bytes);
+  channels_fill(to, waits, n, total);
 }
 
 static uint64_t drb_bytes(const NR_mac_dir_stats_t *stats) {
