@@ -219,6 +219,17 @@ class ControlledCell:
             else tuple((u.ue_id, u.slice or bound.get(u.ue_id, "")) for u in message.ues)
         )
 
+    def latest_report(self) -> MacReport | None:
+        """The session's last report; None before there is one that can be used. Any thread may ask."""
+        message, carrier = self._latest, self.carrier
+        if message is None or carrier is None:
+            return None
+        try:
+            report, _ = codec.open_report(message, carrier)
+        except codec.BadReport:
+            return None
+        return self._bound(report)
+
     def joined(self, session: int, carrier: codec.CellFacts, now_ns: int) -> None:
         """The gNB has a new session; what was gathered before it is of no use any more."""
         self._decision_over()
@@ -706,10 +717,7 @@ class ControlledCell:
             self.journal.repeated(self.cell_id, Event.BAD_REPORT, str(error), "ran_bad_report_total")
             return None
         self._collector.left_out = {ue.ue_id for ue in message.ues} - {*report.ue_id}
-        if any(not name and ue in self.bindings for ue, name in zip(report.ue_id, report.slice, strict=True)):
-            # Bindings go out with the quotas: a gNB that has none in force does not know them.
-            pairs = zip(report.ue_id, report.slice, strict=True)
-            report = replace(report, slice=tuple(name or self.bindings.get(ue, "") for ue, name in pairs))
+        report = self._bound(report)
         for why in wrong:
             text = f"{why}; it is left out of the report"
             self.journal.repeated(self.cell_id, Event.BAD_REPORT, text, "ran_bad_ue_total")
@@ -719,6 +727,15 @@ class ControlledCell:
             text = f"MacReport with UEs of {names}"
             self.journal.repeated(self.cell_id, Event.UNKNOWN_SLICE, text, "ran_unknown_slice_total")
         return report
+
+    def _bound(self, report: MacReport) -> MacReport:
+        """The report with the slices of UEs that the gNB names none for. Bindings go out with the quotas: a
+        gNB that has none in force does not know them."""
+        bound = self.bindings
+        pairs = [*zip(report.ue_id, report.slice, strict=True)]
+        if not any(not name and ue in bound for ue, name in pairs):
+            return report
+        return replace(report, slice=tuple(name or bound.get(ue, "") for ue, name in pairs))
 
     def _enforcement(self) -> dict[str, Enforcement]:
         if not (self.decision and self.decision.quotas):

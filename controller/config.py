@@ -37,6 +37,7 @@ from controller.core.rescue import RescueSpec
 from controller.core.spec import EventsSpec, LoopSpec, Share, SliceSpec
 from wire import OPERATOR_ADDRESS
 from wire.definitions.nr import MAX_PRB, TDD_PATTERNS, TddPattern
+from wire.definitions.qos import MAX_FIVE_QI, parse_snssai
 
 
 class ConfigError(ValueError):
@@ -309,6 +310,22 @@ class OnOff(_Strict):
     min_off_s: Annotated[float, Field(ge=0)] = 0.0
 
 
+class BearerModel(_Strict):
+    """The data bearer of each UE of a slice: its 5QI (TS 23.501 Table 5.7.4-1; null: what its service is
+    for, :attr:`controller.allocators.base.Service.five_qi`), and its S-NSSAI, SST or SST-SD (empty: none, as
+    in a gNB without a core network)."""
+
+    five_qi: Annotated[int, Field(ge=1, le=MAX_FIVE_QI)] | None = None
+    snssai: str = ""
+
+    @field_validator("snssai")
+    @classmethod
+    def _snssai(cls, value: str) -> str:
+        if value:
+            parse_snssai(value)
+        return value
+
+
 class UserGroup(BaseModel):
     """Users of one application. Every key that is not one of these is an option of the application.
 
@@ -410,6 +427,9 @@ class Emulation(_Strict):
 
     ``mobility``: users whose application lets them change cell do so as they move, with all that they are
     (:func:`controller.scenario.testbed_spec`).
+
+    ``bearers`` (slice -> bearer): what the gNB reports of the UEs of a slice; its scheduler does not go by
+    it.
     """
 
     duration_s: Positive = 3600.0
@@ -422,6 +442,7 @@ class Emulation(_Strict):
     on_off: OnOff | None = None
     channel_trace: str | None = None
     users: tuple[UserGroup, ...] = ()
+    bearers: dict[Name, BearerModel] = Field(default_factory=dict)
     modem_ms: Annotated[float, Field(ge=0, le=1000)] | None = None
     modem_poll_ms: Annotated[float, Field(ge=0, le=1000)] | None = None
     mobility: MobilityModel | None = None
@@ -481,6 +502,11 @@ class Config(_Strict):
         if mobility is not None and len(mobility.stations) != len(names):
             text = f"emulation.mobility.stations: {len(mobility.stations)} stations for {len(names)} cells"
             yield "emulation", text
+        slices = {s.id: None for c in self.cells for s in c.slices}
+        for name in self.emulation.bearers if self.emulation else ():
+            if name not in slices:
+                text = f"emulation.bearers: unknown slice {name!r}; slices: {', '.join(slices)}"
+                yield "emulation", text
 
     def with_policy(self, policy: str, **options: Any) -> Config:
         """The same with ``policy`` in every slice, with these options alone.

@@ -554,6 +554,7 @@ class Daemon:
             hosts=self._ingest.hosts(cell.cell_id),
             edge_configured=live.edge is not None,
             gpu_age_s=now - sample.received_mono if sample else None,
+            report=cell.latest_report(),
         )
 
 

@@ -29,10 +29,12 @@ from agents.emulator.spec import (
     UeSpec,
     UserSpec,
 )
-from controller.config import CellModel, Config, Emulation, StressModel, UserGroup
+from controller.allocators import service
+from controller.config import BearerModel, CellModel, Config, Emulation, StressModel, UserGroup
 from controller.mobility import ways
 from wire import channel_traces
 from wire.definitions.nr import MAX_MCS, TDD_PATTERNS
+from wire.definitions.qos import DEFAULT_FIVE_QI
 
 SCS_KHZ = 30
 """Subcarrier spacing of every emulated cell."""
@@ -86,10 +88,7 @@ def testbed_spec(config: Config, seed: int, cell_id: str = "") -> TestbedSpec:
         if e.channel_trace
         else [ChannelProcess()] * e.ues
     )
-    ues = [
-        UeSpec(f"ue-{i}", 0x4600 + i, _slice_of(cell, f"ue-{i}"), channel)
-        for i, channel in enumerate(channels, 1)
-    ]
+    ues = [_ue(cell, e, i, channel) for i, channel in enumerate(channels, 1)]
     flows = [
         FlowSpec(f"{OPENRTIST}-{i + 1}", ues[i % e.ues].ue_id, active)
         for i, active in enumerate(_active(e, e.schedule, e.flows, seed))
@@ -319,6 +318,19 @@ def rows_lines(channel: Iterable[Mapping[str, Any]]) -> list[str]:
     return [
         f"channel trace {Path(trace).name}: {channel_traces.rows_text(rows)}" for trace, rows in of.items()
     ]
+
+
+def _ue(
+    cell: CellModel, e: Emulation, number: int, channel: ChannelProcess | ChannelTrace | ChannelSeries
+) -> UeSpec:
+    """UE 1, 2, ... with the data bearer of its slice."""
+    ue_id = f"ue-{number}"
+    of = next((s for s in cell.slices if ue_id in s.ues), None)
+    if of is None:
+        return UeSpec(ue_id, 0x4600 + number, "", channel, DEFAULT_FIVE_QI)
+    bearer = e.bearers.get(of.id, BearerModel())
+    five_qi = service(of.service).five_qi if bearer.five_qi is None else bearer.five_qi
+    return UeSpec(ue_id, 0x4600 + number, of.id, channel, five_qi, bearer.snssai)
 
 
 def _slice_of(cell: CellModel, ue_id: str) -> str:

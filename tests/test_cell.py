@@ -114,6 +114,27 @@ def frames(name: str) -> codec.FrameBatch:
     return codec.FrameBatch(name, columns, True, 0)
 
 
+def test_the_latest_report_is_opened_with_the_slices_of_the_configuration(cell: ControlledCell) -> None:
+    assert cell.latest_report() is None
+    cell.joined(7, NARROW, T0)  # shown though it is not controlled
+    assert cell.latest_report() is None
+    message = mac_report(slice_="")
+    message.ues[0].five_qi = 80
+    message.ues.add(rnti=2, ue_id="bad", five_qi=256)
+    cell.report(message, T0 + S)
+    report = cell.latest_report()
+    assert report is not None and (report.ue_id, report.five_qi, report.slice) == (("ue-1",), (80,), ("",))
+    cell.joined(8, CARRIER, T0)
+    assert cell.latest_report() is None
+    cell.report(message, T0 + 2 * S)
+    report = cell.latest_report()
+    assert report is not None and report.slice == ("ar",)
+    message.frame = 5000
+    assert cell.latest_report() is None
+    cell.lost("silent")
+    assert cell.latest_report() is None
+
+
 def test_states_follow_the_sessions_of_the_gnb(cell: ControlledCell, memory: Memory) -> None:
     assert cell.state == Away() and cell.session == 0 and not cell.controlled
     cell.joined(7, NARROW, T0)

@@ -226,6 +226,44 @@ def test_a_modem_of_the_emulation_is_the_path_s() -> None:
     assert scenario.testbed_spec(config.parse(GOOD + "emulation: {schedule: always}\n"), 0).path == PathSpec()
 
 
+def test_a_bearer_of_a_slice_is_its_ues_and_by_default_what_the_service_is_for() -> None:
+    text = """
+cells:
+  - id: c
+    slices:
+      - {id: ar, ues: [ue-1]}
+      - {id: cars, service: urllc, ues: [ue-2]}
+      - {id: mar, service: mar, ues: [ue-3]}
+emulation:
+  ues: 4
+  schedule: always
+  bearers: {ar: {five_qi: 3, snssai: 1-00000A}, mar: {snssai: "2"}}
+"""
+    ues = scenario.testbed_spec(config.parse(text), 0).ues
+    assert [(u.slice, u.five_qi, u.snssai) for u in ues] == [
+        ("ar", 3, "1-00000A"),
+        ("cars", 82, ""),
+        ("mar", 80, "2"),
+        ("", 9, ""),
+    ]
+    assert config.parse(config.parse(text).to_yaml()) == config.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("bearers", "says"),
+    [
+        ("{mar: {five_qi: 9}}", r"emulation: emulation.bearers: unknown slice 'mar'; slices: ar"),
+        ("{ar: {five_qi: 256}}", r"emulation.bearers.ar.five_qi: .*less than or equal to 255"),
+        ("{ar: {five_qi: 0}}", r"emulation.bearers.ar.five_qi: .*greater than or equal to 1"),
+        ("{ar: {snssai: 1-2}}", r"emulation.bearers.ar.snssai: '1-2' is no S-NSSAI"),
+        ("{ar: {qci: 9}}", r"emulation.bearers.ar.qci: unknown key"),
+    ],
+)
+def test_a_bearer_that_cannot_be_is_refused_by_place(bearers: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        config.parse(GOOD + f"emulation: {{schedule: always, bearers: {bearers}}}\n")
+
+
 def test_a_decoding_error_of_users_is_their_flows() -> None:
     users = (
         "emulation: {schedule: always, flows: 0, users: [{application: %s, slice: ar, decoding_error: %s}]}\n"

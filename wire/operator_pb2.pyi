@@ -62,6 +62,50 @@ class SliceQos(_message.Message):
     met: int
     def __init__(self, slice: _Optional[str] = ..., judged: _Optional[int] = ..., met: _Optional[int] = ...) -> None: ...
 
+class UeDirection(_message.Message):
+    __slots__ = ("mcs", "layers", "queued_bytes", "bler")
+    MCS_FIELD_NUMBER: _ClassVar[int]
+    LAYERS_FIELD_NUMBER: _ClassVar[int]
+    QUEUED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    BLER_FIELD_NUMBER: _ClassVar[int]
+    mcs: int
+    layers: int
+    queued_bytes: int
+    bler: float
+    def __init__(self, mcs: _Optional[int] = ..., layers: _Optional[int] = ..., queued_bytes: _Optional[int] = ..., bler: _Optional[float] = ...) -> None: ...
+
+class UeChannel(_message.Message):
+    __slots__ = ("lcid", "queued_bytes")
+    LCID_FIELD_NUMBER: _ClassVar[int]
+    QUEUED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    lcid: int
+    queued_bytes: int
+    def __init__(self, lcid: _Optional[int] = ..., queued_bytes: _Optional[int] = ...) -> None: ...
+
+class UeStatus(_message.Message):
+    __slots__ = ("ue_id", "slice", "ul", "dl", "cqi", "snr_db", "five_qi", "priority_level", "snssai", "dl_channels")
+    UE_ID_FIELD_NUMBER: _ClassVar[int]
+    SLICE_FIELD_NUMBER: _ClassVar[int]
+    UL_FIELD_NUMBER: _ClassVar[int]
+    DL_FIELD_NUMBER: _ClassVar[int]
+    CQI_FIELD_NUMBER: _ClassVar[int]
+    SNR_DB_FIELD_NUMBER: _ClassVar[int]
+    FIVE_QI_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_LEVEL_FIELD_NUMBER: _ClassVar[int]
+    SNSSAI_FIELD_NUMBER: _ClassVar[int]
+    DL_CHANNELS_FIELD_NUMBER: _ClassVar[int]
+    ue_id: str
+    slice: str
+    ul: UeDirection
+    dl: UeDirection
+    cqi: int
+    snr_db: float
+    five_qi: int
+    priority_level: int
+    snssai: str
+    dl_channels: _containers.RepeatedCompositeFieldContainer[UeChannel]
+    def __init__(self, ue_id: _Optional[str] = ..., slice: _Optional[str] = ..., ul: _Optional[_Union[UeDirection, _Mapping]] = ..., dl: _Optional[_Union[UeDirection, _Mapping]] = ..., cqi: _Optional[int] = ..., snr_db: _Optional[float] = ..., five_qi: _Optional[int] = ..., priority_level: _Optional[int] = ..., snssai: _Optional[str] = ..., dl_channels: _Optional[_Iterable[_Union[UeChannel, _Mapping]]] = ...) -> None: ...
+
 class HostState(_message.Message):
     __slots__ = ("host", "age_s")
     HOST_FIELD_NUMBER: _ClassVar[int]
@@ -71,7 +115,7 @@ class HostState(_message.Message):
     def __init__(self, host: _Optional[str] = ..., age_s: _Optional[float] = ...) -> None: ...
 
 class CellState(_message.Message):
-    __slots__ = ("cell_id", "connected", "session", "control_slots", "prb", "mode", "last", "reports", "edge_connected", "sm_mhz", "active_flows", "clocks", "manual", "report_age_s", "lease_left_s", "not_controlled", "qos", "hosts", "edge_configured", "gpu_age_s")
+    __slots__ = ("cell_id", "connected", "session", "control_slots", "prb", "mode", "last", "reports", "edge_connected", "sm_mhz", "active_flows", "clocks", "manual", "report_age_s", "lease_left_s", "not_controlled", "qos", "hosts", "edge_configured", "gpu_age_s", "ues")
     CELL_ID_FIELD_NUMBER: _ClassVar[int]
     CONNECTED_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
@@ -92,6 +136,7 @@ class CellState(_message.Message):
     HOSTS_FIELD_NUMBER: _ClassVar[int]
     EDGE_CONFIGURED_FIELD_NUMBER: _ClassVar[int]
     GPU_AGE_S_FIELD_NUMBER: _ClassVar[int]
+    UES_FIELD_NUMBER: _ClassVar[int]
     cell_id: str
     connected: bool
     session: int
@@ -112,7 +157,8 @@ class CellState(_message.Message):
     hosts: _containers.RepeatedCompositeFieldContainer[HostState]
     edge_configured: bool
     gpu_age_s: float
-    def __init__(self, cell_id: _Optional[str] = ..., connected: _Optional[bool] = ..., session: _Optional[int] = ..., control_slots: _Optional[int] = ..., prb: _Optional[int] = ..., mode: _Optional[str] = ..., last: _Optional[_Union[DecisionRecord, _Mapping]] = ..., reports: _Optional[int] = ..., edge_connected: _Optional[bool] = ..., sm_mhz: _Optional[int] = ..., active_flows: _Optional[int] = ..., clocks: _Optional[_Iterable[_Union[ClockState, _Mapping]]] = ..., manual: _Optional[_Iterable[_Union[ManualQuota, _Mapping]]] = ..., report_age_s: _Optional[float] = ..., lease_left_s: _Optional[float] = ..., not_controlled: _Optional[str] = ..., qos: _Optional[_Iterable[_Union[SliceQos, _Mapping]]] = ..., hosts: _Optional[_Iterable[_Union[HostState, _Mapping]]] = ..., edge_configured: _Optional[bool] = ..., gpu_age_s: _Optional[float] = ...) -> None: ...
+    ues: _containers.RepeatedCompositeFieldContainer[UeStatus]
+    def __init__(self, cell_id: _Optional[str] = ..., connected: _Optional[bool] = ..., session: _Optional[int] = ..., control_slots: _Optional[int] = ..., prb: _Optional[int] = ..., mode: _Optional[str] = ..., last: _Optional[_Union[DecisionRecord, _Mapping]] = ..., reports: _Optional[int] = ..., edge_connected: _Optional[bool] = ..., sm_mhz: _Optional[int] = ..., active_flows: _Optional[int] = ..., clocks: _Optional[_Iterable[_Union[ClockState, _Mapping]]] = ..., manual: _Optional[_Iterable[_Union[ManualQuota, _Mapping]]] = ..., report_age_s: _Optional[float] = ..., lease_left_s: _Optional[float] = ..., not_controlled: _Optional[str] = ..., qos: _Optional[_Iterable[_Union[SliceQos, _Mapping]]] = ..., hosts: _Optional[_Iterable[_Union[HostState, _Mapping]]] = ..., edge_configured: _Optional[bool] = ..., gpu_age_s: _Optional[float] = ..., ues: _Optional[_Iterable[_Union[UeStatus, _Mapping]]] = ...) -> None: ...
 
 class ControllerState(_message.Message):
     __slots__ = ("version", "config_path", "run_dir", "control_slot_s", "cells", "store_error", "store_lost")

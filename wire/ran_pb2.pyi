@@ -90,8 +90,24 @@ class DirectionState(_message.Message):
     bler: float
     def __init__(self, mcs: _Optional[int] = ..., mcs_table: _Optional[int] = ..., layers: _Optional[int] = ..., queued_bytes: _Optional[int] = ..., lc_bytes: _Optional[int] = ..., prb_slots: _Optional[int] = ..., bler: _Optional[float] = ...) -> None: ...
 
+class Snssai(_message.Message):
+    __slots__ = ("sst", "sd")
+    SST_FIELD_NUMBER: _ClassVar[int]
+    SD_FIELD_NUMBER: _ClassVar[int]
+    sst: int
+    sd: int
+    def __init__(self, sst: _Optional[int] = ..., sd: _Optional[int] = ...) -> None: ...
+
+class LogicalChannel(_message.Message):
+    __slots__ = ("lcid", "queued_bytes")
+    LCID_FIELD_NUMBER: _ClassVar[int]
+    QUEUED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    lcid: int
+    queued_bytes: int
+    def __init__(self, lcid: _Optional[int] = ..., queued_bytes: _Optional[int] = ...) -> None: ...
+
 class UeState(_message.Message):
-    __slots__ = ("rnti", "ue_id", "slice", "ul", "dl", "cqi", "snr_db")
+    __slots__ = ("rnti", "ue_id", "slice", "ul", "dl", "cqi", "snr_db", "snssai", "five_qi", "priority_level", "dl_channels")
     RNTI_FIELD_NUMBER: _ClassVar[int]
     UE_ID_FIELD_NUMBER: _ClassVar[int]
     SLICE_FIELD_NUMBER: _ClassVar[int]
@@ -99,6 +115,10 @@ class UeState(_message.Message):
     DL_FIELD_NUMBER: _ClassVar[int]
     CQI_FIELD_NUMBER: _ClassVar[int]
     SNR_DB_FIELD_NUMBER: _ClassVar[int]
+    SNSSAI_FIELD_NUMBER: _ClassVar[int]
+    FIVE_QI_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_LEVEL_FIELD_NUMBER: _ClassVar[int]
+    DL_CHANNELS_FIELD_NUMBER: _ClassVar[int]
     rnti: int
     ue_id: str
     slice: str
@@ -106,7 +126,11 @@ class UeState(_message.Message):
     dl: DirectionState
     cqi: int
     snr_db: float
-    def __init__(self, rnti: _Optional[int] = ..., ue_id: _Optional[str] = ..., slice: _Optional[str] = ..., ul: _Optional[_Union[DirectionState, _Mapping]] = ..., dl: _Optional[_Union[DirectionState, _Mapping]] = ..., cqi: _Optional[int] = ..., snr_db: _Optional[float] = ...) -> None: ...
+    snssai: Snssai
+    five_qi: int
+    priority_level: int
+    dl_channels: _containers.RepeatedCompositeFieldContainer[LogicalChannel]
+    def __init__(self, rnti: _Optional[int] = ..., ue_id: _Optional[str] = ..., slice: _Optional[str] = ..., ul: _Optional[_Union[DirectionState, _Mapping]] = ..., dl: _Optional[_Union[DirectionState, _Mapping]] = ..., cqi: _Optional[int] = ..., snr_db: _Optional[float] = ..., snssai: _Optional[_Union[Snssai, _Mapping]] = ..., five_qi: _Optional[int] = ..., priority_level: _Optional[int] = ..., dl_channels: _Optional[_Iterable[_Union[LogicalChannel, _Mapping]]] = ...) -> None: ...
 
 class MacReport(_message.Message):
     __slots__ = ("session", "sequence", "frame", "slot", "time_ns", "ues")

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wire.definitions import qos
 from wire.definitions.nr import SMALLEST_GRANT_PRB, TDD_PATTERNS, TddPattern
 
 FloatArray = NDArray[np.float64]
@@ -233,12 +234,24 @@ class ChannelSeries:
 
 @dataclass(frozen=True, slots=True)
 class UeSpec:
-    """A UE: identity, slice and channel. An empty slice uses what the slices leave."""
+    """A UE: identity, slice and channel. An empty slice uses what the slices leave.
+
+    ``five_qi`` (0: none is told) and ``snssai`` (SST or SST-SD, "": none) are of its one data bearer. The
+    scheduler goes by neither.
+    """
 
     ue_id: str
     rnti: int
     slice: str = ""
     channel: ChannelProcess | ChannelTrace | ChannelSeries = field(default_factory=ChannelProcess)
+    five_qi: int = 0
+    snssai: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.five_qi <= qos.MAX_FIVE_QI:
+            raise ValueError(f"UE {self.ue_id!r}: five_qi {self.five_qi} is outside 0..{qos.MAX_FIVE_QI}")
+        if self.snssai:
+            qos.parse_snssai(self.snssai)
 
 
 @dataclass(frozen=True, slots=True)

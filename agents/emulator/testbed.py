@@ -22,6 +22,7 @@ from agents.emulator.channel import cqi_snr
 from agents.emulator.spec import OPENRTIST, OPENRTIST_SERVICE, TestbedSpec
 from wire import ran_pb2
 from wire.definitions.nr import SLOT_NS, SLOTS_PER_FRAME
+from wire.definitions.qos import FIRST_DRB_LCID, PRIORITY_LEVELS, parse_snssai
 
 IntArray = NDArray[np.int64]
 
@@ -341,8 +342,18 @@ class EmulatedTestbed:
         cqi = np.searchsorted(self._cqi_snr, ues["snr_dl"], side="right").tolist()
         for i, u in enumerate(self.spec.ues):
             ue = report.ues.add(
-                rnti=u.rnti, ue_id=u.ue_id, slice=names[slices[i]], cqi=cqi[i], snr_db=snr_ul[i]
+                rnti=u.rnti,
+                ue_id=u.ue_id,
+                slice=names[slices[i]],
+                cqi=cqi[i],
+                snr_db=snr_ul[i],
+                five_qi=u.five_qi,
+                priority_level=PRIORITY_LEVELS.get(u.five_qi, 0),
             )
+            if u.snssai:
+                ue.snssai.sst, ue.snssai.sd = parse_snssai(u.snssai)
+            if queued[2 * i + 1]:
+                ue.dl_channels.add(lcid=FIRST_DRB_LCID, queued_bytes=queued[2 * i + 1])
             for d, direction, waiting in (
                 (2 * i, ue.ul, max(0, granted[i])),
                 (2 * i + 1, ue.dl, queued[2 * i + 1]),

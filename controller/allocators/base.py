@@ -19,6 +19,7 @@ from controller.core.misses import Miss
 from controller.core.observation import Flow, Frames, MacReport, Observation, Samples
 from controller.core.spec import LoopSpec
 from wire.definitions import bounds
+from wire.definitions.qos import DEFAULT_FIVE_QI
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +105,9 @@ class Service:
     ValueError for options that do not fit. ``solve`` answers `prbandit solve NAME`: the values and arrays
     that its command reads in (``controller.experiments.NAME.commands``), plain JSON out. ``miss`` says why a
     control slot missed the slice's promise, None where it did not: one of the ``causes``, which are in their
-    order of precedence. ``unit_test_options`` are the cases of the contract test of allocators: small ones,
-    whose fits take no longer than a second.
+    order of precedence. ``five_qi`` is the 5QI of a data bearer for it (TS 23.501 Table 5.7.4-1), which its
+    UEs have in an emulated cell. ``unit_test_options`` are the cases of the contract test of allocators:
+    small ones, whose fits take no longer than a second.
     """
 
     name: str
@@ -117,6 +119,7 @@ class Service:
     unit_test_options: Sequence[Mapping[str, Any]] = ({},)
     causes: Sequence[str] = ()
     miss: Callable[[ClosedSlice], Miss | None] | None = None
+    five_qi: int = DEFAULT_FIVE_QI
 
     def __post_init__(self) -> None:
         if len(self.settings) > MAX_NAMES:

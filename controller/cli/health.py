@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from controller.core import rescue
@@ -15,6 +15,8 @@ HEALTHY, DEGRADED, UNREACHABLE = 0, 1, 2
 
 REPORTS_STALE_S = 2.0
 """A gNB reports every 10 to 200 ms."""
+MAX_UES_NAMED = 8
+"""Of a cell, in the lines for a person; the rest is counted."""
 HOST_STALE_S = 5.0
 """A host with flows is heard every second."""
 
@@ -103,6 +105,8 @@ def _cell_lines(cell: Mapping[str, Any]) -> Iterator[str]:
         age = report_age(cell)
         reports = f"last {age:.1f} s ago, {cell['reports']} in this session" if age is not None else "none"
         yield f"  MAC reports: {reports}"
+        if age is not None:
+            yield f"  UEs: {_ues(cell['ues'])}"
         left = cell["lease_left_s"]
         yield f"  lease of the quotas: {'no quotas in force' if left is None else f'{left:.1f} s left'}"
     hosts = ", ".join(f"{h['host']} {h['age_s']:.1f} s ago" for h in cell["hosts"])
@@ -119,6 +123,17 @@ def _cell_lines(cell: Mapping[str, Any]) -> Iterator[str]:
     if cell["last"] is not None:
         for name, s in cell["last"]["slices"].items():
             yield from _slice_lines(cell, name, s)
+
+
+def _ues(ues: Sequence[Mapping[str, Any]]) -> str:
+    """The UEs of a report with their slices; 5QI and S-NSSAI where they are known."""
+    texts = []
+    for ue in ues[:MAX_UES_NAMED]:
+        known = (("5QI", ue["five_qi"]), ("S-NSSAI", ue["snssai"]))
+        facts = [ue["slice"] or "no slice", *(f"{what} {value}" for what, value in known if value)]
+        texts.append(f"{ue['ue_id']} ({', '.join(facts)})")
+    more = len(ues) - len(texts)
+    return ", ".join([*texts, *([f"{more} more"] if more else [])]) or "none"
 
 
 def _slice_lines(cell: Mapping[str, Any], name: str, s: Mapping[str, Any]) -> Iterator[str]:

@@ -67,7 +67,13 @@ class MacReport:
     """The gNB's MAC state at one instant, UEs as columns of equal length.
 
     ``cqi`` is the wide-band CQI (TS 38.214 clause 5.2.2.1; 0: none reported), ``snr_db`` the SNR of the
-    PUSCH; both are empty in records from before they were kept.
+    PUSCH. ``five_qi`` and ``priority_level`` are of a QoS flow of the UE's first DRB (TS 23.501 clauses
+    5.7.2.1 and 5.7.3.3, level 1 goes first; 0: not known). ``snssai`` is that DRB's, SST or SST-SD as
+    :func:`wire.definitions.qos.snssai_text` writes it, "" where it is not known. ``dl_channels`` has LCID and
+    queued bytes of the logical channels with bytes that wait, of a UE with more than eight the fullest.
+    Nobody decides by these four.
+
+    A column from ``cqi`` on is empty where the gNB told it of no UE, and in records from before it was kept.
     """
 
     time_ns: int
@@ -77,20 +83,21 @@ class MacReport:
     dl: DirectionColumns
     cqi: tuple[int, ...] = ()
     snr_db: tuple[float, ...] = ()
+    five_qi: tuple[int, ...] = ()
+    priority_level: tuple[int, ...] = ()
+    snssai: tuple[str, ...] = ()
+    dl_channels: tuple[tuple[tuple[int, int], ...], ...] = ()
 
     def take(self, rows: Sequence[int]) -> MacReport:
         """The report of some of the UEs."""
-        names, slices, cqi, snr_db = (_take(c, rows) for c in (self.ue_id, self.slice, self.cqi, self.snr_db))
-        return MacReport(self.time_ns, names, slices, self.ul.take(rows), self.dl.take(rows), cqi, snr_db)
+        columns = {c: _take(getattr(self, c), rows) for c in UE_COLUMNS}
+        return MacReport(self.time_ns, ul=self.ul.take(rows), dl=self.dl.take(rows), **columns)
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values, columns by name."""
+        """As plain JSON values, columns by name; those that were not told are left out."""
         return {
             "time_ns": self.time_ns,
-            "ue_id": self.ue_id,
-            "slice": self.slice,
-            "cqi": self.cqi,
-            "snr_db": self.snr_db,
+            **{c: column for c in UE_COLUMNS if (column := getattr(self, c)) or c not in _TOLD},
             **{d: {c: getattr(getattr(self, d), c) for c in DIRECTION_COLUMNS} for d in ("ul", "dl")},
         }
 
@@ -101,8 +108,17 @@ class MacReport:
             DirectionColumns(**{c: tuple(data[d].get(c, ())) for c in DIRECTION_COLUMNS})
             for d in ("ul", "dl")
         )
-        names, slices, cqi, snr_db = (tuple(data.get(c, ())) for c in ("ue_id", "slice", "cqi", "snr_db"))
-        return cls(data["time_ns"], names, slices, ul, dl, cqi, snr_db)
+        columns = {c: tuple(data.get(c, ())) for c in UE_COLUMNS}
+        channels = columns.pop("dl_channels")
+        pairs = tuple(tuple((lcid, queued) for lcid, queued in of_ue) for of_ue in channels)
+        return cls(data["time_ns"], ul=ul, dl=dl, dl_channels=pairs, **columns)
+
+
+UE_COLUMNS: tuple[str, ...] = tuple(
+    f.name for f in fields(MacReport) if f.name not in ("time_ns", "ul", "dl")
+)
+_TOLD = frozenset(UE_COLUMNS[UE_COLUMNS.index("snr_db") + 1 :])
+"""The columns that a gNB may not know."""
 
 
 def _take(column: tuple[Any, ...], rows: Sequence[int]) -> tuple[Any, ...]:

@@ -29,7 +29,7 @@ from controller.core.observation import (
     MacReport,
 )
 from wire import edge_pb2, qos_pb2, ran_pb2
-from wire.definitions import nr
+from wire.definitions import nr, qos
 from wire.definitions.bounds import (
     MAX_CELL_ID,
     MAX_FLOW_NAME,
@@ -44,6 +44,8 @@ from wire.definitions.bounds import (
 )
 
 MAX_UES = 64
+MAX_CHANNELS = 8
+"""Logical channels of a UE."""
 MAX_SLICES = 16
 MAX_USES = 32
 MAX_RNTI = 0xFFF2
@@ -129,8 +131,14 @@ def open_hello(msg: ran_pb2.Hello) -> CellFacts:
     return CellFacts(cell_id, msg.prb, msg.scs_khz, tdd, msg.agent_version, msg.min_prb or 1)
 
 
-_ue_fields = attrgetter("rnti", "ue_id", "slice", "cqi", "snr_db", "ul", "dl")
+_ue_fields = attrgetter(
+    *("rnti", "ue_id", "slice", "cqi", "snr_db", "ul", "dl", "five_qi", "priority_level"),
+    *("snssai", "dl_channels"),
+)
 _direction_fields = attrgetter(*DIRECTION_COLUMNS)
+_snssai_fields = attrgetter("sst", "sd")
+_channel_fields = attrgetter("lcid", "queued_bytes")
+_NO_SNSSAI = (0, 0)
 
 
 def open_report(
@@ -144,7 +152,8 @@ def open_report(
     A UE is left out, and named with the first field and value that cannot be, for: an RNTI outside
     1..0xFFF2; a UE id that is empty or too long; an RNTI or a UE id that another UE of the report has too
     (both are left out); MCS outside its table (TS 38.214 clause 5.1.3.1); an MCS table, layers, CQI, queue,
-    BLER or SNR that cannot be. What it had in the other fields is not used either.
+    BLER, SNR, 5QI, priority level or S-NSSAI that cannot be; logical channels that are too many, or an LCID
+    that cannot be or is there twice. What it had in the other fields is not used either.
 
     Raises:
         BadReport: names the field and value of what makes the whole report useless: time, frame or NR slot
@@ -178,16 +187,38 @@ def _columns(time_ns: int, rows: Sequence[tuple[Any, ...]], checked: bool = Fals
     if not rows:
         none = DirectionColumns((), (), (), ())
         return MacReport(time_ns, (), (), none, none)
-    rntis, ids, slices, cqis, snrs, ul, dl = zip(*rows, strict=True)
+    rntis, ids, slices, cqis, snrs, ul, dl, five_qis, levels, snssais, channels = zip(*rows, strict=True)
     directions = _direction(ul), _direction(dl)
+    snssais = tuple(map(_snssai_fields, snssais))
+    if any(channels):
+        channels = tuple(tuple(map(_channel_fields, of_ue)) for of_ue in channels)
+    else:
+        channels = ()
     good = checked or (
         _good_identities(rntis, ids, slices)
         and max(cqis) <= MAX_CQI
         and isfinite(sum(snrs))
         and -MAX_SNR_DB <= min(snrs) <= max(snrs) <= MAX_SNR_DB
         and all(map(_good_direction, directions))
+        and max(five_qis) <= qos.MAX_FIVE_QI
+        and max(levels) <= qos.MAX_PRIORITY_LEVEL
+        and not any(map(_wrong_snssai, {*snssais}))
+        and not any(map(_wrong_channels, channels))
     )
-    return MacReport(time_ns, ids, slices, *directions, cqis, snrs) if good else None
+    if not good:
+        return None
+    return MacReport(
+        time_ns,
+        ids,
+        slices,
+        *directions,
+        cqis,
+        snrs,
+        five_qis if any(five_qis) else (),
+        levels if any(levels) else (),
+        tuple(map(_snssai_text, snssais)) if {*snssais} != {_NO_SNSSAI} else (),
+        channels,
+    )
 
 
 @lru_cache(maxsize=256)
@@ -248,6 +279,10 @@ def _wrong_ue(
     snr: float,
     ul: ran_pb2.DirectionState,
     dl: ran_pb2.DirectionState,
+    five_qi: int,
+    priority_level: int,
+    snssai: ran_pb2.Snssai,
+    channels: Sequence[ran_pb2.LogicalChannel],
 ) -> str:
     """The first value of a UE that cannot be, or that another one has too; "" for none. ``twice``: its RNTI,
     its id."""
@@ -265,7 +300,41 @@ def _wrong_ue(
         return f"cqi {cqi} is outside 0..{MAX_CQI}"
     if not -MAX_SNR_DB <= snr <= MAX_SNR_DB:
         return f"snr_db {snr} is not within {MAX_SNR_DB:g} dB of 0"
-    return _wrong_direction("ul", ul) or _wrong_direction("dl", dl)
+    if five_qi > qos.MAX_FIVE_QI:
+        return f"five_qi {five_qi} is outside 0..{qos.MAX_FIVE_QI}"
+    if priority_level > qos.MAX_PRIORITY_LEVEL:
+        return f"priority_level {priority_level} is outside 0..{qos.MAX_PRIORITY_LEVEL}"
+    return (
+        _wrong_direction("ul", ul)
+        or _wrong_direction("dl", dl)
+        or _wrong_snssai(_snssai_fields(snssai))
+        or _wrong_channels([*map(_channel_fields, channels)])
+    )
+
+
+def _wrong_snssai(snssai: tuple[int, int]) -> str:
+    if snssai == _NO_SNSSAI:
+        return ""
+    sst, sd = snssai
+    if not 1 <= sst <= qos.MAX_SST:
+        return f"snssai.sst {sst} is outside 1..{qos.MAX_SST}"
+    return "" if sd <= qos.NO_SD else f"snssai.sd {sd:#x} has more than six hexadecimal digits"
+
+
+def _snssai_text(snssai: tuple[int, int]) -> str:
+    return "" if snssai == _NO_SNSSAI else qos.snssai_text(*snssai)
+
+
+def _wrong_channels(channels: Sequence[tuple[int, int]]) -> str:
+    if len(channels) > MAX_CHANNELS:
+        return f"dl_channels: {len(channels)} logical channels, more than {MAX_CHANNELS}"
+    lcids = {lcid for lcid, _ in channels}
+    for lcid, queued in channels:
+        if not 1 <= lcid <= qos.MAX_LCID:
+            return f"dl_channels.lcid {lcid} is outside 1..{qos.MAX_LCID}"
+        if queued > MAX_QUEUED_BYTES:
+            return f"dl_channels.queued_bytes {queued} of LCID {lcid} is more than any queue holds"
+    return "" if len(lcids) == len(channels) else f"dl_channels: one of LCIDs {sorted(lcids)} is there twice"
 
 
 def _wrong_direction(name: str, d: ran_pb2.DirectionState) -> str:

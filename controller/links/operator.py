@@ -18,6 +18,7 @@ from google.protobuf.message import Message
 
 from controller.core.clocks import KnownClock
 from controller.core.decision import ManualQuota
+from controller.core.observation import DirectionColumns, MacReport
 from controller.links.counters import Complaints, Counters, guard_counters, guard_refusals
 from wire import PROTOCOL_VERSION, operator_pb2, operator_pb2_grpc, security
 from wire.roles import CONTROLLER
@@ -48,7 +49,7 @@ class CellStatus:
 
     ``manual``: slice, the quotas that an operator set for it, seconds that are left. ``qos``: slice ->
     control slots of the last hour with known QoS, and those that kept the promise. ``hosts``: those whose QoS
-    streams are open, and how many seconds ago each was heard.
+    streams are open, and how many seconds ago each was heard. ``report`` is the session's last.
     """
 
     cell_id: str
@@ -71,6 +72,7 @@ class CellStatus:
     hosts: Sequence[tuple[str, float]] = ()
     edge_configured: bool = False
     gpu_age_s: float | None = None
+    report: MacReport | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,6 +288,7 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
                     hosts=[operator_pb2.HostState(host=host, age_s=age_s) for host, age_s in c.hosts],
                     edge_configured=c.edge_configured,
                     gpu_age_s=c.gpu_age_s,
+                    ues=() if c.report is None else _ues(c.report),
                 )
                 for c in state.cells
             ],
@@ -425,6 +428,36 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
             return operator_pb2.CommandResult(ok=False, message=f"{name} failed; see the controller's log")
         log.info("operator API: %s by %s: %s", name, context.peer(), text)
         return operator_pb2.CommandResult(ok=True, message=text)
+
+
+def _ues(report: MacReport) -> Iterator[operator_pb2.UeStatus]:
+    """The UEs of a report; what was told as not known is not set."""
+
+    def known(column: Sequence[Any], i: int) -> Any:
+        return (column[i] or None) if column else None
+
+    def direction(of: DirectionColumns, i: int) -> operator_pb2.UeDirection:
+        return operator_pb2.UeDirection(
+            mcs=of.mcs[i],
+            layers=of.layers[i],
+            queued_bytes=of.queued_bytes[i],
+            bler=of.bler[i] if of.bler else None,
+        )
+
+    for i, (ue_id, name) in enumerate(zip(report.ue_id, report.slice, strict=True)):
+        channels = report.dl_channels[i] if report.dl_channels else ()
+        yield operator_pb2.UeStatus(
+            ue_id=ue_id,
+            slice=name,
+            ul=direction(report.ul, i),
+            dl=direction(report.dl, i),
+            cqi=known(report.cqi, i),
+            snr_db=report.snr_db[i] if report.snr_db else None,
+            five_qi=known(report.five_qi, i),
+            priority_level=known(report.priority_level, i),
+            snssai=known(report.snssai, i),
+            dl_channels=[operator_pb2.UeChannel(lcid=lcid, queued_bytes=n) for lcid, n in channels],
+        )
 
 
 def _abort(context: grpc.ServicerContext, code: grpc.StatusCode, text: str) -> NoReturn:
@@ -575,8 +608,11 @@ class OperatorClient:
         cells = []
         for cell in state.cells:
             status = _plain(cell)
-            for name in ("clocks", "manual", "qos", "hosts"):
+            for name in ("clocks", "manual", "qos", "hosts", "ues"):
                 status[name] = [_plain(part) for part in status[name]]
+            for ue in status["ues"]:
+                ue["dl_channels"] = [_plain(channel) for channel in ue["dl_channels"]]
+                ue["ul"], ue["dl"] = _plain(ue["ul"]), _plain(ue["dl"])
             status["last"] = json.loads(cell.last.json) if cell.HasField("last") else None
             cells.append(status)
         return {**_plain(state), "cells": cells}

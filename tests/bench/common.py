@@ -113,6 +113,10 @@ def mac_report(ues: int, rng: np.random.Generator) -> ran_pb2.MacReport:
             dl=dl,
             cqi=int(rng.integers(6, 16)),
             snr_db=float(rng.uniform(5, 30)),
+            snssai=ran_pb2.Snssai(sst=1, sd=1),
+            five_qi=80,
+            priority_level=68,
+            dl_channels=[ran_pb2.LogicalChannel(lcid=4, queued_bytes=dl.queued_bytes)],
         )
     return report
 

@@ -55,6 +55,8 @@ def report(session: int, sequence: int) -> bytes:
         ue = body.ues.add(rnti=0x4601 + i, ue_id=f"ue-{i}", slice="ar", cqi=12, snr_db=20.0)
         for state in (ue.ul, ue.dl):
             state.mcs, state.queued_bytes = 20, 1000
+        ue.snssai.sst, ue.snssai.sd, ue.five_qi, ue.priority_level = 1, 1, 80, 68
+        ue.dl_channels.add(lcid=4, queued_bytes=1000)
     return ran_pb2.GnbMessage(mac_report=body).SerializeToString()
 
 

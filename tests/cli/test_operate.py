@@ -16,7 +16,7 @@ from controller.cli import cli
 from controller.cli.operate import decision_line
 from controller.core.clocks import KnownClock
 from controller.core.decision import ManualQuota
-from controller.core.observation import Command
+from controller.core.observation import Command, DirectionColumns, MacReport
 from controller.links.operator import CellStatus
 from controller.loop import ControlLoop
 from tests import builders
@@ -187,6 +187,23 @@ def test_the_status_says_whether_it_is_healthy_and_good_and_what_it_plays(served
         "    last control slot: round trip 44 of 150 ms, ul 20 of 70 ms, edge 9 of 20 ms, dl 15 of 60 ms",
     ):
         assert line in said, result.output
+
+
+def test_the_status_shows_ues_with_what_is_known_of_their_bearers(served: Served) -> None:
+    column = DirectionColumns(*((1,) * 10,) * 4)
+    names = tuple(f"ue-{i}" for i in range(1, 11))
+    plain = MacReport(1, names, ("ar",) * 8 + ("",) * 2, column, column)
+    known = replace(plain, five_qi=(80,) + (0,) * 9, snssai=("1-000001", "2") + ("",) * 8)
+    for report, first in (
+        (plain, "ue-1 (ar), ue-2 (ar), ue-3 (ar)"),
+        (known, "ue-1 (ar, 5QI 80, S-NSSAI 1-000001), ue-2 (ar, S-NSSAI 2), ue-3 (ar)"),
+    ):
+        said = status(served, cell_of(decided(), report=report)).output
+        assert f"  UEs: {first}, ue-4 (ar)" in said and "ue-8 (ar), 2 more\n" in said
+    assert "  UEs: ue-9 (no slice)\n" in status(served, cell_of(decided(), report=plain.take([8]))).output
+    assert "  UEs: none\n" in status(served, cell_of(decided(), report=plain.take([]))).output
+    away = cell_of(decided(), connected=False, report_age_s=None)
+    assert "UEs:" not in status(served, away).output
 
 
 def test_the_quotas_of_a_gnb_that_has_gone_are_not_shown(served: Served) -> None:

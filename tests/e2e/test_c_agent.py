@@ -26,6 +26,7 @@ from tests.e2e.harness import Testbed, until
 from tests.oai_patches.build import build_agent
 from tests.strangers import STRANGERS, Stranger
 from wire import PROTOCOL_VERSION, keys, ran_pb2
+from wire.definitions.qos import FIRST_DRB_LCID, PRIORITY_LEVELS
 from wire.security import CurveServer, curve_server
 
 QUOTA = (30, 20)
@@ -48,6 +49,8 @@ emulation: {duration_s: 3600.0, flows: 2, schedule: always}
 
 class Gnb:
     """A gNB process in ``folder`` that connects to a controller's RAN link."""
+
+    five_qi: int
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -85,6 +88,8 @@ class Gnb:
 
 
 class EmulatedGnb(Gnb):
+    five_qi = 80
+
     def command(self, ran_address: str, key_folder: Path | None) -> list[str]:
         config = self.folder / "emulated.yaml"
         config.write_text(CONFIG)
@@ -106,6 +111,7 @@ class ToyGnb(Gnb):
     """UE ue-1 is in slice ar, the others in none; each has more to send than fits."""
 
     cell = "cell-1"
+    five_qi = 9
     more: tuple[str, ...] = ()
 
     def command(self, ran_address: str, key_folder: Path | None) -> list[str]:
@@ -184,6 +190,13 @@ def test_sessions_quotas_leases_and_reconnects(gnb: Gnb, bed: Testbed) -> None:
     until(lambda: gnb.quota() == QUOTA, "the quota at the gNB")
     assert gnb.counter("sessions") == 1
     until(lambda: metric(bed, "ran_reports_total") > 100, "reports")
+
+    # What the scheduler knows of the UE is there to be seen.
+    ue = bed.cell()["ues"][0]
+    assert (ue["ue_id"], ue["slice"], ue["five_qi"], ue["snssai"]) == ("ue-1", "ar", gnb.five_qi, None)
+    assert ue["priority_level"] == PRIORITY_LEVELS[gnb.five_qi]
+    assert ue["dl"]["queued_bytes"] == sum(c["queued_bytes"] for c in ue["dl_channels"])
+    assert {c["lcid"] for c in ue["dl_channels"]} <= {FIRST_DRB_LCID}
 
     # A wish of the operator reaches the scheduler, and so does its end.
     with bed.operator() as client:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import pytest
 
+from controller.core.observation import MacReport
 from controller.links import codec
 from controller.links.codec import BadMessage, BadReport, CellFacts
 from wire import PROTOCOL_VERSION, edge_pb2, qos_pb2, ran_pb2
@@ -48,6 +50,43 @@ def test_a_report_comes_through_as_columns() -> None:
     assert (opened.ul.mcs_table, opened.dl.mcs_table) == ((1, 1), (2, 2))
     assert (opened.ul.layers, opened.dl.layers) == ((1, 1), (2, 2))
     assert (opened.ul.queued_bytes, opened.dl.queued_bytes) == ((1000, 1001), (0, 1))
+
+
+def told() -> ran_pb2.MacReport:
+    """A report of three UEs: of the second the bearer is known, of the third where its bytes wait."""
+    message = report(3)
+    ue = message.ues[1]
+    ue.snssai.sst, ue.snssai.sd, ue.five_qi, ue.priority_level = 1, 0xABCDEF, 80, 68
+    for lcid, queued in ((1, 45), (4, 12300)):
+        message.ues[2].dl_channels.add(lcid=lcid, queued_bytes=queued)
+    return message
+
+
+def test_what_a_gnb_does_not_know_is_no_column() -> None:
+    opened, _ = codec.open_report(report(), CELL)
+    assert opened.five_qi == opened.priority_level == opened.snssai == opened.dl_channels == ()
+    assert not {"five_qi", "priority_level", "snssai", "dl_channels"} & opened.to_dict().keys()
+    assert MacReport.from_dict(json.loads(json.dumps(opened.to_dict()))) == opened
+
+
+def test_bearers_and_logical_channels_come_through_and_into_the_record() -> None:
+    opened, wrong = codec.open_report(told(), CELL)
+    assert wrong == () and opened.five_qi == (0, 80, 0) and opened.priority_level == (0, 68, 0)
+    assert opened.snssai == ("", "1-abcdef", "")
+    assert opened.dl_channels == ((), (), ((1, 45), (4, 12300)))
+    assert MacReport.from_dict(json.loads(json.dumps(opened.to_dict()))) == opened
+    assert opened.take([1]).snssai == ("1-abcdef",) and opened.take([2]).dl_channels == (
+        ((1, 45), (4, 12300)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("sst", "sd", "text"), [(1, 0xFFFFFF, "1"), (255, 0, "255-000000"), (2, 0xFFFFFE, "2-fffffe")]
+)
+def test_an_snssai_is_written_as_the_agent_s_configuration_has_it(sst: int, sd: int, text: str) -> None:
+    message = report(1)
+    message.ues[0].snssai.sst, message.ues[0].snssai.sd = sst, sd
+    assert codec.open_report(message, CELL)[0].snssai == (text,)
 
 
 def test_a_report_is_dated_by_its_arrival_where_that_is_told_and_its_time_is_still_checked() -> None:
@@ -109,6 +148,22 @@ def _set(path: str, value: object) -> Callable[[ran_pb2.MacReport], None]:
     return change
 
 
+def _set_all(values: Mapping[str, object]) -> Callable[[ran_pb2.MacReport], None]:
+    def change(message: ran_pb2.MacReport) -> None:
+        for path, value in values.items():
+            _set(path, value)(message)
+
+    return change
+
+
+def _channels(*channels: tuple[int, int]) -> Callable[[ran_pb2.MacReport], None]:
+    def change(message: ran_pb2.MacReport) -> None:
+        for lcid, queued in channels:
+            message.ues[1].dl_channels.add(lcid=lcid, queued_bytes=queued)
+
+    return change
+
+
 def _many(message: ran_pb2.MacReport) -> None:
     message.CopyFrom(report(65))
 
@@ -155,6 +210,16 @@ def test_a_report_of_impossible_time_or_size_is_refused_by_field_and_value(
         (_set("dl.bler", math.inf), "dl.bler inf"),
         (_set("ul.bler", -0.25), "ul.bler -0.25"),
         (_set("ul.bler", 1.5), "ul.bler 1.5"),
+        (_set("five_qi", 256), r"'ue-1' .*: five_qi 256 is outside 0..255"),
+        (_set("priority_level", 128), "priority_level 128 is outside 0..127"),
+        (_set("snssai.sd", 5), "snssai.sst 0 is outside 1..255"),
+        (_set("snssai.sst", 256), "snssai.sst 256"),
+        (_set_all({"snssai.sst": 1, "snssai.sd": 1 << 24}), "snssai.sd 0x1000000"),
+        (_channels((0, 5)), "dl_channels.lcid 0 is outside 1..32"),
+        (_channels((4, 5), (33, 5)), "dl_channels.lcid 33"),
+        (_channels((4, 5), (5, 5), (4, 6)), r"one of LCIDs \[4, 5\] is there twice"),
+        (_channels((32, 2**63)), "queued_bytes 9223372036854775808 of LCID 32 is more"),
+        (_channels(*((lcid, 1) for lcid in range(1, 10))), "9 logical channels, more than 8"),
     ],
 )
 def test_an_impossible_ue_is_left_out_by_field_and_value_and_the_others_are_kept(

@@ -16,6 +16,7 @@ import pytest
 
 from controller.core.clocks import KnownClock
 from controller.core.decision import ManualQuota
+from controller.core.observation import DirectionColumns, MacReport
 from controller.links import operator
 from controller.links.counters import Counters
 from controller.links.operator import (
@@ -116,6 +117,9 @@ def client(served: Served) -> Iterator[OperatorClient]:
         yield client
 
 
+COLUMNS = DirectionColumns((20, 7), (1, 1), (1, 2), (12345, 0), (0.125, 0.0))
+
+
 def test_the_state_arrives_whole(served: Served, client: OperatorClient) -> None:
     last = record(7)
     served.target.cells[0] = CellStatus(
@@ -142,6 +146,13 @@ def test_the_state_arrives_whole(served: Served, client: OperatorClient) -> None
         hosts=[("edge", 0.5)],
         edge_configured=True,
         gpu_age_s=0.125,
+        report=MacReport(
+            *(5, ("ue-1", "ue-2"), ("ar", ""), COLUMNS, COLUMNS, (15, 0), (20.5, 0.0)),
+            five_qi=(80, 0),
+            priority_level=(68, 0),
+            snssai=("1-00000a", ""),
+            dl_channels=(((4, 12),), ()),
+        ),
     )
     state = client.state()
     assert (state["config_path"], state["run_dir"], state["control_slot_s"]) == ("config.yaml", "runs/1", 5.0)
@@ -177,6 +188,32 @@ def test_the_state_arrives_whole(served: Served, client: OperatorClient) -> None
         "hosts": [{"host": "edge", "age_s": 0.5}],
         "edge_configured": True,
         "gpu_age_s": 0.125,
+        "ues": [
+            {
+                "ue_id": "ue-1",
+                "slice": "ar",
+                "ul": {"mcs": 20, "layers": 1, "queued_bytes": 12345, "bler": 0.125},
+                "dl": {"mcs": 20, "layers": 1, "queued_bytes": 12345, "bler": 0.125},
+                "cqi": 15,
+                "snr_db": 20.5,
+                "five_qi": 80,
+                "priority_level": 68,
+                "snssai": "1-00000a",
+                "dl_channels": [{"lcid": 4, "queued_bytes": 12}],
+            },
+            {
+                "ue_id": "ue-2",
+                "slice": "",
+                "ul": {"mcs": 7, "layers": 2, "queued_bytes": 0, "bler": 0.0},
+                "dl": {"mcs": 7, "layers": 2, "queued_bytes": 0, "bler": 0.0},
+                "cqi": None,
+                "snr_db": 0.0,
+                "five_qi": None,
+                "priority_level": None,
+                "snssai": None,
+                "dl_channels": [],
+            },
+        ],
     }
     assert second["manual"] == [] and second["report_age_s"] is None and second["lease_left_s"] is None
     assert second["cell_id"] == "cell-2" and second["last"] is None and not second["connected"]

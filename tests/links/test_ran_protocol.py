@@ -438,6 +438,9 @@ def test_the_largest_report_of_the_contract_is_not_oversized() -> None:
         for state in (ue.ul, ue.dl):
             state.mcs, state.mcs_table, state.layers, state.bler = 28, 3, 4, 0.5
             state.queued_bytes = state.lc_bytes = state.prb_slots = big
+        ue.five_qi, ue.priority_level, ue.snssai.sst, ue.snssai.sd = 255, 127, 255, 0xFFFFFF
+        for lcid in range(25, 33):
+            ue.dl_channels.add(lcid=lcid, queued_bytes=big)
     assert ran_pb2.GnbMessage(mac_report=message).ByteSize() < MAX_RAN_MESSAGE_BYTES
 
 

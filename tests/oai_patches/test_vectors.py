@@ -15,6 +15,7 @@ from controller.links import codec, ran_protocol
 from tests.oai_patches.build import CLink
 from tests.oai_patches.model import CELL_LINE, PyLink, decoded
 from wire import MAX_GNB_MESSAGE_BYTES, PROTOCOL_VERSION, ran_pb2
+from wire.definitions import qos
 
 FOLDER = Path(__file__).parents[2] / "wire" / "vectors"
 SECOND = 1_000_000_000
@@ -202,9 +203,25 @@ def ue_line(ue: ran_pb2.UeState) -> tuple[object, ...]:
         return s.mcs, s.mcs_table, s.layers, s.bler, s.queued_bytes, s.lc_bytes, s.prb_slots
 
     name = ue.ue_id.encode().hex()
-    # The slice by its S-NSSAI, as a gNB that has it says it.
-    sst = 1 if ue.slice else 0
-    return ("ue", ue.rnti, name, sst, 0xFFFFFF, ue.cqi, ue.snr_db, *direction(ue.ul), *direction(ue.dl))
+    snssai = (ue.snssai.sst, ue.snssai.sd) if ue.HasField("snssai") else (0, qos.NO_SD)
+    channels = [n for c in ue.dl_channels for n in (c.lcid, c.queued_bytes)]
+    both = (*direction(ue.ul), *direction(ue.dl))
+    return ("ue", ue.rnti, name, *snssai, ue.cqi, ue.snr_db, *both, ue.five_qi, ue.priority_level, *channels)
+
+
+def c_holds(ue: ran_pb2.UeState) -> bool:
+    """Whether a ``prbandit_ue`` can; an SST of 0 is there no S-NSSAI at all."""
+    snssai = not ue.HasField("snssai") or 0 < ue.snssai.sst < 1 << 8
+    counts = max(ue.five_qi, ue.priority_level) < 1 << 8 and len(ue.dl_channels) <= 8
+    return len(ue.ue_id) < 32 and snssai and counts and all(c.queued_bytes < 1 << 32 for c in ue.dl_channels)
+
+
+def bound(report: ran_pb2.MacReport) -> bytes:
+    """A quota that binds the UEs of a report to their slices."""
+    slices = {u.ue_id: u.slice for u in report.ues if u.slice and u.ue_id}
+    bindings = [ran_pb2.UeBinding(ue_id=ue, slice=name) for ue, name in slices.items()]
+    quota = ran_pb2.SetQuota(session=7, sequence=1, lease_ms=1000, bindings=bindings)
+    return ran_pb2.ControllerMessage(set_quota=quota).SerializeToString()
 
 
 def c_can_say(vector: Vector) -> bool:
@@ -217,7 +234,9 @@ def c_can_say(vector: Vector) -> bool:
             return vector["verdict"] == "joined"
         case "mac_report":
             report = message.mac_report
-            return len(report.ues) <= 64 and all(len(u.ue_id) < 32 for u in report.ues)
+            # Slices are bound by UE id.
+            ids = {u.ue_id for u in report.ues}
+            return len(ids) == len(report.ues) <= 64 and all(map(c_holds, report.ues))
         case _:
             return vector["verdict"] in ("applied", "lapsed")
 
@@ -238,12 +257,17 @@ def test_c_encodes_what_the_vectors_say_byte_for_byte(vector: Vector, c_link: CL
         case "mac_report":
             report = message.mac_report
             c_link("receive", 0, OPENING[0].hex())
-            for name in {u.slice for u in report.ues} - {""}:
-                c_link("slice", name.encode().hex(), 1, 0xFFFFFF)
+            # The slice by its S-NSSAI where the gNB has it, else by a binding.
+            for u in report.ues:
+                if u.slice and u.HasField("snssai"):
+                    c_link("slice", u.slice.encode().hex(), u.snssai.sst, u.snssai.sd)
+            c_link("receive", 0, bound(report).hex())
+            c_link("enforced", 1, 2, 3)
             for ue in report.ues:
                 c_link(*ue_line(ue))
             # NaN has many forms: then the values are what counts.
             encoded = c_link.message("report", report.frame, report.slot, report.time_ns)
+            message.DiscardUnknownFields()
             assert encoded == data or str(ran_pb2.GnbMessage.FromString(encoded or b"")) == str(message)
         case "applied":
             applied = message.applied

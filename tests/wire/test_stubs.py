@@ -53,6 +53,7 @@ def test_codec_holds_the_bounds_of_ran_options() -> None:
     names = {b - 1 for n, b in bounds.items() if n.endswith((".ue_id", ".slice", ".agent_version"))}
     assert names == {codec.MAX_NAME}
     assert bounds["Hello.cell_id"] - 1 == codec.MAX_CELL_ID
+    assert bounds["UeState.dl_channels"] == codec.MAX_CHANNELS
     assert bounds["MacReport.ues"] == bounds["SetQuota.bindings"] == codec.MAX_UES
     assert bounds["SetQuota.quotas"] == bounds["Applied.in_force"] == codec.MAX_SLICES
     assert bounds["Applied.use"] == codec.MAX_USES

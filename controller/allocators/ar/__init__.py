@@ -12,6 +12,7 @@ SERVICE = Service(
     ArAllocator,
     causes=tuple(causes.Cause),
     miss=causes.of_record,
+    five_qi=80,  # low-latency eMBB, augmented reality
     unit_test_options=(
         *({"policy": name} for name in policies.names()),
         {"metric": "p90", "queue": False},

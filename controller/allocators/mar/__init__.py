@@ -23,6 +23,7 @@ SERVICE = Service(
     },
     settings={"upload_hz": Column("upload_hz", "Hz")},
     solve=solve,
+    five_qi=80,  # low-latency eMBB, augmented reality
     unit_test_options=(
         {},
         {"upload_hz": [2.0, 10.0], "without_promise": "lowest", "learn_every_s": 1.0, "rho": 0.5},

@@ -38,6 +38,7 @@ SERVICE = Service(
         "edge_ghz": Column("edge_ghz", "GHz"),
     },
     solve=solve,
+    five_qi=82,  # discrete automation
     unit_test_options=(
         {},
         {"bandwidth": "dedicated", "twin": "none", "min_rate_mbps": 0.1},

@@ -18,6 +18,7 @@ SERVICE = Service(
     options=VideoOptions,
     allocator=VideoAllocator,
     tables={"profile": PROFILE, "rating": RATING},
+    five_qi=6,  # buffered streaming over TCP
     settings={
         "bitrate_kbps": Column("bitrate_kbps", "kbit/s"),
         "prefetch": Column("prefetch", "1"),

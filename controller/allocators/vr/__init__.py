@@ -29,6 +29,7 @@ SERVICE = Service(
         "resolutions": Column("resolutions", "1", MAX_SETTING_VALUES),
     },
     solve=solve,
+    five_qi=80,  # low-latency eMBB; 89, rendering at the edge, is none that OAI knows
     unit_test_options=({}, {"objective": "printed", "gpu_mhz": [400, 1600], "hysteresis": 0.0}),
 )
 """VR cloud gaming: edge servers render what users look at, in the resolutions that it is worth."""

@@ -32,6 +32,7 @@ extern "C" {
 #define PRBANDIT_MAX_UES 64      /* MacReport.ues in wire/ran.options */
 #define PRBANDIT_MAX_SLICES 16   /* SetQuota.quotas */
 #define PRBANDIT_MAX_BINDINGS 64 /* SetQuota.bindings */
+#define PRBANDIT_MAX_CHANNELS 8  /* UeState.dl_channels */
 #define PRBANDIT_NAME_SIZE 32    /* names with their terminating zero */
 #define PRBANDIT_CELL_ID_SIZE 64
 
@@ -101,16 +102,27 @@ typedef struct {
   uint64_t prb_slots;    /* PRBs times NR slots since the UE attached, retransmissions included */
 } prbandit_direction_state;
 
+/* A logical channel with bytes that wait. */
+typedef struct {
+  uint8_t lcid; /* TS 38.331 LogicalChannelIdentity, 1..32; 1 to 3 are SRBs */
+  uint32_t queued_bytes;
+} prbandit_channel;
+
 typedef struct {
   uint16_t rnti;
   char ue_id[PRBANDIT_NAME_SIZE]; /* unique in the cell, what bindings name */
   prbandit_snssai snssai;         /* of its DRB, where the gNB has it */
   prbandit_direction_state ul, dl;
   uint8_t cqi;                    /* wide-band, 0: none reported */
-  float snr_db;                   /* PUSCH */
+  uint8_t five_qi;                /* of a QoS flow of its DRB, TS 23.501 5.7.2.1; 0: none, or not known */
+  uint8_t priority_level;         /* of that QoS flow, TS 23.501 5.7.3.3, 1..127, 1 goes first; 0: not known */
+  uint8_t n_channels;
+  float snr_db; /* PUSCH */
+  prbandit_channel channels[PRBANDIT_MAX_CHANNELS]; /* DL, each LCID once; where there are more, the fullest */
 } prbandit_ue;
 
-/* Fills up to `max` UEs and gives how many the cell has; those beyond `max` are left out and counted. Called from within prbandit_nr_slot() where a report is due. */
+/* Fills up to `max` UEs, every field of each, and gives how many the cell has; those beyond `max` are left out
+ * and counted. Called from within prbandit_nr_slot() where a report is due. */
 typedef uint32_t (*prbandit_snapshot_fn)(void *context, prbandit_ue *ues, uint32_t max);
 
 /* A new NR slot. Takes what the agent's thread has prepared since (quotas, bindings, lapses), so that ranges

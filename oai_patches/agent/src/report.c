@@ -20,6 +20,14 @@ static void fill_direction(prbandit_ran_DirectionState *to, const prbandit_direc
   to->bler = from->bler;
 }
 
+static void fill_channels(prbandit_ran_UeState *to, const prbandit_ue *from) {
+  to->dl_channels_count = from->n_channels < PRBANDIT_MAX_CHANNELS ? from->n_channels : PRBANDIT_MAX_CHANNELS;
+  for (pb_size_t i = 0; i < to->dl_channels_count; i++) {
+    to->dl_channels[i].lcid = from->channels[i].lcid;
+    to->dl_channels[i].queued_bytes = from->channels[i].queued_bytes;
+  }
+}
+
 void report_fill(prbandit_ran_GnbMessage *message, const snapshot *from, const prbandit_config *config,
                  const link_quotas *bound) {
   memset(message, 0, sizeof *message);
@@ -40,6 +48,11 @@ void report_fill(prbandit_ran_GnbMessage *message, const snapshot *from, const p
     fill_direction(&to->dl, &ue->dl);
     to->cqi = ue->cqi;
     to->snr_db = ue->snr_db;
+    to->has_snssai = ue->snssai.sst != 0;
+    to->snssai = (prbandit_ran_Snssai){ue->snssai.sst, ue->snssai.sd};
+    to->five_qi = ue->five_qi;
+    to->priority_level = ue->priority_level;
+    fill_channels(to, ue);
   }
 }
 

@@ -225,6 +225,13 @@ static void add_ue(void) {
   ue->cqi = (uint8_t)number();
   ue->snr_db = strtof(word(), NULL);
   CHECK(read_direction(&ue->ul) && read_direction(&ue->dl));
+  ue->five_qi = (uint8_t)number();
+  ue->priority_level = (uint8_t)number();
+  for (const char *lcid = word(); *lcid && ue->n_channels < PRBANDIT_MAX_CHANNELS; lcid = word()) {
+    prbandit_channel *c = &ue->channels[ue->n_channels++];
+    c->lcid = (uint8_t)strtoul(lcid, NULL, 10);
+    c->queued_bytes = (uint32_t)number();
+  }
   printf("-");
 }
 

@@ -21,6 +21,11 @@ static uint32_t fill_some(void *context, prbandit_ue *ues, uint32_t max) {
     ue->dl = ue->ul;
     ue->cqi = 15;
     ue->snr_db = 30;
+    ue->five_qi = 80;
+    ue->priority_level = 68;
+    ue->n_channels = 2;
+    ue->channels[0] = (prbandit_channel){1, 30};
+    ue->channels[1] = (prbandit_channel){4, 1000 + i};
   }
   return SOME_UES;
 }

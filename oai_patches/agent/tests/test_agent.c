@@ -64,6 +64,10 @@ static uint32_t fill(void *unused, prbandit_ue *ues, uint32_t max) {
   ues->ul.mcs = 20, ues->ul.mcs_table = 1, ues->ul.layers = 1, ues->ul.queued_bytes = 12345;
   ues->dl = ues->ul;
   ues->snr_db = 20.5f;
+  ues->snssai = (prbandit_snssai){1, 0xabcdef};
+  ues->five_qi = 80, ues->priority_level = 68;
+  ues->n_channels = 2;
+  ues->channels[0] = (prbandit_channel){1, 45}, ues->channels[1] = (prbandit_channel){4, 12300};
   return 1;
 }
 
@@ -135,6 +139,9 @@ static void test_a_session_from_hello_to_release(void) {
   CHECK(r->session == 7 && r->sequence == 1 && r->ues_count == 1 && r->time_ns > 1700000000ull * NS_PER_S);
   CHECK(r->ues[0].rnti == 0x4601 && strcmp(r->ues[0].ue_id, "ue-1") == 0 && r->ues[0].slice[0] == '\0');
   CHECK(r->ues[0].ul.queued_bytes == 12345 && r->ues[0].snr_db == 20.5f);
+  CHECK(r->ues[0].has_snssai && r->ues[0].snssai.sst == 1 && r->ues[0].snssai.sd == 0xabcdef);
+  CHECK(r->ues[0].five_qi == 80 && r->ues[0].priority_level == 68 && r->ues[0].dl_channels_count == 2);
+  CHECK(r->ues[0].dl_channels[1].lcid == 4 && r->ues[0].dl_channels[1].queued_bytes == 12300);
 
   tell(quota(7, 1, 3000, 30));
   CHECK(hear(APPLIED, &m, 5000));

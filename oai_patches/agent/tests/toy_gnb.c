@@ -14,6 +14,7 @@
 #include "prbandit_agent.h"
 
 enum { NR_SLOT_NS = 500000, SLOTS_PER_FRAME = 20, NR_SLOTS_PER_S = 2000, MAX_LATE = 200, MAX_UES = 80 };
+enum { DRB_LCID = 4, FIVE_QI = 9, PRIORITY_LEVEL = 90 }; /* TS 23.501 Table 5.7.4-1 */
 enum { BYTES_PER_PRB = 64 }; /* of one NR slot: MCS 20 of TS 38.214 Table 5.1.3.1-1, one layer */
 
 typedef struct {
@@ -64,6 +65,10 @@ static uint32_t snapshot(void *context, prbandit_ue *to, uint32_t max) {
     to[i].snssai = NO_SNSSAI;
     to[i].cqi = 15;
     to[i].snr_db = 30;
+    to[i].five_qi = FIVE_QI;
+    to[i].priority_level = PRIORITY_LEVEL;
+    to[i].n_channels = ue->to[PRBANDIT_DL].queue != 0;
+    to[i].channels[0] = (prbandit_channel){DRB_LCID, (uint32_t)ue->to[PRBANDIT_DL].queue};
     for (int d = 0; d < 2; d++)
       *states[d] = (prbandit_direction_state){.mcs = 20,
                                               .mcs_table = 1,

@@ -1,7 +1,10 @@
 /* MAC state of every connected UE, read in the scheduler's thread under its lock. */
+#include "channels.h"
 #include "oai.h"
 
 #define FIRST_DRB_LCID 4
+#define MAX_FIVE_QI 255
+#define MAX_PRIORITY_LEVEL 127
 #define LCIDS 33
 
 /* OAI's PRB counters are 32 bits wide and wrap within hours of full load; here they are carried on. */
@@ -53,6 +56,61 @@ prbandit_snssai oai_snssai(const NR_UE_info_t *ue) {
   return (prbandit_snssai){0, PRBANDIT_NO_SD};
 }
 
+/* A UE's logical channels, one after the other, each with the QoS flows of its DRB (NULL: an SRB). */
+typedef struct {
+  int lcid;
+  const NR_QoS_config_t *flows;
+} lc_facts;
+
+#if OAI_LC_ARRAYS
+static size_t lc_count(const NR_UE_sched_ctrl_t *ctrl) {
+  return ctrl->dl_lc_num;
+}
+
+static lc_facts lc_at(const NR_UE_sched_ctrl_t *ctrl, size_t i) {
+  const int lcid = ctrl->dl_lc_ids[i];
+  const bool drb = lcid >= FIRST_DRB_LCID && lcid < NR_MAX_NUM_LCID;
+  return (lc_facts){lcid, drb ? ctrl->qos_config[lcid - FIRST_DRB_LCID] : NULL};
+}
+#else
+static size_t lc_count(const NR_UE_sched_ctrl_t *ctrl) {
+  return seq_arr_size(&ctrl->lc_config);
+}
+
+static lc_facts lc_at(const NR_UE_sched_ctrl_t *ctrl, size_t i) {
+  const nr_lc_config_t *lc = seq_arr_at(&ctrl->lc_config, i);
+  return (lc_facts){lc->lcid, lc->lcid >= FIRST_DRB_LCID ? lc->qos_config : NULL};
+}
+#endif
+
+/* A value that cannot be would cost the UE its whole place in the report. */
+static uint8_t up_to(int64_t value, int64_t most) {
+  return value >= 1 && value <= most ? (uint8_t)value : 0;
+}
+
+/* The bytes that wait, by logical channel, and the QoS of the first DRB that has a QoS flow: of its first flow.
+ * Not nr_lc_config_t.priority: for a DRB without a core that is the priority of TS 38.331, for one with a core
+ * the least priority level of its flows. */
+static void read_channels(const NR_UE_sched_ctrl_t *ctrl, prbandit_ue *to) {
+  prbandit_channel waits[CHANNELS_MOST];
+  const uint32_t total = ctrl->num_total_bytes;
+  uint32_t n = 0;
+  bool known = false;
+  to->five_qi = to->priority_level = 0;
+  for (size_t i = 0, all = lc_count(ctrl); i < all && n < CHANNELS_MOST && (total != 0 || !known); i++) {
+    const lc_facts lc = lc_at(ctrl, i);
+    if (!known && lc.flows != NULL && (lc.flows->fiveQI != 0 || lc.flows->priority != 0)) {
+      known = true;
+      to->five_qi = up_to((int64_t)lc.flows->fiveQI, MAX_FIVE_QI);
+      to->priority_level = up_to((int64_t)lc.flows->priority, MAX_PRIORITY_LEVEL);
+    }
+    if (lc.lcid < 1 || lc.lcid >= NR_MAX_NUM_LCID || ctrl->rlc_status[lc.lcid].bytes_in_buffer == 0)
+      continue;
+    waits[n++] = (prbandit_channel){(uint8_t)lc.lcid, (uint32_t)ctrl->rlc_status[lc.lcid].bytes_in_buffer};
+  }
+  channels_fill(to, waits, n, total);
+}
+
 static uint64_t drb_bytes(const NR_mac_dir_stats_t *stats) {
   uint64_t sum = 0;
   for (int lcid = FIRST_DRB_LCID; lcid < LCIDS; lcid++)
@@ -89,6 +147,7 @@ static void read_ue(const NR_UE_info_t *from, prbandit_ue *to) {
       .queued_bytes = ul_bytes > 0 ? (uint64_t)ul_bytes : 0,
       .lc_bytes = drb_bytes(&from->mac_stats.ul),
   };
+  read_channels(ctrl, to);
 
   ue_counters *c = find_counters(from->rnti);
   if (c == NULL)

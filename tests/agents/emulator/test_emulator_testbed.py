@@ -664,6 +664,33 @@ def test_a_trace_starts_where_it_is_told(tmp_path):
 # -- reports and refusals ----------------------------------------------------------------------------
 
 
+def test_a_report_tells_the_bearer_of_a_ue_and_that_all_of_its_bytes_wait_there():
+    ues = [
+        UeSpec("ue-1", 1, "s", CLEAR, 80, "1-0000ff"),
+        UeSpec("ue-2", 2, "s", CLEAR, 200),
+        UeSpec("ue-3", 3),
+    ]
+    flow = FlowSpec("flow", "ue-1", kind="saturated_dl")
+    bed = EmulatedTestbed(TestbedSpec(ues, [flow], rlc=RlcSpec(mode="um"), path=RFSIM_PATH), seed=1)
+    bed.advance(SECOND)
+    first, second, third = bed.mac_report().ues
+    assert (first.five_qi, first.priority_level) == (80, 68)
+    assert (first.snssai.sst, first.snssai.sd) == (1, 0xFF)
+    assert [(c.lcid, c.queued_bytes) for c in first.dl_channels] == [(4, first.dl.queued_bytes)]
+    assert first.dl.queued_bytes > 0 == second.dl.queued_bytes
+    # 200 is an operator's own 5QI: it has no priority level by default.
+    assert (second.five_qi, second.priority_level, second.HasField("snssai")) == (200, 0, False)
+    assert not second.dl_channels and third.five_qi == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"), [({"five_qi": 256}, "five_qi 256"), ({"snssai": "x"}, "S-NSSAI")]
+)
+def test_a_bearer_that_cannot_be_is_refused(changes, says):
+    with pytest.raises(ValueError, match=says):
+        UeSpec("ue-1", 1, **changes)
+
+
 def test_a_report_is_stamped_by_the_nr_slot_and_names_its_ues():
     bed = one_ue(2)
     bed.advance(1025 * 20 + 7)
