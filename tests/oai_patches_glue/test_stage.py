@@ -19,7 +19,7 @@ TESTS = Path(__file__).parents[2] / "oai_patches" / "glue" / "tests"
 N_PRB, MIN_PRB, MAX_PRB = 106, 5, 275
 UL, DL = 0, 1
 DATA = 0x3FFC  # symbols 2 to 13
-KEEPS, IGNORES_THE_MAP, TAKES_TOO_MUCH, GRANTS_TOO_OFTEN = 0, 1, 2, 4
+KEEPS, IGNORES_THE_MAP, TAKES_TOO_MUCH, GRANTS_TOO_OFTEN = 0, 1, 2, 3
 
 
 class Candidate(c.Structure):
@@ -165,6 +165,7 @@ def folder() -> Path:
 def library(folder: Path) -> c.CDLL:
     loaded = c.CDLL(str(folder / "libtoy_pipeline.so"))
     loaded.toy_run.restype = c.c_uint32
+    loaded.stage_silent.restype = c.c_bool
     return loaded
 
 
@@ -201,6 +202,7 @@ def test_the_gnb_s_stage_is_told_what_is_free_and_how_many_may_share_it(library:
     assert Cell(library, [40], max_grants=1).run([Ue(want=40), Ue(want=40)]).last_call == (40, 1)
     assert Cell(library, [10]).run([Ue(retx=3)]).last_call == (MIN_PRB, 1)
     assert Cell(library, []).run([Ue(want=40), Ue(want=40)]).last_call == (0, 8), "as the gNB says"
+    assert Cell(library, [14]).run([Ue(want=40) for _ in range(3)]).last_call == (14, 2), "less than 5 for each"
 
 
 def test_a_retransmission_that_does_not_fit_goes_out_beside_its_range(library: c.CDLL) -> None:
@@ -243,6 +245,21 @@ def test_symbols_that_are_taken_on_every_prb_are_no_reason(library: c.CDLL) -> N
     assert cell.run([Ue(want=106, symbols=0x0FFC)]).grants == {0: (0, 50)}
 
 
+def test_a_prb_that_is_taken_for_one_candidate_is_taken_for_those_with_fewer_symbols(library: c.CDLL) -> None:
+    """And a grant on the others is no fault of the gNB's."""
+    cell = Cell(library, [40], busy=dict.fromkeys(range(10), 0x3000))
+    out = cell.run([Ue(want=15, symbols=0x0FFC), Ue(want=15)])
+    assert sorted(out.grants.values()) == [(10, 15), (25, 15)] and out.outside == 0
+
+
+def test_a_ue_is_silent_after_ten_frames_or_the_gnb_s_own_limit(library: c.CDLL) -> None:
+    def silent(frame: int, last: int, limit: int) -> bool:
+        return bool(library.stage_silent(frame, last, limit))
+
+    assert [silent(frame, 1020, 0) for frame in (1020, 1023, 5, 6, 500)] == [False, False, False, True, True]
+    assert not silent(119, 100, 20) and silent(120, 100, 20)
+
+
 def test_no_more_grants_than_dcis(library: c.CDLL) -> None:
     for dcis in range(9):
         cell = Cell(library, [50, 40], max_grants=dcis)
@@ -268,6 +285,15 @@ def test_a_stage_that_takes_too_much_is_seen_and_the_next_slice_does_not_collide
         assert sum(new for new, _ in out.use) == sum(size for _, size in out.grants.values()), (
             "what was taken beyond the range is not told"
         )
+
+
+@pytest.mark.parametrize("quotas", [[20], []])
+def test_a_stage_that_gives_prbs_twice_has_used_no_more_than_the_carrier(
+    library: c.CDLL, quotas: list[int]
+) -> None:
+    """The controller refuses a report of more PRBs in an NR slot than there are."""
+    out = Cell(library, quotas, fault=IGNORES_THE_MAP).run([Ue(want=N_PRB), Ue(want=N_PRB)])
+    assert [size for _, size in out.grants.values()] == [N_PRB] * 2 and out.use[0] == (N_PRB, 0)
 
 
 def test_a_stage_that_grants_more_than_there_are_dcis_is_called_no_more(library: c.CDLL) -> None:

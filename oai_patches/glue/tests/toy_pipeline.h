@@ -12,7 +12,6 @@ typedef enum {
   TOY_KEEPS_TO_THE_MAP,
   TOY_IGNORES_THE_MAP,    /* data starts at PRB 0, free or not */
   TOY_TAKES_TOO_MUCH,     /* data goes on for 10 PRBs after the free run */
-  TOY_COUNTS_WRONG,       /* returns more grants than candidates */
   TOY_GRANTS_TOO_OFTEN,   /* does not look at the number of DCIs */
 } toy_fault;
 
