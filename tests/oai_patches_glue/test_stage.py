@@ -202,7 +202,7 @@ def test_the_gnb_s_stage_is_told_what_is_free_and_how_many_may_share_it(library:
     assert Cell(library, [40], max_grants=1).run([Ue(want=40), Ue(want=40)]).last_call == (40, 1)
     assert Cell(library, [10]).run([Ue(retx=3)]).last_call == (MIN_PRB, 1)
     assert Cell(library, []).run([Ue(want=40), Ue(want=40)]).last_call == (0, 8), "as the gNB says"
-    assert Cell(library, [14]).run([Ue(want=40) for _ in range(3)]).last_call == (14, 2), "less than 5 for each"
+    assert Cell(library, [14]).run([Ue(want=40) for _ in range(3)]).last_call == (14, 2), "5 PRB for each"
 
 
 def test_a_retransmission_that_does_not_fit_goes_out_beside_its_range(library: c.CDLL) -> None:
@@ -210,6 +210,12 @@ def test_a_retransmission_that_does_not_fit_goes_out_beside_its_range(library: c
     out = Cell(library, [10, 10]).run([Ue(1, want=106), Ue(2, retx=30)])
     assert out.grants == {1: (10, 30), 0: (0, 10)} and out.use == [(10, 0), (0, 30), (0, 0)]
     assert library.toy_widened() - before == 20
+
+
+def test_retransmissions_of_one_nr_slot_go_beside_each_other(library: c.CDLL) -> None:
+    out = Cell(library, [20, 20]).run([Ue(1, retx=10), Ue(1, retx=10), Ue(2, want=20), Ue(1, retx=8)])
+    assert sorted(out.grants[k] for k in (0, 1, 3))[0][0] == 0 and len(out.grants) == 4
+    assert out.use[0] == (0, 28)
 
 
 def test_an_s_nssai_that_no_slice_has_is_in_no_slice(library: c.CDLL) -> None:
@@ -242,13 +248,17 @@ def test_a_full_map_gives_nothing_and_no_stage_is_called(library: c.CDLL) -> Non
 
 def test_symbols_that_are_taken_on_every_prb_are_no_reason(library: c.CDLL) -> None:
     cell = Cell(library, [50], busy=dict.fromkeys(range(N_PRB), 0x3000))
-    assert cell.run([Ue(want=106, symbols=0x0FFC)]).grants == {0: (0, 50)}
+    out = cell.run([Ue(want=106, symbols=0x0FFC), Ue(want=106)])
+    assert out.grants == {0: (0, 50)}, "the other one needs what is taken"
 
 
-def test_a_prb_that_is_taken_for_one_candidate_is_taken_for_those_with_fewer_symbols(library: c.CDLL) -> None:
+@pytest.mark.parametrize("symbols", [(0x0FFC, DATA), (DATA, 0x0FFC)])
+def test_a_prb_that_is_taken_for_one_candidate_is_taken_for_those_with_fewer_symbols(
+    library: c.CDLL, symbols: tuple[int, int]
+) -> None:
     """And a grant on the others is no fault of the gNB's."""
     cell = Cell(library, [40], busy=dict.fromkeys(range(10), 0x3000))
-    out = cell.run([Ue(want=15, symbols=0x0FFC), Ue(want=15)])
+    out = cell.run([Ue(want=15, symbols=of) for of in symbols])
     assert sorted(out.grants.values()) == [(10, 15), (25, 15)] and out.outside == 0
 
 
@@ -285,6 +295,11 @@ def test_a_stage_that_takes_too_much_is_seen_and_the_next_slice_does_not_collide
         assert sum(new for new, _ in out.use) == sum(size for _, size in out.grants.values()), (
             "what was taken beyond the range is not told"
         )
+
+
+def test_a_grant_below_the_slice_s_range_is_a_fault_on_free_prbs_too(library: c.CDLL) -> None:
+    out = Cell(library, [20, 30], fault=IGNORES_THE_MAP).run([Ue(2, want=10)])
+    assert out.grants == {0: (0, 10)} and out.outside == 1 and out.use[1] == (10, 0)
 
 
 @pytest.mark.parametrize("quotas", [[20], []])
