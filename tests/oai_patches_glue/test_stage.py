@@ -230,6 +230,11 @@ def test_a_ue_without_s_nssai_is_in_the_slice_of_its_binding(library: c.CDLL) ->
     assert cell.run([Ue(1, want=106)]).grants == {0: (0, 30)}, "the S-NSSAI comes first"
 
 
+def test_a_bandwidth_part_that_goes_beyond_the_carrier_ends_with_it(library: c.CDLL) -> None:
+    out = Cell(library, [50]).run([Ue(retx=30, bwp=(90, 100)), Ue(retx=16, bwp=(90, 100))])
+    assert out.grants == {1: (90, 16)} and out.outside == 0
+
+
 def test_candidates_that_an_earlier_stage_dropped_are_not_handed_on(library: c.CDLL) -> None:
     out = Cell(library, [50]).run([Ue(want=10, skipped=True), Ue(want=10), Ue(want=10, skipped=True)])
     assert out.calls == [0, 1, 0] and out.grants == {1: (0, 10)}
@@ -238,6 +243,17 @@ def test_candidates_that_an_earlier_stage_dropped_are_not_handed_on(library: c.C
 def test_a_slice_without_candidates_leaves_its_range_idle(library: c.CDLL) -> None:
     out = Cell(library, [50, 50]).run([Ue(2, want=106)])
     assert out.grants == {0: (50, 50)} and out.use == [(0, 0), (50, 0), (0, 0)]
+
+
+@pytest.mark.parametrize("quotas", [[30, 20], []])
+def test_an_nr_slot_without_candidates_counts_for_every_range(library: c.CDLL, quotas: list[int]) -> None:
+    Cell(library, quotas)
+    library.toy_idle(DL)
+    for k in range(len(quotas) + 1):
+        for direction in (UL, DL):
+            used = Use()
+            library.toy_use(k, direction, c.byref(used))
+            assert (used.slots, used.new_prb_slots, used.retx_prb_slots) == (direction == DL, 0, 0)
 
 
 def test_a_full_map_gives_nothing_and_no_stage_is_called(library: c.CDLL) -> None:
@@ -275,7 +291,16 @@ def test_no_more_grants_than_dcis(library: c.CDLL) -> None:
         cell = Cell(library, [50, 40], max_grants=dcis)
         out = cell.run([Ue(1 + k % 2, want=5) for k in range(12)] + [Ue(sst=0, want=5)])
         assert len(out.grants) == out.n_grants == dcis
-        assert dcis == 0 or 12 in out.grants, "one DCI is kept for the UEs without a slice"
+        assert dcis < 2 or 12 in out.grants, "one DCI is kept for the UEs without a slice"
+
+
+def test_the_only_dci_of_a_narrow_carrier_goes_to_all_in_turn(library: c.CDLL) -> None:
+    """OAI counts on one DCI for 24 PRB: below 48 PRB there is but one."""
+    cell = Cell(library, [12, 12], max_grants=1, n_prb=24)
+    grants: Counter[int] = Counter()
+    for _ in range(30):
+        grants.update(list(cell.run([Ue(1, want=24), Ue(2, want=24), Ue(sst=0, want=24)]).grants))
+    assert grants == {0: 10, 1: 10, 2: 10}
 
 
 @pytest.mark.parametrize("n", [64, 65, 90])

@@ -48,6 +48,9 @@ void toy_quotas(const uint16_t *ul_prb, const uint16_t *dl_prb, uint32_t n, cons
 uint32_t toy_run(toy_gnb *gnb, prbandit_direction direction, uint16_t n_prb, uint16_t min_prb, toy_candidate *candidates,
                  uint32_t n, uint16_t *map, uint32_t max_grants, uint32_t *outside);
 
+/* One in which the gNB has nothing to allocate. */
+void toy_idle(prbandit_direction direction);
+
 /* What the range used since this was asked last; the range `n_quotas` is that of the UEs without a slice. */
 void toy_use(uint32_t range, prbandit_direction direction, use_sum *use);
 
