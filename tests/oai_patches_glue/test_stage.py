@@ -274,8 +274,8 @@ def test_a_prb_that_is_taken_for_one_candidate_is_taken_for_those_with_fewer_sym
 ) -> None:
     """And a grant on the others is no fault of the gNB's."""
     cell = Cell(library, [40], busy=dict.fromkeys(range(10), 0x3000))
-    out = cell.run([Ue(want=15, symbols=of) for of in symbols])
-    assert sorted(out.grants.values()) == [(10, 15), (25, 15)] and out.outside == 0
+    out = cell.run([Ue(want=20, symbols=of) for of in symbols])
+    assert sorted(out.grants.values()) == [(10, 20), (30, 10)] and out.outside == 0
 
 
 def test_a_ue_is_silent_after_ten_frames_or_the_gnb_s_own_limit(library: c.CDLL) -> None:
