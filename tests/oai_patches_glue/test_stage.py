@@ -19,7 +19,7 @@ TESTS = Path(__file__).parents[2] / "oai_patches" / "glue" / "tests"
 N_PRB, MIN_PRB, MAX_PRB = 106, 5, 275
 UL, DL = 0, 1
 DATA = 0x3FFC  # symbols 2 to 13
-KEEPS, IGNORES_THE_MAP, TAKES_TOO_MUCH, GRANTS_TOO_OFTEN = 0, 1, 2, 4
+KEEPS, IGNORES_THE_MAP, TAKES_TOO_MUCH, GRANTS_TOO_OFTEN = 0, 1, 2, 3
 
 
 class Candidate(c.Structure):
@@ -165,6 +165,7 @@ def folder() -> Path:
 def library(folder: Path) -> c.CDLL:
     loaded = c.CDLL(str(folder / "libtoy_pipeline.so"))
     loaded.toy_run.restype = c.c_uint32
+    loaded.stage_silent.restype = c.c_bool
     return loaded
 
 
@@ -201,6 +202,7 @@ def test_the_gnb_s_stage_is_told_what_is_free_and_how_many_may_share_it(library:
     assert Cell(library, [40], max_grants=1).run([Ue(want=40), Ue(want=40)]).last_call == (40, 1)
     assert Cell(library, [10]).run([Ue(retx=3)]).last_call == (MIN_PRB, 1)
     assert Cell(library, []).run([Ue(want=40), Ue(want=40)]).last_call == (0, 8), "as the gNB says"
+    assert Cell(library, [14]).run([Ue(want=40) for _ in range(3)]).last_call == (14, 2), "5 PRB for each"
 
 
 def test_a_retransmission_that_does_not_fit_goes_out_beside_its_range(library: c.CDLL) -> None:
@@ -208,6 +210,12 @@ def test_a_retransmission_that_does_not_fit_goes_out_beside_its_range(library: c
     out = Cell(library, [10, 10]).run([Ue(1, want=106), Ue(2, retx=30)])
     assert out.grants == {1: (10, 30), 0: (0, 10)} and out.use == [(10, 0), (0, 30), (0, 0)]
     assert library.toy_widened() - before == 20
+
+
+def test_retransmissions_of_one_nr_slot_go_beside_each_other(library: c.CDLL) -> None:
+    out = Cell(library, [20, 20]).run([Ue(1, retx=10), Ue(1, retx=10), Ue(2, want=20), Ue(1, retx=8)])
+    assert sorted(out.grants[k] for k in (0, 1, 3))[0][0] == 0 and len(out.grants) == 4
+    assert out.use[0] == (0, 28)
 
 
 def test_an_s_nssai_that_no_slice_has_is_in_no_slice(library: c.CDLL) -> None:
@@ -222,6 +230,11 @@ def test_a_ue_without_s_nssai_is_in_the_slice_of_its_binding(library: c.CDLL) ->
     assert cell.run([Ue(1, want=106)]).grants == {0: (0, 30)}, "the S-NSSAI comes first"
 
 
+def test_a_bandwidth_part_that_goes_beyond_the_carrier_ends_with_it(library: c.CDLL) -> None:
+    out = Cell(library, [50]).run([Ue(retx=30, bwp=(90, 100)), Ue(retx=16, bwp=(90, 100))])
+    assert out.grants == {1: (90, 16)} and out.outside == 0
+
+
 def test_candidates_that_an_earlier_stage_dropped_are_not_handed_on(library: c.CDLL) -> None:
     out = Cell(library, [50]).run([Ue(want=10, skipped=True), Ue(want=10), Ue(want=10, skipped=True)])
     assert out.calls == [0, 1, 0] and out.grants == {1: (0, 10)}
@@ -232,6 +245,17 @@ def test_a_slice_without_candidates_leaves_its_range_idle(library: c.CDLL) -> No
     assert out.grants == {0: (50, 50)} and out.use == [(0, 0), (50, 0), (0, 0)]
 
 
+@pytest.mark.parametrize("quotas", [[30, 20], []])
+def test_an_nr_slot_without_candidates_counts_for_every_range(library: c.CDLL, quotas: list[int]) -> None:
+    Cell(library, quotas)
+    library.toy_idle(DL)
+    for k in range(len(quotas) + 1):
+        for direction in (UL, DL):
+            used = Use()
+            library.toy_use(k, direction, c.byref(used))
+            assert (used.slots, used.new_prb_slots, used.retx_prb_slots) == (direction == DL, 0, 0)
+
+
 def test_a_full_map_gives_nothing_and_no_stage_is_called(library: c.CDLL) -> None:
     cell = Cell(library, [50, 50], busy=dict.fromkeys(range(0, N_PRB, 3), 0x3FFF))
     out = cell.run([Ue(1, want=106), Ue(2, retx=8), Ue(sst=0, want=3), Ue(1, signals=True)])
@@ -240,7 +264,26 @@ def test_a_full_map_gives_nothing_and_no_stage_is_called(library: c.CDLL) -> Non
 
 def test_symbols_that_are_taken_on_every_prb_are_no_reason(library: c.CDLL) -> None:
     cell = Cell(library, [50], busy=dict.fromkeys(range(N_PRB), 0x3000))
-    assert cell.run([Ue(want=106, symbols=0x0FFC)]).grants == {0: (0, 50)}
+    out = cell.run([Ue(want=106, symbols=0x0FFC), Ue(want=106)])
+    assert out.grants == {0: (0, 50)}, "the other one needs what is taken"
+
+
+@pytest.mark.parametrize("symbols", [(0x0FFC, DATA), (DATA, 0x0FFC)])
+def test_a_prb_that_is_taken_for_one_candidate_is_taken_for_those_with_fewer_symbols(
+    library: c.CDLL, symbols: tuple[int, int]
+) -> None:
+    """And a grant on the others is no fault of the gNB's."""
+    cell = Cell(library, [40], busy=dict.fromkeys(range(10), 0x3000))
+    out = cell.run([Ue(want=20, symbols=of) for of in symbols])
+    assert sorted(out.grants.values()) == [(10, 20), (30, 10)] and out.outside == 0
+
+
+def test_a_ue_is_silent_after_ten_frames_or_the_gnb_s_own_limit(library: c.CDLL) -> None:
+    def silent(frame: int, last: int, limit: int) -> bool:
+        return bool(library.stage_silent(frame, last, limit))
+
+    assert [silent(frame, 1020, 0) for frame in (1020, 1023, 5, 6, 500)] == [False, False, False, True, True]
+    assert not silent(119, 100, 20) and silent(120, 100, 20)
 
 
 def test_no_more_grants_than_dcis(library: c.CDLL) -> None:
@@ -248,7 +291,16 @@ def test_no_more_grants_than_dcis(library: c.CDLL) -> None:
         cell = Cell(library, [50, 40], max_grants=dcis)
         out = cell.run([Ue(1 + k % 2, want=5) for k in range(12)] + [Ue(sst=0, want=5)])
         assert len(out.grants) == out.n_grants == dcis
-        assert dcis == 0 or 12 in out.grants, "one DCI is kept for the UEs without a slice"
+        assert dcis < 2 or 12 in out.grants, "one DCI is kept for the UEs without a slice"
+
+
+def test_the_only_dci_of_a_narrow_carrier_goes_to_all_in_turn(library: c.CDLL) -> None:
+    """OAI counts on one DCI for 24 PRB: below 48 PRB there is but one."""
+    cell = Cell(library, [12, 12], max_grants=1, n_prb=24)
+    grants: Counter[int] = Counter()
+    for _ in range(30):
+        grants.update(list(cell.run([Ue(1, want=24), Ue(2, want=24), Ue(sst=0, want=24)]).grants))
+    assert grants == {0: 10, 1: 10, 2: 10}
 
 
 @pytest.mark.parametrize("n", [64, 65, 90])
@@ -268,6 +320,20 @@ def test_a_stage_that_takes_too_much_is_seen_and_the_next_slice_does_not_collide
         assert sum(new for new, _ in out.use) == sum(size for _, size in out.grants.values()), (
             "what was taken beyond the range is not told"
         )
+
+
+def test_a_grant_below_the_slice_s_range_is_a_fault_on_free_prbs_too(library: c.CDLL) -> None:
+    out = Cell(library, [20, 30], fault=IGNORES_THE_MAP).run([Ue(2, want=10)])
+    assert out.grants == {0: (0, 10)} and out.outside == 1 and out.use[1] == (10, 0)
+
+
+@pytest.mark.parametrize("quotas", [[20], []])
+def test_a_stage_that_gives_prbs_twice_has_used_no_more_than_the_carrier(
+    library: c.CDLL, quotas: list[int]
+) -> None:
+    """The controller refuses a report of more PRBs in an NR slot than there are."""
+    out = Cell(library, quotas, fault=IGNORES_THE_MAP).run([Ue(want=N_PRB), Ue(want=N_PRB)])
+    assert [size for _, size in out.grants.values()] == [N_PRB] * 2 and out.use[0] == (N_PRB, 0)
 
 
 def test_a_stage_that_grants_more_than_there_are_dcis_is_called_no_more(library: c.CDLL) -> None:

@@ -124,6 +124,8 @@ static bool read_cell(void) {
   glue.ul_min_prb = OAI_UL_MIN_PRB;
   if (mac->vrb_map_UL_size > OAI_UL_MAP_SLOTS)
     return refuse("the UL map holds more NR slots than expected");
+  if (glue.ul_min_prb == 0)
+    return refuse("min_grant_prb is 0 in OAI's configuration (MACRLCs): a grant has 1 PRB or more");
   cell = (prbandit_cell){.n_prb = glue.n_prb, .scs_khz = (uint16_t)(15 << mu)};
   cell.min_prb = glue.ul_min_prb > OAI_DL_MIN_PRB ? glue.ul_min_prb : OAI_DL_MIN_PRB;
   return read_tdd(scc->tdd_UL_DL_ConfigurationCommon, mu, &cell.tdd);
@@ -186,8 +188,8 @@ static void warn_of_faults(void) {
   static uint32_t warned;
   const uint32_t outside = __atomic_load_n(&glue.faults.outside, __ATOMIC_RELAXED);
   if (outside > 2 * warned) {
-    say("warning: %u grants were on PRBs that were not free for them: the gNB's allocation stage does not keep to its map",
-        outside);
+    say("warning: %u grants were on PRBs that were not free for them: the gNB's allocation stage does not keep to "
+        "its map", outside);
     warned = outside;
   }
 }

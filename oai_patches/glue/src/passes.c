@@ -103,10 +103,15 @@ static bool has_waiting(const passes_ue *ues, uint32_t n_ues, uint32_t first, ui
   return false;
 }
 
+/* There is a DCI for the UEs without a slice; where it is the only one, they take turns with the slices. */
+static bool has_a_dci_kept(const sharing *s) {
+  return s->slot->max_grants > 1 || s->turn % s->slot->n_ranges == s->slot->n_ranges - 1;
+}
+
 static void rescue(sharing *s, passes_ue *ues, uint32_t n_ues) {
   bool done[PASSES_MAX_RANGES] = {false};
   /* while the slices are idle, what is left is more than a smallest grant */
-  done[s->slot->n_ranges - 1] = !has_waiting(ues, n_ues, 0, s->slot->n_ranges - 1);
+  done[s->slot->n_ranges - 1] = !has_a_dci_kept(s) || !has_waiting(ues, n_ues, 0, s->slot->n_ranges - 1);
   for (uint32_t k = 0; k < n_ues && grants_left(s) > 0; k++) {
     passes_ue *ue = &ues[(s->turn + k) % n_ues];
     const bool last = ue->range + 1 == s->slot->n_ranges;
@@ -167,7 +172,7 @@ uint32_t passes_share(const passes_slot *slot, bool *busy, passes_ue *ues, uint3
   rescue(&s, ues, n_ues);
 
   const uint32_t n_slices = slot->n_ranges - 1;
-  const uint32_t kept = has_waiting(ues, n_ues, n_slices, n_slices + 1) ? 1 : 0; /* a DCI for the UEs without a slice */
+  const bool kept = has_a_dci_kept(&s) && has_waiting(ues, n_ues, n_slices, slot->n_ranges);
   for (uint32_t k = 0; k < n_slices; k++) {
     const uint32_t range = (s.turn + k) % n_slices;
     const uint32_t left = grants_left(&s);

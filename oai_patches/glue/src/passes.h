@@ -10,6 +10,8 @@
  *      UE of a slice for signalling.
  *   3. The slices, each inside its range.
  *   4. The UEs without a slice: the longest run of PRBs that is left of the whole carrier.
+ * A DCI is kept for 4, or for the grant of a UE of the last range in 2; where an NR slot has but one, 3 and 4 take
+ * turns.
  * A pass may use one run of PRBs, the longest that is free: OAI starts at the first free PRB, however short the run
  * is. Where it looks for a run for each UE, a pass of several UEs has the whole of its range.
  */

@@ -89,8 +89,11 @@ static void hooked_dl(gNB_MAC_INST *mac, post_process_pdsch_t *pdsch) {
 
 /* ---- uplink ----------------------------------------------------------------------------------------------- */
 
+static frame_t ul_frame; /* of the UL slot that is shared out */
+
 static void read_ul(const void *candidate, stage_candidate *to) {
   const nr_ul_candidate_t *c = candidate;
+  const NR_UE_sched_ctrl_t *ctrl = &c->UE->UE_sched_ctrl;
   *to = (stage_candidate){
       .rnti = c->rnti,
       .snssai = oai_snssai(c->UE), /* as in the reports: the candidate's own is another's with several bearers */
@@ -98,8 +101,8 @@ static void read_ul(const void *candidate, stage_candidate *to) {
       .symbols = c->alloc_slbitmap,
       .retx_prb = c->is_retx ? (uint16_t)c->retx_rbSize : 0,
       .dropped = c->skipped,
-      /* what an UL buffer holds is not known, so a UE without a buffer status counts as one that wants to signal */
-      .signals = c->sched_inactive || c->UE->UE_sched_ctrl.SR,
+      .signals = ctrl->SR || stage_silent((uint32_t)ul_frame, (uint32_t)ctrl->last_ul_frame,
+                                          glue_of->mac->ulsch_max_frame_inactivity),
   };
 }
 
@@ -127,6 +130,7 @@ static int hooked_ul_rb_alloc(const nr_ul_sched_params_t *params, nr_ul_candidat
     return ((nr_ul_rb_alloc_fn)hooks[UL_RB_ALLOC].original)(params, candidates, n);
   const stage_cell cell = cell_of(glue, PRBANDIT_UL, params->min_rb);
   stages_run[PRBANDIT_UL]++;
+  ul_frame = params->frame;
   return (int)stage_run(&ul, (void *)params, &cell, candidates, (uint32_t)n,
                         params->vrb_map_UL[candidates->alloc_beam_idx], (uint32_t)params->max_num_ue, &glue->faults);
 }

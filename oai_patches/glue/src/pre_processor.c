@@ -1,6 +1,6 @@
-/* The scheduler of May 2024 and September 2025: OAI's pre-processors, called once for each pass of passes.h. While the call runs, the map of symbols a PRB has
- * only the pass's PRBs free, and only the pass's UEs can be scheduled. All of it is in the scheduler's thread,
- * under its lock. */
+/* The scheduler of May 2024 and September 2025: OAI's pre-processors, called once for each pass of passes.h. While
+ * the call runs, the map of symbols a PRB has only the pass's PRBs free, and only the pass's UEs can be scheduled.
+ * All of it is in the scheduler's thread, under its lock. */
 #include "oai.h"
 
 #define ALL_SYMBOLS 0x3fff
@@ -163,14 +163,8 @@ static uint32_t plan_dl(const oai_glue *glue, uint32_t n_ranges) {
   return n;
 }
 
-/* OAI keeps a UE's UL alive with a smallest grant every so many frames. */
-static bool silent(const oai_glue *glue, const NR_UE_sched_ctrl_t *ctrl, int frame, uint32_t at_least) {
-  const uint32_t limit = glue->mac->ulsch_max_frame_inactivity;
-  const uint32_t frames = (uint32_t)(frame - ctrl->last_ul_frame) & 1023;
-  return frames >= (limit > at_least ? limit : at_least);
-}
-
 static uint32_t plan_ul(const oai_glue *glue, int frame, uint32_t n_ranges) {
+  const uint32_t limit = glue->mac->ulsch_max_frame_inactivity;
   uint32_t n = 0;
   for (NR_UE_info_t **p = glue->mac->OAI_UES; *p != NULL && n < PASSES_MAX_UES; p++) {
     const NR_UE_sched_ctrl_t *ctrl = &(*p)->UE_sched_ctrl;
@@ -179,14 +173,14 @@ static uint32_t plan_ul(const oai_glue *glue, int frame, uint32_t n_ranges) {
     const int retx = ctrl->retrans_ul_harq.head;
     const bool able = !ctrl->ul_failure;
     const bool has_data = ctrl->estimated_ul_buffer > ctrl->sched_ul_bytes;
+    const uint32_t since = (uint32_t)(frame - ctrl->last_ul_frame) & 1023; /* OAI grants to a UE that is silent */
     plan[n++] = (passes_ue){
         .ue = *p,
         .range = range_of(glue, *p, n_ranges),
         .reach = ul_reach(glue, *p),
         .retx_prb = able && retx >= 0 ? ctrl->ul_harq_processes[retx].sched_pusch.rbSize : 0,
-        .waits = able && (has_data || ctrl->SR || silent(glue, ctrl, frame, 0)),
-        /* what an UL buffer holds is not known, so a silent UE counts as one that wants to signal */
-        .signals = able && (ctrl->SR || silent(glue, ctrl, frame, 10)),
+        .waits = able && (has_data || ctrl->SR || since >= limit),
+        .signals = able && (ctrl->SR || stage_silent((uint32_t)frame, (uint32_t)ctrl->last_ul_frame, limit)),
     };
   }
   return n;

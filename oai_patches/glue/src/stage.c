@@ -37,6 +37,10 @@ void stage_swap(void *a, void *b, size_t size) {
   }
 }
 
+bool stage_silent(uint32_t frame, uint32_t last_ul_frame, uint32_t limit) {
+  return ((frame - last_ul_frame) & 1023) >= (limit > 10 ? limit : 10);
+}
+
 static void *candidate(const stage_slot *s, uint32_t at) {
   return s->array + at * s->gnb->candidate_size;
 }
@@ -67,20 +71,29 @@ static void take(stage_slot *s, const passes_ue *ue, prbandit_range prb, prbandi
   s->faults->outside += !free;
 }
 
+/* The gNB's map with all taken but the free PRBs of the window. Gives how many those are. A PRB that is taken for
+ * one candidate is taken for all: another may have fewer symbols. */
+static uint32_t free_map(const stage_slot *s, prbandit_range window, const bool *busy, uint16_t *map) {
+  uint32_t n = 0;
+  memset(map, 0xff, PASSES_MAX_PRB * sizeof *map);
+  for (uint32_t prb = window.start; prb < (uint32_t)window.start + window.size; prb++)
+    if (!busy[prb]) {
+      map[prb] = s->map[prb];
+      n++;
+    }
+  return n;
+}
+
 static void one_pass(void *context, passes_ue *const *ues, uint32_t n, prbandit_range window, bool *busy) {
   stage_slot *s = context;
   if (window.size == 0)
     return;
   uint16_t map[PASSES_MAX_PRB];
-  memset(map, 0xff, sizeof map);
-  memcpy(map + window.start, s->map + window.start, window.size * sizeof *map);
-  uint32_t n_free = 0;
-  for (uint32_t prb = window.start; prb < (uint32_t)window.start + window.size; prb++)
-    n_free += !busy[prb];
-  const uint32_t left = s->max_grants - s->grants;
+  const uint32_t n_free = free_map(s, window, busy, map);
+  const uint32_t fit = n_free / s->cell->min_prb;
   gather(s, ues, n);
-  /* a stage divides what is free by the grants that it may give */
-  s->gnb->allocate(s->context, candidate(s, s->done), n, map, n < left ? n : left,
+  /* a stage may divide what is free by the grants, and end the gNB where that is less than a smallest grant */
+  s->gnb->allocate(s->context, candidate(s, s->done), n, map, n < fit ? n : fit > 0 ? fit : 1,
                    n_free > s->cell->min_prb ? n_free : s->cell->min_prb);
   for (uint32_t i = 0; i < n; i++) {
     const prbandit_range prb = s->gnb->grant(candidate(s, s->done + i));
@@ -103,6 +116,11 @@ static void read_busy(const stage_slot *s, uint16_t symbols, bool *busy) {
     busy[prb] = (s->map[prb] & symbols & ~everywhere) != 0;
 }
 
+/* A stage that gives PRBs twice has used no more than all: the controller refuses a report of more than the carrier. */
+static void tell_used(const stage_cell *cell, uint32_t range, uint32_t new_prb, uint32_t retx_prb) {
+  prbandit_used(cell->agent, cell->direction, range, new_prb < cell->n_prb ? new_prb : cell->n_prb, retx_prb);
+}
+
 static uint32_t unsliced(stage_slot *s) {
   s->gnb->allocate(s->context, s->array, s->n, s->map, s->max_grants, 0);
   uint32_t new_prb = 0, retx_prb = 0;
@@ -112,7 +130,7 @@ static uint32_t unsliced(stage_slot *s) {
     *(s->seen[0].retx_prb > 0 ? &retx_prb : &new_prb) += size;
     s->grants += size > 0;
   }
-  prbandit_used(s->cell->agent, s->cell->direction, 0, new_prb, retx_prb);
+  tell_used(s->cell, 0, new_prb, retx_prb);
   return s->grants;
 }
 
@@ -145,7 +163,7 @@ static uint32_t plan(stage_slot *s, uint32_t n_ranges, passes_ue *ues, uint16_t 
 
 static void tell(const stage_cell *cell, const passes_use *use, uint32_t n_ranges) {
   for (uint32_t i = 0; i < n_ranges; i++) {
-    prbandit_used(cell->agent, cell->direction, i, use[i].new_prb, use[i].retx_prb);
+    tell_used(cell, i, use[i].new_prb, use[i].retx_prb);
     if (use[i].widened_prb > 0)
       prbandit_widened(cell->agent, cell->direction, i, use[i].widened_prb);
   }

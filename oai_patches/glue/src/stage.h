@@ -52,6 +52,10 @@ uint32_t stage_run(const stage_gnb *gnb, void *context, const stage_cell *cell, 
 /* An NR slot of this direction in which the gNB had nothing to allocate. */
 void stage_idle(const stage_cell *cell);
 
+/* Whether a UE counts as one that wants to signal because it had no UL grant for long: what its buffer holds is not
+ * known. Long is the gNB's own limit of frames, but no less than 10: with a limit of 0 all UEs would count, always. */
+bool stage_silent(uint32_t frame, uint32_t last_ul_frame, uint32_t limit);
+
 /* Swaps `size` bytes. */
 void stage_swap(void *a, void *b, size_t size);
 

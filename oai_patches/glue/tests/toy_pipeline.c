@@ -160,3 +160,8 @@ uint32_t toy_run(toy_gnb *gnb, prbandit_direction direction, uint16_t n_prb, uin
   *outside = faults.outside;
   return grants;
 }
+
+void toy_idle(prbandit_direction direction) {
+  const stage_cell cell = {NULL, direction, PASSES_MAX_PRB, 5, &turns[direction]};
+  stage_idle(&cell);
+}

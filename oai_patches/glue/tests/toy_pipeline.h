@@ -12,7 +12,6 @@ typedef enum {
   TOY_KEEPS_TO_THE_MAP,
   TOY_IGNORES_THE_MAP,    /* data starts at PRB 0, free or not */
   TOY_TAKES_TOO_MUCH,     /* data goes on for 10 PRBs after the free run */
-  TOY_COUNTS_WRONG,       /* returns more grants than candidates */
   TOY_GRANTS_TOO_OFTEN,   /* does not look at the number of DCIs */
 } toy_fault;
 
@@ -48,6 +47,9 @@ void toy_quotas(const uint16_t *ul_prb, const uint16_t *dl_prb, uint32_t n, cons
 /* One NR slot of `direction` on a carrier of n_prb. */
 uint32_t toy_run(toy_gnb *gnb, prbandit_direction direction, uint16_t n_prb, uint16_t min_prb, toy_candidate *candidates,
                  uint32_t n, uint16_t *map, uint32_t max_grants, uint32_t *outside);
+
+/* One in which the gNB has nothing to allocate. */
+void toy_idle(prbandit_direction direction);
 
 /* What the range used since this was asked last; the range `n_quotas` is that of the UEs without a slice. */
 void toy_use(uint32_t range, prbandit_direction direction, use_sum *use);
