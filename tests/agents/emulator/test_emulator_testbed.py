@@ -19,6 +19,7 @@ from agents.emulator import kernel, mac, warmup
 from agents.emulator.layout import AM, SEGMENTS
 from agents.emulator.spec import (
     RFSIM_PATH,
+    SCHEDULERS,
     CellSpec,
     ChannelProcess,
     ChannelTrace,
@@ -249,6 +250,25 @@ def test_ues_of_one_slice_share_its_quota_in_proportion_to_what_each_can_carry()
     # Proportional fairness gives equal resources: bytes go as the spectral efficiencies.
     efficiency = [spectral_efficiency(u.dl.mcs) for u in ues_now]
     assert gained[2] / gained[0] == pytest.approx(efficiency[2] / efficiency[0], rel=0.25)
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_a_ue_that_sends_without_end_takes_little_from_another_of_its_slice_that_needs_less_than_half(
+    scheduler,
+):
+    ues = [UeSpec("modest", 1, "s"), UeSpec("greedy", 2, "s")]
+    modest = FlowSpec("f", "modest", kind="burst_ul", gap_ms=(90.0, 110.0), burst_bytes=6000, packets=5)
+    greedy = FlowSpec("g", "greedy", kind="saturated_ul")
+    medians = []
+    for flows in ([modest], [modest, greedy]):
+        path = PathSpec(ul_hold_rate_hz=0.0, hiccup_rate_hz=0.0)
+        bed = EmulatedTestbed(TestbedSpec(ues, flows, CellSpec(scheduler=scheduler), path=path), seed=1)
+        bed.set_quotas({"s": (10, 10)}, {})
+        bursts = [t for (flow, _), t in frames_of(bed, 10 * SECOND).items() if flow == 0]
+        through = [(over - sent) / 1e6 for sent, _, over, _ in bursts if over]
+        assert len(through) >= len(bursts) - 1 > 90
+        medians.append(np.median(through))
+    assert medians[1] < 1.5 * medians[0]
 
 
 def test_bindings_move_a_ue_and_release_gives_everything_back():
