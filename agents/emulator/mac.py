@@ -547,7 +547,8 @@ def schedule(s: Any, d: int, shape: int, n: int, m: int, dcis: int) -> int:
     nobody asked for come last (OAI gives them first, which many idle UEs would turn into a full uplink).
 
     The pipeline: new data slice by slice, those with a quota in turn, but for a DCI that is kept for what has
-    none; in each, UEs without known data first.
+    none; in each, of as many UEs as there are DCIs, by turns, those without known data first. Without any
+    quota all UEs are one pass.
     """
     c = s.cell[0]
     granted = 0
@@ -648,6 +649,16 @@ def schedule(s: Any, d: int, shape: int, n: int, m: int, dcis: int) -> int:
                     if place == 0:
                         own = i
                     place -= 1
+        if c.pipeline == 1 and rounds > 1:
+            most = dcis - kept - granted
+            for i in range(c.ues):
+                v = (i + turn // rounds) % c.ues
+                of = s.ue[v].slice
+                if s.scratch[v] >= 0.0 and s.slices[of].has_quota == quota and (own < 0 or of == own):
+                    if most <= 0:
+                        s.scratch[v] = -1.0
+                        candidates -= 1
+                    most -= 1
         while candidates > 0 and avail >= c.min_grant and granted < dcis - kept:
             best, u = -1.0, -1
             for i in range(c.ues):

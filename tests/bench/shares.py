@@ -13,6 +13,8 @@ from tests.bench.common import Row
 
 NAME = "shares"
 SEEDS = 4
+SECONDS = 240.0
+QUICK = 0.1
 USERS = (2, 8)
 FRAME_BITS = 48_000
 THREEFOLD = 2.0
@@ -33,19 +35,19 @@ def run(effort: float) -> list[Row]:
     row is the mean of seeds 1 to 4.
     """
     seeds = range(1, 1 + max(1, round(SEEDS * effort)))
-    seconds = 240.0 if effort >= 0.5 else 60.0
+    seconds = max(30.0, SECONDS * effort)
     rows = []
-    for users in USERS:
+    for users in USERS if effort >= QUICK else USERS[:1]:
         quiet = [_closed_slots(_mar(users), "mar", seed, seconds) for seed in seeds]
-        rows.append(_had(f"mar, {users} users", "ul_prb", quiet))
+        rows.append(_had(f"mar, {users} users", "ul_prb", PROMISE["mar"], quiet))
         upload_bps = float(np.mean([s["hz"] for s in quiet])) * FRAME_BITS
         for how, bps in (("threefold", THREEFOLD * upload_bps), ("20 Mbit/s", SATURATING_BPS)):
             loud = [_closed_slots(_mar(users, bps), "mar", seed, seconds) for seed in seeds]
             rows.append(_others(f"mar, {users} users, one sends {how}", loud, quiet))
-    for scenario, slice_, measure in SERVICES:
+    for scenario, slice_, measure in SERVICES if effort >= QUICK else ():
         settings = config.load(config.find(scenario))
-        of = [_closed_slots(settings, slice_, seed, seconds / 4) for seed in seeds]
-        rows.append(_had(scenario, measure, of))
+        of = [_closed_slots(settings, slice_, seed, max(20.0, seconds / 4)) for seed in seeds]
+        rows.append(_had(scenario, measure, PROMISE[slice_], of))
     return rows
 
 
@@ -96,14 +98,21 @@ def _closed_slots(settings: config.Config, slice_: str, seed: int, seconds: floa
     }
 
 
-def _had(name: str, measure: str, runs: list[Figures]) -> Row:
+def _had(name: str, measure: str, promise: str, runs: list[Figures]) -> Row:
     """PRBs had against those meant, where some were, in each NR slot of the direction."""
-    pairs = [m[measure] for r in runs for _, m in r["closed"]]
-    had, meant = np.array([(a, b) for a, b in pairs if a is not None and b > 0.0]).T
+    triples = [(*m[measure], *m[promise]) for r in runs for _, m in r["closed"]]
+    told = [t for t in triples if None not in t and t[1] > 0.0]
+    had, meant, came, target = np.array(told, np.float64).T
+    order = np.argsort(had / meant, kind="stable")
+    quarters = [float(np.mean((came >= target - 1e-9)[q])) for q in np.array_split(order, 4)]
     parts = np.quantile(had / meant, (0.05, 0.5, 0.95)).round(2).tolist()
     kept = float(np.mean([r["kept"] for r in runs]))
     details = {"part_had_5_50_95": parts, "kept": kept, "granted": [r["granted"] for r in runs]}
-    note = f"{name}: of what was meant 5, 50, 95 % had {parts}; {kept:.1%} of the users' promises kept"
+    details["kept_by_quarter"] = quarters
+    note = (
+        f"{name}: of what was meant 5, 50, 95 % had {parts}; {kept:.1%} of the users' promises kept,"
+        f" by quarters from who had the least of it: {', '.join(f'{q:.0%}' for q in quarters)}"
+    )
     ratio = float(had.mean() / meant.mean())
     return Row(NAME, name, "PRB", float(had.mean()), float(meant.mean()), "meant", ratio, "", details, note)
 

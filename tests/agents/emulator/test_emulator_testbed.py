@@ -408,15 +408,18 @@ def test_the_pipeline_has_four_dcis_a_direction_in_an_nr_slot_of_106_prb():
 
 def test_the_pipeline_serves_ues_without_known_data_before_data():
     share = {}
-    for idle in (0, 3, 7):
+    for idle, quotas in ((0, {}), (3, {}), (7, {}), (7, {"s": (106, 106)})):
         bed = pipeline(1 + idle, 1, "saturated_ul")
+        bed.set_quotas(quotas, {})
         bed.advance(SECOND)
         before = bed.mac_report().ues[0].ul.prb_slots
         bed.advance(2 * SECOND)
-        share[idle] = (bed.mac_report().ues[0].ul.prb_slots - before) / (SECOND / 5 * 106)
-    assert share[0] > 0.95
-    assert share[3] == pytest.approx(share[0] - 3 * 5 / 106, abs=0.02)
-    assert share[7] < 0.2  # four DCIs, and seven UEs that are to have one
+        share[idle, len(quotas)] = (bed.mac_report().ues[0].ul.prb_slots - before) / (SECOND / 5 * 106)
+    assert share[0, 0] > 0.95
+    assert share[3, 0] == pytest.approx(share[0, 0] - 3 * 5 / 106, abs=0.02)
+    # Four DCIs, and seven UEs that are to have one. The stage takes four of the eight in turn.
+    assert share[7, 0] < 0.2
+    assert share[7, 1] == pytest.approx(0.5 * share[3, 0], abs=0.05)
 
 
 def test_the_pipelines_slices_take_turns_where_there_is_one_dci():
