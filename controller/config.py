@@ -422,6 +422,8 @@ class Emulation(_Strict):
     file of measured CQI and SNR, or a folder of them; each seed and each UE begins elsewhere in it
     (:func:`controller.scenario.trace_uses`). Without it a channel process drives the cell.
 
+    ``scheduler``: whose habits the cell's scheduler has (:class:`agents.emulator.spec.CellSpec`).
+
     ``modem_ms`` and ``modem_poll_ms``: what a UE's modem and host take for a packet down, and how often the
     modem hands packets over, where it is not the modem of the MUCB1 paper (7.5 and 16).
 
@@ -436,6 +438,7 @@ class Emulation(_Strict):
     tdd: str = "DSUUU"
     prb: Annotated[int, Field(ge=11, le=273)] = 106
     k2: Annotated[int, Field(ge=1, le=32)] = 6
+    scheduler: Literal["oai-2024", "oai-2026"] = "oai-2024"
     flows: Annotated[int, Field(ge=0, le=64)] = 2
     ues: Annotated[int, Field(ge=1, le=64)] = 1
     schedule: Literal["described", "published", "always"] = "described"

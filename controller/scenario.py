@@ -103,7 +103,7 @@ def testbed_spec(config: Config, seed: int, cell_id: str = "") -> TestbedSpec:
     spec = TestbedSpec(
         ues=tuple(ues),
         flows=tuple(flows),
-        cell=CellSpec(cell_id=cell.id, n_prb=e.prb, tdd=TDD_PATTERNS[e.tdd], k2=e.k2),
+        cell=CellSpec(cell_id=cell.id, n_prb=e.prb, tdd=TDD_PATTERNS[e.tdd], k2=e.k2, scheduler=e.scheduler),
         edge=EdgeSpec(max_mhz=cell.max_mhz),
         applications=tuple(applications),
     )

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from agents.emulator.spec import PathSpec
+from agents.emulator.spec import SCHEDULERS, CellSpec, PathSpec
 from controller import config, policies, scenario
 from controller.config import Config, ConfigError
 from controller.core.spec import EventsSpec, LoopSpec
@@ -262,6 +262,19 @@ emulation:
 def test_a_bearer_that_cannot_be_is_refused_by_place(bearers: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         config.parse(GOOD + f"emulation: {{schedule: always, bearers: {bearers}}}\n")
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_the_emulations_scheduler_is_the_cells(name: str) -> None:
+    c = config.parse(GOOD + f"emulation: {{schedule: always, scheduler: {name}}}\n")
+    assert scenario.testbed_spec(c, 0).cell.scheduler == name
+
+
+def test_the_emulations_scheduler_is_the_measured_one_by_default_and_an_unknown_one_is_refused() -> None:
+    text = GOOD + "emulation: {schedule: always%s}\n"
+    assert scenario.testbed_spec(config.parse(text % ""), 0).cell == CellSpec(cell_id="cell-1")
+    with pytest.raises(ConfigError, match=r"emulation\.scheduler.*'oai-2024' or 'oai-2026'"):
+        config.parse(text % ", scheduler: oai")
 
 
 def test_a_decoding_error_of_users_is_their_flows() -> None:

@@ -10,8 +10,11 @@ from numpy.typing import NDArray
 from agents.emulator import layout as lay
 from agents.emulator.channel import bler_midpoints, snr_grid
 from agents.emulator.spec import (
+    MAX_K2,
+    OAI_2026,
     UDP,
     ApplicationSpec,
+    CellSpec,
     ChannelProcess,
     FlowSpec,
     RateSpec,
@@ -26,6 +29,12 @@ IntArray = NDArray[np.int64]
 _DMRS_DL = {13: 12}
 _DMRS_UL = {13: 18, 5: 12}
 _DMRS_ELSE = 6
+_LEAST_MIXED_SYMBOLS = 3
+"""UL symbols of a mixed slot below which oai-2026 has no PUSCH in it."""
+_MAX_DCIS = 8
+_PRB_OF_A_DCI = 24
+"""What OAI takes: an aggregation level of 4 CCEs of 6 resource element groups."""
+_FORGET_2024, _FORGET_2026 = 0.0005, 0.01
 
 
 def _ns(ms: float) -> int:
@@ -96,7 +105,7 @@ def _shapes(spec: TestbedSpec) -> tuple[NDArray[np.int32], IntArray, IntArray]:
     shapes: dict[tuple[str, int], int] = {}
     tables: list[IntArray] = []
     data_re: list[int] = []
-    tdd = np.zeros((3, c.tdd.period_slots), np.int64)
+    tdd = np.full((lay.REACH + MAX_K2 + 1, c.tdd.period_slots), -1, np.int64)
     for at in range(c.tdd.period_slots):
         for row, name, symbols, dmrs in (
             (0, "ul", c.tdd.ul_symbols_in(at), _DMRS_UL),
@@ -115,11 +124,68 @@ def _shapes(spec: TestbedSpec) -> tuple[NDArray[np.int32], IntArray, IntArray]:
         tdd[2, at] = c.tdd.ul_symbols_in(at) > 0
     if not tdd[2].any() or not (tdd[1] >= 0).any():
         raise ValueError(f"TDD pattern {c.tdd.name} has no UL or no DL part")
+    for k2, (full, mixed) in pusch_offsets(c).items():
+        for at in range(c.tdd.period_slots):
+            if full if at > c.tdd.dl_slots else mixed:
+                tdd[lay.REACH + k2, at] = tdd[0, at]
     return np.array(tables, np.int32), np.array(data_re, np.int64), tdd
+
+
+def pusch_offsets(cell: CellSpec) -> dict[int, tuple[bool, bool]]:
+    """By NR slots from an UL grant to its PUSCH whether a full UL slot and a mixed slot can be granted so.
+
+    ValueError for a TDD pattern for which ``oai-2026`` has no table.
+
+    >>> pusch_offsets(CellSpec(k2=1, scheduler="oai-2026"))
+    {1: (True, True), 2: (True, False), 3: (True, False)}
+    """
+    k2, tdd = cell.k2, cell.tdd
+    if cell.scheduler != OAI_2026:
+        return {k2: (True, True)}
+    if tdd.ul_slots > k2 > tdd.dl_slots + 1:
+        raise ValueError(
+            f"cell.k2 {k2}: with it scheduler {OAI_2026} cannot reach every UL slot of TDD pattern"
+            f" {tdd.name}: {tdd.dl_slots + 1} at most, or {tdd.ul_slots} and more"
+        )
+    offsets = dict.fromkeys(range(k2, max(k2, tdd.ul_slots) + 1), (True, False))
+    if tdd.ul_symbols >= _LEAST_MIXED_SYMBOLS:
+        k = k2 if k2 <= tdd.dl_slots else tdd.period_slots
+        offsets[k] = (offsets.get(k, (False, False))[0], True)
+    return {k: of for k, of in offsets.items() if k2 <= k <= MAX_K2}
+
+
+def _dcis(n_prb: int) -> int:
+    return min(max(n_prb // _PRB_OF_A_DCI, 1), _MAX_DCIS)
+
+
+def uplink_opportunities(cell: CellSpec, tdd: IntArray) -> IntArray:
+    """UL slots that the scheduler can grant in each NR slot of the period, int64 [period]; ``tdd`` as in
+    :class:`agents.emulator.layout.State`."""
+    period = cell.tdd.period_slots
+    granted = np.zeros(period, np.int64)
+    if cell.scheduler != OAI_2026:
+        return (tdd[1] >= 0) & (np.roll(tdd[0], -cell.k2) >= 0) | granted
+    m = 0
+    for n in range(4 * period):
+        at = n % period
+        granted[at] = 0
+        if tdd[1, at] < 0:
+            continue
+        m = max(m, n + cell.k2)
+        while True:
+            while not tdd[2, m % period]:
+                m += 1
+            if m - n > MAX_K2 or tdd[lay.REACH + m - n, m % period] < 0:
+                break
+            granted[at] += 1
+            m += 1
+    return granted
 
 
 def _set_cell(cell: NDArray[np.void], spec: TestbedSpec, seed: int) -> None:
     c, t, e = spec.cell, spec.tcp, spec.edge
+    own = _FORGET_2026 if c.scheduler == OAI_2026 else _FORGET_2024
+    forget = own if c.pf_forget is None else c.pf_forget
     values: dict[str, float] = {
         "seed": seed,
         "next_ns": 0,
@@ -128,6 +194,9 @@ def _set_cell(cell: NDArray[np.void], spec: TestbedSpec, seed: int) -> None:
         "period": c.tdd.period_slots,
         "n_prb": c.n_prb,
         "k2": c.k2,
+        "pipeline": c.scheduler == OAI_2026,
+        "dcis": _dcis(c.n_prb) if c.scheduler == OAI_2026 else len(spec.ues),
+        "last_dl": c.tdd.dl_slots - (c.tdd.dl_symbols == 0),
         "min_grant": c.min_grant_prb,
         "mac_header": c.mac_header_bytes,
         "l2_header": c.l2_header_bytes,
@@ -185,7 +254,7 @@ def _set_cell(cell: NDArray[np.void], spec: TestbedSpec, seed: int) -> None:
         "bler_lower": c.bler_lower,
         "bler_upper": c.bler_upper,
         "bler_keep": c.bler_filter,
-        "pf_keep": 1 - c.pf_forget,
+        "pf_keep": 1 - forget,
         "base_ns": e.base_ms * 1e6,
         "clocked_ns": e.clocked_ms * 1e6,
         "max_mhz": e.max_mhz,

@@ -36,6 +36,9 @@ AM = 240  # RLC segments to be sent again, SEGMENTS entries
 GRANTS = AM + SEGMENTS  # by NR slot of the radio frame: new grants, retransmissions, PRBs of new grants
 SMALL_RINGS = GRANTS + 60
 
+# State.tdd: the first of the rows that say what is reached from how many NR slots before.
+REACH = 3
+
 # Packet kinds.
 DATA, ACK, RAW, PROBE, STREAM, STREAM_ACK, DATAGRAM = range(7)
 # Flow kinds.
@@ -58,6 +61,7 @@ def _record(ints: str, floats: str = "") -> np.dtype:
 CELL = _record(
     # clock and cursors
     "slot next_ns epoch_ns seed ues flows slices period n_prb k2 min_grant mac_header l2_header"
+    " pipeline dcis ul_next last_dl turn_ul turn_dl"
     " ssb_period ssb_free prach_period prach_free rounds k1_min k1_span acks_per_slot"
     " ul_known dl_known pusch_ns sr_period sr_known sr_prohibit retx_bsr inactivity"
     " max_mcs_ul max_mcs_dl mcs_period mcs_idle mcs_floor"
@@ -177,6 +181,8 @@ class State(NamedTuple):
     midpoint: Any
     """float64 [29]: SNR in dB of 50 % BLER"""
     tdd: Any
-    """int64 [3, period]: shape of an UL part (-1: none), of a DL part (-1: none), UL symbols"""
+    """int64 [REACH + MAX_K2 + 1, period], by NR slot of the period: shape of an UL part (-1: none), of a DL
+    part (-1: none), whether there are UL symbols; row REACH + k: shape of a PUSCH granted k NR slots before
+    (-1: none)"""
     trace: Any
     """float64 [..]: DL SNR in dB a second, the UEs' traces one behind the other"""

@@ -31,6 +31,7 @@ from agents.emulator.layout import (
     PUSCH,
     PUSCH_LEN,
     RAW,
+    REACH,
     RECEIVED,
     RESULTS,
     RESULTS_LEN,
@@ -536,22 +537,35 @@ def short_packet_grant(s: Any, row: int, shape: int, need: int, limit: int, erro
 
 
 @inlined
-def schedule(s: Any, d: int, shape: int, n: int) -> None:
-    """Grants of one direction in NR slot ``n``: PDSCH in it, or PUSCH K2 NR slots later.
+def schedule(s: Any, d: int, shape: int, n: int, m: int, dcis: int) -> int:
+    """Grants of one direction in NR slot ``n`` for NR slot ``m``, that one or a later one; how many, at most
+    ``dcis``.
 
     Retransmissions first: they keep PRBs, MCS and size, need an NR slot of the same shape, count inside
     their slice's quota where they fit and exceed it where not. A UE with a retransmission pending gets no new
     data. Then new data by the proportional-fair metric, slices with a quota before what has none. Grants that
     nobody asked for come last (OAI gives them first, which many idle UEs would turn into a full uplink).
+
+    The pipeline: new data slice by slice, those with a quota in turn, but for a DCI that is kept for what has
+    none; in each, of as many UEs as there are DCIs, by turns, those without known data first. Without any
+    quota all UEs are one pass.
     """
     c = s.cell[0]
+    granted = 0
+    turn = 0
+    if d == DL:
+        turn = c.turn_dl
+        c.turn_dl += 1
+    else:
+        turn = c.turn_ul
+        c.turn_ul += 1
     avail = c.n_prb
     if d == DL:
         if c.ssb_period > 0 and n % (SLOTS_PER_FRAME * c.ssb_period) == 0:
             avail = min(avail, c.ssb_free)
     elif c.prach_period > 0:
         whole = SLOTS_PER_FRAME * c.prach_period
-        if (n + c.k2) % whole == whole - 1:
+        if m % whole == whole - 1:
             avail = min(avail, c.prach_free)
     for i in range(c.slices):
         x = s.slices[i]
@@ -569,17 +583,18 @@ def schedule(s: Any, d: int, shape: int, n: int) -> None:
         if r.retx_head < r.retx_tail:
             pid = s.small[row, RETX + (r.retx_head & (RETX_LEN - 1))]
             h = s.harq[row * 16 + pid]
-            if h.shape != shape or h.prb > avail:
+            if h.shape != shape or h.prb > avail or granted >= dcis:
                 continue
             known = 0
             if d == DL:
-                m = feedback_slot(s, row, n)
-                if m < 0:
+                ack = feedback_slot(s, row, n)
+                if ack < 0:
                     continue
-                known = m + c.dl_known
+                known = ack + c.dl_known
+            granted += 1
             r.retx_head += 1
             h.round += 1
-            s.small[row, GRANTS + SLOTS_PER_FRAME + (n if d == DL else n + c.k2) % SLOTS_PER_FRAME] += 1
+            s.small[row, GRANTS + SLOTS_PER_FRAME + m % SLOTS_PER_FRAME] += 1
             avail -= h.prb
             x = s.slices[e.slice]
             x.left = max(0, x.left - h.prb)
@@ -589,7 +604,7 @@ def schedule(s: Any, d: int, shape: int, n: int) -> None:
                 transmit(s, row, pid, n, known)
             else:
                 x.retx_ul += h.prb
-                s.small[row, PUSCH + (n + c.k2) % PUSCH_LEN] = pid
+                s.small[row, PUSCH + m % PUSCH_LEN] = pid
                 e.granted += 1
                 e.last_grant = n
             continue
@@ -603,21 +618,53 @@ def schedule(s: Any, d: int, shape: int, n: int) -> None:
         candidates += 1
         s.scratch[u] = 1.0
     if candidates == 0:
-        return
+        return granted
     if candidates > 1:
         for u in range(c.ues):
             if s.scratch[u] >= 0.0:
                 r = s.rlc[2 * u + d]
                 filtered = r.throughput * c.pf_keep ** (n - r.last_tb)
                 s.scratch[u] = s.tbs[shape, r.mcs, c.n_prb] / max(filtered, 1e-3)
-                if d == UL and s.ue[u].sr_flag == UNASKED and s.ue[u].estimate <= s.ue[u].scheduled:
-                    s.scratch[u] *= 1e-12
-    for quota in (1, 0):
-        while candidates > 0 and avail >= c.min_grant:
+                if d == UL and s.ue[u].estimate <= s.ue[u].scheduled:
+                    if c.pipeline == 1:
+                        s.scratch[u] *= 1e12
+                    elif s.ue[u].sr_flag == UNASKED:
+                        s.scratch[u] *= 1e-12
+    rounds, kept = 2, 0
+    if c.pipeline == 1:
+        rounds = 1
+        for i in range(c.slices):
+            rounds += s.slices[i].has_quota
+        for u in range(c.ues):
+            if s.scratch[u] >= 0.0 and s.slices[s.ue[u].slice].has_quota == 0:
+                kept = 1
+    for k in range(rounds):
+        quota, own = 1, -1
+        if k == rounds - 1:
+            quota, kept = 0, 0
+        elif c.pipeline == 1:
+            place = (turn + k) % (rounds - 1)
+            for i in range(c.slices):
+                if s.slices[i].has_quota == 1:
+                    if place == 0:
+                        own = i
+                    place -= 1
+        if c.pipeline == 1 and rounds > 1:
+            most = dcis - kept - granted
+            for i in range(c.ues):
+                v = (i + turn // rounds) % c.ues
+                of = s.ue[v].slice
+                if s.scratch[v] >= 0.0 and s.slices[of].has_quota == quota and (own < 0 or of == own):
+                    if most <= 0:
+                        s.scratch[v] = -1.0
+                        candidates -= 1
+                    most -= 1
+        while candidates > 0 and avail >= c.min_grant and granted < dcis - kept:
             best, u = -1.0, -1
             for i in range(c.ues):
                 v = (i + n) % c.ues
-                if s.scratch[v] > best and s.slices[s.ue[v].slice].has_quota == quota:
+                of = s.ue[v].slice
+                if s.scratch[v] > best and s.slices[of].has_quota == quota and (own < 0 or of == own):
                     best, u = s.scratch[v], v
             if u < 0:
                 break
@@ -628,7 +675,8 @@ def schedule(s: Any, d: int, shape: int, n: int) -> None:
             limit = min(avail, x.left)
             if limit < c.min_grant:
                 continue
-            prb = grant(s, 2 * u + d, shape, limit, n)
+            prb = grant(s, 2 * u + d, shape, limit, n, m)
+            granted += prb > 0
             avail -= prb
             x.left -= prb
             x.slot_prb += prb
@@ -641,11 +689,13 @@ def schedule(s: Any, d: int, shape: int, n: int) -> None:
             else:
                 x.new_dl += x.slot_prb
                 x.max_dl = max(x.max_dl, x.slot_prb)
+    return granted
 
 
 @inlined
-def grant(s: Any, row: int, shape: int, limit: int, n: int) -> int:
-    """New data for one UE in at most ``limit`` PRBs; the PRBs given, 0 where HARQ feedback has no room.
+def grant(s: Any, row: int, shape: int, limit: int, n: int, m: int) -> int:
+    """New data for one UE in at most ``limit`` PRBs of NR slot ``m``; the PRBs given, 0 where HARQ feedback
+    has no room.
 
     The gNB knows by the logical channel whether what comes first follows the law of short packets. An UL
     grant that finds nothing waiting in a UE with such a flow is made for it.
@@ -653,10 +703,10 @@ def grant(s: Any, row: int, shape: int, limit: int, n: int) -> int:
     c, e, r = s.cell[0], s.ue[row >> 1], s.rlc[row]
     known = 0
     if row & 1 == DL:
-        m = feedback_slot(s, row, n)
-        if m < 0:
+        ack = feedback_slot(s, row, n)
+        if ack < 0:
             return 0
-        known = m + c.dl_known
+        known = ack + c.dl_known
         need = backlog(r)
     else:
         need = e.estimate - e.scheduled
@@ -686,7 +736,7 @@ def grant(s: Any, row: int, shape: int, limit: int, n: int) -> int:
     r.throughput = r.throughput * c.pf_keep ** (n - r.last_tb) + (1.0 - c.pf_keep) * h.tbs
     r.last_tb = n
     r.prb_slots += prb
-    at = GRANTS + (n if row & 1 == DL else n + c.k2) % SLOTS_PER_FRAME
+    at = GRANTS + m % SLOTS_PER_FRAME
     s.small[row, at] += 1
     s.small[row, at + 2 * SLOTS_PER_FRAME] += prb
     if row & 1 == DL:
@@ -698,8 +748,37 @@ def grant(s: Any, row: int, shape: int, limit: int, n: int) -> int:
         e.scheduled += h.tbs
         e.last_grant = n
         e.granted += 1
-        s.small[row, PUSCH + (n + c.k2) % PUSCH_LEN] = pid
+        s.small[row, PUSCH + m % PUSCH_LEN] = pid
     return prb
+
+
+@inlined
+def uplink(s: Any, n: int) -> None:
+    """Grants PUSCH in NR slot ``n``: of the UL slot K2 later or, in the pipeline, of one UL slot after the
+    other, as far as its table reaches and there are DCIs.
+
+    An UL slot in which nobody is granted is left to the next NR slot with downlink; the last of the period
+    goes on behind it, or nobody would reach what comes then.
+    """
+    c = s.cell[0]
+    m, left = n + c.k2, c.dcis
+    if c.pipeline == 1:
+        m = max(m, c.ul_next)
+    while left > 0:
+        if c.pipeline == 1:
+            while s.tdd[2, m % c.period] == 0:
+                m += 1
+        shape = -1
+        if REACH + m - n < s.tdd.shape[0]:
+            shape = s.tdd[REACH + m - n, m % c.period]
+        if shape < 0:
+            break
+        granted = schedule(s, UL, shape, n, m, left)
+        if c.pipeline == 0 or (granted == 0 and n % c.period != c.last_dl):
+            break
+        left -= granted
+        m += 1
+    c.ul_next = m
 
 
 @inlined
@@ -738,11 +817,9 @@ def radio(s: Any, n: int) -> bool:
         want_dl |= r.retx_head < r.retx_tail or backlog(r) > 0
     if s.tdd[1, at] >= 0:
         if want_dl:
-            schedule(s, DL, s.tdd[1, at], n)
+            schedule(s, DL, s.tdd[1, at], n, n, c.dcis)
         if want_ul:
-            shape = s.tdd[0, (at + c.k2) % c.period]
-            if shape >= 0:
-                schedule(s, UL, shape, n)
+            uplink(s, n)
     any_busy = False
     for u in range(c.ues):
         e = s.ue[u]

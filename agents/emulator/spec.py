@@ -30,12 +30,15 @@ ECHO = "echo"
 BURST_UL = "burst_ul"
 EXTERNAL = "external"
 FLOW_KINDS = (OPENRTIST, SATURATED_UL, SATURATED_DL, CBR_UL, CBR_DL, ECHO, BURST_UL, EXTERNAL)
+MAX_K2 = 16
 MAX_EXTERNAL = 8
 """External flows of one UE: what they have under way fits into its queues."""
 OPENRTIST_SERVICE = "ar"
 """The service whose application a flow of kind ``openrtist`` is."""
 TCP, UDP = "tcp", "udp"
 TRANSPORTS = (TCP, UDP)
+OAI_2024, OAI_2026 = "oai-2024", "oai-2026"
+SCHEDULERS = (OAI_2024, OAI_2026)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +57,29 @@ class CellSpec:
     symbols in 14, 6 and 4."""
     k2: int = 6
     """NR slots from an UL grant to its PUSCH (38.214 6.1.2.1). rfsim: 6 and 7."""
+    scheduler: str = OAI_2024
+    """Whose habits the scheduler has.
+
+    ``oai-2024`` (0ad85cb111, what rfsim measured): an NR slot with downlink grants one UL slot, the one K2
+    later; grants that nobody asked for come last; DCIs have no limit.
+
+    ``oai-2026``, the pipeline of policies: an NR slot with downlink grants UL slots one after the other, as
+    many as the table of PUSCH time-domain allocations reaches (:func:`agents.emulator.build.pusch_offsets`).
+    Each grant takes a DCI; of these an NR slot has n_prb / 24 a direction, 1 to 8. Slices with a quota come
+    first by turns, but for one DCI that is kept for UEs without one; in each, of as many UEs as there are
+    DCIs, by turns, those without known data come before data, with a smallest grant each. Without quotas all
+    UEs are one pass. Source: ``gNB_scheduler_ulsch.c``, ``gNB_scheduler_{ul,dl}sch_default_policies.c`` and
+    ``nr_radio_config.c`` of OAI of August 2026, read; ``passes.c`` of the module.
+    """
     min_grant_prb: int = SMALLEST_GRANT_PRB
     """Smallest grant in PRB, both directions. rfsim."""
     mac_header_bytes: int = 5
     """MAC subheaders and control elements of a transport block. rfsim: mac_bytes against lc_bytes."""
     l2_header_bytes: int = 5
     """PDCP and RLC header of an IP packet (38.323 6.2.2.3, 38.322 6.2.2)."""
-    pf_forget: float = 0.0005
-    """Weight of one NR slot in the filtered throughput of the proportional-fair metric. OAI's default."""
+    pf_forget: float | None = None
+    """Weight of one NR slot in the filtered throughput of the proportional-fair metric; None: the scheduler's
+    own, 0.0005 in ``oai-2024`` and 0.01 in ``oai-2026``."""
 
     ssb_period_frames: int = 2
     """Radio frames between NR slots 0 with SSB and SIB1 in them; 0: none. rfsim."""
@@ -129,7 +147,9 @@ class CellSpec:
         _between("cell.n_prb", self.n_prb, 1, 275)
         _between("cell.min_grant_prb", self.min_grant_prb, 1, self.n_prb)
         _between("cell.control_symbols", self.control_symbols, 0, 3)
-        _between("cell.k2", self.k2, 1, 16)
+        _between("cell.k2", self.k2, 1, MAX_K2)
+        if self.scheduler not in SCHEDULERS:
+            raise ValueError(f"cell.scheduler {self.scheduler!r} is none of {', '.join(SCHEDULERS)}")
         _between("cell.harq_processes", self.harq_processes, 1, 16)
         _between("cell.harq_rounds", self.harq_rounds, 1, 8)
         if self.k1_min is not None:

@@ -17,7 +17,7 @@ from agents.emulator import kernel
 from agents.emulator import layout as lay
 from agents.emulator.applications.base import Settings
 from agents.emulator.applications.hosting import HostedApplication
-from agents.emulator.build import new_state
+from agents.emulator.build import new_state, uplink_opportunities
 from agents.emulator.channel import cqi_snr
 from agents.emulator.spec import OPENRTIST, OPENRTIST_SERVICE, TestbedSpec
 from wire import ran_pb2
@@ -174,6 +174,7 @@ class EmulatedTestbed:
         self._slice_index: dict[str, int] = {"": 0}
         self._cqi_snr = cqi_snr(spec.link)
         self._state = new_state(spec, seed)
+        self._ul_opportunities = uplink_opportunities(spec.cell, self._state.tdd)
         self._cell = self._state.cell[0]
         self._cell["epoch_ns"] = epoch_ns
         self._applications: list[HostedApplication] = []
@@ -370,15 +371,11 @@ class EmulatedTestbed:
     def slice_use(self) -> list[ran_pb2.SliceUse]:
         """PRBs of every slice and direction since the last call, accounted at their grant.
 
-        UEs without a slice are under ``""``. ``slots`` are the NR slots in which PRBs of the direction
-        could be granted.
+        UEs without a slice are under ``""``. ``slots`` are the NR slots of the direction whose PRBs could be
+        granted.
         """
-        table, tdd, n = self._state.slices, self._state.tdd, self.nr_slot
-        dl = tdd[1] >= 0
-        can_grant = {
-            "ul": dl & (np.roll(tdd[0], -self.spec.cell.k2) >= 0),
-            "dl": dl,
-        }
+        table, n = self._state.slices, self.nr_slot
+        can_grant = {"ul": self._ul_opportunities, "dl": (self._state.tdd[1] >= 0).astype(np.int64)}
         use = []
         for name, i in self._slice_index.items():
             for direction, code in (("ul", ran_pb2.UL), ("dl", ran_pb2.DL)):
@@ -625,8 +622,8 @@ def _ring(rows: NDArray[np.void], first: int, length: int, head: int, tail: int)
     return [rows[first + k % length] for k in range(head, tail)]
 
 
-def _count(can_carry: NDArray[np.bool_], first: int, end: int) -> int:
-    """NR slots in [first, end) at whose place in the period ``can_carry`` is set."""
+def _count(can_carry: IntArray, first: int, end: int) -> int:
+    """The sum over the NR slots in [first, end) of what ``can_carry`` says for their place in the period."""
     period = len(can_carry)
     whole, rest = divmod(end - first, period)
     return whole * int(can_carry.sum()) + int(np.roll(can_carry, -(first % period))[:rest].sum())

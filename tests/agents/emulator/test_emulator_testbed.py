@@ -19,6 +19,7 @@ from agents.emulator import kernel, mac, warmup
 from agents.emulator.layout import AM, SEGMENTS
 from agents.emulator.spec import (
     RFSIM_PATH,
+    SCHEDULERS,
     CellSpec,
     ChannelProcess,
     ChannelTrace,
@@ -251,6 +252,25 @@ def test_ues_of_one_slice_share_its_quota_in_proportion_to_what_each_can_carry()
     assert gained[2] / gained[0] == pytest.approx(efficiency[2] / efficiency[0], rel=0.25)
 
 
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_a_ue_that_sends_without_end_takes_little_from_another_of_its_slice_that_needs_less_than_half(
+    scheduler,
+):
+    ues = [UeSpec("modest", 1, "s"), UeSpec("greedy", 2, "s")]
+    modest = FlowSpec("f", "modest", kind="burst_ul", gap_ms=(90.0, 110.0), burst_bytes=6000, packets=5)
+    greedy = FlowSpec("g", "greedy", kind="saturated_ul")
+    medians = []
+    for flows in ([modest], [modest, greedy]):
+        path = PathSpec(ul_hold_rate_hz=0.0, hiccup_rate_hz=0.0)
+        bed = EmulatedTestbed(TestbedSpec(ues, flows, CellSpec(scheduler=scheduler), path=path), seed=1)
+        bed.set_quotas({"s": (10, 10)}, {})
+        bursts = [t for (flow, _), t in frames_of(bed, 10 * SECOND).items() if flow == 0]
+        through = [(over - sent) / 1e6 for sent, _, over, _ in bursts if over]
+        assert len(through) >= len(bursts) - 1 > 90
+        medians.append(np.median(through))
+    assert medians[1] < 1.5 * medians[0]
+
+
 def test_bindings_move_a_ue_and_release_gives_everything_back():
     bed = saturated("dl")
     bed.set_quotas({"s": (10, 10)}, {})
@@ -324,6 +344,95 @@ def test_dl_slots_without_room_for_their_acknowledgement_stay_empty():
     assert shares["DDDDDDDSUU"] == pytest.approx(0.75, abs=0.01)
 
 
+# Of the pipeline of OAI 2026: the NR slots of a period that its table of time-domain allocations reaches, as
+# nr_rrc_config_ul_tda() makes it.
+PIPELINE = {
+    ("DSUUU", 6): {2},
+    ("DSUUU", 2): {1, 2, 3, 4},
+    ("DSUUU", 1): {1, 2, 3, 4},
+    ("DDSUU", 6): {3},
+    ("DDSUU", 2): {2, 3, 4},
+    ("DDDDDDDSUU", 6): {7, 8, 9},
+}
+
+
+@pytest.mark.parametrize(("tdd", "k2"), PIPELINE)
+def test_the_pipeline_grants_the_ul_slots_that_its_table_reaches_and_no_others(tdd, k2):
+    bed = saturated("ul", tdd=tdd, k2=k2, scheduler="oai-2026")
+    pattern, reached = TDD_PATTERNS[tdd], PIPELINE[tdd, k2]
+    bed.advance(SECOND)
+    before = bed.grants("ue-1")[0, :2]
+    bed.slice_use()
+    bed.advance(2 * SECOND)
+    granted = (bed.grants("ue-1")[0, :2] - before).sum(axis=0)
+    assert {n % pattern.period_slots for n in np.flatnonzero(granted)} == reached
+    slots = SECOND // pattern.period_slots * len(reached)
+    assert use_of(bed, "s", ran_pb2.UL).slots == slots
+    assert granted.sum() == slots
+
+
+def test_the_pipeline_loses_the_mixed_slot_at_a_k2_of_6_and_gains_full_ones_at_2():
+    def capacity(k2, scheduler):
+        bed = saturated("ul", k2=k2, scheduler=scheduler)
+        bed.advance(SECOND)
+        before = bed.mac_report().ues[0].ul.lc_bytes
+        bed.advance(3 * SECOND)
+        return bed.mac_report().ues[0].ul.lc_bytes - before
+
+    assert 0.7 < capacity(6, "oai-2026") / capacity(6, "oai-2024") < 0.8
+    assert 1.4 < capacity(2, "oai-2026") / capacity(2, "oai-2024") < 1.8
+
+
+def pipeline(n_ues, busy, kind, *, n_prb=106, slices=("s",)):
+    ues = [UeSpec(f"ue-{i}", i + 1, slices[i % len(slices)], CLEAR) for i in range(n_ues)]
+    flows = [FlowSpec(f"f-{i}", f"ue-{i}", kind=kind) for i in range(busy)]
+    cell = CellSpec(n_prb=n_prb, scheduler="oai-2026", initial_mcs=28)
+    return EmulatedTestbed(TestbedSpec(ues, flows, cell, path=RFSIM_PATH), seed=1)
+
+
+def grants_of(bed):
+    """New grants and retransmissions since the start by UE and direction (UL, DL)."""
+    return np.array([bed.grants(u.ue_id)[:, :2].sum(axis=(1, 2)) for u in bed.spec.ues])
+
+
+def test_the_pipeline_has_four_dcis_a_direction_in_an_nr_slot_of_106_prb():
+    slices = tuple(f"s-{i}" for i in range(8))
+    bed, most = pipeline(8, 8, "saturated_dl", slices=slices), np.zeros(2)
+    bed.set_quotas(dict.fromkeys(slices, (10, 10)), {})
+    for n in range(SECOND):
+        before = grants_of(bed).sum(axis=0)
+        bed.advance(n + 1)
+        most = np.maximum(most, grants_of(bed).sum(axis=0) - before)
+    assert most.tolist() == [4, 4]
+
+
+def test_the_pipeline_serves_ues_without_known_data_before_data():
+    share = {}
+    for idle, quotas in ((0, {}), (3, {}), (7, {}), (7, {"s": (106, 106)})):
+        bed = pipeline(1 + idle, 1, "saturated_ul")
+        bed.set_quotas(quotas, {})
+        bed.advance(SECOND)
+        before = bed.mac_report().ues[0].ul.prb_slots
+        bed.advance(2 * SECOND)
+        share[idle, len(quotas)] = (bed.mac_report().ues[0].ul.prb_slots - before) / (SECOND / 5 * 106)
+    assert share[0, 0] > 0.95
+    assert share[3, 0] == pytest.approx(share[0, 0] - 3 * 5 / 106, abs=0.02)
+    # Four DCIs, and seven UEs that are to have one. The stage takes four of the eight in turn.
+    assert share[7, 0] < 0.2
+    assert share[7, 1] == pytest.approx(0.5 * share[3, 0], abs=0.05)
+
+
+def test_the_pipelines_slices_take_turns_where_there_is_one_dci():
+    bed = pipeline(2, 2, "saturated_dl", n_prb=24, slices=("one", "two"))
+    bed.set_quotas({"one": (10, 10), "two": (10, 10)}, {})
+    bed.advance(SECOND)
+    before = grants_of(bed)[:, 1]
+    bed.advance(2 * SECOND)
+    one, two = grants_of(bed)[:, 1] - before
+    assert one + two == 2 * SECOND / 5
+    assert one == pytest.approx(two, rel=0.05)
+
+
 def test_slice_use_counts_the_slots_that_could_carry_each_direction():
     bed = one_ue()
     bed.advance(137)
@@ -385,10 +494,16 @@ def test_an_idle_uplink_asks_by_scheduling_request_where_grants_do_not_come_by_t
 # -- determinism -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("inactivity", [0, 10])
-def test_the_same_cell_in_other_steps_gives_equal_reports_and_frames(inactivity):
-    # Without unasked grants the cell falls idle, and whole stretches of NR slots are passed over.
-    cell = CellSpec(ul_inactivity_frames=inactivity)
+@pytest.mark.parametrize(
+    "cell",
+    [
+        CellSpec(),
+        # Without unasked grants the cell falls idle, and whole stretches of NR slots are passed over.
+        CellSpec(ul_inactivity_frames=10),
+        CellSpec(ul_inactivity_frames=10, scheduler="oai-2026", k2=2),
+    ],
+)
+def test_the_same_cell_in_other_steps_gives_equal_reports_and_frames(cell):
 
     def run(step):
         bed = one_ue(2, active=((0.5, 3.0), (3.3, 9.0)), seed=7, cell=cell, channel=NOISY)
@@ -737,6 +852,11 @@ def test_time_does_not_go_back():
         (lambda: RateSpec(2e6, 0, 1e6), "do not go together"),
         (lambda: CellSpec(sr_period_slots=7), "sr_period_slots 7 is not a multiple"),
         (lambda: CellSpec(k2=0), r"cell\.k2 0"),
+        (lambda: CellSpec(scheduler="oai-2025"), "scheduler 'oai-2025' is none of oai-2024, oai-2026"),
+        (
+            lambda: one_ue(cell=CellSpec(tdd=TddPattern("P", 1, 4, 6, 8), k2=3, scheduler="oai-2026")),
+            r"cell\.k2 3: with it .* 2 at most, or 8 and more",
+        ),
         (lambda: RlcSpec(mode="tm"), "'tm'"),
         (lambda: EdgeSpec(stall_rate_hz=2.0), "stall_rate_hz"),
         (lambda: one_ue(seed=-1), "seed -1"),
