@@ -32,7 +32,7 @@ Told = Callable[[dict[int, int], int], list[int]]
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
+def fill(tmp_path_factory: pytest.TempPathFactory) -> Told:
     """LCIDs that are reported of noted bytes (LCID -> bytes) where so many wait in all."""
     folder = tmp_path_factory.mktemp("channels")
     library = folder / "channels.so"
