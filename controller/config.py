@@ -318,10 +318,13 @@ class BearerModel(_Strict):
     five_qi: Annotated[int, Field(ge=1, le=MAX_FIVE_QI)] | None = None
     snssai: str = ""
 
-    @field_validator("snssai")
+    @field_validator("snssai", mode="before")
     @classmethod
-    def _snssai(cls, value: str) -> str:
-        if value:
+    def _snssai(cls, value: Any) -> Any:
+        """YAML's ``1``, an SST without SD, is a number."""
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)
+        if isinstance(value, str) and value:
             parse_snssai(value)
         return value
 
@@ -437,7 +440,7 @@ class Emulation(_Strict):
     duration_s: Positive = 3600.0
     tdd: str = "DSUUU"
     prb: Annotated[int, Field(ge=11, le=273)] = 106
-    k2: Annotated[int, Field(ge=1, le=32)] = 6
+    k2: Annotated[int, Field(ge=1, le=16)] = 6
     scheduler: Literal["oai-2024", "oai-2026"] = "oai-2024"
     flows: Annotated[int, Field(ge=0, le=64)] = 2
     ues: Annotated[int, Field(ge=1, le=64)] = 1

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from agents.emulator.spec import SCHEDULERS, CellSpec, PathSpec
+from agents.emulator.spec import MAX_K2, SCHEDULERS, CellSpec, PathSpec
 from controller import config, policies, scenario
 from controller.config import Config, ConfigError
 from controller.core.spec import EventsSpec, LoopSpec
@@ -237,13 +237,13 @@ cells:
 emulation:
   ues: 4
   schedule: always
-  bearers: {ar: {five_qi: 3, snssai: 1-00000A}, mar: {snssai: "2"}}
+  bearers: {ar: {five_qi: 3, snssai: 1-00000A}, cars: {snssai: "2"}, mar: {snssai: 3}}
 """
     ues = scenario.testbed_spec(config.parse(text), 0).ues
     assert [(u.slice, u.five_qi, u.snssai) for u in ues] == [
         ("ar", 3, "1-00000A"),
-        ("cars", 82, ""),
-        ("mar", 80, "2"),
+        ("cars", 82, "2"),
+        ("mar", 80, "3"),
         ("", 9, ""),
     ]
     assert config.parse(config.parse(text).to_yaml()) == config.parse(text)
@@ -256,12 +256,21 @@ emulation:
         ("{ar: {five_qi: 256}}", r"emulation.bearers.ar.five_qi: .*less than or equal to 255"),
         ("{ar: {five_qi: 0}}", r"emulation.bearers.ar.five_qi: .*greater than or equal to 1"),
         ("{ar: {snssai: 1-2}}", r"emulation.bearers.ar.snssai: '1-2' is no S-NSSAI"),
+        ("{ar: {snssai: 256}}", r"emulation.bearers.ar.snssai: '256' is no S-NSSAI"),
+        ("{ar: {snssai: true}}", r"emulation.bearers.ar.snssai: .*valid string"),
         ("{ar: {qci: 9}}", r"emulation.bearers.ar.qci: unknown key"),
     ],
 )
 def test_a_bearer_that_cannot_be_is_refused_by_place(bearers: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         config.parse(GOOD + f"emulation: {{schedule: always, bearers: {bearers}}}\n")
+
+
+def test_a_k2_that_the_emulated_cell_does_not_have_is_refused_by_place() -> None:
+    text = GOOD + "emulation: {schedule: always, k2: %d}\n"
+    assert scenario.testbed_spec(config.parse(text % MAX_K2), 0).cell.k2 == MAX_K2
+    with pytest.raises(ConfigError, match=rf"emulation\.k2: .*less than or equal to {MAX_K2}"):
+        config.parse(text % (MAX_K2 + 1))
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)

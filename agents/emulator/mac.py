@@ -547,7 +547,8 @@ def schedule(s: Any, d: int, shape: int, n: int, m: int, dcis: int) -> int:
     nobody asked for come last (OAI gives them first, which many idle UEs would turn into a full uplink).
 
     The pipeline: new data slice by slice, those with a quota in turn, but for a DCI that is kept for what has
-    none; in each, of as many UEs as there are DCIs, by turns, those without known data first. Without any
+    none, and a smallest grant where the quotas leave less; in each, of as many UEs as there are DCIs, by
+    turns, those without known data first. The only DCI is kept once every slice has come first. Without any
     quota all UEs are one pass.
     """
     c = s.cell[0]
@@ -630,18 +631,21 @@ def schedule(s: Any, d: int, shape: int, n: int, m: int, dcis: int) -> int:
                         s.scratch[u] *= 1e12
                     elif s.ue[u].sr_flag == UNASKED:
                         s.scratch[u] *= 1e-12
-    rounds, kept = 2, 0
+    rounds, kept, held = 2, 0, 0
     if c.pipeline == 1:
-        rounds = 1
+        rounds, rest = 1, c.n_prb
         for i in range(c.slices):
-            rounds += s.slices[i].has_quota
-        for u in range(c.ues):
-            if s.scratch[u] >= 0.0 and s.slices[s.ue[u].slice].has_quota == 0:
-                kept = 1
+            if s.slices[i].has_quota == 1:
+                rounds += 1
+                rest -= s.slices[i].quota_ul if d == UL else s.slices[i].quota_dl
+        if dcis > 1 or turn % rounds == rounds - 1:
+            for u in range(c.ues):
+                if s.scratch[u] >= 0.0 and s.slices[s.ue[u].slice].has_quota == 0:
+                    kept, held = 1, c.min_grant if rest < c.min_grant else 0
     for k in range(rounds):
         quota, own = 1, -1
         if k == rounds - 1:
-            quota, kept = 0, 0
+            quota, kept, held = 0, 0, 0
         elif c.pipeline == 1:
             place = (turn + k) % (rounds - 1)
             for i in range(c.slices):
@@ -659,7 +663,7 @@ def schedule(s: Any, d: int, shape: int, n: int, m: int, dcis: int) -> int:
                         s.scratch[v] = -1.0
                         candidates -= 1
                     most -= 1
-        while candidates > 0 and avail >= c.min_grant and granted < dcis - kept:
+        while candidates > 0 and avail - held >= c.min_grant and granted < dcis - kept:
             best, u = -1.0, -1
             for i in range(c.ues):
                 v = (i + n) % c.ues
@@ -672,7 +676,7 @@ def schedule(s: Any, d: int, shape: int, n: int, m: int, dcis: int) -> int:
             candidates -= 1
             e = s.ue[u]
             x = s.slices[e.slice]
-            limit = min(avail, x.left)
+            limit = min(avail - held, x.left)
             if limit < c.min_grant:
                 continue
             prb = grant(s, 2 * u + d, shape, limit, n, m)

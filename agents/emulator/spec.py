@@ -66,7 +66,8 @@ class CellSpec:
     ``oai-2026``, the pipeline of policies: an NR slot with downlink grants UL slots one after the other, as
     many as the table of PUSCH time-domain allocations reaches (:func:`agents.emulator.build.pusch_offsets`).
     Each grant takes a DCI; of these an NR slot has n_prb / 24 a direction, 1 to 8. Slices with a quota come
-    first by turns, but for one DCI that is kept for UEs without one; in each, of as many UEs as there are
+    first by turns, but for one DCI that is kept for UEs without one, who take turns with the slices where it
+    is the only one, and a smallest grant where the quotas leave less; in each, of as many UEs as there are
     DCIs, by turns, those without known data come before data, with a smallest grant each. Without quotas all
     UEs are one pass. Source: ``gNB_scheduler_ulsch.c``, ``gNB_scheduler_{ul,dl}sch_default_policies.c`` and
     ``nr_radio_config.c`` of OAI of August 2026, read; ``passes.c`` of the module.

@@ -66,6 +66,8 @@ def test_what_a_gnb_does_not_know_is_no_column() -> None:
     opened, _ = codec.open_report(report(), CELL)
     assert opened.five_qi == opened.priority_level == opened.snssai == opened.dl_channels == ()
     assert not {"five_qi", "priority_level", "snssai", "dl_channels"} & opened.to_dict().keys()
+    # As before those were told: CQI and SNR are in every record, of no UE too.
+    assert {"cqi", "snr_db"} <= opened.take([]).to_dict().keys()
     assert MacReport.from_dict(json.loads(json.dumps(opened.to_dict()))) == opened
 
 
@@ -75,9 +77,13 @@ def test_bearers_and_logical_channels_come_through_and_into_the_record() -> None
     assert opened.snssai == ("", "1-abcdef", "")
     assert opened.dl_channels == ((), (), ((1, 45), (4, 12300)))
     assert MacReport.from_dict(json.loads(json.dumps(opened.to_dict()))) == opened
-    assert opened.take([1]).snssai == ("1-abcdef",) and opened.take([2]).dl_channels == (
-        ((1, 45), (4, 12300)),
-    )
+    for row, known in enumerate(
+        [(0, 0, "", ()), (80, 68, "1-abcdef", ()), (0, 0, "", ((1, 45), (4, 12300)))]
+    ):
+        one = opened.take([row])
+        assert (one.five_qi, one.priority_level, one.snssai, one.dl_channels) == tuple((v,) for v in known)
+    empty = codec.open_report(report(), CELL)[0].take([0])
+    assert empty.five_qi == empty.priority_level == empty.snssai == empty.dl_channels == ()
 
 
 @pytest.mark.parametrize(

@@ -219,6 +219,14 @@ def test_the_state_arrives_whole(served: Served, client: OperatorClient) -> None
     assert second["cell_id"] == "cell-2" and second["last"] is None and not second["connected"]
 
 
+def test_what_a_gnb_did_not_tell_of_a_ue_is_not_set(served: Served, client: OperatorClient) -> None:
+    report = MacReport(5, ("ue-1", "ue-2"), ("ar", ""), COLUMNS, COLUMNS)
+    served.target.cells[0] = CellStatus("cell-1", report=report)
+    for ue in client.state()["cells"][0]["ues"]:
+        assert {ue[c] for c in ("cqi", "snr_db", "five_qi", "priority_level", "snssai")} == {None}
+        assert ue["dl_channels"] == []
+
+
 def test_commands_reach_the_target_as_given(served: Served, client: OperatorClient) -> None:
     assert client.set_mode("", "shadow") == "mode  shadow"
     client.switch_policy("cell-1", "ar", "aimd")

@@ -383,10 +383,10 @@ def test_the_pipeline_loses_the_mixed_slot_at_a_k2_of_6_and_gains_full_ones_at_2
     assert 1.4 < capacity(2, "oai-2026") / capacity(2, "oai-2024") < 1.8
 
 
-def pipeline(n_ues, busy, kind, *, n_prb=106, slices=("s",)):
+def pipeline(n_ues, busy, kind, *, n_prb=106, slices=("s",), scheduler="oai-2026"):
     ues = [UeSpec(f"ue-{i}", i + 1, slices[i % len(slices)], CLEAR) for i in range(n_ues)]
     flows = [FlowSpec(f"f-{i}", f"ue-{i}", kind=kind) for i in range(busy)]
-    cell = CellSpec(n_prb=n_prb, scheduler="oai-2026", initial_mcs=28)
+    cell = CellSpec(n_prb=n_prb, scheduler=scheduler, initial_mcs=28)
     return EmulatedTestbed(TestbedSpec(ues, flows, cell, path=RFSIM_PATH), seed=1)
 
 
@@ -431,6 +431,38 @@ def test_the_pipelines_slices_take_turns_where_there_is_one_dci():
     one, two = grants_of(bed)[:, 1] - before
     assert one + two == 2 * SECOND / 5
     assert one == pytest.approx(two, rel=0.05)
+
+
+@pytest.mark.parametrize("kind", ["saturated_ul", "saturated_dl"])
+def test_the_pipelines_only_dci_goes_to_the_slices_and_to_ues_without_one_in_turn(kind):
+    bed = pipeline(3, 3, kind, n_prb=24, slices=("one", "two", ""))
+    bed.set_quotas({"one": (10, 10), "two": (10, 10)}, {})
+    bed.advance(SECOND)
+    before = grants_of(bed)
+    bed.advance(4 * SECOND)
+    granted = (grants_of(bed) - before)[:, int(kind == "saturated_dl")]
+    assert (granted / granted.sum()).tolist() == pytest.approx([1 / 3] * 3, abs=0.02)
+
+
+@pytest.mark.parametrize("kind", ["saturated_ul", "saturated_dl"])
+def test_the_pipeline_keeps_a_smallest_grant_for_ues_without_a_slice(kind):
+    d, used = (ran_pb2.UL if kind == "saturated_ul" else ran_pb2.DL), {}
+    for scheduler in SCHEDULERS:
+        for quota in (53, 50):
+            bed = pipeline(3, 3, kind, slices=("one", "two", ""), scheduler=scheduler)
+            bed.set_quotas({"one": (quota, quota), "two": (quota, quota)}, {})
+            bed.advance(SECOND)
+            bed.slice_use()
+            bed.advance(2 * SECOND)
+            use = {u.slice: u for u in bed.slice_use() if u.direction == d}
+            used[scheduler, quota] = [use[name] for name in ("one", "two", "")]
+    assert used["oai-2024", 53][2].max_new_prb == 0
+    one, two, rest = used["oai-2026", 53]
+    assert rest.max_new_prb == 5 and rest.new_prb_slots > 0.9 * 5 * rest.slots
+    # It takes the five PRBs from the two slices in turn.
+    assert one.max_new_prb == two.max_new_prb == 53
+    assert one.new_prb_slots == pytest.approx(two.new_prb_slots, rel=0.1)
+    assert [use.max_new_prb for use in used["oai-2026", 50]] == [50, 50, 6]
 
 
 def test_slice_use_counts_the_slots_that_could_carry_each_direction():
