@@ -52,7 +52,7 @@ def test_a_report_comes_through_as_columns() -> None:
     assert (opened.ul.queued_bytes, opened.dl.queued_bytes) == ((1000, 1001), (0, 1))
 
 
-def told() -> ran_pb2.MacReport:
+def report_of_bearers() -> ran_pb2.MacReport:
     """A report of three UEs: of the second the bearer is known, of the third where its bytes wait."""
     message = report(3)
     ue = message.ues[1]
@@ -72,7 +72,7 @@ def test_what_a_gnb_does_not_know_is_no_column() -> None:
 
 
 def test_bearers_and_logical_channels_come_through_and_into_the_record() -> None:
-    opened, wrong = codec.open_report(told(), CELL)
+    opened, wrong = codec.open_report(report_of_bearers(), CELL)
     assert wrong == () and opened.five_qi == (0, 80, 0) and opened.priority_level == (0, 68, 0)
     assert opened.snssai == ("", "1-abcdef", "")
     assert opened.dl_channels == ((), (), ((1, 45), (4, 12300)))

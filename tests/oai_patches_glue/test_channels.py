@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs a C compiler (cc
 
 SHIM = """
 #include "channels.h"
-uint32_t told(const uint8_t *lcids, const uint32_t *bytes, uint32_t n, uint64_t total, uint8_t *out) {
+uint32_t reported(const uint8_t *lcids, const uint32_t *bytes, uint32_t n, uint64_t total, uint8_t *out) {
   prbandit_channel from[CHANNELS_MOST];
   prbandit_ue ue = {.n_channels = 77};
   for (uint32_t i = 0; i < n; i++)
@@ -28,18 +28,18 @@ uint32_t told(const uint8_t *lcids, const uint32_t *bytes, uint32_t n, uint64_t 
   return ue.n_channels;
 }
 """
-Told = Callable[[dict[int, int], int], list[int]]
+Reported = Callable[[dict[int, int], int], list[int]]
 
 
 @pytest.fixture(scope="module")
-def fill(tmp_path_factory: pytest.TempPathFactory) -> Told:
+def reported_of(tmp_path_factory: pytest.TempPathFactory) -> Reported:
     """LCIDs that are reported of noted bytes (LCID -> bytes) where so many wait in all."""
     folder = tmp_path_factory.mktemp("channels")
     library = folder / "channels.so"
     includes = ["-I", str(ROOT / "glue" / "src"), "-I", str(ROOT / "agent" / "include")]
     command = [COMPILER or "cc", "-std=c11", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", *includes]
     subprocess.run([*command, "-x", "c", "-", "-o", str(library)], input=SHIM, text=True, check=True)
-    function = c.CDLL(str(library)).told
+    function = c.CDLL(str(library)).reported
 
     def call(noted: dict[int, int], total: int) -> list[int]:
         n, out = len(noted), (c.c_uint8 * 32)()
@@ -67,19 +67,21 @@ def fill(tmp_path_factory: pytest.TempPathFactory) -> Told:
     ],
 )
 def test_the_channels_that_are_reported_are_those_that_make_up_the_whole_queue(
-    told: Told, noted: dict[int, int], total: int, reported: list[int]
+    reported_of: Reported, noted: dict[int, int], total: int, reported: list[int]
 ) -> None:
-    assert told(noted, total) == reported
+    assert reported_of(noted, total) == reported
 
 
-def test_of_more_than_eight_the_fullest_are_reported_in_their_order(told: Told) -> None:
+def test_of_more_than_eight_the_fullest_are_reported_in_their_order(reported_of: Reported) -> None:
     rng = random.Random(3)
     for n in range(9, 33):
         counts = rng.sample(range(1, 10_000), n)
         noted = dict(enumerate(counts, 1))
         fullest = sorted(noted, key=noted.__getitem__)[-8:]
-        assert told(noted, sum(counts)) == sorted(fullest)
+        assert reported_of(noted, sum(counts)) == sorted(fullest)
 
 
-def test_of_more_than_eight_none_is_reported_where_they_do_not_make_up_the_whole_queue(told: Told) -> None:
-    assert told({lcid: lcid for lcid in range(1, 10)}, 44) == []
+def test_of_more_than_eight_none_is_reported_where_they_do_not_make_up_the_whole_queue(
+    reported_of: Reported,
+) -> None:
+    assert reported_of({lcid: lcid for lcid in range(1, 10)}, 44) == []

@@ -6,6 +6,7 @@ import ctypes as c
 import random
 import shutil
 import subprocess
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -256,7 +257,7 @@ def test_no_more_grants_than_dcis_and_one_is_kept_for_ues_without_a_slice(
 
 def test_the_slices_take_turns_however_often_an_nr_slot_of_the_direction_comes(library: c.CDLL) -> None:
     """DSUUU has one DL slot in five. Five slices, four DCIs: nobody may be last every time."""
-    cell = Cell(library, [(20 * k, 20) for k in range(5)] + [(100, 6)], max_grants=4)
+    cell = Cell(library, [(20 * k, 20) for k in range(5)] + [(100, 6)], max_grants=4, turn=c.c_uint32(0))
     ues = [Ue(k, want=20) for k in range(5)]
     grants = [0] * 5
     for nr_slot in range(100):
@@ -264,6 +265,15 @@ def test_the_slices_take_turns_however_often_an_nr_slot_of_the_direction_comes(l
             for grant in cell.share(ues).grants:
                 grants[grant.ue] += 1
     assert grants == [16] * 5
+
+
+def test_no_slice_is_always_first_in_the_same_nr_slot_of_the_tdd_period(library: c.CDLL) -> None:
+    """DSUUU has two NR slots with DL, of which the mixed one carries a fifth."""
+    cell = Cell(library, [(0, 50), (50, 50), (100, 6)], max_grants=1)
+    first = Counter(
+        (nr_slot % 2, cell.share([Ue(0, want=50), Ue(1, want=50)]).grants[0].ue) for nr_slot in range(40)
+    )
+    assert set(first.values()) == {10} and len(first) == 4
 
 
 def test_the_ues_of_a_slice_take_turns_however_many_slices_there_are(library: c.CDLL) -> None:

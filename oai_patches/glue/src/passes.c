@@ -64,9 +64,15 @@ static uint32_t grants_left(const sharing *s) {
   return s->slot->max_grants > s->grants ? s->slot->max_grants - s->grants : 0;
 }
 
+/* Who of `n` comes first. After each round of all of them it is one further: a count alone would keep step with the
+ * TDD period, and the same one would always be first in the mixed slots. */
+static uint32_t first_of(const sharing *s, uint32_t n) {
+  return (s->turn + s->turn / n) % n;
+}
+
 static void retransmissions(sharing *s, passes_ue *ues, uint32_t n_ues) {
   for (uint32_t k = 0; k < n_ues && grants_left(s) > 0; k++) {
-    passes_ue *ue = &ues[(s->turn + k) % n_ues];
+    passes_ue *ue = &ues[(first_of(s, n_ues) + k) % n_ues];
     if (ue->retx_prb == 0)
       continue;
     const prbandit_range range = s->slot->ranges[ue->range];
@@ -105,7 +111,7 @@ static bool has_waiting(const passes_ue *ues, uint32_t n_ues, uint32_t first, ui
 
 /* There is a DCI for the UEs without a slice; where it is the only one, they take turns with the slices. */
 static bool has_a_dci_kept(const sharing *s) {
-  return s->slot->max_grants > 1 || s->turn % s->slot->n_ranges == s->slot->n_ranges - 1;
+  return s->slot->max_grants > 1 || first_of(s, s->slot->n_ranges) == s->slot->n_ranges - 1;
 }
 
 static void rescue(sharing *s, passes_ue *ues, uint32_t n_ues) {
@@ -113,7 +119,7 @@ static void rescue(sharing *s, passes_ue *ues, uint32_t n_ues) {
   /* while the slices are idle, what is left is more than a smallest grant */
   done[s->slot->n_ranges - 1] = !has_a_dci_kept(s) || !has_waiting(ues, n_ues, 0, s->slot->n_ranges - 1);
   for (uint32_t k = 0; k < n_ues && grants_left(s) > 0; k++) {
-    passes_ue *ue = &ues[(s->turn + k) % n_ues];
+    passes_ue *ue = &ues[(first_of(s, n_ues) + k) % n_ues];
     const bool last = ue->range + 1 == s->slot->n_ranges;
     if (ue->served || ue->retx_prb > 0 || done[ue->range] || !(last ? ue->waits : ue->signals))
       continue;
@@ -174,7 +180,7 @@ uint32_t passes_share(const passes_slot *slot, bool *busy, passes_ue *ues, uint3
   const uint32_t n_slices = slot->n_ranges - 1;
   const bool kept = has_a_dci_kept(&s) && has_waiting(ues, n_ues, n_slices, slot->n_ranges);
   for (uint32_t k = 0; k < n_slices; k++) {
-    const uint32_t range = (s.turn + k) % n_slices;
+    const uint32_t range = (first_of(&s, n_slices) + k) % n_slices;
     const uint32_t left = grants_left(&s);
     if (left > kept)
       range_pass(&s, ues, n_ues, range, left - kept, slot->ranges[range]);
