@@ -537,6 +537,13 @@ def short_packet_grant(s: Any, row: int, shape: int, need: int, limit: int, erro
 
 
 @inlined
+def first_of(turn: int, n: int) -> int:
+    """Who of ``n`` comes first, as in ``oai_patches/glue/src/passes.c``: one further after eight rounds, or
+    it would keep step with the TDD period."""
+    return (turn + turn // (8 * n)) % n
+
+
+@inlined
 def schedule(s: Any, d: int, shape: int, n: int, m: int, dcis: int) -> int:
     """Grants of one direction in NR slot ``n`` for NR slot ``m``, that one or a later one; how many, at most
     ``dcis``.
@@ -638,7 +645,7 @@ def schedule(s: Any, d: int, shape: int, n: int, m: int, dcis: int) -> int:
             if s.slices[i].has_quota == 1:
                 rounds += 1
                 rest -= s.slices[i].quota_ul if d == UL else s.slices[i].quota_dl
-        if dcis > 1 or (turn + turn // rounds) % rounds == rounds - 1:
+        if dcis > 1 or first_of(turn, rounds) == rounds - 1:
             for u in range(c.ues):
                 if s.scratch[u] >= 0.0 and s.slices[s.ue[u].slice].has_quota == 0:
                     kept, held = 1, c.min_grant if rest < c.min_grant else 0
@@ -647,7 +654,7 @@ def schedule(s: Any, d: int, shape: int, n: int, m: int, dcis: int) -> int:
         if k == rounds - 1:
             quota, kept, held = 0, 0, 0
         elif c.pipeline == 1:
-            place = (turn + turn // (rounds - 1) + k) % (rounds - 1)
+            place = (first_of(turn, rounds - 1) + k) % (rounds - 1)
             for i in range(c.slices):
                 if s.slices[i].has_quota == 1:
                     if place == 0:

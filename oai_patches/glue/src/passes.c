@@ -64,10 +64,12 @@ static uint32_t grants_left(const sharing *s) {
   return s->slot->max_grants > s->grants ? s->slot->max_grants - s->grants : 0;
 }
 
-/* Who of `n` comes first. After each round of all of them it is one further: a count alone would keep step with the
- * TDD period, and the same one would always be first in the mixed slots. */
+/* Who of `n` comes first. After some rounds of all of them it is one further: a count alone would keep step with the
+ * TDD period, and the same one would always be first in the mixed slots. Not after every round, as it is then twice
+ * in a row that one comes last. */
 static uint32_t first_of(const sharing *s, uint32_t n) {
-  return (s->turn + s->turn / n) % n;
+  const uint32_t rounds = 8;
+  return (s->turn + s->turn / (rounds * n)) % n;
 }
 
 static void retransmissions(sharing *s, passes_ue *ues, uint32_t n_ues) {
