@@ -73,7 +73,7 @@ class MacReport:
     queued bytes of the logical channels with bytes that wait, of a UE with more than eight the fullest.
     Nobody decides by these four.
 
-    A column from ``cqi`` on is empty where the gNB told it of no UE, and in records from before it was kept.
+    A column from ``cqi`` on is empty where the gNB knows it of no UE, and in records from before it was kept.
     """
 
     time_ns: int
@@ -94,10 +94,10 @@ class MacReport:
         return MacReport(self.time_ns, ul=self.ul.take(rows), dl=self.dl.take(rows), **columns)
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values, columns by name; those that were not told are left out."""
+        """As plain JSON values, columns by name; those of what the gNB does not know are left out."""
         return {
             "time_ns": self.time_ns,
-            **{c: column for c in UE_COLUMNS if (column := getattr(self, c)) or c not in _TOLD},
+            **{c: column for c in UE_COLUMNS if (column := getattr(self, c)) or c not in _OPTIONAL},
             **{d: {c: getattr(getattr(self, d), c) for c in DIRECTION_COLUMNS} for d in ("ul", "dl")},
         }
 
@@ -117,8 +117,8 @@ class MacReport:
 UE_COLUMNS: tuple[str, ...] = tuple(
     f.name for f in fields(MacReport) if f.name not in ("time_ns", "ul", "dl")
 )
-_TOLD = frozenset(UE_COLUMNS[UE_COLUMNS.index("snr_db") + 1 :])
-"""The columns that a gNB may not know."""
+_OPTIONAL = frozenset(UE_COLUMNS[UE_COLUMNS.index("snr_db") + 1 :])
+"""The columns of what a gNB may not know."""
 
 
 def _take(column: tuple[Any, ...], rows: Sequence[int]) -> tuple[Any, ...]:

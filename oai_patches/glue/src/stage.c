@@ -10,7 +10,6 @@ typedef struct {
   uint32_t n, done;             /* candidates; the first `done` of the array have been in a pass */
   uint16_t *map;
   stage_faults *faults;
-  uint32_t max_grants, grants;
   uint32_t at[PASSES_MAX_UES];  /* where in the array each UE's candidate stands now */
   uint8_t who[PASSES_MAX_UES];  /* which UE's candidate stands there */
   stage_candidate seen[PASSES_MAX_UES];
@@ -24,7 +23,7 @@ void stage_ue_id(uint16_t rnti, char id[PRBANDIT_NAME_SIZE]) {
   id[9] = '\0';
 }
 
-void stage_swap(void *a, void *b, size_t size) {
+static void swap(void *a, void *b, size_t size) {
   char part[256], *x = a, *y = b;
   while (size > 0) {
     const size_t n = size < sizeof part ? size : sizeof part;
@@ -51,7 +50,7 @@ static void gather(stage_slot *s, passes_ue *const *ues, uint32_t n) {
     const uint32_t to = s->done + i, from = s->at[(uintptr_t)ues[i]->ue];
     if (from == to)
       continue;
-    stage_swap(candidate(s, to), candidate(s, from), s->gnb->candidate_size);
+    swap(candidate(s, to), candidate(s, from), s->gnb->candidate_size);
     const uint8_t moved = s->who[to];
     s->who[to] = s->who[from];
     s->who[from] = moved;
@@ -99,7 +98,6 @@ static void one_pass(void *context, passes_ue *const *ues, uint32_t n, prbandit_
     const prbandit_range prb = s->gnb->grant(candidate(s, s->done + i));
     if (prb.size == 0)
       continue;
-    s->grants++;
     *(ues[i]->retx_prb > 0 ? &ues[i]->sent_retx_prb : &ues[i]->new_prb) = prb.size;
     take(s, ues[i], prb, window, busy);
   }
@@ -121,17 +119,17 @@ static void tell_used(const stage_cell *cell, uint32_t range, uint32_t new_prb, 
   prbandit_used(cell->agent, cell->direction, range, new_prb < cell->n_prb ? new_prb : cell->n_prb, retx_prb);
 }
 
-static uint32_t unsliced(stage_slot *s) {
-  s->gnb->allocate(s->context, s->array, s->n, s->map, s->max_grants, 0);
-  uint32_t new_prb = 0, retx_prb = 0;
+static uint32_t unsliced(stage_slot *s, uint32_t max_grants) {
+  s->gnb->allocate(s->context, s->array, s->n, s->map, max_grants, 0);
+  uint32_t grants = 0, new_prb = 0, retx_prb = 0;
   for (uint32_t i = 0; i < s->n; i++) {
     s->gnb->read(candidate(s, i), &s->seen[0]);
     const uint32_t size = s->gnb->grant(candidate(s, i)).size;
     *(s->seen[0].retx_prb > 0 ? &retx_prb : &new_prb) += size;
-    s->grants += size > 0;
+    grants += size > 0;
   }
   tell_used(s->cell, 0, new_prb, retx_prb);
-  return s->grants;
+  return grants;
 }
 
 /* The UEs as passes.h has them. Those that an earlier stage dropped are in no pass. */
@@ -172,11 +170,11 @@ static void tell(const stage_cell *cell, const passes_use *use, uint32_t n_range
 uint32_t stage_run(const stage_gnb *gnb, void *context, const stage_cell *cell, void *candidates, uint32_t n,
                    uint16_t *map, uint32_t max_grants, stage_faults *faults) {
   stage_slot s = {.gnb = gnb, .context = context, .cell = cell, .array = candidates, .n = n,
-                  .map = map, .faults = faults, .max_grants = max_grants};
+                  .map = map, .faults = faults};
   const prbandit_range *ranges;
   const uint32_t n_ranges = prbandit_ranges(cell->agent, cell->direction, &ranges);
   if (n_ranges == 0 || n_ranges > PASSES_MAX_RANGES)
-    return unsliced(&s);
+    return unsliced(&s, max_grants);
 
   passes_ue ues[PASSES_MAX_UES];
   uint16_t symbols;
@@ -186,9 +184,9 @@ uint32_t stage_run(const stage_gnb *gnb, void *context, const stage_cell *cell, 
   const passes_slot slot = {.n_prb = cell->n_prb, .min_prb = cell->min_prb, .finds_runs = true,
                             .max_grants = max_grants, .turn = cell->turn, .ranges = ranges, .n_ranges = n_ranges};
   passes_use use[PASSES_MAX_RANGES];
-  passes_share(&slot, busy, ues, n_ues, use, one_pass, &s);
+  const uint32_t grants = passes_share(&slot, busy, ues, n_ues, use, one_pass, &s);
   tell(cell, use, n_ranges);
-  return s.grants;
+  return grants;
 }
 
 void stage_idle(const stage_cell *cell) {

@@ -56,9 +56,6 @@ void stage_idle(const stage_cell *cell);
  * known. Long is the gNB's own limit of frames, but no less than 10: with a limit of 0 all UEs would count, always. */
 bool stage_silent(uint32_t frame, uint32_t last_ul_frame, uint32_t limit);
 
-/* Swaps `size` bytes. */
-void stage_swap(void *a, void *b, size_t size);
-
 /* The id of a UE, `rnti-` and four hexadecimal digits. */
 void stage_ue_id(uint16_t rnti, char id[PRBANDIT_NAME_SIZE]);
 
