@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from wire.definitions.extras import MissingExtra, is_ours, missing
+from wire.version import full_version
 
 _COMMANDS = {
     "up": "up",
@@ -73,10 +74,23 @@ class Lazy(click.Group):
         return command
 
 
+def _print_version(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        click.echo(f"prbandit, version {full_version()}")
+        context.exit()
+
+
 @click.group(
     cls=Lazy, package=__name__, files=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]}
 )
-@click.version_option(package_name="prbandit")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Print the version, with the commit that it was made from, and exit.",
+)
 def cli() -> None:
     """PRBandit: learns the fewest PRBs and GPU megahertz that still meet a delay target."""
 
