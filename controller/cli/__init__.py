@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from controller.cli.logs import complain
 from wire.definitions.extras import MissingExtra, is_ours, missing
 from wire.version import full_version
 
@@ -129,8 +130,11 @@ def main() -> None:
         cli(standalone_mode=False)
     except click.exceptions.Abort:
         sys.exit(130)
-    except click.ClickException as error:
+    except click.UsageError as error:
         error.show()
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        complain(error.format_message(), "Error")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -141,11 +145,11 @@ def main() -> None:
             if (extra := _extra_of(str(error.name))) is None:
                 raise
             error = missing(error.name, extra)
-        click.echo(f"prbandit: {error}", err=True)
+        complain(str(error))
         sys.exit(1)
     except Exception as error:
         own = type(error).__module__.partition(".")[0] in ("controller", "wire", "agents")
         if not own and not isinstance(error, (ValueError, OSError)):
             raise
-        click.echo(f"prbandit: {error}", err=True)
+        complain(str(error))
         sys.exit(1)
