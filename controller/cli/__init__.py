@@ -41,6 +41,7 @@ _COMMANDS = {
     "arbiters": "lists",
     "check-config": "configuration",
     "keys": "configuration",
+    "doctor": "doctor",
     "status": "operate",
     "watch": "operate",
     "mode": "operate",

@@ -557,6 +557,16 @@ class RunStore:
         """Cells that a control loop was made for, by name."""
         return [cell for (cell,) in self._rows("SELECT DISTINCT cell FROM starts ORDER BY cell")]
 
+    def recorded_s(self) -> float:
+        """Seconds of control that are in the record, those between its starts left out; of the cell that has
+        most."""
+        query = (
+            "SELECT max(s) FROM (SELECT sum(d) AS s FROM (SELECT cell, max(time_ns) - min(time_ns) AS d"
+            " FROM control_slots GROUP BY start_id) GROUP BY cell)"
+        )
+        ((longest_ns,),) = self._rows(query)
+        return (longest_ns or 0) / 1e9
+
     def latest_state(self, cell: str) -> dict[str, Any] | None:
         """Loop state after the last recorded control slot of a cell; None where there is none."""
         for (text,) in self._rows("SELECT state FROM state WHERE cell = ?", (cell,)):
