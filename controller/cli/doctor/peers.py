@@ -199,7 +199,8 @@ def _handshake(
     try:
         with context.wrap_socket(connection, server_hostname=role) as wrapped:
             # With TLS 1.3 a certificate of ours that is refused is told after the handshake.
-            wrapped.recv(1)
+            if not wrapped.recv(1):
+                yield fail(name, f"{address} refuses this host's certificate {tls.certificate_file}", same)
     except ssl.SSLCertVerificationError as error:
         if "ostname mismatch" in error.verify_message:
             yield fail(name, f"{address} shows a certificate that is not of role {role}", same)
