@@ -521,9 +521,12 @@ class Config(_Strict):
         ConfigError where there is no such policy, or it has no such option.
         """
         data = self.model_dump()
-        for cell in data["cells"]:
-            for s in cell["slices"]:
-                s.update(policy=policy, policy_options=options)
+        try:
+            for cell, model in zip(data["cells"], self.cells, strict=True):
+                for s, of in zip(cell["slices"], model.slices, strict=True):
+                    s.update({**of.options.switched(policy), "policy_options": options})
+        except ValueError as error:
+            raise ConfigError(f"policy {policy}: slice {of.id}: {error}") from error
         try:
             config = Config.model_validate(data)
         except ValidationError as error:

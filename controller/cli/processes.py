@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import resource
+import signal
 import threading
 import time
 from functools import partial
@@ -172,6 +173,7 @@ def controller(
         beat=beat,
         lock=lock,
     )
+    signal.signal(signal.SIGHUP, lambda *_: daemon.reload())
     daemon.run(stop, duration)
 
 
