@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import tomllib
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ html_copy_source = False
 html_show_sphinx = False
 
 _INCLUDE = re.compile(r"^```\{include\} (\S+)\n```$", re.MULTILINE)
+_GENERATED = re.compile(r"^```\{generated\} (\w[\w.]*):(\w+)((?: \S+)*)\n[^`]*```$", re.MULTILINE)
 _LINK = re.compile(r"(?<=\]\()(?!\w+:)([^\s()#]+)")
 _PAGES = {
     (DOCS / found[1]).resolve(): page
@@ -50,7 +52,7 @@ def _links(text: str, of: Path, page: Path) -> str:
 
 
 def _read(app: Any, name: str, source: list[str]) -> None:
-    """Take in what a page includes, and lead its links to pages."""
+    """Take in what a page includes and what is generated for it, and lead its links to pages."""
     page = DOCS / f"{name}.md"
 
     def included(found: re.Match[str]) -> str:
@@ -58,7 +60,13 @@ def _read(app: Any, name: str, source: list[str]) -> None:
         app.env.note_dependency(str(file))
         return _links(file.read_text(encoding="utf-8"), file, page)
 
-    source[0] = _INCLUDE.sub(included, _links(source[0], page, page))
+    text = _INCLUDE.sub(included, _links(source[0], page, page))
+    source[0] = _GENERATED.sub(_generated, text)
+
+
+def _generated(found: re.Match[str]) -> str:
+    """The Markdown that ``{generated} MODULE:FUNCTION ARGUMENT ...`` stands for."""
+    return str(getattr(import_module(found[1]), found[2])(*found[3].split()))
 
 
 def setup(app: Any) -> None:

@@ -18,11 +18,14 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 class BudgetsModel(BaseModel):
     """Delay budgets of the hops in ms; the round trip's is their sum."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
     ul_ms: Positive = 70.0
+    """Of the uplink."""
     edge_ms: Positive = 20.0
+    """Of the edge."""
     dl_ms: Positive = 60.0
+    """Of the downlink."""
 
     def to_budgets(self) -> Budgets:
         return Budgets(self.ul_ms, self.edge_ms, self.dl_ms)
@@ -57,18 +60,21 @@ def default_mhz(max_mhz: int) -> tuple[int, ...]:
 
 
 class Actions(BaseModel):
-    """The action sets, ascending: PRBs of uplink and downlink, GPU MHz. One that is not given (null) follows
-    the carrier (:func:`default_prb`), or the GPU (:func:`default_mhz`).
+    """The action sets, ascending: a list, or {from: 10, to: 106, step: 20}. One that is not given (null)
+    follows the carrier (:func:`default_prb`), or the GPU (:func:`default_mhz`).
 
     A policy plays these alone, static the largest of each that is given, else all that there is; one that
     looks at delays (headroom) also all that there is, which ``share`` bounds and not the largest of these.
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
     ul_prb: tuple[int, ...] | None = None
+    """PRBs of the uplink; null: ten steps of the carrier's."""
     dl_prb: tuple[int, ...] | None = None
+    """PRBs of the downlink; null: ten steps of the carrier's."""
     gpu_mhz: tuple[int, ...] | None = None
+    """Clocks of the GPU; null: steps of 100 MHz from 5/16 of `max_mhz` on."""
 
     @field_validator("ul_prb", "dl_prb", "gpu_mhz", mode="before")
     @classmethod
@@ -102,26 +108,27 @@ class Actions(BaseModel):
 
 
 class ArOptions(Options):
-    """One policy for all hops of the slice, its action sets, and the delays that it promises.
-
-    ``metric`` is the statistic of a flow's frame delays that is held against a budget (mean, p90). ``queue``
-    adds the MAC queue to the demand, ``late_frames`` counts frames that are not back at their age (both off:
-    as the MUCB1 authors' code). ``adaptive_budgets``: under a policy that looks at delays the hops' budgets
-    move toward the bottleneck, their sum stays.
-    """
+    """One policy for all hops of the slice, its action sets, and the delays that it promises."""
 
     anew: ClassVar[frozenset[str]] = frozenset({"policy", "policy_options", "actions"})
     in_state: ClassVar[frozenset[str]] = frozenset({"actions"})
     together: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"policy", "policy_options"}),)
 
     policy: str = policies.DEFAULT
+    """What learns the actions of all hops of the slice; `prbandit policies` lists them."""
     policy_options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the policy, by name."""
     budgets: BudgetsModel = BudgetsModel()
     metric: str = "mean"
+    """The statistic of a flow's frame delays that is held against a budget: mean, or a percentile such as
+    p90."""
     actions: Actions = Actions()
     queue: bool = True
+    """Whether the MAC queue is part of the demand; off: as the MUCB1 authors' code."""
     late_frames: bool = True
+    """Whether frames that are not back count at their age; off: as the MUCB1 authors' code."""
     adaptive_budgets: bool = True
+    """Under a policy that looks at delays the hops' budgets move toward the bottleneck, their sum stays."""
 
     @field_validator("metric")
     @classmethod
