@@ -13,6 +13,7 @@ import pytest
 
 from controller import allocators, config, reference
 from controller.cli import cli
+from controller.journal import Event
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [
@@ -138,3 +139,8 @@ def test_the_reference_has_every_key_once_with_its_default() -> None:
         assert len(rows) == len(set(rows)), heading
     shown = sum(len(re.findall(r"^\| `", section, re.MULTILINE)) for section in sections.values())
     assert shown > 140
+
+
+def test_every_event_is_explained() -> None:
+    text = (ROOT / "docs/operate.md").read_text(encoding="utf-8")
+    assert not [event.value for event in Event if f"`{event.value}`" not in text]
