@@ -42,7 +42,7 @@ class Options(BaseModel):
     group in ``together`` counts for the group.
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
     anew: ClassVar[frozenset[str]] = frozenset()
     in_state: ClassVar[frozenset[str]] = frozenset()

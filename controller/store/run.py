@@ -33,6 +33,7 @@ from controller.store import record
 from controller.store.files import write_atomic
 from controller.store.lock import Lock, Locked
 from controller.store.parts import Part
+from wire.definitions import plugins
 
 log = logging.getLogger(__name__)
 
@@ -180,11 +181,12 @@ def to_json(value: Any) -> str:
 
 
 def environment() -> dict[str, Any]:
-    """Versions of what runs, and the host that it runs on."""
+    """Versions of what runs, of what brings policies and services along, and the host that it runs on."""
     versions = {"python": platform.python_version(), "sqlite": sqlite3.sqlite_version}
     for name in _PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
+    versions |= plugins.versions()
     return {
         "versions": versions,
         "host": {

@@ -18,11 +18,14 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 class BudgetsModel(BaseModel):
     """Delay budgets of the hops in ms; the round trip's is their sum."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
     ul_ms: Positive = 70.0
+    """Of the uplink."""
     edge_ms: Positive = 20.0
+    """Of the edge."""
     dl_ms: Positive = 60.0
+    """Of the downlink."""
 
     def to_budgets(self) -> Budgets:
         return Budgets(self.ul_ms, self.edge_ms, self.dl_ms)
@@ -57,18 +60,21 @@ def default_mhz(max_mhz: int) -> tuple[int, ...]:
 
 
 class Actions(BaseModel):
-    """The action sets, ascending: PRBs of uplink and downlink, GPU MHz. One that is not given (null) follows
-    the carrier (:func:`default_prb`), or the GPU (:func:`default_mhz`).
+    """The action sets, ascending: a list, or {from: 10, to: 106, step: 20}. One that is not given (null)
+    follows the carrier (:func:`default_prb`), or the GPU (:func:`default_mhz`).
 
     A policy plays these alone, static the largest of each that is given, else all that there is; one that
     looks at delays (headroom) also all that there is, which ``share`` bounds and not the largest of these.
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
     ul_prb: tuple[int, ...] | None = None
+    """PRBs of the uplink; null: ten steps of the carrier's."""
     dl_prb: tuple[int, ...] | None = None
+    """PRBs of the downlink; null: ten steps of the carrier's."""
     gpu_mhz: tuple[int, ...] | None = None
+    """Clocks of the GPU; null: steps of 100 MHz from 5/16 of `max_mhz` on."""
 
     @field_validator("ul_prb", "dl_prb", "gpu_mhz", mode="before")
     @classmethod
@@ -104,10 +110,12 @@ class Actions(BaseModel):
 class HopPolicy(BaseModel):
     """A policy with its options."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
     policy: str
+    """What learns the actions of the hop; `prbandit policies` lists them."""
     policy_options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the policy, by name."""
 
     @field_validator("policy")
     @classmethod
@@ -116,15 +124,7 @@ class HopPolicy(BaseModel):
 
 
 class ArOptions(Options):
-    """The policy of the slice's hops, its action sets, and the delays that it promises.
-
-    ``hop_policies`` (``ul``, ``edge``, ``dl``) are played at those hops instead of ``policy``.
-
-    ``metric`` is the statistic of a flow's frame delays that is held against a budget (mean, p90). ``queue``
-    adds the MAC queue to the demand, ``late_frames`` counts frames that are not back at their age (both off:
-    as the MUCB1 authors' code). ``adaptive_budgets``: under a policy that looks at delays the hops' budgets
-    move toward the bottleneck, their sum stays.
-    """
+    """The policies of the slice's hops, their action sets, and the delays that the slice promises."""
 
     anew: ClassVar[frozenset[str]] = frozenset({"policy", "policy_options", "actions"})
     in_state: ClassVar[frozenset[str]] = frozenset({"actions"})
@@ -133,14 +133,22 @@ class ArOptions(Options):
     )
 
     policy: str = policies.DEFAULT
+    """What learns the actions of all hops of the slice; `prbandit policies` lists them."""
     policy_options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the policy, by name."""
     hop_policies: dict[Literal["ul", "edge", "dl"], HopPolicy] = Field(default_factory=dict)
+    """Policies of single hops (`ul`, `edge`, `dl`), played there instead of `policy`."""
     budgets: BudgetsModel = BudgetsModel()
     metric: str = "mean"
+    """The statistic of a flow's frame delays that is held against a budget: mean, or a percentile such as
+    p90."""
     actions: Actions = Actions()
     queue: bool = True
+    """Whether the MAC queue is part of the demand; off: as the MUCB1 authors' code."""
     late_frames: bool = True
+    """Whether frames that are not back count at their age; off: as the MUCB1 authors' code."""
     adaptive_budgets: bool = True
+    """Under a policy that looks at delays the hops' budgets move toward the bottleneck, their sum stays."""
 
     @field_validator("metric")
     @classmethod
