@@ -232,6 +232,7 @@ class Daemon:
         self._shut_down = threading.Event()
         self._reload_due = threading.Event()
         self._reload_error = ""
+        self._made = 0
         keys = config.security.keys
         tls = Tls(Path(keys), "controller") if keys else None
         self._run_dir = run_dir
@@ -370,11 +371,29 @@ class Daemon:
             for server in (self._qos, self._operator):
                 if server:
                     server.start()
-            log.info("listening for gNBs on %s", self.config.links.ran.address)
+            log.info("listening for %s", self._listening())
             while not (stop.is_set() or self._shut_down.is_set()) and time.monotonic() < end:
                 self._turn()
         finally:
             self._close()
+
+    def _listening(self) -> str:
+        links = self.config.links
+        served = (
+            ("gNBs", self._ran.address),
+            ("hosts", links.qos.address),
+            ("operators", links.operator.address),
+            ("Prometheus", links.metrics.address),
+        )
+        return ", ".join(f"{who} on {address}" for who, address in served if address)
+
+    def totals(self) -> dict[str, object]:
+        """What is told at the end."""
+        counted = {"control_slots": self._made}
+        if self._store:
+            counted["recorded"] = self.counters.get("store_slots_total")
+            counted["lost"] = self._store.lost
+        return {**counted, "events": self.counters.get("events_total")}
 
     def _turn(self) -> None:
         """One turn: what the gNBs sent, what operators asked, what is due."""
@@ -473,6 +492,15 @@ class Daemon:
         end = time.monotonic() + _RELEASE_WAIT_S
         while any(map(self._ran.unacknowledged, connected)) and time.monotonic() < end:
             self._ran.poll(0.05)
+        for name, live in self._cells.items():
+            if name not in connected:
+                told = "its gNB is not connected; a lease that it has ends by itself"
+            elif self._ran.unacknowledged(name):
+                told = f"released, not acknowledged: its lease ends within {self.config.lease_s:g} s"
+            else:
+                told = "all PRBs released, acknowledged"
+            clock = "; GPU clock released" if live.edge and live.edge.connected else ""
+            log.info("cell %s: %s%s", name, told, clock, extra={"cell": name})
 
     # ---- links --------------------------------------------------------------------------------------------
 
@@ -555,6 +583,7 @@ class Daemon:
         self.metrics.step_seconds(cell.cell_id, time.perf_counter() - started)
 
     def _decided(self, record: Mapping[str, Any]) -> None:
+        self._made += 1
         self._last_hour.add(record, time.monotonic())
         with self._summing:
             self._summary.add(record)

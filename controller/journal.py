@@ -109,6 +109,11 @@ class Store(Protocol):
     def record_event(self, time_ns: int, cell: str, kind: str, text: str = "") -> None: ...
 
 
+def _fields(cell: str, kind: Event) -> dict[str, str]:
+    """Of a line in the log, for who reads it as JSON."""
+    return {"cell": cell, "event": kind.value}
+
+
 @dataclass(slots=True)
 class _Written:
     """Of one kind and cell: how many events may be written now, how many were not since the last that was."""
@@ -155,7 +160,9 @@ class Journal:
             if thinned:
                 text = f"{text} ({thinned} more of its kind were not written)"
         level = logging.INFO if kind in _EXPECTED else logging.WARNING
-        log.log(level, "%s%s: %s", f"cell {cell}: " if cell else "", kind.value, text)
+        log.log(
+            level, "%s%s: %s", f"cell {cell}: " if cell else "", kind.value, text, extra=_fields(cell, kind)
+        )
         self.counters.inc("events_total", cell)
         if self._happened:
             self._happened(cell, kind.value)
@@ -189,7 +196,7 @@ class Journal:
         """An event of a failure in the controller itself, with the traceback of what is being handled."""
         self.counters.inc(counter, cell)
         if trace:
-            log.exception("cell %s: %s", cell, kind.value)
+            log.exception("cell %s: %s", cell, kind.value, extra=_fields(cell, kind))
         self.event(cell, kind, text)
 
     def count(self, name: str, cell: str, n: int = 1) -> None:

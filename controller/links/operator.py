@@ -9,8 +9,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cache
-from importlib import metadata
 from typing import Any, NoReturn, Protocol
 
 import grpc
@@ -26,6 +24,7 @@ from controller.links.counters import Complaints, Counters, guard_counters, guar
 from wire import PROTOCOL_VERSION, operator_pb2, operator_pb2_grpc, security
 from wire.roles import CONTROLLER
 from wire.serving import Guard, caller
+from wire.version import full_version
 
 log = logging.getLogger(__name__)
 
@@ -295,7 +294,7 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
             self._complain("operator_version_mismatch_total", f"{context.peer()}: {text}")
             _abort(context, grpc.StatusCode.FAILED_PRECONDITION, text)
         return operator_pb2.OperatorWelcome(
-            protocol_version=PROTOCOL_VERSION, controller_version=controller_version()
+            protocol_version=PROTOCOL_VERSION, controller_version=full_version()
         )
 
     def GetState(
@@ -303,7 +302,7 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
     ) -> operator_pb2.ControllerState:
         state = self._state(context)
         return operator_pb2.ControllerState(
-            version=state.version or controller_version(),
+            version=state.version or full_version(),
             config_path=state.config_path,
             run_dir=state.run_dir,
             control_slot_s=state.control_slot_s,
@@ -672,15 +671,6 @@ class OperatorServer:
         self._broadcaster.close()
         self._health.close()
         self._server.stop(grace_s).wait()
-
-
-@cache
-def controller_version() -> str:
-    """Version of the installed package, for the first message of the link; read from disk once."""
-    try:
-        return metadata.version("prbandit")
-    except metadata.PackageNotFoundError:
-        return "unknown"
 
 
 # ---- client ----------------------------------------------------------------------------------------------

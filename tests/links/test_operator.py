@@ -42,6 +42,7 @@ from controller.store.run import to_json
 from tests import builders
 from wire import PROTOCOL_VERSION, keys, operator_pb2, operator_pb2_grpc
 from wire.security import InsecureAddress, Tls
+from wire.version import full_version
 
 
 def record(slot: int = 1, cell: str = "cell-1") -> dict[str, Any]:
@@ -182,7 +183,7 @@ def test_the_state_arrives_whole(served: Served, client: OperatorClient) -> None
     no_rate = {"bps": None, "prb": None}
     state = client.state()
     assert (state["config_path"], state["run_dir"], state["control_slot_s"]) == ("config.yaml", "runs/1", 5.0)
-    assert state["version"] == client.controller_version == operator.controller_version() != ""
+    assert state["version"] == client.controller_version == full_version() != ""
     first, second = state["cells"]
     assert first == {
         "cell_id": "cell-1",
