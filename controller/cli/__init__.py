@@ -46,6 +46,8 @@ _COMMANDS = {
     "watch": "operate",
     "mode": "operate",
     "policy": "operate",
+    "lease": "operate",
+    "shutdown": "operate",
     "budgets": "operate",
     "options": "operate",
     "quota": "operate",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import resource
+import signal
 import threading
 import time
 from collections.abc import Mapping
@@ -177,6 +178,7 @@ def controller(
             beat=beat,
             lock=lock,
         )
+        signal.signal(signal.SIGHUP, lambda *_: daemon.reload())
         try:
             daemon.run(stop, duration)
         finally:

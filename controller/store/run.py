@@ -33,6 +33,7 @@ from controller.store import record
 from controller.store.files import write_atomic
 from controller.store.lock import Lock, Locked
 from controller.store.parts import Part
+from wire.definitions import plugins
 from wire.version import full_version
 
 log = logging.getLogger(__name__)
@@ -181,7 +182,7 @@ def to_json(value: Any) -> str:
 
 
 def environment() -> dict[str, Any]:
-    """Versions of what runs, and the host that it runs on."""
+    """Versions of what runs, of what brings policies and services along, and the host that it runs on."""
     versions = {
         "prbandit": full_version(),
         "python": platform.python_version(),
@@ -190,6 +191,7 @@ def environment() -> dict[str, Any]:
     for name in _PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
+    versions |= plugins.versions()
     return {
         "versions": versions,
         "host": {
