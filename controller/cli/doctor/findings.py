@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import wait
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from agents.gpu.calls import begin
@@ -56,7 +57,7 @@ def run(checks: Mapping[str, Check], timeout_s: float) -> tuple[list[Finding], b
 
     A check that has not returned after ``timeout_s`` is a failure, and so is one that raises.
     """
-    begun = {name: begin(lambda check=check: list(check())) for name, check in checks.items()}
+    begun = {name: begin(partial(_all, check)) for name, check in checks.items()}
     end = time.monotonic() + timeout_s
     wait(begun.values(), max(0.0, end - time.monotonic()))
     findings: list[Finding] = []
@@ -70,6 +71,10 @@ def run(checks: Mapping[str, Check], timeout_s: float) -> tuple[list[Finding], b
         else:
             findings += future.result()
     return findings, all(future.done() for future in begun.values())
+
+
+def _all(check: Check) -> list[Finding]:
+    return list(check())
 
 
 def worst(findings: Sequence[Finding]) -> Status:

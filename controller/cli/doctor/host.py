@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from controller.config import Config
-from wire.roles import CONTROLLER, EDGE_AGENT, GNB_MOCK, OPERATOR
+from wire.roles import CONTROLLER, EDGE_AGENT, GNB_MOCK, OBSERVER, OPERATOR
 from wire.security import Tls, is_loopback
 
 CERTIFICATES = {"controller": CONTROLLER, "edge": EDGE_AGENT, "gnb": "", "ue": GNB_MOCK}
@@ -65,12 +66,23 @@ class Host:
                 self._controller = self._ask()
             return self._controller
 
+    def is_of(self, state: Mapping[str, Any], pid: int | None) -> bool:
+        """Whether a running controller was started with this host's configuration file; its path may be
+        relative to where its process ``pid`` runs."""
+        if self.config_file is None or not state["config_path"]:
+            return False
+        path = Path(state["config_path"])
+        if pid is not None:
+            with suppress(OSError):
+                path = Path(f"/proc/{pid}/cwd").resolve() / path
+        return path.resolve() == self.config_file.resolve()
+
     def _ask(self) -> dict[str, Any] | str:
         from controller.links.operator import OperatorClient
 
         if not self.operator:
             return "there is no operator API (links.operator.address, --operator)"
-        names = (OPERATOR, self.certificate())
+        names = (OPERATOR, OBSERVER, self.certificate())
         name = next((n for n in names if self.keys and n and (self.keys / f"{n}.key").exists()), OPERATOR)
         try:
             with OperatorClient(

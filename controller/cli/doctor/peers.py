@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import grpc
@@ -78,6 +78,7 @@ def controller(host: Host) -> Iterator[Finding]:
         yield from found or [fail(name, state, f"give --keys DIR where it has keys; {_START}")]
         return
     yield _versions(name, host.operator, state["version"])
+    yield from _configured(host, name, state)
     if wrong := health.complaints(state):
         text = "runs and is degraded:\n" + "\n".join(wrong)
         yield warning(
@@ -85,6 +86,15 @@ def controller(host: Host) -> Iterator[Finding]:
         )
     else:
         yield ok(name, f"runs and is healthy, run {state['run_dir'] or 'not recorded'}")
+
+
+def _configured(host: Host, name: str, state: Mapping[str, Any]) -> Iterator[Finding]:
+    """Whether a controller of this configuration's file runs with what is in it now."""
+    if host.config is None or not host.is_of(state, None) or state["config_hash"] == host.config.digest:
+        return
+    text = f"runs with configuration {state['config_hash']}, {host.config_file} is {host.config.digest} now"
+    where = f"--operator {here(host.operator)}" + (f" --keys {host.keys}" if host.keys else "")
+    yield warning(name, text, f"`prbandit reload {where}` takes it over; what it cannot, a restart does")
 
 
 def _listens(host: Host) -> bool:

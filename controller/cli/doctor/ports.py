@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 from typing import cast
 
 from controller.cli.doctor import proc
@@ -55,7 +54,7 @@ def _in_use(host: Host, name: str, setting: str, address: str, port: int) -> Fin
             return ok(name, f"{address}: the edge agent that runs has it, {owner}")
     elif not isinstance(state := host.controller(), str):
         runs = f"the controller that runs{f', {owner},' if owner else ''}"
-        if _same(host, state["config_path"], owner):
+        if host.is_of(state, owner.pid if owner else None):
             return ok(name, f"{address}: {runs} has it")
         stop = f"stop it{f' (`kill {owner.pid}`)' if owner else ''}, or set {setting} to another port"
         return fail(
@@ -68,16 +67,3 @@ def _in_use(host: Host, name: str, setting: str, address: str, port: int) -> Fin
         return fail(name, f"{address}: {owner} has it", f"stop it (`kill {owner.pid}`), or set {setting}")
     look = f"`sudo ss -ltnp 'sport = :{port}'` names it; stop it, or set {setting} to another port"
     return fail(name, f"{address}: a process of another user has it", look)
-
-
-def _same(host: Host, config_path: str, owner: proc.Process | None) -> bool:
-    """Whether a running controller was started with this host's configuration; its path may be relative."""
-    if host.config_file is None:
-        return False
-    path = Path(config_path)
-    if not path.is_absolute() and owner is not None:
-        try:
-            path = Path(f"/proc/{owner.pid}/cwd").resolve() / path
-        except OSError:
-            return False
-    return path.resolve() == host.config_file.resolve()

@@ -180,6 +180,24 @@ def test_ports_and_run_that_our_own_controller_has_are_well(running: Running) ->
     assert "its gNB is not connected" in report.one("controller", "warning")["text"]
 
 
+def test_a_file_that_was_changed_under_a_running_controller_is_told_and_reload_takes_it(
+    running: Running,
+) -> None:
+    before = running.file.read_text()
+    running.file.write_text(f"{before}cells: [{{id: cell-1, slices: [{{id: ar, policy: ucb1}}]}}]\n")
+    try:
+        warnings = [
+            c for c in doctor(running.file).of("controller", "warning") if "configuration" in c["text"]
+        ]
+        assert config.load(running.file).digest in warnings[0]["text"]
+        command = warnings[0]["remedy"].split("`")[1].split()
+        subprocess.run([*CLI, *command[1:]], check=True, stdout=subprocess.DEVNULL)
+        assert not [c for c in doctor(running.file).of("controller") if "configuration" in c["text"]]
+    finally:
+        running.file.write_text(before)
+        subprocess.run([*CLI, "reload", "--operator", running.operator], check=True)
+
+
 def test_ports_that_another_configuration_s_controller_has_are_not(running: Running, tmp_path: Path) -> None:
     copy = tmp_path / "copy.yaml"
     shutil.copy(running.file, copy)
