@@ -346,6 +346,14 @@ def test_the_qos_ingest_of_a_controller_is_well_for_a_host_of_an_application(run
     assert "answers" in doctor("--qos", qos).one("QoS ingest", "ok")["text"]
 
 
+def test_a_stranger_that_is_silent_at_the_operator_api_s_address_is_told_twice(tmp_path: Path) -> None:
+    with listening_stranger() as (stranger, port):
+        file = configuration(tmp_path / "config.yaml")
+        report = doctor(file, "--set", f"links.operator.address=127.0.0.1:{port}", "--answer", 0.5)
+        assert f"pid {stranger.pid} (" in report.one("port links.operator.address", "fail")["text"]
+        assert "no answer within 0.5 s" in report.one("controller", "fail")["text"]
+
+
 # ---- RAN link --------------------------------------------------------------------------------------------
 
 
