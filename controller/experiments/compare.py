@@ -56,7 +56,7 @@ FIGURES: dict[str, Figure] = {
     "avg_gpu_mhz": Figure("GPU MHz", lambda s: s["avg_gpu_mhz"], digits=0),
     "bs_power_saving": Figure("BS saving", lambda s: s["bs_power_saving"], True),
     "ue_power_saving": Figure("UE saving", lambda s: s["ue_power_saving"], True),
-    "explored": Figure("explored", lambda s: s.get("explored"), True),
+    "explored": Figure("explored", lambda s: s["explored"], True),
     "unattributed": Figure("unattributed", _unattributed, True),
     "rescued": Figure("rescued", _rescued, True),
 }
