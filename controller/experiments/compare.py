@@ -93,8 +93,10 @@ class _Run:
     @property
     def policy(self) -> str:
         """What the slices were played by; each by its name where they differ."""
+        one_cell = len(self.summary["cells"]) == 1
         by_slice = {
-            " ".join(key): (", then ".join(s["policies"]) or "none") + _told(self.options.get(key, {}))
+            key[1] if one_cell else " ".join(key): (", then ".join(s["policies"]) or "none")
+            + _told(self.options.get(key, {}))
             for key, s in self.slices.items()
         }
         if len(set(by_slice.values())) == 1:
@@ -167,12 +169,13 @@ def _scenario(config: Mapping[str, Any]) -> dict[str, Any]:
 def compare(runs: Sequence[str | Path]) -> dict[str, Any]:
     """The runs in these folders beside each other, as plain JSON.
 
-    ``groups`` in the order of their first runs: ``policy``, ``runs``, ``seeds``, ``length_s`` (mean), what it
-    ``differs`` in from the first group beside the policy, and ``slices``: ``cell``, ``slice``, ``service``,
-    ``figures`` (those of :data:`FIGURES`: ``mean`` and ``half_95``, which is None with one run; None where it
-    is not known), ``measures`` by name (``kept``, ``worst``: the mean of the worst user; ``unit``) and
-    ``to_first``, differences of the figures to the first group's: over the seeds that both have, else of the
-    means. ``notes`` says what to mind.
+    ``groups`` in the order of their first runs: ``policy``, ``runs``, ``seeds``, ``length_s`` (mean), in what
+    it ``differs`` from the first group, its policy aside, and how (scenario, carrier, GPU, length, clock,
+    version), and ``slices``: ``cell``, ``slice``, ``service``, ``figures`` (those of :data:`FIGURES`:
+    ``mean`` and ``half_95``, which is None with one run; None where it is not known), ``measures`` by name
+    (``kept``, ``worst``: the mean of the worst user; ``unit``) and ``to_first``, differences of the figures
+    to the first group's (None where it has no such slice): over the seeds that both have, else of the means.
+    ``notes`` says what to mind.
 
     StoreError where a folder holds no run or one without a control slot that is over; ValueError for a folder
     that is there twice; ImportError, naming the extra ``research``, where SciPy is wanted and not installed.
@@ -197,7 +200,7 @@ def _group(group: Sequence[_Run], first: Sequence[_Run]) -> dict[str, Any]:
         "runs": [str(run.path) for run in group],
         "seeds": [run.seed for run in group],
         "length_s": sum(run.length_s for run in group) / len(group),
-        "differs": [] if group is first else _differs(group, first),
+        "differs": {} if group is first else _differs(group, first),
         "slices": [
             {
                 "cell": key[0],
@@ -205,7 +208,7 @@ def _group(group: Sequence[_Run], first: Sequence[_Run]) -> dict[str, Any]:
                 "service": group[0].services.get(key, ""),
                 "figures": {name: _mean([_value(run, key, name) for run in group]) for name in FIGURES},
                 "measures": _measures(group, key),
-                "to_first": None if group is first else _to_first(group, first, key),
+                "to_first": _to_first(group, first, key) if _shared(group, first, key) else None,
             }
             for key in keys
         ],
@@ -233,6 +236,10 @@ def _measures(group: Sequence[_Run], key: tuple[str, str]) -> dict[str, Any]:
     }
 
 
+def _shared(group: Sequence[_Run], first: Sequence[_Run], key: tuple[str, str]) -> bool:
+    return group is not first and any(key in run.slices for run in first)
+
+
 def _to_first(group: Sequence[_Run], first: Sequence[_Run], key: tuple[str, str]) -> dict[str, Any]:
     by_seed = [{run.seed: run for run in runs if run.seed is not None} for runs in (group, first)]
     shared = [seed for seed in by_seed[0] if seed in by_seed[1]]
@@ -247,26 +254,28 @@ def _to_first(group: Sequence[_Run], first: Sequence[_Run], key: tuple[str, str]
     return out
 
 
-def _differs(group: Sequence[_Run], first: Sequence[_Run]) -> list[str]:
-    """In what a group is not as the first is, its policy aside."""
+def _differs(group: Sequence[_Run], first: Sequence[_Run]) -> dict[str, str]:
+    """In what a group is not as the first is, its policy aside, and how."""
     one, other = group[0], first[0]
-    out = []
-    changed = differences(other.scenario, one.scenario)
-    if changed:
+    out = {}
+    if changed := differences(other.scenario, one.scenario):
         more = f" and {len(changed) - _SAID} more" if len(changed) > _SAID else ""
-        out.append(f"scenario: {'; '.join(changed[:_SAID])}{more}")
-    for name, label in (("prb", "carrier of {} PRB, not {}"), ("max_mhz", "GPU up to {} MHz, not {}")):
-        had, has = ({cell[name] for cell in run.summary["cells"].values()} for run in (other, one))
-        if had != has:
-            out.append(label.format(*(" and ".join(map(str, sorted(values))) for values in (has, had))))
-    lengths = [sum(run.length_s for run in runs) / len(runs) for runs in (group, first)]
-    if max(lengths) > LENGTHS * min(lengths):
-        out.append(f"length: {lengths[0]:.0f} s, not {lengths[1]:.0f} s")
+        out["scenario"] = f"{'; '.join(changed[:_SAID])}{more}"
+    for name, what, unit in (("prb", "carrier", "PRB"), ("max_mhz", "GPU", "MHz")):
+        has, had = (
+            " and ".join(map(str, sorted({cell[name] for cell in run.summary["cells"].values()})))
+            for run in (one, other)
+        )
+        if has != had:
+            out[what] = f"{has} {unit}, not {had}"
+    has_s, had_s = (sum(run.length_s for run in runs) / len(runs) for runs in (group, first))
+    if max(has_s, had_s) > LENGTHS * min(has_s, had_s):
+        out["length"] = f"{has_s:.0f} s, not {had_s:.0f} s"
     if one.clock != other.clock:
-        out.append(f"clock: {one.clock}, not {other.clock}")
-    versions = [run.versions.get("prbandit") for run in (one, other)]
-    if versions[0] != versions[1]:
-        out.append(f"version: {versions[0]}, not {versions[1]}")
+        out["clock"] = f"{one.clock}, not {other.clock}"
+    has, had = (str(run.versions.get("prbandit")) for run in (one, other))
+    if has != had:
+        out["version"] = f"{has}, not {had}"
     return out
 
 
@@ -309,7 +318,8 @@ def page(result: Mapping[str, Any]) -> str:
     """The comparison as a self-contained HTML page. ImportError, naming the extra ``report``, where
     matplotlib or Jinja2 is not installed."""
     pages.require()
-    chart = [("QoS, and what it took, by slice; 95 % intervals", _chart(result))]
+    markup = _chart(result, "wide", 4, 11.0) + _chart(result, "narrow", 2, 4.4)
+    chart = [("QoS, and what it took, by slice; 95 % intervals", markup)]
     introduction = [
         "Means over the runs of a group (one scenario, one policy), with 95 % intervals where there are "
         "several seeds. QoS is the share of time in which the slice's promise was kept; PRB and MHz are "
@@ -335,12 +345,17 @@ def _shown(result: Mapping[str, Any]) -> list[str | Table]:
             str(len(group["runs"])),
             ", ".join("?" if seed is None else str(seed) for seed in group["seeds"]),
             f"{group['length_s']:.0f}",
-            "; ".join(group["differs"]) or "-",
+            ", ".join(group["differs"]) or "-",
         ]
         for name, group in zip(names, groups, strict=True)
     ]
     shown: list[str | Table] = [
         Table("Groups", ("policy", "runs", "seeds", "length, s", "differs from the first in"), rows)
+    ]
+    shown += [
+        f"{name} differs from the first in its {what}: {how}"
+        for name, group in zip(names, groups, strict=True)
+        for what, how in group["differs"].items()
     ]
     shown += [f"Note: {note}" for note in result["notes"]]
     for key in dict.fromkeys((s["cell"], s["slice"]) for group in groups for s in group["slices"]):
@@ -390,44 +405,55 @@ def _cell(value: Mapping[str, Any] | None, percent: bool, digits: int, sign: str
     """A mean with its interval; a share in percent, or in points where it is a difference (``sign``)."""
     if value is None:
         return "-"
-    scale, unit = (100.0, "" if sign else " %") if percent else (1.0, "")
-    half = "" if value["half_95"] is None else f" ± {scale * value['half_95']:.{digits}f}"
+    scale, unit = (100.0, "" if sign else "\u00a0%") if percent else (1.0, "")
+    # Spaces that do not break: a value stays on its line.
+    half = "" if value["half_95"] is None else f"\u00a0±\u00a0{scale * value['half_95']:.{digits}f}"
     return f"{scale * value['mean']:{sign}.{digits}f}{half}{unit}"
 
 
-def _chart(result: Mapping[str, Any]) -> Any:
-    """A panel a figure, a row a group, a colour a slice."""
+def _chart(result: Mapping[str, Any], look: str, columns: int, width: float) -> Any:
+    """A panel a figure, a row a group, a colour a slice; ``look`` is the sheet that it is for."""
     import matplotlib
     from matplotlib.figure import Figure as Canvas
 
     groups, names = result["groups"], _names(result)
     slices = list(dict.fromkeys((s["cell"], s["slice"]) for group in groups for s in group["slices"]))
+    height = 0.9 + 0.34 * len(groups) * max(1.0, len(slices) / 2)
+    rows = -(-len(_DRAWN) // columns)
     with matplotlib.rc_context(pages.RC):
-        figure = Canvas(
-            figsize=(11, 1.2 + 0.34 * len(groups) * max(1, len(slices) / 2)), layout="constrained"
-        )
-        axes = figure.subplots(1, len(_DRAWN), sharey=True)
-        for axis, name in zip(axes, _DRAWN, strict=True):
-            scale = 100.0 if FIGURES[name].percent else 1.0
+        figure = Canvas(figsize=(width, height * rows), layout="constrained")
+        axes = figure.subplots(rows, columns, sharey=True, squeeze=False)
+        for axis, name in zip(axes.flat, _DRAWN, strict=True):
             for i, key in enumerate(slices):
-                points = [
-                    (row, s["figures"][name])
-                    for row, group in enumerate(groups)
-                    for s in group["slices"]
-                    if (s["cell"], s["slice"]) == key and s["figures"][name] is not None
-                ]
-                axis.errorbar(
-                    [scale * value["mean"] for _, value in points],
-                    [row + 0.5 * ((i + 1) / (len(slices) + 1) - 0.5) for row, _ in points],
-                    xerr=[scale * (value["half_95"] or 0.0) for _, value in points],
-                    fmt="o",
-                    color=COLOURS[i % len(COLOURS)],
-                    label=" ".join(key) if len({cell for cell, _ in slices}) > 1 else key[1],
-                )
+                label = " ".join(key) if len({cell for cell, _ in slices}) > 1 else key[1]
+                offset = 0.5 * ((i + 1) / (len(slices) + 1) - 0.5)
+                _points(axis, name, key, groups, offset, color=COLOURS[i % len(COLOURS)], label=label)
             axis.set_title(f"{FIGURES[name].label}{', %' if FIGURES[name].percent else ''}")
             axis.margins(x=0.1)
-        axes[0].set_yticks(range(len(groups)), names)
-        axes[0].set_ylim(len(groups) - 0.4, -0.6)
+        axes[0][0].set_yticks(range(len(groups)), names)
+        axes[0][0].set_ylim(len(groups) - 0.4, -0.6)
         if len(slices) > 1:
-            pages.legend(axes[-1])
-        return pages.svg(figure, "compare", "QoS and resources of the runs compared")
+            handles, labels = axes[0][0].get_legend_handles_labels()
+            figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+        return pages.svg(figure, f"compare-{look}", "QoS and resources of the runs compared", look)
+
+
+def _points(
+    axis: Any,
+    name: str,
+    key: tuple[str, str],
+    groups: Sequence[Mapping[str, Any]],
+    offset: float,
+    **style: Any,
+) -> None:
+    """One slice's means with their intervals."""
+    scale = 100.0 if FIGURES[name].percent else 1.0
+    points = [
+        (row + offset, s["figures"][name])
+        for row, group in enumerate(groups)
+        for s in group["slices"]
+        if (s["cell"], s["slice"]) == key and s["figures"][name] is not None
+    ]
+    means = [scale * value["mean"] for _, value in points]
+    halves = [scale * (value["half_95"] or 0.0) for _, value in points]
+    axis.errorbar(means, [row for row, _ in points], xerr=halves, fmt="o", **style)
