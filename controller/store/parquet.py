@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 from wire.definitions.extras import needs
 
@@ -43,7 +43,7 @@ class Files:
         file = self._open.enter_context(os.fdopen(handle, "wb"))
         os.fchmod(file.fileno(), 0o644)
         # The last to be entered ends first: the writer writes its footer, then the file is synchronised.
-        self._open.callback(lambda: (file.flush(), os.fsync(file.fileno())))
+        self._open.callback(_synchronise, file)
         writer = self._open.enter_context(pyarrow.parquet.ParquetWriter(file, schema, compression="zstd"))
         return lambda rows: writer.write(rows)
 
@@ -61,3 +61,8 @@ class Files:
             for name in self._names.values():
                 with suppress(OSError):
                     os.unlink(name)
+
+
+def _synchronise(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())

@@ -207,7 +207,8 @@ def _decisions(decision: Mapping[str, Any], closed: ClosedSlot | None) -> Iterat
             had = _lever(decision, s, lever, in_force[name])
             if outcome is not None:
                 had["unattributed"] = outcome["unattributed"].get(lever.value)
-            for choice in choices or ({},):
+            chosen: Sequence[Mapping[str, Any]] = choices or ({},)
+            for choice in chosen:
                 yield {**about, "lever": lever.value, **had, **_choice(choice)}
 
 
