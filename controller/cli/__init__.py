@@ -34,6 +34,8 @@ _COMMANDS = {
     "openrtist": "openrtist",
     "oai": "oai",
     "report": "records",
+    "export": "rundata",
+    "compare": "rundata",
     "misses": "misses",
     "scenarios": "lists",
     "policies": "lists",
