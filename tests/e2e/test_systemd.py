@@ -66,7 +66,7 @@ class Host(Machine):
         self.write("/etc/prbandit/config.yaml", text.replace("edge-agent:50061", "localhost:50061"))
         names = "PTP_HOST=ue-1\nPTP_CELL=cell-1\nPTP_CONTROLLER=localhost:50062\n"
         self.write("/etc/prbandit/ptp-agent.env", names)
-        for unit in (*DEPLOY.glob("systemd/*.service"), *DEPLOY.glob("linuxptp/*.service")):
+        for unit in DEPLOY.glob("*/*.service"):
             self.write(f"{UNITS}/{unit.name}", unit.read_text())
         drop_in = f"{EDGE}.service.d/nvml.conf"
         self.write(f"{UNITS}/{drop_in}", (DEPLOY / "systemd" / drop_in).read_text())
@@ -263,6 +263,19 @@ def test_a_killed_edge_agent_leaves_no_clock_locked(host: Host) -> None:
     until(lambda: not host.stub.gpu.locked_mhz, "the release")
     # Only the command of ExecStopPost says so; a start releases silently.
     until(lambda: host.journal(EDGE).count(": released") == released + 1, "the release by ExecStopPost")
+    until(lambda: host.stub.gpu.locked_mhz, "a lock by the agent that was started again", START_S)
+
+
+def test_an_edge_agent_whose_driver_is_gone_at_its_end_does_not_fail_its_unit(host: Host) -> None:
+    host.stub.state.init_error = stub_module.DRIVER_NOT_LOADED
+    try:
+        host.systemctl("stop", EDGE)
+        assert (host.show(EDGE, "ActiveState"), host.show(EDGE, "Result")) == ("inactive", "success")
+        # The command of ExecStopPost has run and failed, and says why.
+        assert "Driver Not Loaded" in host.journal(EDGE)
+    finally:
+        host.stub.state.init_error = 0
+        host.systemctl("start", EDGE)
     until(lambda: host.stub.gpu.locked_mhz, "a lock by the agent that was started again", START_S)
 
 
