@@ -195,7 +195,7 @@ def composed(make: Callable[[Any], T]) -> Iterator[T]:
         yield stack
     finally:
         try:
-            print(stack.compose("logs", "--no-color"))
+            print(stack.compose("--profile", "monitoring", "logs", "--no-color"))
         finally:
             stack.close()
             engine.close()
