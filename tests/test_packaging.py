@@ -350,7 +350,7 @@ NAMES = {
 """What the units' environment files say."""
 EXPOSURE = {"prbandit-controller": 1.3, "prbandit-edge-agent": 1.2, "prbandit-ptp-agent": 1.3, "nvml": 1.9}
 """What `systemd-analyze security` may say at most, from 0, the best, to 10; systemd 252 says 0.1 less. The
-network that every daemon is for costs 1.1 of it, CAP_SYS_ADMIN and the drop-in's devices another 0.7."""
+network that every daemon is for costs 1.0 of it, CAP_SYS_ADMIN and the drop-in's devices another 0.7."""
 
 needs_systemd_analyze = pytest.mark.skipif(
     not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed (apt install systemd)"

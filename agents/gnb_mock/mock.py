@@ -242,8 +242,8 @@ class GnbMock:
     def stats(self) -> dict[str, Any]:
         """Where the cell stands and everything counted so far, as plain JSON values.
 
-        ``quotas_since_ns``: the time, ns since 1970, of the NR slot from which on ``quotas`` are in force; 0 where
-        there were never any.
+        ``quotas_since_ns``: the time, ns since 1970, of the NR slot from which on ``quotas`` are in force; 0
+        where there were never any.
         """
         testbed, pacer, agent = self._testbed, self._pacer, self._agent
         return {

@@ -218,6 +218,9 @@ def test_systemctl_reload_takes_a_good_file_and_refuses_a_bad_one(host: Host) ->
     host.write("/etc/prbandit/config.yaml", good)
     host.systemctl("reload", CONTROLLER)
     assert re.findall(r"(?m)^reloaded; changed: (.*)", host.journal(CONTROLLER)) == ["cell-1"] * 2
+    # The signal asks for the same and hears no answer.
+    host.systemctl("kill", "--signal=HUP", "--kill-whom=main", CONTROLLER)
+    until(lambda: "SIGHUP: reloaded" in host.journal(CONTROLLER), "the reload by SIGHUP")
     assert host.show(CONTROLLER, "MainPID") == pid and host.show(CONTROLLER, "ActiveState") == "active"
 
 
