@@ -282,6 +282,21 @@ def test_an_edge_agent_whose_driver_is_gone_at_its_end_does_not_fail_its_unit(ho
     until(lambda: host.stub.gpu.locked_mhz, "a lock by the agent that was started again", START_S)
 
 
+def test_without_its_drop_in_the_edge_agent_emulates_a_gpu_in_the_narrower_sandbox(host: Host) -> None:
+    drop_in = host.path(f"{UNITS}/{EDGE}.service.d/nvml.conf")
+    away = drop_in.rename(drop_in.with_suffix(".away"))
+    try:
+        host.systemctl("daemon-reload")
+        host.systemctl("restart", EDGE)
+        until(lambda: host.cell()["sm_mhz"] and not host.stub.gpu.locked_mhz, "the emulated GPU's clock")
+        assert int(host.status_of(EDGE)["CapBnd"], 16) == 0
+    finally:
+        away.rename(drop_in)
+        host.systemctl("daemon-reload")
+        host.systemctl("restart", EDGE)
+    until(lambda: host.stub.gpu.locked_mhz, "a lock by the agent of real GPUs", START_S)
+
+
 def test_the_ptp_agent_hears_a_ptp4l_that_was_killed_and_is_started_again(host: Host) -> None:
     def news() -> list[str]:
         return re.findall(r"ue-1: (.*)", host.journal(PTP))
