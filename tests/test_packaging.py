@@ -231,6 +231,27 @@ def test_images_of_others_are_pinned() -> None:
     assert images and all(re.fullmatch(r"[\w./-]+:v?\d+\.\d+\.\d+", image) for image in images)
 
 
+GRAFANA = ROOT / "deploy/grafana"
+
+
+@pytest.mark.skipif(not GRAFANA.exists(), reason="deploy/grafana is not there yet")
+def test_what_prometheus_and_grafana_mount_is_there_and_where_they_look_for_it() -> None:
+    binds = dict(v.split(":")[:2] for s in SERVICES.values() for v in s["volumes"] if v.startswith("./"))
+    assert binds and all((ROOT / source).is_dir() for source in binds)
+    for rules in yaml.safe_load(PROMETHEUS.read_text())["rule_files"]:
+        assert (PROMETHEUS.parent / rules).is_file()
+    assert binds["./deploy/grafana/provisioning"] == "/etc/grafana/provisioning"
+    provided = [yaml.safe_load(x.read_text()) for x in (GRAFANA / "provisioning/dashboards").glob("*.yml")]
+    paths = {p["options"]["path"] for file in provided for p in file["providers"]}
+    assert paths == {binds["./deploy/grafana/dashboards"]}
+    assert list((GRAFANA / "dashboards").glob("*.json"))
+    sources = [yaml.safe_load(x.read_text()) for x in (GRAFANA / "provisioning/datasources").glob("*.yml")]
+    (url,) = {d["url"] for file in sources for d in file["datasources"]}
+    port = SERVICES["prometheus"]["ports"][0].rpartition(":")[2]
+    assert url == f"http://prometheus:{port}"
+    assert set(SERVICES["grafana"]["networks"]) & set(SERVICES["prometheus"]["networks"])
+
+
 @pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed (apt install prometheus)")
 def test_prometheus_takes_the_configuration_of_the_containers() -> None:
     command = ["promtool", "check", "config", "--syntax-only", str(PROMETHEUS)]
