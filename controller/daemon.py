@@ -230,7 +230,7 @@ class Daemon:
         self._started = self._turned = time.monotonic()
         self._next_rates = 0.0
         self._shut_down = threading.Event()
-        self._reload_due = threading.Event()
+        self._reload_due = False  # set by a signal handler, which may take no lock
         self._reload_error = ""
         self._made = 0
         keys = config.security.keys
@@ -420,8 +420,8 @@ class Daemon:
             elif now >= live.ask_use_at:
                 live.ask_use_at = math.inf
                 self._ran.renew(live.cell.cell_id)
-        if self._reload_due.is_set():
-            self._reload_due.clear()
+        if self._reload_due:
+            self._reload_due = False
             threading.Thread(target=self._reload_now, name="reload", daemon=True).start()
         if now >= self._next_rates:
             self._next_rates = now + 1.0
@@ -433,7 +433,7 @@ class Daemon:
 
     def reload(self) -> None:
         """Read the configuration again soon, as after SIGHUP; may be called by a signal handler."""
-        self._reload_due.set()
+        self._reload_due = True
 
     def _reload_now(self) -> None:
         """Not on the control thread, which carries out its last part."""
