@@ -39,6 +39,7 @@ _COMMANDS = {
     "policies": "lists",
     "services": "lists",
     "arbiters": "lists",
+    "metrics": "metrics",
     "check-config": "configuration",
     "keys": "configuration",
     "status": "operate",
