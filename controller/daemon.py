@@ -224,6 +224,7 @@ class Daemon:
         self._step_on_report = step_on_report
         self.counters = Counters()
         self.metrics = Metrics(self.counters)
+        self.metrics.configured(config.digest)
         self._broadcaster = Broadcaster(self.counters)
         self._last_hour = LastHour()
         self._summary, self._summing = Summary(), threading.Lock()
@@ -352,12 +353,7 @@ class Daemon:
             handovers=self._handovers,
         )
         live = _Live(controlled, face, edge)
-        self.metrics.watch_cell(
-            cell.id,
-            report_age=lambda: None if live.reported is None else time.monotonic() - live.reported,
-            lease_remaining=lambda: max(0.0, (live.leased_until or 0.0) - time.monotonic()),
-            clocks=lambda: self._ingest.clocks(cell.id),
-        )
+        self.metrics.watch_cell(cell.id, lambda: self._status(live))
         return live
 
     # ---- threads and timers -------------------------------------------------------------------------------
@@ -577,10 +573,6 @@ class Daemon:
                 except Exception as error:
                     text = f"slice {name}: {job.key}: not submitted: {error!r}"
                     self.journal.repeated(cell.cell_id, JournalEvent.FIT_FAILED, text, "fit_failed_total")
-        if live.edge and (sample := live.edge.state):
-            gpu = sample.message
-            power_w = gpu.power_w if gpu.HasField("power_w") else math.nan
-            self.metrics.gpu(cell.cell_id, gpu.sm_mhz if gpu.HasField("sm_mhz") else math.nan, power_w)
         self.metrics.step_seconds(cell.cell_id, time.perf_counter() - started)
 
     def _decided(self, record: Mapping[str, Any]) -> None:
@@ -609,11 +601,13 @@ class Daemon:
                 if live.edge:
                     live.edge.set_lease(config.lease_s)
         self.config = config
+        self.metrics.configured(config.digest)
         if self._store:
             self._store.configured(time.time_ns(), config.to_yaml())
 
     def _reloaded(self, error: str) -> None:
         self._reload_error = error
+        self.metrics.reloaded(not error)
 
     def _summed(self, cell: ControlledCell) -> tuple[list[SliceStatus], Savings | None]:
         """The slices as they are played, and what was saved, over the control slots of this process."""

@@ -14,6 +14,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 from prometheus_client import CollectorRegistry, Counter, make_wsgi_app
 
 from wire.deadlines import CROWDED, Deadlines
+from wire.families import Family
 from wire.roles import METRICS_READERS, identity
 from wire.security import Tls, is_loopback, parse_address, require_address
 
@@ -24,12 +25,13 @@ REQUEST_S = 10.0
 MAX_REQUESTS = 16
 """Connections at a time; for one more the oldest of the peer with the most ends."""
 
-REFUSED = Counter(
-    "prbandit_metrics_page_refused",
+REFUSALS = Family(
+    "prbandit_metrics_page_refused_total",
+    "counter",
     "Requests of the metrics page refused, by reason",
-    ["why"],
-    registry=None,
+    ("why",),
 )
+REFUSED = Counter(REFUSALS.name, REFUSALS.text, REFUSALS.labels, registry=None)
 """Of all metrics pages of this process; each of them shows it."""
 _REASONS = ("denied", "no TLS handshake", "crowded", "late")
 for _reason in _REASONS:

@@ -41,6 +41,7 @@ _COMMANDS = {
     "policies": "lists",
     "services": "lists",
     "arbiters": "lists",
+    "metrics": "metrics",
     "check-config": "configuration",
     "keys": "configuration",
     "doctor": "doctor",
