@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
@@ -571,9 +572,12 @@ class Config(_Strict):
         ConfigError where there is no such policy, or it has no such option.
         """
         data = self.model_dump()
-        for cell in data["cells"]:
-            for s in cell["slices"]:
-                s.update(policy=policy, policy_options=options)
+        try:
+            for cell, model in zip(data["cells"], self.cells, strict=True):
+                for s, of in zip(cell["slices"], model.slices, strict=True):
+                    s.update({**of.options.switched(policy), "policy_options": options})
+        except ValueError as error:
+            raise ConfigError(f"policy {policy}: slice {of.id}: {error}") from error
         try:
             config = Config.model_validate(data)
         except ValidationError as error:
@@ -604,6 +608,12 @@ class Config(_Strict):
     def to_yaml(self) -> str:
         """The resolved configuration, every default written out."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+    @property
+    def digest(self) -> str:
+        """Names what is configured, whatever file it came from: the first 12 hexadecimal digits of the
+        SHA-256 of :meth:`to_yaml`."""
+        return hashlib.sha256(self.to_yaml().encode()).hexdigest()[:12]
 
     def service_of(self, cell_id: str, flow: Flow, service: str = "") -> str:
         """The service of a flow's slice.

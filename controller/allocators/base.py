@@ -66,6 +66,22 @@ class Options(BaseModel):
         do."""
         return 0
 
+    @property
+    def hops(self) -> tuple[str, ...]:
+        """The hops that can have a policy of their own."""
+        return ()
+
+    def switched(self, policy: str, hop: str = "") -> dict[str, Any]:
+        """The options that change where another policy is to be played, at one hop or ("") at all of them.
+
+        ValueError for a service without policies, and for a hop where it does not have one for each.
+        """
+        if "policy" not in type(self).model_fields:
+            raise ValueError("its service has no policies")
+        if hop:
+            raise ValueError(f"hop {hop!r}: its service has one policy for all")
+        return {"policy": policy, "policy_options": {}}
+
     def check(self, *, n_prb: int, max_mhz: int, min_prb: int = 1) -> None:
         """:class:`Misfits`, naming each option, for what this carrier and this GPU do not have, and for PRBs
         below the smallest grant of the gNB's scheduler (``min_prb``)."""

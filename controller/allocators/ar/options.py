@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from controller import policies
 from controller.allocators.ar.budgets import Budgets
-from controller.allocators.ar.delays import Metric
+from controller.allocators.ar.delays import HOPS, Metric
 from controller.allocators.base import Misfits, Options
 from controller.core.measure import Lever
 
@@ -107,17 +107,37 @@ class Actions(BaseModel):
         return self.given(lever) or default
 
 
+class HopPolicy(BaseModel):
+    """A policy with its options."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+
+    policy: str
+    """What learns the actions of the hop; `prbandit policies` lists them."""
+    policy_options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the policy, by name."""
+
+    @field_validator("policy")
+    @classmethod
+    def _named(cls, value: str) -> str:
+        return policies.resolved(value)
+
+
 class ArOptions(Options):
-    """One policy for all hops of the slice, its action sets, and the delays that it promises."""
+    """The policies of the slice's hops, their action sets, and the delays that the slice promises."""
 
     anew: ClassVar[frozenset[str]] = frozenset({"policy", "policy_options", "actions"})
     in_state: ClassVar[frozenset[str]] = frozenset({"actions"})
-    together: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"policy", "policy_options"}),)
+    together: ClassVar[tuple[frozenset[str], ...]] = (
+        frozenset({"policy", "policy_options", "hop_policies"}),
+    )
 
     policy: str = policies.DEFAULT
     """What learns the actions of all hops of the slice; `prbandit policies` lists them."""
     policy_options: dict[str, Any] = Field(default_factory=dict)
     """Options of the policy, by name."""
+    hop_policies: dict[Literal["ul", "edge", "dl"], HopPolicy] = Field(default_factory=dict)
+    """Policies of single hops (`ul`, `edge`, `dl`), played there instead of `policy`."""
     budgets: BudgetsModel = BudgetsModel()
     metric: str = "mean"
     """The statistic of a flow's frame delays that is held against a budget: mean, or a percentile such as
@@ -143,14 +163,31 @@ class ArOptions(Options):
 
     @model_validator(mode="after")
     def _policy(self) -> ArOptions:
-        for lever in (Lever.UL, Lever.EDGE, Lever.DL):
+        for hop in HOPS:
+            policy, options = self.policy_of(hop)
             # Those that follow the carrier and the GPU stand for the paper's until these are known.
-            policies.make(self.policy, self.actions.of(lever, n_prb=106, max_mhz=1600), **self.policy_options)
+            policies.make(policy, self.actions.of(hop, n_prb=106, max_mhz=1600), **options)
         return self
+
+    def policy_of(self, hop: Lever) -> tuple[str, dict[str, Any]]:
+        """The policy that is played at a hop, and its options."""
+        of = self.hop_policies.get(hop.value)  # type: ignore[call-overload]
+        return (self.policy, self.policy_options) if of is None else (of.policy, of.policy_options)
+
+    @property
+    def hops(self) -> tuple[str, ...]:
+        return tuple(hop.value for hop in HOPS)
+
+    def switched(self, policy: str, hop: str = "") -> dict[str, Any]:
+        if not hop:
+            return {**super().switched(policy), "hop_policies": {}}
+        if hop not in HOPS:
+            raise ValueError(f"unknown hop {hop!r}; hops: {', '.join(HOPS)}")
+        return {"hop_policies": {**self.to_dict()["hop_policies"], hop: {"policy": policy}}}
 
     @property
     def ends_early(self) -> bool:
-        return policies.is_contextual(self.policy)
+        return all(policies.is_contextual(self.policy_of(hop)[0]) for hop in HOPS)
 
     @property
     def min_action_prb(self) -> int:
