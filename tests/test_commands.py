@@ -408,7 +408,7 @@ CHANGED: dict[str, Any] = {
     "cells[].dl_overhead": 0.1,
     "cells[].tdd_guard": True,
     "cells[].slices[].id": "other",
-    "cells[].slices[].service": "mar",
+    "cells[].slices[].service": "vr",
     "cells[].slices[].ues": ["ue-9"],
     "cells[].slices[].share.dedicated": 5,
     "cells[].slices[].share.min": 5,
