@@ -276,6 +276,7 @@ class Daemon:
             alive=self.alive,
             shut_down=self._shut_down.set,
             reloaded=self._reloaded,
+            rekeyed=self._ran.set_keys,
             config_path=config_path,
             overrides=overrides,
             run_dir=run_dir,
@@ -310,6 +311,7 @@ class Daemon:
             # A cell forgets them at the end of the control slot in which their time is over.
             away_s=self.config.away_s + self.config.control.control_slot_s,
             counters=self.counters,
+            keys=self.config.security.keys,
         )
 
     def _new_cell(

@@ -161,7 +161,8 @@ def _default(name: str, found: Schema, defaults: Mapping[str, Any], required: bo
 def _model(found: Schema, models: Mapping[str, Schema]) -> tuple[str, Schema] | None:
     """The model that a key holds, or a list or a mapping of it, and what then follows the key in a path."""
     for kind in (found, *found.get("anyOf", ())):
-        named = next(iter(kind.get("patternProperties", {}).values()), kind.get("additionalProperties", {}))
+        extra = kind.get("additionalProperties", {})
+        named: Any = next(iter(kind.get("patternProperties", {}).values()), extra)
         for suffix, ref in (("", kind), ("[]", kind.get("items", {})), (".NAME", named)):
             if isinstance(ref, dict) and "$ref" in ref:
                 return suffix, models[ref["$ref"].rpartition("/")[2]]

@@ -63,7 +63,7 @@ def check_config(file: str, settings: tuple[str, ...], prb: int | None, as_json:
 
 @click.command("keys")
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--cell", "cells", multiple=True, required=True, help="Cell id; once for each cell.")
+@click.option("--cell", "cells", multiple=True, help="Cell id; once for each cell.")
 @click.option("--host", "hosts", multiple=True, help="Host name or address that the certificates name.")
 @click.option(
     "--agent",
@@ -72,6 +72,11 @@ def check_config(file: str, settings: tuple[str, ...], prb: int | None, as_json:
     metavar="ROLE@HOST",
     help="A certificate of that role which speaks for that host alone, such as ptp-agent@edge-1.",
 )
+@click.option(
+    "--revoke",
+    metavar="NAME",
+    help="Instead: let nobody in any more with the certificate of a role or ROLE@HOST, or the key of a cell.",
+)
 @click.option("--days", default=825, show_default=True, help="How long the certificates hold.")
 @json_option
 def keys(
@@ -79,11 +84,24 @@ def keys(
     cells: tuple[str, ...],
     hosts: tuple[str, ...],
     agents: tuple[str, ...],
+    revoke: str | None,
     days: int,
     as_json: bool,
 ) -> None:
-    """Write CURVE keys and TLS certificates to FOLDER; those that are there already stay."""
+    """Write CURVE keys and TLS certificates to FOLDER; those that are there already stay.
+
+    What was revoked counts no more where the folder's list (revoked) is, within a second; a cell's key where
+    the controller's folder lacks it, from `prbandit reload` on. Without --revoke the same command then writes
+    new ones.
+    """
     from wire import keys as wire_keys
+
+    if revoke is not None:
+        changed = [str(path) for path in wire_keys.revoke(folder, revoke)]
+        emit({"revoked": revoke, "changed": changed}, as_json, "\n".join(changed))
+        return
+    if not cells:
+        raise click.UsageError("--cell is needed: a cell's id, once for each cell")
 
     written = wire_keys.create(folder, cells=list(cells), hosts=list(hosts), agents=list(agents), days=days)
     names = [str(path) for path in written]
