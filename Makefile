@@ -43,7 +43,7 @@ check-stubs: install
 # Every warning is an error, a link or an anchor that leads nowhere is one. Nothing is fetched.
 docs: install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
-	$(BIN)/sphinx-build -W --keep-going -n -q docs docs/_build/html
+	$(BIN)/sphinx-build -E -W --keep-going -n -q docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
 # Wheel and source distribution in dist/; the wheel is made from the latter, installed elsewhere and tried.
