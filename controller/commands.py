@@ -270,6 +270,9 @@ class Commands:
             fixed.append("links")
         if [c.id for c in old.cells] != [c.id for c in new.cells]:
             fixed.append("cells")
+        else:  # The link to the edge agent holds its GPU's lock from its start on.
+            pairs = enumerate(zip(old.cells, new.cells, strict=True))
+            fixed += [f"cells.{i}.gpu" for i, (before, after) in pairs if before.gpu != after.gpu]
         control = type(new.control).model_fields
         changes = {k for k in control if getattr(new.control, k) != getattr(old.control, k)}
         fixed += [f"control.{k}" for k in sorted(changes - {"mode", "rescue", "events"})]
