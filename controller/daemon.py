@@ -494,15 +494,14 @@ class Daemon:
         end = time.monotonic() + _RELEASE_WAIT_S
         while any(map(self._ran.unacknowledged, connected)) and time.monotonic() < end:
             self._ran.poll(0.05)
-        for name, live in self._cells.items():
+        for name in self._cells:
             if name not in connected:
                 told = "its gNB is not connected; a lease that it has ends by itself"
             elif self._ran.unacknowledged(name):
                 told = f"released, not acknowledged: its lease ends within {self.config.lease_s:g} s"
             else:
                 told = "all PRBs released, acknowledged"
-            clock = "; GPU clock released" if live.edge and live.edge.connected else ""
-            log.info("cell %s: %s%s", name, told, clock, extra={"cell": name})
+            log.info("cell %s: %s", name, told, extra={"cell": name})
 
     # ---- links --------------------------------------------------------------------------------------------
 

@@ -103,7 +103,8 @@ def copied() -> list[str]:
 def test_the_image_holds_every_package_and_the_build_context_nothing_else() -> None:
     patterns = PROJECT["tool"]["setuptools"]["packages"]["find"]["include"]
     packages = {p.rstrip("*") for p in patterns if any((ROOT / p.rstrip("*")).rglob("*.py"))}
-    assert packages <= set(copied())
+    modules = {f"{name}.py" for name in PROJECT["tool"]["setuptools"]["py-modules"]}
+    assert packages | modules <= set(copied())
     ignore = [x for x in (ROOT / ".dockerignore").read_text().splitlines() if x and not x.startswith("#")]
     assert ignore[0] == "*"
     assert {x[1:] for x in ignore if x.startswith("!")} == set(copied())

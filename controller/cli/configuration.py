@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from controller.cli import emit, json_option
 from wire.definitions.nr import MAX_PRB
+
+if TYPE_CHECKING:
+    from controller.config import Config
 
 
 def _reference(context: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -41,24 +45,30 @@ def check_config(file: str, settings: tuple[str, ...], prb: int | None, as_json:
     Says what `prbandit controller FILE` would say on this host, all mistakes at once, each with file, line
     and key, and ends with 1 where there is one.
     """
+    found = checked(file, settings, prb)
+    emit(
+        {"file": file, "ok": True, "config": found.model_dump(mode="json")},
+        as_json,
+        found.to_yaml().rstrip(),
+    )
+
+
+def checked(file: str, settings: tuple[str, ...] = (), prb: int | None = None) -> Config:
+    """A configuration that a controller on this host can run with; ConfigError: a line for each mistake."""
     from controller import config
     from controller.cli.processes import emulated, parse_settings
     from controller.loop import ControlLoop
     from controller.scenario import SCS_KHZ
 
-    path, overrides = config.find(file), parse_settings(settings)
-    checked = config.load(path, overrides, here=True, carriers=prb)
-    for cell in checked.cells if checked.emulation is not None else ():
-        spec = emulated(file, checked, 1, cell.id).cell
+    path = config.find(file)
+    found = config.load(path, parse_settings(settings), here=True, carriers=prb)
+    for cell in found.cells if found.emulation is not None else ():
+        spec = emulated(file, found, 1, cell.id).cell
         try:
-            ControlLoop(checked.loop_spec(cell.id, prb or spec.n_prb, SCS_KHZ, spec.tdd))
+            ControlLoop(found.loop_spec(cell.id, prb or spec.n_prb, SCS_KHZ, spec.tdd))
         except ValueError as error:
             raise config.ConfigError(f"{path}: {error}") from error
-    emit(
-        {"file": file, "ok": True, "config": checked.model_dump(mode="json")},
-        as_json,
-        checked.to_yaml().rstrip(),
-    )
+    return found
 
 
 @click.command("keys")
