@@ -222,7 +222,7 @@ def table(rows: list[Injected]) -> str:
     """The failures, one a line."""
 
     def cell(seconds: float | None) -> str:
-        return f"{'-' if seconds is None else format(seconds, '.1f')}"
+        return "-" if seconds is None else f"{seconds:.1f}"
 
     head = ("failure injected", "all PRBs, s", "GPU unlocked, s", "mended by", "control resumed, s")
     lines = [head, *((r.what, cell(r.prb), cell(r.gpu), r.mend, cell(r.control)) for r in rows)]
@@ -300,7 +300,7 @@ class Failures:
         resumed = self.controlled(mending)
         took = max(resumed.real - mending.real, resumed.mono - mending.mono)
         failing = after.mono - before.mono
-        seconds = {name: max(0.0, (ns + failing) / 1e9) for name, ns in free.items()}
+        seconds = {name: (ns + failing) / 1e9 for name, ns in free.items()}
         row = Injected(what, by, seconds.get("prb"), seconds.get("gpu"), took / 1e9)
         self.rows.append(row)
         return row
