@@ -35,7 +35,7 @@ from controller.core.names import nearest
 from controller.core.observation import Flow, Mode
 from controller.core.rescue import RescueSpec
 from controller.core.spec import EventsSpec, LoopSpec, Share, SliceSpec
-from wire import OPERATOR_ADDRESS
+from wire import OPERATOR_ADDRESS, PAGE_ADDRESS
 from wire.definitions.nr import MAX_PRB, TDD_PATTERNS, TddPattern
 from wire.definitions.qos import MAX_FIVE_QI, parse_snssai
 
@@ -286,6 +286,7 @@ class Links(_Strict):
     qos: QosModel = QosModel()
     operator: ServerModel = ServerModel(address=OPERATOR_ADDRESS)
     metrics: ServerModel = ServerModel(address="127.0.0.1:9464")
+    page: ServerModel = ServerModel(address=PAGE_ADDRESS)
 
 
 class Security(_Strict):

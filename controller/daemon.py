@@ -27,6 +27,7 @@ from controller.links.counters import Counters
 from controller.links.edge import EdgeLink
 from controller.links.metrics import Metrics
 from controller.links.operator import Broadcaster, CellStatus, ControllerStatus, OperatorServer
+from controller.links.page import KEPT_DECISIONS, PageServer
 from controller.links.qos import QosIngest, QosQueue
 from controller.links.ran import RanLink
 from controller.links.ran_protocol import (
@@ -210,7 +211,9 @@ class Daemon:
         self._step_on_report = step_on_report
         self.counters = Counters()
         self.metrics = Metrics(self.counters)
-        self._broadcaster = Broadcaster(self.counters)
+        self._broadcaster = Broadcaster(
+            self.counters, keep=KEPT_DECISIONS if config.links.page.address else 0
+        )
         self._last_hour = LastHour()
         keys = config.security.keys
         tls = Tls(Path(keys), "controller") if keys else None
@@ -264,6 +267,11 @@ class Daemon:
         )
         self._metrics_server = (
             self.metrics.serve(config.links.metrics.address, tls) if config.links.metrics.address else None
+        )
+        self._page = (
+            PageServer(config.links.page.address, tls, self.commands, self._broadcaster)
+            if config.links.page.address
+            else None
         )
 
     def _qos_server(self, address: str, tls: Tls | None) -> grpc.Server:
@@ -398,7 +406,7 @@ class Daemon:
         with ExitStack() as last:
             if self._store:
                 last.callback(self._store.close)
-            for server in (self._metrics_server, self._operator):
+            for server in (self._metrics_server, self._page, self._operator):
                 if server:
                     last.callback(server.close)
             if self._qos:
@@ -555,6 +563,7 @@ class Daemon:
             edge_configured=live.edge is not None,
             gpu_age_s=now - sample.received_mono if sample else None,
             report=cell.latest_report(),
+            policies=loop.policies if loop else (),
         )
 
 

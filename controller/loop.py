@@ -31,7 +31,7 @@ from controller.core.fits import Job
 from controller.core.measure import RESOURCES, Lever, Outcome, Reason
 from controller.core.observation import Command, GpuReading, Mode, Observation
 from controller.core.rescue import Rescue
-from controller.core.spec import LoopSpec
+from controller.core.spec import LoopSpec, SlicePolicy
 
 MAX_FAILURE = 200
 """Characters of what is recorded of an allocator's failure."""
@@ -528,6 +528,15 @@ class ControlLoop:
     def manual(self) -> Mapping[str, ManualQuota]:
         """Slice -> the quotas that an operator has set for it."""
         return {name: s.manual for name, s in self._slices.items() if s.manual is not None}
+
+    @property
+    def policies(self) -> list[SlicePolicy]:
+        """What the slices that have a policy play."""
+        return [
+            SlicePolicy(s.name, str(s.set["policy"]), s.options.policies)
+            for s in self._slices.values()
+            if s.options.policies
+        ]
 
     # ---- state --------------------------------------------------------------------------------------------
 

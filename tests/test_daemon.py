@@ -125,6 +125,7 @@ def run(tmp_path: Path) -> Iterator[Callable[..., tuple[Daemon, Gnb]]]:
             "links.qos.address": f"127.0.0.1:{free_port()}",
             "links.operator.address": None,
             "links.metrics.address": None,
+            "links.page.address": None,
             **overrides,
         }
         daemon = Daemon(config.load(file, fixed), config_path=file, overrides=fixed, run_dir=run_dir)

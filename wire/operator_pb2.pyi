@@ -106,6 +106,16 @@ class UeStatus(_message.Message):
     dl_channels: _containers.RepeatedCompositeFieldContainer[UeChannel]
     def __init__(self, ue_id: _Optional[str] = ..., slice: _Optional[str] = ..., ul: _Optional[_Union[UeDirection, _Mapping]] = ..., dl: _Optional[_Union[UeDirection, _Mapping]] = ..., cqi: _Optional[int] = ..., snr_db: _Optional[float] = ..., five_qi: _Optional[int] = ..., priority_level: _Optional[int] = ..., snssai: _Optional[str] = ..., dl_channels: _Optional[_Iterable[_Union[UeChannel, _Mapping]]] = ...) -> None: ...
 
+class SlicePolicy(_message.Message):
+    __slots__ = ("slice", "policy", "known")
+    SLICE_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    KNOWN_FIELD_NUMBER: _ClassVar[int]
+    slice: str
+    policy: str
+    known: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, slice: _Optional[str] = ..., policy: _Optional[str] = ..., known: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class HostState(_message.Message):
     __slots__ = ("host", "age_s")
     HOST_FIELD_NUMBER: _ClassVar[int]
@@ -115,7 +125,7 @@ class HostState(_message.Message):
     def __init__(self, host: _Optional[str] = ..., age_s: _Optional[float] = ...) -> None: ...
 
 class CellState(_message.Message):
-    __slots__ = ("cell_id", "connected", "session", "control_slots", "prb", "mode", "last", "reports", "edge_connected", "sm_mhz", "active_flows", "clocks", "manual", "report_age_s", "lease_left_s", "not_controlled", "qos", "hosts", "edge_configured", "gpu_age_s", "ues")
+    __slots__ = ("cell_id", "connected", "session", "control_slots", "prb", "mode", "last", "reports", "edge_connected", "sm_mhz", "active_flows", "clocks", "manual", "report_age_s", "lease_left_s", "not_controlled", "qos", "hosts", "edge_configured", "gpu_age_s", "ues", "policies")
     CELL_ID_FIELD_NUMBER: _ClassVar[int]
     CONNECTED_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
@@ -137,6 +147,7 @@ class CellState(_message.Message):
     EDGE_CONFIGURED_FIELD_NUMBER: _ClassVar[int]
     GPU_AGE_S_FIELD_NUMBER: _ClassVar[int]
     UES_FIELD_NUMBER: _ClassVar[int]
+    POLICIES_FIELD_NUMBER: _ClassVar[int]
     cell_id: str
     connected: bool
     session: int
@@ -158,7 +169,8 @@ class CellState(_message.Message):
     edge_configured: bool
     gpu_age_s: float
     ues: _containers.RepeatedCompositeFieldContainer[UeStatus]
-    def __init__(self, cell_id: _Optional[str] = ..., connected: _Optional[bool] = ..., session: _Optional[int] = ..., control_slots: _Optional[int] = ..., prb: _Optional[int] = ..., mode: _Optional[str] = ..., last: _Optional[_Union[DecisionRecord, _Mapping]] = ..., reports: _Optional[int] = ..., edge_connected: _Optional[bool] = ..., sm_mhz: _Optional[int] = ..., active_flows: _Optional[int] = ..., clocks: _Optional[_Iterable[_Union[ClockState, _Mapping]]] = ..., manual: _Optional[_Iterable[_Union[ManualQuota, _Mapping]]] = ..., report_age_s: _Optional[float] = ..., lease_left_s: _Optional[float] = ..., not_controlled: _Optional[str] = ..., qos: _Optional[_Iterable[_Union[SliceQos, _Mapping]]] = ..., hosts: _Optional[_Iterable[_Union[HostState, _Mapping]]] = ..., edge_configured: _Optional[bool] = ..., gpu_age_s: _Optional[float] = ..., ues: _Optional[_Iterable[_Union[UeStatus, _Mapping]]] = ...) -> None: ...
+    policies: _containers.RepeatedCompositeFieldContainer[SlicePolicy]
+    def __init__(self, cell_id: _Optional[str] = ..., connected: _Optional[bool] = ..., session: _Optional[int] = ..., control_slots: _Optional[int] = ..., prb: _Optional[int] = ..., mode: _Optional[str] = ..., last: _Optional[_Union[DecisionRecord, _Mapping]] = ..., reports: _Optional[int] = ..., edge_connected: _Optional[bool] = ..., sm_mhz: _Optional[int] = ..., active_flows: _Optional[int] = ..., clocks: _Optional[_Iterable[_Union[ClockState, _Mapping]]] = ..., manual: _Optional[_Iterable[_Union[ManualQuota, _Mapping]]] = ..., report_age_s: _Optional[float] = ..., lease_left_s: _Optional[float] = ..., not_controlled: _Optional[str] = ..., qos: _Optional[_Iterable[_Union[SliceQos, _Mapping]]] = ..., hosts: _Optional[_Iterable[_Union[HostState, _Mapping]]] = ..., edge_configured: _Optional[bool] = ..., gpu_age_s: _Optional[float] = ..., ues: _Optional[_Iterable[_Union[UeStatus, _Mapping]]] = ..., policies: _Optional[_Iterable[_Union[SlicePolicy, _Mapping]]] = ...) -> None: ...
 
 class ControllerState(_message.Message):
     __slots__ = ("version", "config_path", "run_dir", "control_slot_s", "cells", "store_error", "store_lost")

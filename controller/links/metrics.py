@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 from controller.core.clocks import KnownClock
 from controller.core.measure import MAX_NAMES, RESOURCES, Lever, worst_value
 from controller.core.observation import Mode
-from controller.links import edge, operator, qos, ran_protocol
+from controller.links import edge, operator, page, qos, ran_protocol
 from controller.links.counters import Counters
 from wire.exposition import MetricsServer
 from wire.security import Tls
@@ -35,6 +35,7 @@ COUNTERS: dict[str, str] = {
     **edge.COUNTERS,
     **qos.COUNTERS,
     **operator.COUNTERS,
+    **page.COUNTERS,
     "store_slots_total": "Control slots recorded",
     "store_errors_total": "Attempts to write the run record that failed",
     "store_lost_total": "Control slots and events that are not in the run record: its queue was full",

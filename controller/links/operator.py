@@ -14,11 +14,13 @@ from importlib import metadata
 from typing import Any, NoReturn, Protocol
 
 import grpc
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from controller.core.clocks import KnownClock
 from controller.core.decision import ManualQuota
 from controller.core.observation import DirectionColumns, MacReport
+from controller.core.spec import SlicePolicy
 from controller.links.counters import Complaints, Counters, guard_counters, guard_refusals
 from wire import PROTOCOL_VERSION, operator_pb2, operator_pb2_grpc, security
 from wire.roles import CONTROLLER
@@ -28,6 +30,8 @@ log = logging.getLogger(__name__)
 
 MAX_SUBSCRIBERS = 16
 SUBSCRIBER_QUEUE = 64
+KEPT_BYTES = 4 << 20
+"""Of the JSON texts of the decisions of one cell that a :class:`Broadcaster` keeps."""
 MAX_NAME_BYTES = 64
 MAX_OPTIONS_BYTES = 4096
 """The YAML of a SetOptions."""
@@ -50,6 +54,7 @@ class CellStatus:
     ``manual``: slice, the quotas that an operator set for it, seconds that are left. ``qos``: slice ->
     control slots of the last hour with known QoS, and those that kept the promise. ``hosts``: those whose QoS
     streams are open, and how many seconds ago each was heard. ``report`` is the session's last.
+    ``policies``: of the slices that have one.
     """
 
     cell_id: str
@@ -73,6 +78,7 @@ class CellStatus:
     edge_configured: bool = False
     gpu_age_s: float | None = None
     report: MacReport | None = None
+    policies: Sequence[SlicePolicy] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,10 +157,14 @@ class Subscription:
             self._ended = True
             self._changed.notify()
 
-    def take(self) -> operator_pb2.DecisionRecord | None:
-        """Waits for the next decision; None once the subscription has ended."""
+    def take(self, wait_s: float | None = None) -> operator_pb2.DecisionRecord | None:
+        """Waits for the next decision; None once the subscription has ended.
+
+        TimeoutError where there is none within ``wait_s``.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self._queue or self._ended)
+            if not self._changed.wait_for(lambda: self._queue or self._ended, wait_s):
+                raise TimeoutError
             return None if self._ended else self._queue.popleft()
 
 
@@ -162,7 +172,8 @@ class Broadcaster:
     """Hands every decision to all who watch; never waits for one of them.
 
     A subscriber that is too slow loses its oldest decisions; ``operator_decisions_dropped_total`` counts
-    them.
+    them. Of each cell it keeps the last ``keep`` decisions, no more than :data:`KEPT_BYTES` of them, for who
+    comes later.
     """
 
     def __init__(
@@ -171,12 +182,15 @@ class Broadcaster:
         *,
         max_subscribers: int = MAX_SUBSCRIBERS,
         queue: int = SUBSCRIBER_QUEUE,
+        keep: int = 0,
     ) -> None:
         self.counters = counters if counters is not None else Counters()
         self.max_subscribers = max_subscribers
         self._size = queue
         self._mutex = threading.Lock()
         self._subscriptions: tuple[Subscription, ...] = ()
+        self._keep = keep
+        self._kept: dict[str, deque[operator_pb2.DecisionRecord]] = {}
 
     def __len__(self) -> int:
         return len(self._subscriptions)
@@ -184,12 +198,32 @@ class Broadcaster:
     def publish(self, record: Mapping[str, Any]) -> None:
         """One decision record (``Decision.to_record``) to all who watch its cell. Any thread may publish."""
         wanted = [s for s in self._subscriptions if s.cell in ("", record["cell"])]
-        if not wanted:
+        if not (wanted or self._keep):
             return
         message = to_message(record)
+        if self._keep:
+            self._remember(message)
         for subscription in wanted:
             if not subscription.put(message):
                 self.counters.inc("operator_decisions_dropped_total", record["cell"])
+
+    def _remember(self, message: operator_pb2.DecisionRecord) -> None:
+        with self._mutex:
+            kept = self._kept.setdefault(message.cell_id, deque(maxlen=self._keep))
+            kept.append(message)
+            room = KEPT_BYTES
+            for n, old in enumerate(reversed(kept)):
+                room -= len(old.json)
+                if room < 0:
+                    for _ in range(len(kept) - n):
+                        kept.popleft()
+                    break
+
+    def recent(self, after_ns: int = 0) -> list[operator_pb2.DecisionRecord]:
+        """The decisions that it keeps, those made after ``after_ns``, the oldest first."""
+        with self._mutex:
+            kept = [message for of in self._kept.values() for message in of if message.time_ns > after_ns]
+        return sorted(kept, key=lambda message: message.time_ns)
 
     def subscribe(self, cell: str = "") -> Subscription:
         """The decisions of a cell (empty: of all) from now on. Raises :class:`TooManySubscribers`."""
@@ -289,6 +323,10 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
                     edge_configured=c.edge_configured,
                     gpu_age_s=c.gpu_age_s,
                     ues=() if c.report is None else _ues(c.report),
+                    policies=[
+                        operator_pb2.SlicePolicy(slice=p.slice, policy=p.policy, known=p.known)
+                        for p in c.policies
+                    ],
                 )
                 for c in state.cells
             ],
@@ -542,12 +580,21 @@ class Watch:
         self._call.cancel()
 
 
-def _plain(message: Message) -> dict[str, Any]:
-    """The fields of a message by name; None for one that is not set and could be."""
-    return {
-        f.name: getattr(message, f.name) if not f.has_presence or message.HasField(f.name) else None
-        for f in message.DESCRIPTOR.fields
-    }
+def plain(message: Message) -> Any:
+    """A message as plain JSON values: its fields by name, None for one that is not set and could be; in place
+    of a decision's message its record itself."""
+    if isinstance(message, operator_pb2.DecisionRecord):
+        return json.loads(message.json)
+
+    def value(field: FieldDescriptor) -> Any:
+        if field.has_presence and not message.HasField(field.name):
+            return None
+        found = getattr(message, field.name)
+        if field.is_repeated:
+            return [plain(part) if isinstance(part, Message) else part for part in found]
+        return plain(found) if isinstance(found, Message) else found
+
+    return {field.name: value(field) for field in message.DESCRIPTOR.fields}
 
 
 class OperatorClient:
@@ -604,18 +651,7 @@ class OperatorClient:
         The keys are the fields of ``ControllerState`` and ``CellState`` in wire/operator.proto; what is not
         set is None. ``last`` is the decision record itself.
         """
-        state = self._greeted("GetState", operator_pb2.GetStateRequest())
-        cells = []
-        for cell in state.cells:
-            status = _plain(cell)
-            for name in ("clocks", "manual", "qos", "hosts", "ues"):
-                status[name] = [_plain(part) for part in status[name]]
-            for ue in status["ues"]:
-                ue["dl_channels"] = [_plain(channel) for channel in ue["dl_channels"]]
-                ue["ul"], ue["dl"] = _plain(ue["ul"]), _plain(ue["dl"])
-            status["last"] = json.loads(cell.last.json) if cell.HasField("last") else None
-            cells.append(status)
-        return {**_plain(state), "cells": cells}
+        return plain(self._greeted("GetState", operator_pb2.GetStateRequest()))
 
     def watch(self, cell_id: str = "") -> Watch:
         """Decision records of a cell (empty: of all) from now on. Returns once the controller has agreed."""

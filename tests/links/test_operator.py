@@ -17,6 +17,7 @@ import pytest
 from controller.core.clocks import KnownClock
 from controller.core.decision import ManualQuota
 from controller.core.observation import DirectionColumns, MacReport
+from controller.core.spec import SlicePolicy
 from controller.links import operator
 from controller.links.counters import Counters
 from controller.links.operator import (
@@ -153,6 +154,7 @@ def test_the_state_arrives_whole(served: Served, client: OperatorClient) -> None
             snssai=("1-00000a", ""),
             dl_channels=(((4, 12),), ()),
         ),
+        policies=[SlicePolicy("ar", "mucb1", ("static", "mucb1"))],
     )
     state = client.state()
     assert (state["config_path"], state["run_dir"], state["control_slot_s"]) == ("config.yaml", "runs/1", 5.0)
@@ -214,6 +216,7 @@ def test_the_state_arrives_whole(served: Served, client: OperatorClient) -> None
                 "dl_channels": [],
             },
         ],
+        "policies": [{"slice": "ar", "policy": "mucb1", "known": ["static", "mucb1"]}],
     }
     assert second["manual"] == [] and second["report_age_s"] is None and second["lease_left_s"] is None
     assert second["cell_id"] == "cell-2" and second["last"] is None and not second["connected"]

@@ -146,6 +146,10 @@ class ArOptions(Options):
         return policies.is_contextual(self.policy)
 
     @property
+    def policies(self) -> tuple[str, ...]:
+        return policies.names()
+
+    @property
     def min_action_prb(self) -> int:
         return max(given[0] for given in (self.actions.ul_prb or (0,), self.actions.dl_prb or (0,)))
 
