@@ -51,8 +51,8 @@ KEPT_DECISIONS = 200
 """Of each cell, for who opens the page."""
 MAX_BODY_BYTES = 32 * 1024
 """Of a command; escaped, the longest field of one (MAX_OPTIONS_BYTES) fits."""
-MAX_DRAINED_BYTES = 1 << 20
-"""Of a request that is refused."""
+MAX_READ_BYTES = 1 << 20
+"""Of the body of any request, wanted or not."""
 PING_S = 5.0
 """A stream of decisions says at least so often that it is alive: a client that has gone is noticed."""
 RETRY_MS = 2_000
@@ -172,19 +172,19 @@ class Page:
         self._files = {path: ((folder / name).read_bytes(), kind) for path, (name, kind) in _FILES.items()}
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        body = _read(environ)
         try:
-            return self._answer(environ, start_response)
+            return self._answer(environ, body, start_response)
         except _Refused as refused:
             text = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO'][:64]!r}: {refused}"
             self._complain(f"page_{refused.counted}_total", f"page: {environ[PEER]}: {text}")
-            _drain(environ)
             return _json(start_response, {"error": str(refused)}, refused.status, refused.headers)
 
     def refused(self, why: str, text: str) -> None:
         """What :class:`wire.web.WebServer` is to call."""
         self._complain(f"page_{_COUNTED[why]}_total", f"page: {text}")
 
-    def _answer(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+    def _answer(self, environ: dict[str, Any], data: bytes, start_response: StartResponse) -> Iterable[bytes]:
         self._require_our_name(environ)
         path, verb = environ["PATH_INFO"], environ["REQUEST_METHOD"]
         if not path.startswith("/api/"):
@@ -201,7 +201,7 @@ class Page:
         if name not in _CALLS:
             raise _Refused(404, f"there is no method {name[:64]!r}; methods: {', '.join(_CALLS)}")
         _require_verb(verb, "POST")
-        return _json(start_response, plain(self._call(name, environ, _body(environ))))
+        return _json(start_response, plain(self._call(name, environ, _body(environ, data))))
 
     # ---- what is asked --------------------------------------------------------------------------------
 
@@ -304,33 +304,41 @@ def _require_role(identity: Identity | None, name: str) -> None:
         raise _Refused(403, f"{name}: is not for the role {identity.role[:64]!r}", "denied")
 
 
-def _body(environ: Mapping[str, Any]) -> dict[str, Any]:
+def _length(environ: Mapping[str, Any]) -> int | None:
+    """Bytes of a request's body as its headers say; None where they do not."""
+    length = environ.get("CONTENT_LENGTH") or ""
+    return int(length) if re.fullmatch(r"[0-9]{1,10}", length) else None
+
+
+def _read(environ: Mapping[str, Any]) -> bytes:
+    """A request's body, of a larger one than is taken a part: where a connection ends before its client has
+    sent it, the answer may be lost."""
+    data = bytearray()
+    left = min(_length(environ) or 0, MAX_READ_BYTES)
+    while left > 0 and (part := environ["wsgi.input"].read(min(left, 65_536))):
+        left -= len(part)
+        if len(data) <= MAX_BODY_BYTES:
+            data += part
+    return bytes(data)
+
+
+def _body(environ: Mapping[str, Any], data: bytes) -> dict[str, Any]:
     """The JSON object that a request holds."""
     kind = environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise _Refused(415, "Content-Type: application/json is needed")
-    length = environ.get("CONTENT_LENGTH") or ""
-    if not re.fullmatch(r"[0-9]{1,10}", length):
+    length = _length(environ)
+    if length is None:
         raise _Refused(411, "Content-Length is needed")
-    if int(length) > MAX_BODY_BYTES:
+    if length > MAX_BODY_BYTES:
         raise _Refused(413, f"a request is {MAX_BODY_BYTES} bytes at most")
     try:
-        body = json.loads(environ["wsgi.input"].read(int(length)))
+        body = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise _Refused(400, f"the body is no JSON: {error}") from error
     if not isinstance(body, dict):
         raise _Refused(400, "the body is no JSON object")
     return body
-
-
-def _drain(environ: Mapping[str, Any]) -> None:
-    """Takes what a refused request holds, within bounds: a connection that ends before may lose the
-    answer."""
-    length = environ.get("CONTENT_LENGTH") or ""
-    if re.fullmatch(r"[0-9]{1,10}", length):
-        left = min(int(length), MAX_DRAINED_BYTES)
-        while left > 0 and (part := environ["wsgi.input"].read(min(left, 65_536))):
-            left -= len(part)
 
 
 def _event(message: operator_pb2.DecisionRecord) -> bytes:

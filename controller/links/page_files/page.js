@@ -33,6 +33,7 @@ function h(tag, attributes, ...children) {
 
 const words = (name) => name.replaceAll("_", " ");
 const three = (value) => String(Number(value.toPrecision(3)));
+const several = (values) => (values ? values.slice(0, 4).map(three).join(", ") + (values.length > 4 ? `, ... (${values.length})` : "") : "-");
 const percent = (part) => `${(part * 100).toFixed(1)} %`;
 const seconds = (s) => (s === null ? "never" : s < 10 ? `${s.toFixed(1)} s` : `${Math.round(s)} s`);
 const withUnit = (text, unit) => (unit === "1" || !unit ? text : `${text} ${unit}`);
@@ -51,11 +52,15 @@ function worst(measure) {
   return users.reduce((w, u) => (w === undefined || sign * (u[1] - w[1]) > 0 ? u : w), undefined);
 }
 
-// How much of what was promised a value takes: above 1 is missed; null where nothing was promised.
+// How much of what was promised a value takes: above 1 is missed; null where that is no ratio.
 function ofTarget(measure, value, target) {
-  if (target === null || target === undefined) return null;
-  const [part, whole] = measure.better === "lower" ? [value, target] : [target, value];
-  return whole > 0 ? part / whole : part > 0 ? Infinity : 0;
+  if (!(target > 0) || value < 0) return null;
+  return measure.better === "lower" ? value / target : target / value;
+}
+
+// Whether a value is worse than its target, where the measure is judged.
+function missed(measure, value, target) {
+  return measure.met !== null && target !== null && (measure.better === "lower" ? value > target : value < target);
 }
 
 // ---- parts -----------------------------------------------------------------------------------------------
@@ -88,13 +93,13 @@ function reasons(element, texts) {
   fill(element, texts, () => texts.map((text) => h("li", {}, text)));
 }
 
-function bar(part) {
-  const inner = h("i", { class: part > 1 ? "over" : null });
+function bar(part, over) {
+  const inner = h("i", { class: over ? "over" : null });
   inner.style.width = `${Math.round(Math.min(1, Math.max(0, part)) * 100)}%`;
   return h("span", { class: "bar", "aria-hidden": "true" }, inner);
 }
 
-// A table that shows rows of cells: a text, or { text, kind, bar }. Columns are { name, kind }: "number",
+// A table that shows rows of cells: a text, or { text, kind, bar, over }. Columns are { name, kind }: "number",
 // "long", "row" (the row's own name).
 class Table {
   constructor(label, { stack = false, focus = !stack } = {}) {
@@ -115,13 +120,13 @@ class Table {
   }
 
   cell(column, cell) {
-    const { text, kind, bar: part } = typeof cell === "string" ? { text: cell } : cell;
+    const { text, kind, bar: part, over } = typeof cell === "string" ? { text: cell } : cell;
     const classes = [column.kind === "row" ? null : column.kind, kind].filter(Boolean).join(" ");
     const own = column.kind === "row";
     const made = own
       ? h("th", { scope: "row", role: "rowheader" }, text)
       : h("td", { role: "cell", "data-label": this.stack ? column.name : null, class: classes || null }, text);
-    if (part !== undefined && part !== null) made.append(bar(part));
+    if (part !== undefined && part !== null) made.append(bar(part, over));
     return made;
   }
 }
@@ -263,7 +268,7 @@ class Slice {
     for (const c of choices.filter((c) => !(c.lever in RESOURCES)))
       rows.push([capital(words(c.lever)), `${three(c.action)} ${c.unit}`, asked(c, of, c.lever), why(c, of, c.lever)]);
     const told = Object.keys(of.settings).length;
-    if (told) rows.push(["Settings", `of ${told} users`, "", grouped(whyOfUsers(of)) ?? ""]);
+    if (told) rows.push(["Settings", `of ${told} users`, "", whyOfUsers(of)]);
     this.resources.show(
       [{ name: "Lever", kind: "row" }, { name: "In force" }, { name: "Asked for" }, { name: "Why", kind: "whole" }], rows, "",
     );
@@ -274,7 +279,7 @@ class Slice {
       const of = worst(measure);
       const part = of ? ofTarget(measure, of[1], of[2]) : null;
       const target = of && of[2] !== null ? `${measure.better === "lower" ? "at most" : "at least"} ${withUnit(three(of[2]), measure.unit)}` : "-";
-      return [words(name), { text: of ? withUnit(three(of[1]), measure.unit) : "-", kind: "tight", bar: part }, target, met(measure.met)];
+      return [words(name), { text: of ? withUnit(three(of[1]), measure.unit) : "-", kind: "tight", bar: part, over: measure.met === 0 }, target, met(measure.met)];
     });
     this.measures.show(
       [{ name: "Measure", kind: "row" }, { name: "Worst user" }, { name: "Budget" }, { name: "Kept" }],
@@ -286,14 +291,16 @@ class Slice {
     const measures = Object.entries(of.closed.measures);
     const names = [...new Set([...measures.flatMap(([, m]) => Object.keys(m.users)), ...Object.keys(of.settings)])];
     const settings = [...new Set(Object.values(of.settings).flatMap((told) => Object.keys(told)))];
+    const whys = new Map(of.choices.filter((c) => c.user).map((c) => [c.user, `${c.method}: ${c.why}`]));
     const rows = names.slice(0, SHOWN_USERS).map((user) => [
       user,
       ...measures.map(([, m]) => {
         if (!(user in m.users)) return "-";
         const [value, target] = m.users[user];
-        return { text: withUnit(three(value), m.unit), kind: ofTarget(m, value, target) > 1 ? "bad" : null };
+        return { text: withUnit(three(value), m.unit), kind: missed(m, value, target) ? "bad" : null };
       }),
-      ...settings.map((name) => of.settings[user]?.[name]?.map(three).join(", ") ?? "-"),
+      ...settings.map((name) => several(of.settings[user]?.[name])),
+      ...(whys.size ? [whys.get(user) ?? "-"] : []),
     ]);
     const more = names.length - rows.length;
     say(this.usersTitle, `Flows and users (${names.length}${more > 0 ? `, the first ${rows.length}` : ""})`);
@@ -302,6 +309,7 @@ class Slice {
         { name: "Flow", kind: "row" },
         ...measures.map(([name]) => ({ name: words(name), kind: "number" })),
         ...settings.map((name) => ({ name: words(name), kind: "number" })),
+        ...(whys.size ? [{ name: "Why", kind: "tight" }] : []),
       ],
       rows, "No flow was judged in the last control slot.",
     );
@@ -380,14 +388,10 @@ function grouped(byLever) {
   return [...levers].map(([reason, of]) => `${of.join(", ")}: ${reason}`).join("; ") || null;
 }
 
-// The choices made for each user, as lever -> why, what is said most often.
+// Who chose the settings of users; why is each user's own.
 function whyOfUsers(of) {
-  const counts = new Map();
-  for (const c of of.choices.filter((c) => c.user && c.lever === "settings")) {
-    const text = `${c.method}: ${c.why}`;
-    counts.set(text, (counts.get(text) ?? 0) + 1);
-  }
-  return Object.fromEntries([...counts].sort((a, b) => b[1] - a[1]).slice(0, 3).map(([text, n]) => [`${n} users`, text]));
+  const methods = new Set(of.choices.filter((c) => c.user).map((c) => c.method));
+  return methods.size ? `${[...methods].join(", ")}: for each user, below` : "";
 }
 
 function rescueText(rescue) {
@@ -585,7 +589,7 @@ function decisionWhy(record, of) {
   const parts = [];
   if (record.ended) parts.push(`ended early: ${record.ended}`);
   const reasonsOf = Object.fromEntries(of.choices.filter((c) => !c.user).map((c) => [c.lever, c.why]));
-  const chosen = grouped(reasonsOf) ?? grouped(whyOfUsers(of));
+  const chosen = grouped(reasonsOf);
   if (chosen) parts.push(chosen);
   for (const lever of ["ul", "dl"]) if (of.granted[lever][1]) parts.push(`${lever} granted ${of.granted[lever][0]}: ${of.granted[lever][1]}`);
   if (of.manual) parts.push(`set by hand: ${byHand(of.manual)}`);
