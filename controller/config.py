@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
@@ -554,6 +555,12 @@ class Config(_Strict):
     def to_yaml(self) -> str:
         """The resolved configuration, every default written out."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+    @property
+    def digest(self) -> str:
+        """Names what is configured, whatever file it came from: the first 12 hexadecimal digits of the
+        SHA-256 of :meth:`to_yaml`."""
+        return hashlib.sha256(self.to_yaml().encode()).hexdigest()[:12]
 
     def service_of(self, cell_id: str, flow: Flow, service: str = "") -> str:
         """The service of a flow's slice.
