@@ -150,7 +150,7 @@ def test_ports_of_the_host_are_on_its_loopback_address_and_can_be_moved() -> Non
     ports = [p for service in SERVICES.values() for p in service.get("ports", ())]
     assert ports and all(re.fullmatch(r"127\.0\.0\.1:\$\{PRBANDIT_\w+_PORT:-(\d+)\}:\1", p) for p in ports)
     links = config.load(CONFIG).links
-    served = {str(link.address).rpartition(":")[2] for link in (links.operator, links.metrics)}
+    served = {str(link.address).rpartition(":")[2] for link in (links.operator, links.metrics, links.page)}
     assert {p.rpartition(":")[2] for p in ports} == served
 
 
@@ -184,7 +184,7 @@ def addresses(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
 def test_every_address_of_the_containers_has_keys() -> None:
     resolved = config.load(CONFIG)
     found = dict(addresses(resolved.model_dump(mode="json")))
-    assert {place.split(".")[1] for place in found} == {"ran", "edge", "qos", "operator", "metrics"}
+    assert {place.split(".")[1] for place in found} == {"ran", "edge", "qos", "operator", "metrics", "page"}
     assert not [place for place, address in found.items() if is_loopback(address)], (
         "unreachable for the others"
     )

@@ -13,7 +13,9 @@ from typing import Any
 
 import click
 
+from controller.cli.logs import complain
 from wire.definitions.extras import MissingExtra, is_ours, missing
+from wire.version import full_version
 
 _COMMANDS = {
     "up": "up",
@@ -43,6 +45,8 @@ _COMMANDS = {
     "watch": "operate",
     "mode": "operate",
     "policy": "operate",
+    "lease": "operate",
+    "shutdown": "operate",
     "budgets": "operate",
     "options": "operate",
     "quota": "operate",
@@ -73,10 +77,23 @@ class Lazy(click.Group):
         return command
 
 
+def _print_version(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        click.echo(f"prbandit, version {full_version()}")
+        context.exit()
+
+
 @click.group(
     cls=Lazy, package=__name__, files=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]}
 )
-@click.version_option(package_name="prbandit")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Print the version, with the commit that it was made from, and exit.",
+)
 def cli() -> None:
     """PRBandit: learns the fewest PRBs and GPU megahertz that still meet a delay target."""
 
@@ -115,8 +132,11 @@ def main() -> None:
         cli(standalone_mode=False)
     except click.exceptions.Abort:
         sys.exit(130)
-    except click.ClickException as error:
+    except click.UsageError as error:
         error.show()
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        complain(error.format_message(), "Error")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -127,11 +147,11 @@ def main() -> None:
             if (extra := _extra_of(str(error.name))) is None:
                 raise
             error = missing(error.name, extra)
-        click.echo(f"prbandit: {error}", err=True)
+        complain(str(error))
         sys.exit(1)
     except Exception as error:
         own = type(error).__module__.partition(".")[0] in ("controller", "wire", "agents")
         if not own and not isinstance(error, (ValueError, OSError)):
             raise
-        click.echo(f"prbandit: {error}", err=True)
+        complain(str(error))
         sys.exit(1)

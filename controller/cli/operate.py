@@ -17,6 +17,7 @@ from controller.cli.options import DURATION
 from controller.core import rescue
 from controller.links.health import verdict
 from wire import OPERATOR_ADDRESS
+from wire.roles import OBSERVER, OPERATOR
 
 
 def _connection(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -30,8 +31,13 @@ def _client(operator: str, keys: str | None) -> Any:
     from controller.links.operator import OperatorClient
     from wire.security import Tls
 
-    tls = Tls(Path(keys), "operator") if keys else None
+    tls = Tls(Path(keys), _role(Path(keys))) if keys else None
     return OperatorClient(operator, tls, setting="--operator", missing="--keys")
+
+
+def _role(keys: Path) -> str:
+    """A host that may only look has no operator's certificate."""
+    return OPERATOR if (keys / f"{OPERATOR}.crt").exists() else OBSERVER
 
 
 def _command(operator: str, keys: str | None, as_json: bool, call: Callable[[Any], str]) -> None:
@@ -154,11 +160,14 @@ def mode(mode: str, cell: str, operator: str, keys: str | None, as_json: bool) -
 @click.argument("policy")
 @click.option("--cell", default="", help="Only this cell.")
 @click.option("--slice", "slice_id", default="", help="Only this slice.")
+@click.option("--hop", default="", help="Only this hop (ul, edge, dl); the others go on learning.")
 @_connection
 @json_option
-def policy(policy: str, cell: str, slice_id: str, operator: str, keys: str | None, as_json: bool) -> None:
+def policy(
+    policy: str, cell: str, slice_id: str, hop: str, operator: str, keys: str | None, as_json: bool
+) -> None:
     """Play POLICY from the next control slot on; it starts to learn anew."""
-    _command(operator, keys, as_json, lambda c: c.switch_policy(cell, slice_id, policy))
+    _command(operator, keys, as_json, lambda c: c.switch_policy(cell, slice_id, policy, hop))
 
 
 @click.command("budgets")
@@ -260,6 +269,23 @@ def quota(
     if for_s is None:
         raise click.UsageError("--for is needed: how long, such as 60s or 5m")
     _command(operator, keys, as_json, lambda c: c.set_quota(cell, slice_id, ul, dl, for_s))
+
+
+@click.command("lease")
+@click.argument("seconds", type=DURATION)
+@_connection
+@json_option
+def lease(seconds: float, operator: str, keys: str | None, as_json: bool) -> None:
+    """Let quotas and clock locks hold for SECONDS without renewal, from now on."""
+    _command(operator, keys, as_json, lambda c: c.set_lease(seconds))
+
+
+@click.command("shutdown")
+@_connection
+@json_option
+def shutdown(operator: str, keys: str | None, as_json: bool) -> None:
+    """Release everything and end the controller; a supervisor may start it again."""
+    _command(operator, keys, as_json, lambda c: c.shut_down())
 
 
 @click.command("reload")

@@ -48,15 +48,6 @@ class SliceSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class SlicePolicy:
-    """The policy that a slice plays, and those that it could."""
-
-    slice: str
-    policy: str
-    known: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class EventsSpec:
     """When a control slot may end before its time: not in its first ``min_slot_s`` seconds.
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from controller.core.decision import BY_MORE_HEADROOM
 from controller.policies.base import LOAD_CHANGED, NOT_PULLED, UNKNOWN, Context, Explanation, Feedback, Policy
 from controller.policies.isotonic import isotonic
 
@@ -95,7 +96,6 @@ class Headroom(Policy):
     per_state: ClassVar[bool] = False
     contextual: ClassVar[bool] = True
     option_names: ClassVar[tuple[str, ...]] = ("qos_target",)
-    EXPLORES: ClassVar[str] = "by what more headroom gave"
 
     def __init__(self, actions: Any, *, qos_target: float = 0.98) -> None:
         super().__init__(actions)
@@ -172,7 +172,7 @@ class Headroom(Policy):
         self._expected = float(share[chosen])
         if not len(good):
             return self._play(-1, "not known to be enough with less")
-        return self._play(chosen, "known" if own[rows[chosen]] >= ENOUGH else self.EXPLORES)
+        return self._play(chosen, "known" if own[rows[chosen]] >= ENOUGH else BY_MORE_HEADROOM)
 
     def _play(self, position: int, why: str) -> int:
         self._explanation = Explanation(None, why)

@@ -77,6 +77,7 @@ class Stack:
             "PRBANDIT_IMAGE": "prbandit:e2e",
             "PRBANDIT_OPERATOR_PORT": str(self.operator_port),
             "PRBANDIT_METRICS_PORT": str(self.metrics_port),
+            "PRBANDIT_PAGE_PORT": str(free_port()),
         }
 
     def compose(self, *arguments: str, timeout_s: float) -> str:

@@ -167,7 +167,7 @@ def test_commands_arrive_by_the_names_of_their_fields(served: Served) -> None:
     served.command("Reload", {})
     assert served.target.told == [
         ("mode", "cell-1", "frozen"),
-        ("policy", "cell-1", "ar", "ucb1"),
+        ("policy", "cell-1", "ar", "ucb1", ""),
         ("quota", "cell-1", "ar", 20, None, 60.0),
         ("reload",),
     ]

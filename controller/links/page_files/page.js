@@ -14,7 +14,7 @@ const ASKED_FIRST = new Set(["released", "shadow"]);
 const RESOURCES = { ul: "Uplink", edge: "Edge GPU", dl: "Downlink" };
 const COLUMNS = {
   ue_id: "UE", slice: "Slice", cqi: "CQI", snr_db: "SNR", five_qi: "5QI", priority_level: "Priority",
-  snssai: "S-NSSAI", mcs: "MCS", layers: "layers", queued_bytes: "queue", bler: "BLER",
+  snssai: "S-NSSAI", mcs: "MCS", layers: "layers", queued_bytes: "queue", bler: "BLER", bps: "rate", prb: "PRB",
 };
 
 const $ = (id) => document.getElementById(id);
@@ -40,6 +40,11 @@ const withUnit = (text, unit) => (unit === "1" || !unit ? text : `${text} ${unit
 const clockTime = (ms) => new Date(ms).toLocaleTimeString([], { hour12: false });
 const atMs = (record) => record.time_ns / 1e6;
 const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+
+function duration(s) {
+  if (s < 120) return `${Math.round(s)} s`;
+  return s < 7200 ? `${Math.floor(s / 60)} min` : `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min`;
+}
 
 function bytes(n) {
   return n < 1000 ? `${n} B` : n < 1e6 ? `${three(n / 1e3)} kB` : `${three(n / 1e6)} MB`;
@@ -178,19 +183,32 @@ function confirmed(title, text, yes) {
 
 // ---- one slice -------------------------------------------------------------------------------------------
 
+// The switch of a slice's policy, or of one hop's where hops can have their own.
 class Policy {
   constructor(cell, slice) {
-    this.current = null;
+    this.slice = null;
+    this.hop = h("select", { onchange: () => this.reset() });
     this.select = h("select", { onchange: () => this.update() });
     this.button = h("button", { type: "button", onclick: () => this.send(cell, slice) }, "Switch");
     this.button.setAttribute("aria-label", `Switch the policy of slice ${slice} of cell ${cell}`);
-    this.element = h("div", { class: "policy" }, h("label", {}, "Policy ", this.select), this.button);
+    this.ofHop = h("label", {}, "of ", this.hop);
+    this.element = h("div", { class: "policy" }, h("label", {}, "Policy ", this.select), this.ofHop, this.button);
+  }
+
+  // What is played where the switch stands.
+  get current() {
+    const { options } = this.slice;
+    return options.hop_policies?.[this.hop.value]?.policy ?? options.policy;
   }
 
   send(cell, slice) {
-    const policy = this.select.value;
     this.chosen = false;
-    command("SwitchPolicy", { cell_id: cell, slice, policy });
+    command("SwitchPolicy", { cell_id: cell, slice, policy: this.select.value, hop: this.hop.value });
+  }
+
+  reset() {
+    this.select.value = this.shown = this.current;
+    this.update();
   }
 
   update() {
@@ -198,15 +216,16 @@ class Policy {
     this.button.disabled = this.locked || !this.chosen;
   }
 
-  show(state, locked) {
-    this.element.hidden = !state;
-    if (!state) return;
-    fill(this.select, state.known, () => state.known.map((name) => h("option", { value: name }, name)));
-    const changed = this.current !== state.policy;
-    this.current = state.policy;
-    if (changed || !this.chosen) this.select.value = state.policy;
-    this.select.disabled = this.locked = locked;
-    this.update();
+  show(slice, locked) {
+    this.element.hidden = !slice?.policies.length;
+    if (this.element.hidden) return;
+    this.slice = slice;
+    this.ofHop.hidden = !slice.hops.length;
+    fill(this.hop, slice.hops, () => ["", ...slice.hops].map((hop) => h("option", { value: hop }, hop || "all hops")));
+    fill(this.select, slice.policies, () => slice.policies.map((name) => h("option", { value: name }, name)));
+    this.select.disabled = this.hop.disabled = this.locked = locked;
+    if (this.current !== this.shown || !this.chosen) this.reset();
+    else this.update();
   }
 }
 
@@ -240,12 +259,15 @@ class Slice {
     const closed = of.closed;
     const [text, kind] = verdictOf(closed);
     say(this.badge, text, kind);
-    this.policy.show(cell.policies?.find((p) => p.slice === this.name), locked);
+    const played = cell.slices.find((s) => s.slice === this.name);
+    this.policy.show(played, locked);
     const hour = cell.qos.find((q) => q.slice === this.name);
     const manual = cell.manual.find((m) => m.slice === this.name);
     facts(this.facts, [
       ["QoS of the last hour", hour ? `${percent(hour.met / hour.judged)} (${hour.met} of ${hour.judged})` : "nothing to judge"],
       ["Active flows judged", String(closed.users)],
+      ["Service", played?.service],
+      ["Choices that explored", typeof played?.explored === "number" ? percent(played.explored) : null],
       ["Set by hand", manual ? `${byHand(manual)}, ${Math.round(manual.left_s)} s left` : null],
       ["Nothing learned", grouped(closed.unattributed), true],
       ["Given more than asked for", of.rescue ? rescueText(of.rescue) : null, true],
@@ -430,6 +452,7 @@ class Cell {
     this.decisions = new Table(`Decisions of cell ${name}`, { stack: true, focus: true });
     this.hosts = new Table(`Hosts and clocks of cell ${name}`, { stack: true });
     this.ues = new Table(`UEs of cell ${name}`);
+    this.uesTitle = h("h3");
     this.element = h(
       "section", { class: "cell", "aria-label": `Cell ${name}` },
       h(
@@ -443,7 +466,7 @@ class Cell {
       this.waiting,
       h("div", { class: "block" }, h("h3", {}, "Decisions"), this.decisions.element),
       h("div", { class: "block" }, h("h3", {}, "Hosts and clocks"), this.hosts.element),
-      h("div", { class: "block" }, h("h3", {}, "UEs of the last MAC report"), this.ues.element),
+      h("div", { class: "block" }, this.uesTitle, this.ues.element),
     );
     this.showHistory();
   }
@@ -539,6 +562,7 @@ class Cell {
 
   showUes(cell) {
     const ues = cell.ues.slice(0, SHOWN_UES).map(flat);
+    say(this.uesTitle, cell.ues_total > ues.length ? `UEs of the last MAC report, the first ${ues.length} of ${cell.ues_total}` : "UEs of the last MAC report");
     const columns = [...new Set(ues.flatMap(Object.keys))].filter((name) => ues.some((ue) => ue[name] !== null));
     const rows = ues.map((ue) => columns.map((name) => ueText(name, ue[name])));
     this.ues.show(
@@ -549,9 +573,10 @@ class Cell {
 }
 
 function cellFacts(state, cell) {
-  const age = cell.report_age_s, left = cell.lease_left_s, most = cell.last?.max_mhz;
+  const age = cell.report_age_s, left = cell.lease_left_s, most = cell.gpu_max_mhz;
   const edge = cell.edge_connected ? "connected" : "not connected";
   const gpu = cell.sm_mhz ? `${cell.sm_mhz}${most ? ` of ${most}` : ""} MHz` : "-";
+  const saved = cell.savings;
   return [
     ["gNB", cell.connected ? `connected, ${cell.prb} PRB` : "not connected"],
     ["Last MAC report", cell.connected ? (age === null ? "none" : `${seconds(age)} ago`) : null],
@@ -560,8 +585,10 @@ function cellFacts(state, cell) {
     ["GPU clock", cell.edge_configured ? gpu + (cell.gpu_age_s > STALE_S ? `, ${seconds(cell.gpu_age_s)} ago` : "") : null],
     ["QoS streams", String(cell.hosts.length)],
     ["Active flows", String(cell.active_flows)],
-    ["UEs", String(cell.ues.length)],
+    ["UEs", String(cell.ues_total)],
     ["Control slots", String(cell.control_slots)],
+    ["GPU power", cell.gpu_power_w === null ? null : `${three(cell.gpu_power_w)} W`],
+    ["Power saved", saved ? `GPU ${percent(saved.gpu)}, base station ${percent(saved.bs)}, UE ${percent(saved.ue)}` : null, true],
   ];
 }
 
@@ -622,6 +649,7 @@ function ueText(name, value) {
   if (typeof value !== "number") return String(value) || "-";
   if (name.endsWith("_bytes")) return bytes(value);
   if (name.endsWith("bler")) return percent(value);
+  if (name.endsWith("bps")) return value < 1e6 ? `${three(value / 1e3)} kbit/s` : `${three(value / 1e6)} Mbit/s`;
   if (name.endsWith("_db")) return `${value.toFixed(1)} dB`;
   return Number.isInteger(value) ? String(value) : three(value);
 }
@@ -655,10 +683,12 @@ function show() {
   if (!state) return;
   facts($("facts"), [
     ["Version", state.version],
-    ["Control slot", `${state.control_slot_s} s`],
+    ["Control slot", `${state.control_slot_s} s, lease ${three(state.lease_s)} s`],
+    ["Up for", duration(state.up_s)],
     ["Run folder", state.run_dir || "not recorded"],
     ["Configuration", state.config_path, true],
-    ["Configuration hash", state.config_hash],
+    ["Configuration hash", state.config_hash.slice(0, 12)],
+    ["Last reload refused", state.reload_error, true],
     ["Not in the record", state.store_lost ? `${state.store_lost} control slots and events` : null],
   ]);
   const names = state.cells.map((cell) => cell.cell_id);
