@@ -105,7 +105,8 @@ def test_the_page_shows_what_status_says(bed: Testbed, shown: Browser) -> None:
     assert all(choice["why"] in row[9] for choice in last["slices"]["ar"]["choices"])
     facts = shown.facts("#facts")
     assert facts["Version"] == said["version"] and facts["Run folder"] == said["run_dir"]
-    assert facts["Control slot"] == "0.5 s"
+    assert facts["Control slot"] == "0.5 s, lease 3 s"
+    assert facts["Configuration hash"] == said["config_hash"]
     until(lambda: same_verdict(bed, shown), "the verdict and the QoS of status")
     of_cell = shown.facts("section[aria-label='Cell cell-1'] > .facts")
     assert of_cell["gNB"] == f"connected, {cell['prb']} PRB" and of_cell["Active flows"] == "2"
@@ -172,6 +173,16 @@ def test_the_policy_is_switched_and_shows_where_another_has_switched_it(bed: Tes
         lambda: {c["method"] for c in bed.cell()["last"]["slices"]["ar"]["choices"]} == {"ucb1"},
         "policy ucb1 in the daemon",
     )
+    shown.choose(f"{POLICY} label + label select", "dl")
+    shown.choose(f"{POLICY} select", "static")
+    shown.click(f"{POLICY} button")
+    until(
+        lambda: (
+            [c["method"] for c in bed.cell()["last"]["slices"]["ar"]["choices"]] == ["ucb1", "ucb1", "static"]
+        ),
+        "policy static at one hop",
+    )
+    until(lambda: "policy static" in shown.text("#notice").lower(), "the answer of the command")
     with bed.operator() as client:
         client.switch_policy("cell-1", "ar", "mucb1")
     until(
@@ -282,7 +293,7 @@ def test_names_from_outside_are_text_and_nothing_else(
     browser.run("for (const of of document.querySelectorAll('details')) of.open = true")
     assert browser.run("return document.querySelectorAll('img, script:not([src])').length") == 0
     assert browser.run("return window.owned ?? 0") == 0
-    assert browser.rows("UEs of cell cell-1")[0][:2] == [EVIL, EVIL]
+    assert until(lambda: browser.rows("UEs of cell cell-1"), "the UE")[0][:2] == [EVIL, EVIL]
     assert browser.rows("Hosts and clocks of cell cell-1")[0][0] == EVIL
     assert EVIL in browser.rows(DECISIONS)[0][9]
     browser.size(400)
