@@ -65,7 +65,10 @@ def shown(bed: Testbed, browser: Browser) -> Browser:
     browser.scheme("light")
     browser.complaints()
     browser.open(bed.page_url)
-    until(lambda: browser.rows(DECISIONS), "decisions on the page")
+    until(
+        lambda: browser.rows(DECISIONS) and browser.rows("Resources of slice ar"),
+        "decisions and the state on the page",
+    )
     return browser
 
 
