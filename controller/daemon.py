@@ -185,7 +185,8 @@ class _Live:
 
     def report_age(self, now: float) -> float | None:
         """Seconds since the session's last MacReport; None where there was none."""
-        return now - self.reported if self.cell.session and self.reports and self.reported else None
+        heard = self.cell.session and self.reports and self.reported
+        return max(0.0, now - self.reported) if heard and self.reported else None
 
     def lease_left(self, now: float) -> float | None:
         """Seconds until the lease of the quotas ends; None where there are none, or nobody has them."""
@@ -661,9 +662,10 @@ class Daemon:
 
     def _status(self, live: _Live) -> CellStatus:
         cell = live.cell
-        loop, carrier, now = cell.loop, cell.carrier, time.monotonic()
-        sample = live.edge.state if live.edge else None
+        loop, carrier = cell.loop, cell.carrier
         slices, savings = self._summed(cell)
+        sample = live.edge.state if live.edge else None
+        now = time.monotonic()  # after what it is compared with: no age is negative
         watts = sample is not None and sample.message.HasField("power_w")
         return CellStatus(
             cell_id=cell.cell_id,

@@ -685,9 +685,9 @@ function show() {
     ["Version", state.version],
     ["Control slot", `${state.control_slot_s} s, lease ${three(state.lease_s)} s`],
     ["Up for", duration(state.up_s)],
-    ["Run folder", state.run_dir || "not recorded"],
-    ["Configuration", state.config_path, true],
     ["Configuration hash", state.config_hash.slice(0, 12)],
+    ["Run folder", state.run_dir || "not recorded", true],
+    ["Configuration", state.config_path, true],
     ["Last reload refused", state.reload_error, true],
     ["Not in the record", state.store_lost ? `${state.store_lost} control slots and events` : null],
   ]);
