@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, NoReturn, Protocol
 
 import grpc
-from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
@@ -746,7 +745,7 @@ def plain(message: Message) -> Any:
     if isinstance(message, operator_pb2.DecisionRecord):
         return json.loads(message.json)
 
-    def value(field: FieldDescriptor) -> Any:
+    def value(field: Any) -> Any:
         if field.has_presence and not message.HasField(field.name):
             return None
         found = getattr(message, field.name)

@@ -212,7 +212,7 @@ class Page:
         state["may"] = [name for name in _CALLS if _may(environ[IDENTITY], name)]
         return _json(start_response, state)
 
-    def _call(self, name: str, environ: dict[str, Any], body: Mapping[str, Any]) -> Message:
+    def _call(self, name: str, environ: dict[str, Any], body: dict[str, Any]) -> Message:
         """Any method with one answer, its request parsed by the names of the fields."""
         identity = environ[IDENTITY]
         _require_role(identity, name)
