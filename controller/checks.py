@@ -133,6 +133,7 @@ def servers(config: Config) -> Mapping[str, tuple[str, Kind]]:
         "qos": (links.qos.address, "grpc"),
         "operator": (links.operator.address, "grpc"),
         "metrics": (links.metrics.address, "tcp"),
+        "page": (links.page.address, "tcp"),
     }
     return {name: (address, kind) for name, (address, kind) in every.items() if address}
 

@@ -36,7 +36,7 @@ from controller.core.names import nearest
 from controller.core.observation import Flow, Mode
 from controller.core.rescue import RescueSpec
 from controller.core.spec import EventsSpec, LoopSpec, Share, SliceSpec
-from wire import OPERATOR_ADDRESS
+from wire import OPERATOR_ADDRESS, PAGE_ADDRESS
 from wire.definitions.nr import MAX_PRB, TDD_PATTERNS, TddPattern
 from wire.definitions.qos import MAX_FIVE_QI, parse_snssai
 
@@ -327,6 +327,8 @@ class Links(_Strict):
     """The operator API."""
     metrics: ServerModel = ServerModel(address="127.0.0.1:9464")
     """The page for Prometheus."""
+    page: ServerModel = ServerModel(address=PAGE_ADDRESS)
+    """The page for operators, in a browser."""
 
 
 class Security(_Strict):

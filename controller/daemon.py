@@ -36,6 +36,7 @@ from controller.links.operator import (
     Savings,
     SliceStatus,
 )
+from controller.links.page import KEPT_DECISIONS, PageServer
 from controller.links.qos import QosIngest, QosQueue
 from controller.links.ran import RanLink
 from controller.links.ran_protocol import (
@@ -184,7 +185,8 @@ class _Live:
 
     def report_age(self, now: float) -> float | None:
         """Seconds since the session's last MacReport; None where there was none."""
-        return now - self.reported if self.cell.session and self.reports and self.reported else None
+        heard = self.cell.session and self.reports and self.reported
+        return max(0.0, now - self.reported) if heard and self.reported else None
 
     def lease_left(self, now: float) -> float | None:
         """Seconds until the lease of the quotas ends; None where there are none, or nobody has them."""
@@ -225,7 +227,9 @@ class Daemon:
         self.counters = Counters()
         self.metrics = Metrics(self.counters)
         self.metrics.configured(config.digest)
-        self._broadcaster = Broadcaster(self.counters)
+        self._broadcaster = Broadcaster(
+            self.counters, keep=KEPT_DECISIONS if config.links.page.address else 0
+        )
         self._last_hour = LastHour()
         self._summary, self._summing = Summary(), threading.Lock()
         self._started = self._turned = time.monotonic()
@@ -290,6 +294,11 @@ class Daemon:
         )
         self._metrics_server = (
             self.metrics.serve(config.links.metrics.address, tls) if config.links.metrics.address else None
+        )
+        self._page = (
+            PageServer(config.links.page.address, tls, self.commands, self._broadcaster)
+            if config.links.page.address
+            else None
         )
 
     def _qos_server(self, address: str, tls: Tls | None) -> grpc.Server:
@@ -470,7 +479,7 @@ class Daemon:
         with ExitStack() as last:
             if self._store:
                 last.callback(self._store.close)
-            for server in (self._metrics_server, self._operator):
+            for server in (self._metrics_server, self._page, self._operator):
                 if server:
                     last.callback(server.close)
             if self._qos:
@@ -615,7 +624,14 @@ class Daemon:
             summed = self._summary.result()["cells"].get(cell.cell_id)
         slices = summed["slices"] if summed else {}
         status = [
-            SliceStatus(name, service, options.to_dict(), slices.get(name, {}).get("explored"), options.hops)
+            SliceStatus(
+                name,
+                service,
+                options.to_dict(),
+                slices.get(name, {}).get("explored"),
+                options.hops,
+                options.policies,
+            )
             for name, service, options in cell.slices
         ]
         if not summed or summed["avg_gpu_mhz"] is None:
@@ -641,9 +657,10 @@ class Daemon:
 
     def _status(self, live: _Live) -> CellStatus:
         cell = live.cell
-        loop, carrier, now = cell.loop, cell.carrier, time.monotonic()
-        sample = live.edge.state if live.edge else None
+        loop, carrier = cell.loop, cell.carrier
         slices, savings = self._summed(cell)
+        sample = live.edge.state if live.edge else None
+        now = time.monotonic()  # after what it is compared with: no age is negative
         watts = sample is not None and sample.message.HasField("power_w")
         return CellStatus(
             cell_id=cell.cell_id,

@@ -70,6 +70,14 @@ BAD = [
     ),
     ("links: {edge: {address: 'edge-1:50061'}}", [r":1: links\.edge\.address: edge-1:50061 is not a loop"]),
     ("links: {metrics: {address: '[::]:9464'}}", [r":1: links\.metrics\.address: \[::\]:9464 is not a loop"]),
+    (
+        "links: {page: {address: '0.0.0.0:50064'}}",
+        [r":1: links\.page\.address: 0\.0\.0\.0:50064 is not a loop"],
+    ),
+    (
+        "links:\n  operator: {address: 'localhost:50064'}\n",
+        [r":1: links\.page\.address: links\.operator\.address has this port already"],
+    ),
     ("links: {ran: {address: 'tcp://*:5555'}}", [r":1: links\.ran\.address: tcp://\*:5555 is not a loop"]),
     (
         "links: {ran: {address: '127.0.0.1:5555'}, qos: {address: 'tcp://127.0.0.1:50062'}}",

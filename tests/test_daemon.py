@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -18,7 +19,7 @@ from agents.links.qos import QosPublisher
 from controller import config
 from controller.cli.ports import free_port
 from controller.core import collector
-from controller.daemon import Daemon
+from controller.daemon import Daemon, _Live
 from controller.loop import ControlLoop
 from controller.store.lock import Locked
 from controller.store.run import RunStore
@@ -125,6 +126,7 @@ def run(tmp_path: Path) -> Iterator[Callable[..., tuple[Daemon, Gnb]]]:
             "links.qos.address": f"127.0.0.1:{free_port()}",
             "links.operator.address": None,
             "links.metrics.address": None,
+            "links.page.address": None,
             **overrides,
         }
         daemon = Daemon(config.load(file, fixed), config_path=file, overrides=fixed, run_dir=run_dir)
@@ -733,3 +735,9 @@ def test_a_second_daemon_does_not_write_into_the_run_of_the_first(
     daemon, _ = run(folder)
     with pytest.raises(Locked, match=f"{folder}: the run is being written by another process: pid"):
         Daemon(daemon.config, run_dir=folder)
+
+
+def test_a_report_that_comes_while_the_state_is_made_has_no_negative_age() -> None:
+    cell: Any = SimpleNamespace(session=1)
+    live = _Live(cell, face=cell, edge=None, reports=1, reported=5.0)
+    assert live.report_age(4.75) == 0.0 and live.report_age(5.25) == 0.25

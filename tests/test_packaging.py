@@ -281,7 +281,7 @@ def test_ports_of_the_host_are_on_its_loopback_address_and_can_be_moved() -> Non
     for port in (p for published in ports.values() for p in published):
         assert re.fullmatch(r"127\.0\.0\.1:\$\{PRBANDIT_\w+_PORT:-(\d+)\}:\1", port)
     links = config.load(CONFIG).links
-    served = {str(link.address).rpartition(":")[2] for link in (links.operator, links.metrics)}
+    served = {str(link.address).rpartition(":")[2] for link in (links.operator, links.metrics, links.page)}
     assert {p.rpartition(":")[2] for p in ports["controller"]} == served
 
 
@@ -315,7 +315,7 @@ def addresses(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
 def test_every_address_of_the_containers_has_keys() -> None:
     resolved = config.load(CONFIG)
     found = dict(addresses(resolved.model_dump(mode="json")))
-    assert {place.split(".")[1] for place in found} == {"ran", "edge", "qos", "operator", "metrics"}
+    assert {place.split(".")[1] for place in found} == {"ran", "edge", "qos", "operator", "metrics", "page"}
     assert not [place for place, address in found.items() if is_loopback(address)], (
         "unreachable for the others"
     )

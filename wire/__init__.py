@@ -14,3 +14,5 @@ MAX_GNB_MESSAGE_BYTES = 64 * 1024
 """Of the RAN link, to a gNB; ``MAX_MESSAGE_SIZE`` of the C agent."""
 OPERATOR_ADDRESS = "127.0.0.1:50063"
 """Where a controller has its operator API, and its clients look for it, unless they are told otherwise."""
+PAGE_ADDRESS = "127.0.0.1:50064"
+"""Where a controller has its page, unless it is told otherwise."""

@@ -111,18 +111,20 @@ class UeStatus(_message.Message):
     def __init__(self, ue_id: _Optional[str] = ..., slice: _Optional[str] = ..., ul: _Optional[_Union[UeDirection, _Mapping]] = ..., dl: _Optional[_Union[UeDirection, _Mapping]] = ..., cqi: _Optional[int] = ..., snr_db: _Optional[float] = ..., five_qi: _Optional[int] = ..., priority_level: _Optional[int] = ..., snssai: _Optional[str] = ..., dl_channels: _Optional[_Iterable[_Union[UeChannel, _Mapping]]] = ...) -> None: ...
 
 class SliceStatus(_message.Message):
-    __slots__ = ("slice", "service", "options", "explored", "hops")
+    __slots__ = ("slice", "service", "options", "explored", "hops", "policies")
     SLICE_FIELD_NUMBER: _ClassVar[int]
     SERVICE_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
     EXPLORED_FIELD_NUMBER: _ClassVar[int]
     HOPS_FIELD_NUMBER: _ClassVar[int]
+    POLICIES_FIELD_NUMBER: _ClassVar[int]
     slice: str
     service: str
     options: str
     explored: float
     hops: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, slice: _Optional[str] = ..., service: _Optional[str] = ..., options: _Optional[str] = ..., explored: _Optional[float] = ..., hops: _Optional[_Iterable[str]] = ...) -> None: ...
+    policies: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, slice: _Optional[str] = ..., service: _Optional[str] = ..., options: _Optional[str] = ..., explored: _Optional[float] = ..., hops: _Optional[_Iterable[str]] = ..., policies: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Savings(_message.Message):
     __slots__ = ("control_s", "gpu", "bs", "ue")

@@ -61,6 +61,11 @@ class Options(BaseModel):
         return False
 
     @property
+    def policies(self) -> tuple[str, ...]:
+        """What the option ``policy`` may name; () where there is no such option."""
+        return ()
+
+    @property
     def min_action_prb(self) -> int:
         """The PRBs of a direction without which none of the configured actions can be played; 0: any will
         do."""

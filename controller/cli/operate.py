@@ -15,6 +15,7 @@ import click
 from controller.cli import emit, health, json_option
 from controller.cli.options import DURATION
 from controller.core import rescue
+from controller.links.health import verdict
 from wire import OPERATOR_ADDRESS
 from wire.roles import OBSERVER, OPERATOR
 
@@ -63,10 +64,9 @@ def status(operator: str, keys: str | None, as_json: bool) -> None:
             state = client.state()
     except (OSError, ValueError) as error:  # keys that cannot be used are no way to it either
         _unreachable(error, as_json)
-    wrong = health.complaints(state)
-    state["health"] = {"status": "degraded" if wrong else "healthy", "reasons": wrong}
+    state["health"] = verdict(state)
     emit(state, as_json, "\n".join(_fitted(health.describe(state))))
-    if wrong:
+    if state["health"]["reasons"]:
         raise SystemExit(health.DEGRADED)
 
 

@@ -27,7 +27,7 @@ from controller.cli.logs import FORMAT_VARIABLE, log_format_option
 from controller.cli.operate import decision_line
 from controller.cli.options import SECONDS, SEED, Quantity, qos_target_option, warm_start_option
 from controller.cli.ports import claim_port, free_ports
-from wire import OPERATOR_ADDRESS
+from wire import OPERATOR_ADDRESS, PAGE_ADDRESS
 
 if TYPE_CHECKING:
     from controller.config import Config
@@ -111,11 +111,13 @@ def up(
         raise click.UsageError("--video and --style go with --frames")
     config_file = config_file or ("frames" if frames else "demo")
     load_config(config_file, {}, here=True)  # its own addresses, which are replaced here, may not be wrong
-    ports = free_ports(6)
+    ports = free_ports(7)
     claim = claim_port(int(OPERATOR_ADDRESS.rpartition(":")[2]))
     operator = OPERATOR_ADDRESS if claim else f"127.0.0.1:{ports[3]}"
-    if claim:
-        click.get_current_context().call_on_close(claim.close)
+    own_page = claim_port(int(PAGE_ADDRESS.rpartition(":")[2]))
+    page_address = PAGE_ADDRESS if own_page else f"127.0.0.1:{ports[6]}"
+    for claimed in filter(None, (claim, own_page)):
+        click.get_current_context().call_on_close(claimed.close)
     config = load_config(
         config_file,
         {
@@ -125,6 +127,7 @@ def up(
             "links.qos.address": f"127.0.0.1:{ports[2]}",
             "links.operator.address": operator,
             "links.metrics.address": f"127.0.0.1:{ports[4]}",
+            "links.page.address": page_address,
         },
         policy,
         qos_target,
@@ -172,6 +175,7 @@ def up(
     else:
         _say(console, f"prbandit status --operator {operator}")
         _say(console, f"  (likewise watch, quota, ...; another program has {OPERATOR_ADDRESS})")
+    _say(console, f"page: http://{page_address}/")
     _say(console, f"metrics: http://{config.links.metrics.address}/metrics")
     failed: Exception | None = None
     try:

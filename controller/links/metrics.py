@@ -11,7 +11,7 @@ from typing import Any
 from prometheus_client import Metric
 
 from controller.core.measure import MAX_NAMES, Lever
-from controller.links import edge, operator, qos, ran_protocol
+from controller.links import edge, operator, page, qos, ran_protocol
 from controller.links.cell_metrics import CellCollector, DecisionCollector
 from controller.links.counters import Counters
 from controller.links.operator import CellStatus
@@ -33,6 +33,7 @@ COUNTERS: dict[str, str] = {
     **edge.COUNTERS,
     **qos.COUNTERS,
     **operator.COUNTERS,
+    **page.COUNTERS,
     "store_slots_total": "Control slots recorded",
     "store_errors_total": "Attempts to write the run record that failed",
     "store_lost_total": "Control slots and events that are not in the run record: its queue was full",

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 MAX_SUBSCRIBERS = 16
 SUBSCRIBER_QUEUE = 64
+KEPT_BYTES = 4 << 20
+"""Of the JSON texts of the decisions of one cell that a :class:`Broadcaster` keeps."""
 MAX_NAME_BYTES = 64
 MAX_OPTIONS_BYTES = 4096
 """The YAML of a SetOptions."""
@@ -52,13 +54,15 @@ COUNTERS: dict[str, str] = {
 @dataclass(frozen=True, slots=True)
 class SliceStatus:
     """A slice as it is played now: ``options`` are plain JSON values, ``explored`` is the part of its choices
-    that explored (None before there is one), ``hops`` are those that can have a policy of their own."""
+    that explored (None before there is one), ``hops`` are those that can have a policy of their own,
+    ``policies`` those that there are for it."""
 
     slice: str
     service: str
     options: Mapping[str, Any]
     explored: float | None = None
     hops: Sequence[str] = ()
+    policies: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,10 +203,14 @@ class Subscription:
             self._ended = True
             self._changed.notify()
 
-    def take(self) -> operator_pb2.DecisionRecord | None:
-        """Waits for the next decision; None once the subscription has ended."""
+    def take(self, wait_s: float | None = None) -> operator_pb2.DecisionRecord | None:
+        """Waits for the next decision; None once the subscription has ended.
+
+        TimeoutError where there is none within ``wait_s``.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self._queue or self._ended)
+            if not self._changed.wait_for(lambda: self._queue or self._ended, wait_s):
+                raise TimeoutError
             return None if self._ended else self._queue.popleft()
 
 
@@ -210,7 +218,8 @@ class Broadcaster:
     """Hands every decision to all who watch; never waits for one of them.
 
     A subscriber that is too slow loses its oldest decisions; ``operator_decisions_dropped_total`` counts
-    them.
+    them. Of each cell it keeps the last ``keep`` decisions, no more than :data:`KEPT_BYTES` of them, for who
+    comes later.
     """
 
     def __init__(
@@ -219,12 +228,15 @@ class Broadcaster:
         *,
         max_subscribers: int = MAX_SUBSCRIBERS,
         queue: int = SUBSCRIBER_QUEUE,
+        keep: int = 0,
     ) -> None:
         self.counters = counters if counters is not None else Counters()
         self.max_subscribers = max_subscribers
         self._size = queue
         self._mutex = threading.Lock()
         self._subscriptions: tuple[Subscription, ...] = ()
+        self._keep = keep
+        self._kept: dict[str, deque[operator_pb2.DecisionRecord]] = {}
 
     def __len__(self) -> int:
         return len(self._subscriptions)
@@ -232,12 +244,32 @@ class Broadcaster:
     def publish(self, record: Mapping[str, Any]) -> None:
         """One decision record (``Decision.to_record``) to all who watch its cell. Any thread may publish."""
         wanted = [s for s in self._subscriptions if s.cell in ("", record["cell"])]
-        if not wanted:
+        if not (wanted or self._keep):
             return
         message = to_message(record)
+        if self._keep:
+            self._remember(message)
         for subscription in wanted:
             if not subscription.put(message):
                 self.counters.inc("operator_decisions_dropped_total", record["cell"])
+
+    def _remember(self, message: operator_pb2.DecisionRecord) -> None:
+        with self._mutex:
+            kept = self._kept.setdefault(message.cell_id, deque(maxlen=self._keep))
+            kept.append(message)
+            room = KEPT_BYTES
+            for n, old in enumerate(reversed(kept)):
+                room -= len(old.json)
+                if room < 0:
+                    for _ in range(len(kept) - n):
+                        kept.popleft()
+                    break
+
+    def recent(self, after_ns: int = 0) -> list[operator_pb2.DecisionRecord]:
+        """The decisions that it keeps, those made after ``after_ns``, the oldest first."""
+        with self._mutex:
+            kept = [message for of in self._kept.values() for message in of if message.time_ns > after_ns]
+        return sorted(kept, key=lambda message: message.time_ns)
 
     def subscribe(self, cell: str = "") -> Subscription:
         """The decisions of a cell (empty: of all) from now on. Raises :class:`TooManySubscribers`."""
@@ -349,6 +381,7 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
                             options=json.dumps(s.options),
                             explored=s.explored,
                             hops=s.hops,
+                            policies=s.policies,
                         )
                         for s in c.slices
                     ],
@@ -703,12 +736,27 @@ class Watch:
         self._call.cancel()
 
 
-def _plain(message: Message) -> dict[str, Any]:
-    """The fields of a message by name; None for one that is not set and could be."""
-    return {
-        f.name: getattr(message, f.name) if not f.has_presence or message.HasField(f.name) else None
-        for f in message.DESCRIPTOR.fields
-    }
+_JSON = frozenset({"prbandit.operator.SliceStatus.options"})
+"""Fields that hold JSON text."""
+
+
+def plain(message: Message) -> Any:
+    """A message as plain JSON values: its fields by name, None for one that is not set and could be; in place
+    of a decision's message its record itself, in place of JSON text what it says."""
+    if isinstance(message, operator_pb2.DecisionRecord):
+        return json.loads(message.json)
+
+    def value(field: Any) -> Any:
+        if field.has_presence and not message.HasField(field.name):
+            return None
+        found = getattr(message, field.name)
+        if field.full_name in _JSON:
+            return json.loads(found)
+        if field.is_repeated:
+            return [plain(part) if isinstance(part, Message) else part for part in found]
+        return plain(found) if isinstance(found, Message) else found
+
+    return {field.name: value(field) for field in message.DESCRIPTOR.fields}
 
 
 class OperatorClient:
@@ -765,21 +813,7 @@ class OperatorClient:
         The keys are the fields of ``ControllerState`` and ``CellState`` in wire/operator.proto; what is not
         set is None. ``last`` is the decision record itself.
         """
-        state = self._greeted("GetState", operator_pb2.GetStateRequest())
-        cells = []
-        for cell in state.cells:
-            status = _plain(cell)
-            for name in ("clocks", "manual", "qos", "hosts", "ues", "slices"):
-                status[name] = [_plain(part) for part in status[name]]
-            for s in status["slices"]:
-                s["options"], s["hops"] = json.loads(s["options"]), list(s["hops"])
-            status["savings"] = _plain(cell.savings) if cell.HasField("savings") else None
-            for ue in status["ues"]:
-                ue["dl_channels"] = [_plain(channel) for channel in ue["dl_channels"]]
-                ue["ul"], ue["dl"] = _plain(ue["ul"]), _plain(ue["dl"])
-            status["last"] = json.loads(cell.last.json) if cell.HasField("last") else None
-            cells.append(status)
-        return {**_plain(state), "cells": cells}
+        return plain(self._greeted("GetState", operator_pb2.GetStateRequest()))
 
     def watch(self, cell_id: str = "") -> Watch:
         """Decision records of a cell (empty: of all) from now on. Returns once the controller has agreed."""

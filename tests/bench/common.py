@@ -85,6 +85,7 @@ def controller_config(
             "links.qos.address": f"127.0.0.1:{free_port()}" if qos else None,
             "links.operator.address": None,
             "links.metrics.address": f"127.0.0.1:{free_port()}" if metrics else None,
+            "links.page.address": None,
         },
     )
 

@@ -101,6 +101,7 @@ def run(effort: float) -> list[Row]:
             "links.qos.address": f"127.0.0.1:{free_port()}",
             "links.operator.address": None,
             "links.metrics.address": f"127.0.0.1:{free_port()}",
+            "links.page.address": None,
         },
     )
     warm_up()

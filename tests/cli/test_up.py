@@ -304,6 +304,8 @@ def test_the_operators_port_is_the_usual_one_where_that_is_free(
     assert address == f"127.0.0.1:{port}" and "prbandit status, watch, quota" in said
     assert f"record and logs: {folder}\n" in said, "whole, and no style"
     assert re.search(r"^metrics: http://127.0.0.1:\d+/metrics$", said, re.MULTILINE)
+    page = config.load(folder / "up.yaml").links.page.address
+    assert f"page: http://{page}/\n" in said
     claim = claim_port(port)
     assert claim is not None, "it was given back"
     with claim:

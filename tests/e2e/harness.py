@@ -64,10 +64,11 @@ class Testbed:
         self.keys = keys
         self.environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
         self.run_dir = folder / "run"
-        ports = {n: free_port() for n in ("ran", "edge", "qos", "operator", "metrics")}
+        ports = {n: free_port() for n in ("ran", "edge", "qos", "operator", "metrics", "page")}
         self.edge_address = f"127.0.0.1:{ports['edge']}"
         self.operator_address = f"127.0.0.1:{ports['operator']}"
         self.metrics_url = f"http://127.0.0.1:{ports['metrics']}/metrics"
+        self.page_url = f"http://127.0.0.1:{ports['page']}/"
         self.ran_address = f"tcp://127.0.0.1:{ports['ran']}"
         self.qos_address = f"127.0.0.1:{ports['qos']}"
         self.config = folder / "config.yaml"
@@ -78,6 +79,7 @@ class Testbed:
             f"  qos: {{address: '{self.qos_address}'}}\n"
             f"  operator: {{address: '{self.operator_address}'}}\n"
             f"  metrics: {{address: '127.0.0.1:{ports['metrics']}'}}\n"
+            f"  page: {{address: '127.0.0.1:{ports['page']}'}}\n"
             + (f"security: {{keys: '{keys}'}}\n" if keys else "")
         )
         self.gnb_health = folder / "gnb.json"

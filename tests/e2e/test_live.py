@@ -192,6 +192,9 @@ def test_up_ends_its_processes_and_reports_when_it_is_told_to_stop(tmp_path: Pat
         operator = config.load(folder / "up.yaml").links.operator.address
         status = [sys.executable, "-m", "controller.cli", "status", "--operator", str(operator)]
         said = subprocess.run(status, capture_output=True, text=True, timeout=60).stdout
+        page = config.load(folder / "up.yaml").links.page.address
+        shown = urllib.request.urlopen(f"http://{page}/api/state", timeout=30)
+        assert [cell["cell_id"] for cell in json.load(shown)["cells"]] == ["cell-1"]
         playing = r"cell cell-1: connected, mode active.*slice ar: .*UL \d+ PRB"
         assert re.search(playing, said, re.DOTALL), said
         ours = [p for p in Path("/proc").glob("[0-9]*") if parent_of(int(p.name)) == up.pid]

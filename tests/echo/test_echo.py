@@ -161,6 +161,7 @@ def test_both_faces_see_the_same(tmp_path: Path) -> None:
         "links.qos.address": qos,
         "links.operator.address": None,
         "links.metrics.address": None,
+        "links.page.address": None,
     }
     text = SCENARIO.replace("    - {application: openrtist, slice: ar}\n", "").replace("flows: 0", "flows: 4")
     c = config.parse(text, overrides=addresses)

@@ -175,7 +175,9 @@ def test_the_state_arrives_whole(served: Served, client: OperatorClient) -> None
             dl_channels=(((4, 12),), ()),
         ),
         rates={"ue-1": UeRate(Rate(8e6, 20.5), None)},
-        slices=[SliceStatus("ar", "ar", {"policy": "aimd", "queue": True}, 0.25, ("ul", "dl"))],
+        slices=[
+            SliceStatus("ar", "ar", {"policy": "aimd", "queue": True}, 0.25, ("ul", "dl"), ("static", "aimd"))
+        ],
         savings=Savings(60.0, 0.5, 0.25, 0.125),
         gpu_power_w=120.5,
         gpu_max_mhz=1980,
@@ -222,6 +224,7 @@ def test_the_state_arrives_whole(served: Served, client: OperatorClient) -> None
                 "options": {"policy": "aimd", "queue": True},
                 "explored": 0.25,
                 "hops": ["ul", "dl"],
+                "policies": ["static", "aimd"],
             }
         ],
         "savings": {"control_s": 60.0, "gpu": 0.5, "bs": 0.25, "ue": 0.125},

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry, Gauge
 
-from wire import exposition, keys
+from wire import keys, web
 from wire.exposition import REFUSED, MetricsServer
 from wire.roles import METRICS_READERS, PROMETHEUS, ROLES
 from wire.security import InsecureAddress, KeyFileError, Tls
@@ -85,7 +85,7 @@ def test_a_connection_that_says_nothing_holds_up_no_scrape(
 def test_silent_connections_are_bounded_and_end(
     registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exposition, "REQUEST_S", 0.2)
+    monkeypatch.setattr(web, "REQUEST_S", 0.2)
     server = MetricsServer(registry, "127.0.0.1:0", None)
     before = refused("late"), refused("crowded")
     silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(40)]
@@ -110,9 +110,9 @@ def test_silent_connections_are_bounded_and_end(
 def test_requests_that_come_byte_by_byte_end_and_shut_nobody_out(
     registry: CollectorRegistry, tls: Tls, monkeypatch: pytest.MonkeyPatch, secure: bool
 ) -> None:
-    monkeypatch.setattr(exposition, "REQUEST_S", 0.5)
+    monkeypatch.setattr(web, "REQUEST_S", 0.5)
     server = MetricsServer(registry, "127.0.0.1:0", tls if secure else None)
-    slow = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(exposition.MAX_REQUESTS)]
+    slow = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(web.MAX_REQUESTS)]
     stop = threading.Event()
 
     def drip() -> None:

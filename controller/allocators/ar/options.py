@@ -190,6 +190,10 @@ class ArOptions(Options):
         return all(policies.is_contextual(self.policy_of(hop)[0]) for hop in HOPS)
 
     @property
+    def policies(self) -> tuple[str, ...]:
+        return policies.names()
+
+    @property
     def min_action_prb(self) -> int:
         return max(given[0] for given in (self.actions.ul_prb or (0,), self.actions.dl_prb or (0,)))
 
