@@ -67,7 +67,9 @@ class Stack:
         self.folder = folder
         self._command = compose_command()
         self.files = [ROOT / "docker-compose.yml", *files]
-        ports = {f"PRBANDIT_{name}_PORT": "0" for name in ("OPERATOR", "METRICS", "PROMETHEUS", "GRAFANA")}
+        ports = {
+            f"PRBANDIT_{name}_PORT": "0" for name in ("OPERATOR", "METRICS", "PAGE", "PROMETHEUS", "GRAFANA")
+        }
         images = {"PRBANDIT_IMAGE": "prbandit:ci", "PRBANDIT_STUB_IMAGE": "prbandit:ci-nvml-stub"}
         self._environment = {**os.environ, **ports, **images}
 
