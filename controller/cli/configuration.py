@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from controller.cli import emit, json_option
+from controller.cli import completion, emit, json_option
 from wire.definitions.nr import MAX_PRB
 
 
 @click.command("check-config")
-@click.argument("file")
+@click.argument("file", shell_complete=completion.scenarios)
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Replace a key of the file.")
 @click.option(
     "--prb",

@@ -519,6 +519,9 @@ def controller_version() -> str:
 class OperatorError(ConnectionError):
     """The controller cannot be reached or does not serve the call; the text names address and cause."""
 
+    exit_code = 2
+    """Of a command of ours that ends with it."""
+
 
 class CommandRefused(ValueError):
     """The controller refused a command; the text is its reason."""
