@@ -49,6 +49,7 @@ _COMMANDS = {
     "quota": "operate",
     "reload": "operate",
     "checkpoint": "operate",
+    "console": "console",
     "completion": "completion",
 }
 

@@ -8,20 +8,10 @@ import textwrap
 import time
 from collections.abc import Iterable, Iterator
 
+from controller.core.names import printable
+
 NARROWEST = 20
 """Columns that a line is given at least."""
-
-
-def printable(text: str) -> str:
-    """The text with all that is no visible character spelled out: names come from outside, and a terminal
-    obeys what it is sent.
-
-    >>> printable("ue-1\\x1b[2J")
-    'ue-1\\\\x1b[2J'
-    """
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def fitted(lines: Iterable[str]) -> Iterator[str]:

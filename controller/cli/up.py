@@ -22,9 +22,9 @@ from rich.table import Table
 from controller.cli import children, completion, emit, json_option
 from controller.cli.options import SECONDS, SEED, Quantity, qos_target_option, warm_start_option
 from controller.cli.ports import claim_port, free_ports
-from controller.cli.text import printable
 from controller.cli.view import View
 from controller.cli.watch import decision_line
+from controller.core.names import printable
 from wire import OPERATOR_ADDRESS
 
 if TYPE_CHECKING:

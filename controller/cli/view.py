@@ -14,7 +14,8 @@ from rich.text import Text
 
 from controller.cli import health
 from controller.cli.health import measured
-from controller.cli.text import lost_text, missed_text, printable, wrapped
+from controller.cli.text import lost_text, missed_text, wrapped
+from controller.core.names import printable
 from controller.links.follower import Decided, Lost
 
 _SPARKS = "▁▂▃▄▅▆▇█"
