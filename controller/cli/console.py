@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
 import sys
 import traceback
 from pathlib import Path
@@ -61,9 +60,9 @@ def _run(script: Path, attached: Controller) -> None:
     """A script's own mistakes have their traceback; what the controller says no to is a sentence."""
     from controller.console import CommandRefused, OperatorError
 
-    given: dict[str, Any] = {"controller": attached}
+    names: dict[str, Any] = {"__name__": "__main__", "__file__": str(script), "controller": attached}
     try:
-        runpy.run_path(str(script), init_globals=given, run_name="__main__")
+        exec(compile(script.read_bytes(), str(script), "exec"), names)
     except (CommandRefused, OperatorError):
         raise
     except Exception:

@@ -253,7 +253,7 @@ def _verdict(closed: Mapping[str, Any]) -> str:
 
 def _outcome(closed: Mapping[str, Any]) -> Iterator[str]:
     for name, measure in closed["measures"].items():
-        met = measure["met"]
+        met = measure["met"] if measure["users"] else None
         kept = "" if met is None else ", met" if met else ", missed"
         users = len(measure["users"])
         worst = f", the worst of {users} users" if users > 1 else ""

@@ -47,6 +47,9 @@ def plot(of: Mapping[str, Decisions], title: str, file: Path | str | None) -> Pa
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axis, (name, column, decisions) in zip(axes, panels, strict=True):
         _draw(axis, name, column, decisions)
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    axes[-1].xaxis.set_major_formatter(ConciseDateFormatter(AutoDateLocator()))
     axes[-1].set_xlabel("UTC")
     figure.suptitle(title)
     known = {}
@@ -85,7 +88,8 @@ def _draw(axis: Any, name: str, column: Column, decisions: Decisions) -> None:
         other = axis.twinx() if acts else axis
         other.plot(decisions.time, column.value, ".", color="C1", markersize=4, label="what came of it")
         other.step(decisions.time, column.budget, where="post", color="C3", lw=0.8, label="budget or target")
-        other.set_ylabel(of_value)
+        if acts:
+            other.set_ylabel(of_value)
         other.set_ylim(bottom=min(0.0, float(np.nanmin(column.value))))
 
 
