@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -110,7 +109,5 @@ def test_a_result_and_an_error_are_not_two_objects(
 
 def test_who_reads_a_part_leaves_no_traceback() -> None:
     command = f"{sys.executable} -m controller.cli policies --json | head -c 1"
-    done = subprocess.run(
-        ["bash", "-c", command], capture_output=True, text=True, env=os.environ, check=False
-    )
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.stdout == "{" and not done.stderr, done.stderr
