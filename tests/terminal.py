@@ -68,10 +68,10 @@ class Terminal:
 
     @property
     def screen(self) -> str:
-        """What a view that begins each time at the top left corner shows now."""
+        """What a view that begins each time at the top left corner has shown last, whole."""
         last = self.raw.rpartition("\x1b[?1049l")[0] or self.raw
-        whole = last.split(_HOME)
-        return _CODES.sub("", whole[-1]).replace("\r", "")
+        shown = last.split(_HOME)
+        return _CODES.sub("", shown[-2] if len(shown) > 2 else "").replace("\r", "")
 
     def resize(self, columns: int, rows: int, fd: int | None = None) -> None:
         size = struct.pack("HHHH", rows, columns, 0, 0)

@@ -26,9 +26,10 @@ class _ByDefaultAScenario(click.Group):
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         items = super().shell_complete(ctx, incomplete)
-        if not incomplete.startswith("-"):
-            items += completion.scenarios(ctx, self.commands["scenario"].params[0], incomplete)
-        return items
+        if incomplete.startswith("-"):
+            return items
+        named = completion.scenarios(ctx, self.commands["scenario"].params[0], incomplete)
+        return items + [item for item in named if item.type == "plain" or not items]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         super().format_options(ctx, formatter)
