@@ -7,7 +7,7 @@ SEED ?= 1
 MINUTES ?= 8
 TRACE  := $(firstword $(wildcard ../shared/data/channel-traces/amazon-prime_static_2020.01.06*.csv.gz))
 
-.PHONY: install demo test lint stubs check-stubs bench chaos clean
+.PHONY: install demo test lint stubs check-stubs docs bench chaos clean
 
 install: $(VENV)/.installed
 
@@ -40,6 +40,12 @@ check-stubs: install
 	for f in $$tmp/wire/*; do cmp -s $$f wire/$$(basename $$f) || { echo "stale: wire/$$(basename $$f); run make stubs" >&2; exit 1; }; done && \
 	echo "stubs are fresh"
 
+# Every warning is an error, a link or an anchor that leads nowhere is one. Nothing is fetched.
+docs: install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	$(BIN)/sphinx-build -W --keep-going -n -q docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
 bench: install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	$(BIN)/python -m tests.bench
@@ -49,4 +55,4 @@ chaos: install
 	$(BIN)/python -m tests.chaos --seed $(SEED) --minutes $(MINUTES)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist docs/_build *.egg-info

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from controller.allocators.base import no_models
+from controller.allocators.base import Options, no_models
 from controller.config import CellModel, Config
 from controller.core import rescue
 from controller.core.collector import SlotCollector
@@ -192,6 +192,15 @@ class ControlledCell:
     def not_controlled(self) -> str:
         """Why a cell that is connected is left alone; "" where it is not."""
         return self._misfit if isinstance(self.state, Joined) else ""
+
+    @property
+    def slices(self) -> Sequence[tuple[str, str, Options]]:
+        """Name, service and options of the slices, as operators have set them; before there is a control loop
+        as they are configured. Any thread may ask."""
+        loop = self.loop
+        if loop is not None:
+            return loop.played
+        return [(s.id, s.service, s.options) for s in _model(self._config, self.cell_id).slices]
 
     @property
     def active_flows(self) -> int:

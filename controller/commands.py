@@ -13,10 +13,13 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from controller import config as config_module
+from controller.allocators.base import mistake
 from controller.cell import ControlledCell
 from controller.checks import Limits
-from controller.config import Config, ConfigError
+from controller.config import Config, ConfigError, RanLinkModel
 from controller.core.decision import ManualQuota
 from controller.core.observation import Command, Mode
 from controller.journal import Event, Journal
@@ -31,7 +34,9 @@ class Commands:
 
     Any thread may command; :meth:`answer` carries out what waits on the thread that calls it. ``end_slot`` is
     called with a cell whose control slot is to end now, ``taken_over`` with a configuration that counts from
-    now on. ValueError refuses a command with its text.
+    now on, ``shut_down`` where the process is to end, and ``reloaded`` with what was wrong with a
+    configuration that was read again ("": nothing). ``alive`` says whether the control loops turn. ValueError
+    refuses a command with its text.
     """
 
     def __init__(
@@ -43,6 +48,9 @@ class Commands:
         state: Callable[[], ControllerStatus],
         end_slot: Callable[[str], None],
         taken_over: Callable[[Config], None],
+        alive: Callable[[], bool],
+        shut_down: Callable[[], None],
+        reloaded: Callable[[str], None],
         config_path: Path | None = None,
         overrides: Mapping[str, Any] | None = None,
         run_dir: Path | None = None,
@@ -53,6 +61,10 @@ class Commands:
         self.state = state
         self._end_slot = end_slot
         self._taken_over = taken_over
+        self.alive = alive
+        self._shut_down = shut_down
+        self._reloaded = reloaded
+        self._file_lease_s = config.links.ran.lease_s
         self._config_path = config_path
         self._overrides = dict(overrides or {})
         self._run_dir = run_dir
@@ -115,16 +127,24 @@ class Commands:
 
         return self._in_loop(call)
 
-    def switch_policy(self, cell_id: str, slice_id: str, policy: str) -> str:
-        """Play another policy from the next control slot on; it starts to learn anew."""
-        changes = {"policy": policy, "policy_options": {}}
-        return self._set(cell_id, slice_id, changes, Event.SET_POLICY, "policy", policy)
+    def called(self, cell_id: str, text: str, refused: bool) -> None:
+        """Record that an operator called, and what came of it."""
+        cell = cell_id if cell_id in self._cells else ""
+        self._journal.event(cell, Event.CALL_REFUSED if refused else Event.OPERATOR_CALL, text)
+
+    def switch_policy(self, cell_id: str, slice_id: str, policy: str, hop: str = "") -> str:
+        """Play another policy from the next control slot on, at one hop or ("") at all of them; it starts to
+        learn anew."""
+        command = Command("policy", {"policy": policy, "hop": hop}, slice_id)
+        text = f"{policy} at hop {hop}" if hop else policy
+        return self._set(cell_id, command, Event.SET_POLICY, "policy", text)
 
     def set_budgets(self, cell_id: str, slice_id: str, ul_ms: float, edge_ms: float, dl_ms: float) -> str:
         """Judge by other budgets from the next control slot on."""
         changes = {"budgets": {"ul_ms": ul_ms, "edge_ms": edge_ms, "dl_ms": dl_ms}}
         text = f"{ul_ms:g} + {edge_ms:g} + {dl_ms:g} ms"
-        return self._set(cell_id, slice_id, changes, Event.SET_BUDGETS, "budgets", text)
+        command = Command("options", changes, slice_id)
+        return self._set(cell_id, command, Event.SET_BUDGETS, "budgets", text)
 
     def set_options(self, cell_id: str, slice_id: str, yaml: str) -> str:
         """Change options of a slice from the next control slot on; ``yaml`` is a mapping option -> new value.
@@ -134,7 +154,8 @@ class Commands:
         """
         changes = config_module.parse_options(yaml)
         text = ", ".join(f"{name}={json.dumps(value)}" for name, value in changes.items())
-        return self._set(cell_id, slice_id, changes, Event.SET_OPTIONS, "options", text)
+        command = Command("options", changes, slice_id)
+        return self._set(cell_id, command, Event.SET_OPTIONS, "options", text)
 
     def set_quota(self, cell_id: str, slice_id: str, ul: int | None, dl: int | None, for_s: float) -> str:
         """Hold a slice at so many PRBs for a time: the control slot in progress ends here.
@@ -165,13 +186,39 @@ class Commands:
 
         return self._in_loop(call)
 
-    def _set(
-        self, cell_id: str, slice_id: str, changes: Mapping[str, Any], kind: Event, what: str, text: str
-    ) -> str:
+    def set_lease(self, lease_s: float) -> str:
+        """Let quotas and clock locks hold for so many seconds without renewal, from now on; those that are in
+        force are renewed at once."""
+
+        def call() -> str:
+            try:
+                ran = RanLinkModel.model_validate({**self._config.links.ran.model_dump(), "lease_s": lease_s})
+            except ValidationError as error:
+                raise ValueError(f"lease_s: {mistake(error.errors()[0])}") from error
+            self._take_config(_with_lease(self._config, ran.lease_s))
+            self._journal.event("", Event.SET_LEASE, f"{lease_s:g} s")
+            return f"lease {lease_s:g} s"
+
+        return self._in_loop(call)
+
+    def _take_config(self, config: Config) -> None:
+        self._config = config
+        self._taken_over(config)
+
+    def shut_down(self) -> str:
+        """Release everything and end the process, once this is answered."""
+
+        def call() -> str:
+            self._shut_down()
+            return "everything is released and the controller ends; a supervisor may start it again"
+
+        return self._in_loop(call)
+
+    def _set(self, cell_id: str, command: Command, kind: Event, what: str, text: str) -> str:
         """Change options of the slices that are meant, of all of them or of none."""
 
         def call() -> str:
-            self._command(cell_id, Command("options", changes, slice_id), kind, text)
+            self._command(cell_id, command, kind, text)
             return f"{what} {text} from the next control slot on"
 
         return self._in_loop(call)
@@ -180,10 +227,19 @@ class Commands:
         """Read the configuration file again; a bad one changes nothing.
 
         Slices go on learning unless their service, actions or policy have changed. What an operator had set
-        stays unless the configuration changes it. Cells, links, security, store and the timing of control
-        are read at start alone.
+        stays unless the configuration changes it. Cells, links but for their lease, security, store and the
+        timing of control are read at start alone.
         """
+        try:
+            text = self._reload()
+        except ValueError as error:
+            self._journal.count("config_refused_total", "")
+            self._reloaded(str(error))
+            raise
+        self._reloaded("")
+        return text
 
+    def _reload(self) -> str:
         if not self._config_path:
             raise ValueError("started without a configuration file")
         # Here and not on the control thread: the file's host names may have to be looked up.
@@ -195,14 +251,17 @@ class Commands:
         try:
             new = config_module.load(self._config_path, self._overrides, here=True, carriers=carriers)
         except ConfigError as error:
-            self._journal.count("config_refused_total", "")
             raise ValueError(f"the configuration stays as it was:\n{error}") from error
         return self._in_loop(lambda: self._take_over(new))
 
     def _take_over(self, new: Config) -> str:
         """Everything of ``new`` or nothing of it: all loops are made before the first is exchanged."""
-        old = self._config
-        fixed = [k for k in ("links", "security", "store") if getattr(old, k) != getattr(new, k)]
+        old, file_lease_s = self._config, new.links.ran.lease_s
+        if file_lease_s == self._file_lease_s:
+            new = _with_lease(new, old.links.ran.lease_s)
+        fixed = [k for k in ("security", "store") if getattr(old, k) != getattr(new, k)]
+        if _with_lease(old, None).links != _with_lease(new, None).links:
+            fixed.append("links")
         if [c.id for c in old.cells] != [c.id for c in new.cells]:
             fixed.append("cells")
         control = type(new.control).model_fields
@@ -218,12 +277,17 @@ class Commands:
             if before != after or changes
         ]
         loops = {c.cell_id: c.loop_for(new) for c in changed}
-        self._config = new
-        self._taken_over(new)
+        self._file_lease_s = file_lease_s
+        self._take_config(new)
         for cell in changed:
             cell.configure(new, loops[cell.cell_id])
             self._end_slot(cell.cell_id)
-        return f"reloaded; changed: {', '.join(c.cell_id for c in changed) or 'nothing'}"
+        names = [c.cell_id for c in changed]
+        if old.lease_s != new.lease_s:
+            names.append(f"lease {new.lease_s:g} s")
+        text = f"changed: {', '.join(names) or 'nothing'}"
+        self._journal.event("", Event.RELOADED, f"configuration {new.digest}, {text}")
+        return f"reloaded; {text}"
 
     def checkpoint(self) -> str:
         """Write what has been learned to ``checkpoint.json`` in the run folder."""
@@ -240,3 +304,8 @@ class Commands:
             return f"checkpoint of {len(states)} cell(s) in {path}"
 
         return self._in_loop(call)
+
+
+def _with_lease(config: Config, lease_s: float | None) -> Config:
+    ran = config.links.ran.model_copy(update={"lease_s": lease_s})
+    return config.model_copy(update={"links": config.links.model_copy(update={"ran": ran})})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
@@ -49,7 +50,7 @@ _APART: dict[str, Any] = {"contradictions": "are asked for apart"}
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
         """Where values that are right by themselves do not go together: the key that is to blame ("": none in
@@ -75,34 +76,45 @@ Overhead = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 
 
 class RescueModel(_Strict):
-    """After how many control slots running, in which nothing was learned about a lever, it goes to full
-    resources; after how many that missed the promise the slice is given more."""
+    """What a slice gets of which nothing can be learned, or that misses its promise."""
 
     blind_slots: Annotated[int, Field(ge=1, le=1000)] = 3
+    """Control slots running in which nothing was learned about a lever, after which it goes to full
+    resources."""
     missed_slots: Annotated[int, Field(ge=1, le=1000)] = 4
+    """Control slots running that missed the promise, after which the slice is given more."""
 
 
 class EventsModel(_Strict):
-    """A control slot may end before its time (a flow starts, a queue grows or has drained, the MCS falls),
-    but not in its first ``min_slot_s`` seconds. Policies that learn from QoS bits alone do not ask for it;
-    where one of a cell's slices has such a policy, and where control slots are no longer than that, all of
-    them last their time."""
+    """A control slot may end before its time: a flow starts, a queue grows or has drained, the MCS falls.
+    Policies that learn from QoS bits alone do not ask for it; where one of a cell's slices has such a policy
+    all control slots last their time."""
 
     min_slot_s: Annotated[float, Field(gt=0, le=600, allow_inf_nan=False)] = 1.0
+    """No control slot ends in its first seconds; where control slots are no longer than that, all last their
+    time."""
 
 
 class Control(_Strict):
-    """How often is decided, and from what. ``rescue: off`` leaves every slice with what it asks for,
-    ``events: off`` lets every control slot last its time."""
+    """How often is decided, and from what."""
 
     control_slot_s: Annotated[float, Field(ge=0.2, le=600, allow_inf_nan=False)] = 5.0
+    """The control slot: how often is decided."""
     subinterval_ms: Annotated[int, Field(ge=10, le=10_000)] = 200
+    """Demand is measured in parts of a control slot of this length; in it the present queue is to drain."""
     guard_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 200.0
+    """Frames that are sent so soon after the start of a control slot do not count: the queue of the last
+    action drains."""
     mode: Literal["active", "shadow", "frozen", "released"] = "active"
+    """What the controller begins in: active, shadow (decide and record, act on nothing), frozen (hold) or
+    released (everything back to full)."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Of all randomness of policies and allocators, and of the emulated testbed."""
     rescue: RescueModel | None = RescueModel()
+    """off: every slice is left with what it asks for."""
 
     events: EventsModel | None = EventsModel()
+    """off: every control slot lasts its time."""
 
     @field_validator("rescue", "events", mode="before")
     @classmethod
@@ -127,11 +139,14 @@ class Control(_Strict):
 
 
 class ShareModel(_Strict):
-    """PRBs of each direction (TS 28.541 RRMPolicyRatio): nobody else's, before others, at most."""
+    """PRBs of each direction (TS 28.541 RRMPolicyRatio)."""
 
     dedicated: Annotated[int, Field(ge=0, le=MAX_PRB)] = 0
+    """Nobody else's, even when idle."""
     min: Annotated[int, Field(ge=0, le=MAX_PRB)] = 0
+    """Up to here the slice comes before others."""
     max: Annotated[int, Field(ge=0, le=MAX_PRB)] = MAX_PRB
+    """It has no more, and never more than the carrier."""
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
         try:
@@ -147,10 +162,15 @@ class SliceModel(_Strict):
     """One slice of a cell. Every key that is not one of these is an option of its service."""
 
     id: Name
+    """The slice's name, in quotas, records and metrics."""
     service: str = "ar"
+    """What the slice carries; `prbandit services` lists them."""
     ues: tuple[Name, ...] = ()
+    """UEs that the gNB is told to put into this slice, by the ids that it reports; others are where it has
+    them, by their S-NSSAI."""
     share: ShareModel = ShareModel()
     options: SkipValidation[Options] = Field(default_factory=Options)
+    """Of the service."""
 
     @field_validator("ues", mode="before")
     @classmethod
@@ -203,16 +223,25 @@ def _detail(error: Any) -> InitErrorDetails:
 
 
 class CellModel(_Strict):
-    """One cell and its slices. ``gpu`` is the UUID of the edge GPU (empty: the only one)."""
+    """One cell and its slices."""
 
     id: Name
+    """The cell's name: a gNB says in its Hello which cell it is, and its CURVE key is of that cell alone."""
     slices: tuple[SliceModel, ...] = (SliceModel(id="ar"),)
+    """Up to 16, with different ids."""
     arbiter: str = "maxmin"
+    """Who gets PRBs when they are short; `prbandit arbiters` lists them."""
     gpu: str = ""
+    """UUID of the edge GPU that serves the cell; empty: the only one."""
     max_mhz: Annotated[int, Field(gt=0, le=100_000)] = 1600
+    """The highest clock of that GPU."""
     ul_overhead: Overhead = 0.08
+    """The part of the uplink's resource elements that carries no data; enters the demand."""
     dl_overhead: Overhead = 0.14
+    """The part of the downlink's resource elements that carries no data; enters the demand."""
     tdd_guard: bool = False
+    """Whether the guard symbols of the TDD pattern count against its directions; off, as in the MUCB1 paper.
+    """
 
     @field_validator("slices", mode="before")
     @classmethod
@@ -242,40 +271,50 @@ class RanLinkModel(_Strict):
     """Where gNBs connect to (ZMQ)."""
 
     address: Annotated[str, Field(min_length=1)] = "tcp://127.0.0.1:5555"
+    """Where the controller listens for gNBs, tcp://HOST:PORT."""
     report_period_ms: Annotated[int, Field(ge=10, le=200)] = 50
+    """How often a gNB is told to report."""
     lease_s: Annotated[float, Field(ge=0.1, le=3600, allow_inf_nan=False)] | None = None
+    """How long quotas, clock locks and settings hold without renewal; null: max(3, 2 control slots)."""
 
 
 class EdgeLinkModel(_Strict):
-    """The edge agent (gRPC); null: there is none."""
+    """The edge agent (gRPC)."""
 
     address: str | None = "127.0.0.1:50061"
+    """Where the edge agent listens, HOST:PORT; null: there is none."""
     watch_period_ms: Annotated[int, Field(ge=10, le=10_000)] = 200
+    """How often the edge agent tells the GPU's state."""
 
 
 class QosModel(_Strict):
-    """QoS ingest (gRPC); address null: none.
+    """QoS ingest (gRPC).
 
     Hop delays count while the clocks behind a frame are known to agree: those that are told of by PTP are so
-    at least every ``clock_stale_s``, follow a master or are one, and are off by ``clock_bound_us`` at most.
-    ``clock_hosts`` names the edge's host, and no UE's: its clock must be told of and be good for any frame.
-    Empty: any host that tells of its clock and has no active flow may be the edge, so all of these must be
-    good. A UE's host that never tells of its clock is believed. Each of at most ``max_hosts`` hosts takes a
-    thread; those that share one certificate and address are at most :func:`wire.serving.share` of them, 24 of
-    32.
+    at least every ``clock_stale_s``, follow a master or are one, and are off by ``clock_bound_us`` at most. A
+    UE's host that never tells of its clock is believed.
     """
 
     address: str | None = "127.0.0.1:50062"
+    """Where the controller listens for flows, frames and clocks, HOST:PORT; null: there is none, and nothing
+    is learned."""
     clock_bound_us: Positive = 1000.0
+    """The largest offset of a clock with which hop delays count."""
     clock_stale_s: Positive = 5.0
+    """For how long what a host last said of its clock counts."""
     clock_hosts: list[str] = []
+    """The edge's host, and no UE's: its clock must be told of and be good for any frame. Empty: any host that
+    tells of its clock and has no active flow may be the edge, so all of these must be good."""
     max_hosts: Annotated[int, Field(ge=1, le=1024)] = 32
+    """How many hosts are heard at most, a thread each; those that share one certificate and address are at
+    most three quarters of them."""
 
 
 class ServerModel(_Strict):
-    """A server of the controller; null: it is not started."""
+    """A server of the controller."""
 
     address: str | None
+    """Where the server listens, HOST:PORT; null: it is not started."""
 
 
 class Links(_Strict):
@@ -285,38 +324,47 @@ class Links(_Strict):
     edge: EdgeLinkModel = EdgeLinkModel()
     qos: QosModel = QosModel()
     operator: ServerModel = ServerModel(address=OPERATOR_ADDRESS)
+    """The operator API."""
     metrics: ServerModel = ServerModel(address="127.0.0.1:9464")
+    """The page for Prometheus."""
 
 
 class Security(_Strict):
-    """Folder of CURVE keys and TLS certificates (``prbandit keys``); null: loopback alone."""
+    """What protects addresses beyond loopback."""
 
     keys: str | None = None
+    """Folder of CURVE keys and TLS certificates (`prbandit keys`); null: loopback alone."""
 
 
 class Store(_Strict):
-    """The run record. ``retain_days`` null keeps everything."""
+    """The run record."""
 
     runs: str = "runs"
+    """Where a run folder is made if none is given."""
     retain_days: Positive | None = None
+    """Records that are older are deleted; null: none are."""
 
 
 class OnOff(_Strict):
-    """Exponential on and off times in seconds, with a minimum each."""
+    """Exponential on and off times, with a minimum each."""
 
     mean_on_s: Positive
+    """Of the time that a flow is on."""
     mean_off_s: Positive
+    """Of the time that it is off."""
     min_on_s: Annotated[float, Field(ge=0)] = 0.0
+    """The least time that it is on."""
     min_off_s: Annotated[float, Field(ge=0)] = 0.0
+    """The least time that it is off."""
 
 
 class BearerModel(_Strict):
-    """The data bearer of each UE of a slice: its 5QI (TS 23.501 Table 5.7.4-1; null: what its service is
-    for, :attr:`controller.allocators.base.Service.five_qi`), and its S-NSSAI, SST or SST-SD (empty: none, as
-    in a gNB without a core network)."""
+    """The data bearer of each UE of a slice."""
 
     five_qi: Annotated[int, Field(ge=1, le=MAX_FIVE_QI)] | None = None
+    """TS 23.501 Table 5.7.4-1; null: what the slice's service is for."""
     snssai: str = ""
+    """SST or SST-SD; empty: none, as in a gNB without a core network."""
 
     @field_validator("snssai", mode="before")
     @classmethod
@@ -330,24 +378,27 @@ class BearerModel(_Strict):
 
 
 class UserGroup(BaseModel):
-    """Users of one application. Every key that is not one of these is an option of the application.
+    """Users of one application. Every key that is not one of these is an option of the application."""
 
-    They are on the UEs that are bound to ``slice`` (empty: on those that are bound to none, background
-    traffic), one after the other. ``schedule`` as in :class:`Emulation`; rates are what their flows announce,
-    bit/s. ``decoding_error``: 0, or that of short packets, which are sent once
-    (:class:`agents.emulator.spec.UserSpec`).
-    """
-
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True, use_attribute_docstrings=True)
 
     application: Name
+    """What the users do: openrtist, or an application of the entry points prbandit.applications."""
     slice: str = ""
+    """They are on the UEs that are bound to this slice, one after the other; empty: on those that are bound
+    to none."""
     count: Annotated[int, Field(ge=1, le=512)] = 1
+    """How many users."""
     schedule: Literal["described", "published", "always"] = "always"
+    """When they are active, as emulation.schedule."""
     transport: Literal["tcp", "udp"] = "tcp"
+    """TCP, or datagrams."""
     decoding_error: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Of short packets, which are sent once; 0: blocks are sent again (HARQ)."""
     ul_bps: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """The rate up that each of their flows announces."""
     dl_bps: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """The rate down that each of their flows announces."""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -361,30 +412,30 @@ Factor = Annotated[float, Field(ge=0.1, le=10, allow_inf_nan=False)]
 class StressModel(_Strict):
     """What makes the emulated testbed another one than it was calibrated to. By default nothing does.
 
-    The floor, what full resources miss too: ``hiccup_rate_hz`` (the UE is away for 1.5 to 3 s),
-    ``ul_hold_rate_hz`` (its uplink is held for some 7 ms), ``stall_rate_hz`` (the edge stands still for some
-    55 ms), a second and UE or edge; null leaves the calibrated rate.
-
-    A change in the run, from ``at_s`` on (null: half of ``duration_s``): OpenRTiST's frames and results are
-    ``demand`` times as large, while the announced rates stay what they were; the GPU takes ``service_time``
-    times as long at the same clock.
-
-    From the start: flows announce ``announced_rate`` times the rates that they have on average; where the
-    clocks are not ``synchronised``, frames tell the round trip alone; the first UE has packets of 1400 bytes
-    of another application, Poisson with ``cross_ul_bps`` and ``cross_dl_bps``, that nobody announces and that
-    share its queues and quotas.
+    Rates are a second and UE, or edge: the floor, what full resources miss too.
     """
 
     hiccup_rate_hz: Annotated[float, Field(ge=0, le=100)] | None = None
+    """How often the UE is away for 1.5 to 3 s; null: as calibrated."""
     ul_hold_rate_hz: Annotated[float, Field(ge=0, le=100)] | None = None
+    """How often its uplink is held for some 7 ms; null: as calibrated."""
     stall_rate_hz: Annotated[float, Field(ge=0, le=1)] | None = None
+    """How often the edge stands still for some 55 ms; null: as calibrated."""
     at_s: Positive | None = None
+    """When `demand` and `service_time` change; null: at half of `duration_s`."""
     demand: Annotated[float, Field(ge=0.1, le=4)] = 1.0
+    """From `at_s` on OpenRTiST's frames and results are so many times as large; announced rates stay."""
     service_time: Factor = 1.0
+    """From `at_s` on the GPU takes so many times as long at the same clock."""
     announced_rate: Factor = 1.0
+    """Flows announce so many times the rates that they have on average."""
     synchronised: bool = True
+    """Whether the clocks are; where they are not, frames tell the round trip alone."""
     cross_ul_bps: Annotated[float, Field(ge=0, le=1e9)] = 0.0
+    """Packets of 1400 bytes up, of another application on the first UE, Poisson, that nobody announces and
+    that share its queues and quotas."""
     cross_dl_bps: Annotated[float, Field(ge=0, le=1e9)] = 0.0
+    """The same down."""
 
     @property
     def changes(self) -> bool:
@@ -397,15 +448,14 @@ Length = Annotated[float, Field(gt=0, le=1e5, allow_inf_nan=False)]
 
 
 class MobilityModel(_Strict):
-    """UEs that move over a rectangle of ``area_m``, from (0, 0), as :mod:`wire.definitions.mobility` has it.
-
-    ``stations``: where each cell's base station is, [x, y] in m, in the order of the cells. The serving cell
-    changes where another station is received ``hysteresis_db`` stronger.
-    """
+    """UEs that move over a campus; their SINR follows their way."""
 
     stations: tuple[tuple[Metres, Metres], ...] = ((300.0, 400.0), (900.0, 400.0))
+    """Where each cell's base station is, [x, y] in m, in the order of the cells."""
     area_m: tuple[Length, Length] = (1200.0, 800.0)
+    """The rectangle that UEs move over, from (0, 0)."""
     hysteresis_db: Annotated[float, Field(ge=0, le=30, allow_inf_nan=False)] = 4.0
+    """The serving cell changes where another station is received so much stronger."""
 
     @field_validator("stations", "area_m", mode="before")
     @classmethod
@@ -416,42 +466,42 @@ class MobilityModel(_Strict):
 
 
 class Emulation(_Strict):
-    """The emulated testbed: ``flows`` of OpenRTiST, and ``users`` of other applications.
-
-    All flows run over one UE unless ``ues`` says otherwise.
-
-    ``schedule``: ``described`` (exponential on and off with both minimums), ``published`` (as the authors'
-    generator really did it, seed 4) or ``always`` (every flow from start to end). ``channel_trace`` is a
-    file of measured CQI and SNR, or a folder of them; each seed and each UE begins elsewhere in it
-    (:func:`controller.scenario.trace_uses`). Without it a channel process drives the cell.
-
-    ``scheduler``: whose habits the cell's scheduler has (:class:`agents.emulator.spec.CellSpec`).
-
-    ``modem_ms`` and ``modem_poll_ms``: what a UE's modem and host take for a packet down, and how often the
-    modem hands packets over, where it is not the modem of the MUCB1 paper (7.5 and 16).
-
-    ``mobility``: users whose application lets them change cell do so as they move, with all that they are
-    (:func:`controller.scenario.testbed_spec`).
-
-    ``bearers`` (slice -> bearer): what the gNB reports of the UEs of a slice; its scheduler does not go by
-    it.
-    """
+    """The emulated testbed: flows of OpenRTiST, and users of other applications."""
 
     duration_s: Positive = 3600.0
+    """How long `prbandit experiment` plays, and what is drawn ahead of a live run."""
     tdd: str = "DSUUU"
+    """The TDD pattern of every cell."""
     prb: Annotated[int, Field(ge=11, le=273)] = 106
+    """The carrier's bandwidth."""
     k2: Annotated[int, Field(ge=1, le=16)] = 6
+    """NR slots from a DCI to its PUSCH."""
     scheduler: Literal["oai-2024", "oai-2026"] = "oai-2024"
+    """Whose habits the cell's scheduler has: OAI's of May 2024, or the pipeline of August 2026 under the
+    module's allocation stage."""
     flows: Annotated[int, Field(ge=0, le=64)] = 2
+    """Flows of OpenRTiST."""
     ues: Annotated[int, Field(ge=1, le=64)] = 1
+    """UEs in each cell, ue-1, ue-2, ...; flows are on them in turn."""
     schedule: Literal["described", "published", "always"] = "described"
+    """When flows are on: described (exponential, with both minimums of `on_off`), published (as the MUCB1
+    authors' generator did it, seed 4), or always."""
     on_off: OnOff | None = None
+    """Needed by every schedule but always."""
     channel_trace: str | None = None
+    """A file of measured CQI and SNR, or a folder of them; each seed and each UE begins elsewhere in it.
+    null: a channel process."""
     users: tuple[UserGroup, ...] = ()
+    """Users of other applications, one group an application."""
     bearers: dict[Name, BearerModel] = Field(default_factory=dict)
+    """By slice: what the gNB reports of the UEs' bearer. Its scheduler does not go by it."""
     modem_ms: Annotated[float, Field(ge=0, le=1000)] | None = None
+    """What a UE's modem and host take for a packet down; null: 7.5, the modem of the MUCB1 paper."""
     modem_poll_ms: Annotated[float, Field(ge=0, le=1000)] | None = None
+    """How often the modem hands packets over; null: 16, the modem of the MUCB1 paper."""
     mobility: MobilityModel | None = None
+    """Users whose application lets them change cell do so as they move, with all that they are; null: nobody
+    moves."""
     stress: StressModel = StressModel()
 
     @field_validator("users", mode="before")
@@ -490,10 +540,12 @@ class Config(_Strict):
 
     control: Control = Control()
     cells: tuple[CellModel, ...] = (CellModel(id="cell-1"),)
+    """One or more, with different ids."""
     links: Links = Links()
     security: Security = Security()
     store: Store = Store()
     emulation: Emulation | None = None
+    """null: there is none."""
 
     @field_validator("cells", mode="before")
     @classmethod
@@ -520,9 +572,12 @@ class Config(_Strict):
         ConfigError where there is no such policy, or it has no such option.
         """
         data = self.model_dump()
-        for cell in data["cells"]:
-            for s in cell["slices"]:
-                s.update(policy=policy, policy_options=options)
+        try:
+            for cell, model in zip(data["cells"], self.cells, strict=True):
+                for s, of in zip(cell["slices"], model.slices, strict=True):
+                    s.update({**of.options.switched(policy), "policy_options": options})
+        except ValueError as error:
+            raise ConfigError(f"policy {policy}: slice {of.id}: {error}") from error
         try:
             config = Config.model_validate(data)
         except ValidationError as error:
@@ -553,6 +608,12 @@ class Config(_Strict):
     def to_yaml(self) -> str:
         """The resolved configuration, every default written out."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+    @property
+    def digest(self) -> str:
+        """Names what is configured, whatever file it came from: the first 12 hexadecimal digits of the
+        SHA-256 of :meth:`to_yaml`."""
+        return hashlib.sha256(self.to_yaml().encode()).hexdigest()[:12]
 
     def service_of(self, cell_id: str, flow: Flow, service: str = "") -> str:
         """The service of a flow's slice.

@@ -19,6 +19,8 @@ from controller.commands import Commands
 from controller.config import CellModel, Config
 from controller.core.decision import Decision, Settings
 from controller.core.observation import Flow
+from controller.core.power import gpu_power_saving
+from controller.core.ue_rates import UeRates
 from controller.fits import FitPool
 from controller.handover import Handovers
 from controller.journal import Event as JournalEvent
@@ -26,7 +28,14 @@ from controller.journal import Journal, log
 from controller.links.counters import Counters
 from controller.links.edge import EdgeLink
 from controller.links.metrics import Metrics
-from controller.links.operator import Broadcaster, CellStatus, ControllerStatus, OperatorServer
+from controller.links.operator import (
+    Broadcaster,
+    CellStatus,
+    ControllerStatus,
+    OperatorServer,
+    Savings,
+    SliceStatus,
+)
 from controller.links.qos import QosIngest, QosQueue
 from controller.links.ran import RanLink
 from controller.links.ran_protocol import (
@@ -41,12 +50,15 @@ from controller.store.lock import Lock
 from controller.store.models import ModelStore
 from controller.store.recorder import AsyncRunStore
 from controller.store.run import DATABASE_FILE, Retention, RunStore, StoreError, lock_folder
+from controller.store.summary import Summary
 from wire.security import Tls, curve_server, grpc_server_add
 
 _IDLE_POLL_S = 0.05
 _FIRST_DECISION_S = 1.0
 _HOUR_S = 3600.0
 _RELEASE_WAIT_S = 1.0
+_HANGS_S = 5.0
+"""The control loops do not turn where they have not for so long."""
 _ASK_USE_S = 0.2
 """So long before the end of a control slot the gNB is asked what was used in it."""
 _STEP_NS = 100_000_000
@@ -72,7 +84,7 @@ class LiveFace:
         lease_s: float,
     ) -> None:
         self.cell_id = cell_id
-        self._qos, self._lease_s = qos, lease_s
+        self._qos, self.lease_s = qos, lease_s
         self._flows: set[str] = set()
         self.edge = edge
         self._ran = ran
@@ -100,7 +112,7 @@ class LiveFace:
         ``keep`` them until their lease ends."""
         gone: Settings = {} if keep else {flow: {} for flow in self._flows - settings.keys()}
         if settings:
-            sequences = self._qos.set_settings(self.cell_id, {**settings, **gone}, self._lease_s)
+            sequences = self._qos.set_settings(self.cell_id, {**settings, **gone}, self.lease_s)
             self._flows = settings.keys() | (self._flows if keep else set())
             return {flow: sequence for flow, sequence in sequences.items() if flow in settings}
         if gone:
@@ -154,6 +166,7 @@ class _Live:
     """One cell and its timers, in monotonic seconds."""
 
     cell: ControlledCell
+    face: LiveFace
     edge: EdgeLink | None
     reports: int = 0
     decided: float = 0.0
@@ -161,6 +174,7 @@ class _Live:
     ask_use_at: float = math.inf
     reported: float | None = None
     leased_until: float | None = None
+    rates: UeRates | None = None
 
     @property
     def heard(self) -> bool:
@@ -212,6 +226,13 @@ class Daemon:
         self.metrics = Metrics(self.counters)
         self._broadcaster = Broadcaster(self.counters)
         self._last_hour = LastHour()
+        self._summary, self._summing = Summary(), threading.Lock()
+        self._started = self._turned = time.monotonic()
+        self._next_rates = 0.0
+        self._shut_down = threading.Event()
+        self._reload_due = threading.Event()
+        self._reload_error = ""
+        self._made = 0
         keys = config.security.keys
         tls = Tls(Path(keys), "controller") if keys else None
         self._run_dir = run_dir
@@ -252,6 +273,9 @@ class Daemon:
             state=self.state,
             end_slot=self._end_slot,
             taken_over=self._taken_over,
+            alive=self.alive,
+            shut_down=self._shut_down.set,
+            reloaded=self._reloaded,
             config_path=config_path,
             overrides=overrides,
             run_dir=run_dir,
@@ -313,7 +337,7 @@ class Daemon:
             edge,
             self._ingest,
             valid_for_s=2.0 * self.config.control.control_slot_s,
-            lease_s=max(self.config.lease_s, 2.0 * self.config.control.control_slot_s),
+            lease_s=_settings_lease_s(self.config),
         )
         controlled = ControlledCell(
             cell.id,
@@ -325,7 +349,7 @@ class Daemon:
             models=self._models.get,
             handovers=self._handovers,
         )
-        live = _Live(controlled, edge)
+        live = _Live(controlled, face, edge)
         self.metrics.watch_cell(
             cell.id,
             report_age=lambda: None if live.reported is None else time.monotonic() - live.reported,
@@ -337,7 +361,8 @@ class Daemon:
     # ---- threads and timers -------------------------------------------------------------------------------
 
     def run(self, stop: threading.Event, duration_s: float | None = None) -> None:
-        """Control until told to stop; then everything is released and the record closed."""
+        """Control until told to stop, or an operator shuts it down; then everything is released and the
+        record closed."""
         end = time.monotonic() + duration_s if duration_s else math.inf
         try:
             for live in self._cells.values():
@@ -346,16 +371,34 @@ class Daemon:
             for server in (self._qos, self._operator):
                 if server:
                     server.start()
-            log.info("listening for gNBs on %s", self.config.links.ran.address)
-            while not stop.is_set() and time.monotonic() < end:
+            log.info("listening for %s", self._listening())
+            while not (stop.is_set() or self._shut_down.is_set()) and time.monotonic() < end:
                 self._turn()
         finally:
             self._close()
 
+    def _listening(self) -> str:
+        links = self.config.links
+        served = (
+            ("gNBs", self._ran.address),
+            ("hosts", links.qos.address),
+            ("operators", links.operator.address),
+            ("Prometheus", links.metrics.address),
+        )
+        return ", ".join(f"{who} on {address}" for who, address in served if address)
+
+    def totals(self) -> dict[str, object]:
+        """What is told at the end."""
+        counted = {"control_slots": self._made}
+        if self._store:
+            counted["recorded"] = self.counters.get("store_slots_total")
+            counted["lost"] = self._store.lost
+        return {**counted, "events": self.counters.get("events_total")}
+
     def _turn(self) -> None:
         """One turn: what the gNBs sent, what operators asked, what is due."""
         self._watch_clock()
-        now = time.monotonic()
+        self._turned = now = time.monotonic()
         due = [min(c.next_step, c.ask_use_at) for c in self._cells.values() if c.heard]
         wait = min(_IDLE_POLL_S, max(0.0, min(due, default=now + _IDLE_POLL_S) - now))
         for event in self._ran.poll(wait):
@@ -375,10 +418,41 @@ class Daemon:
             elif now >= live.ask_use_at:
                 live.ask_use_at = math.inf
                 self._ran.renew(live.cell.cell_id)
+        if self._reload_due.is_set():
+            self._reload_due.clear()
+            threading.Thread(target=self._reload_now, name="reload", daemon=True).start()
+        if now >= self._next_rates:
+            self._next_rates = now + 1.0
+            self._take_rates()
         if self._beat and now >= self._next_beat:
             self._next_beat = now + 1.0
             with suppress(OSError):  # who looks for it will miss it
                 self._beat()
+
+    def reload(self) -> None:
+        """Read the configuration again soon, as after SIGHUP; may be called by a signal handler."""
+        self._reload_due.set()
+
+    def _reload_now(self) -> None:
+        """Not on the control thread, which carries out its last part."""
+        try:
+            text = self.commands.reload()
+        except ValueError as error:
+            self.commands.called("", f"SIGHUP: refused: {error}", True)
+        except Exception:
+            log.exception("the configuration was not read again")
+        else:
+            self.commands.called("", f"SIGHUP: {text}", False)
+
+    def _take_rates(self) -> None:
+        """Rates of the UEs, from a report a second."""
+        for live in self._cells.values():
+            if live.rates is not None and (report := live.cell.latest_report()) is not None:
+                live.rates.take(report)
+
+    def alive(self) -> bool:
+        """Whether the control loops turn; any thread may ask."""
+        return time.monotonic() - self._turned < _HANGS_S
 
     def _watch_clock(self) -> None:
         """Notices where CLOCK_REALTIME was set: it then differs from the monotonic clock as it did not a turn
@@ -418,6 +492,15 @@ class Daemon:
         end = time.monotonic() + _RELEASE_WAIT_S
         while any(map(self._ran.unacknowledged, connected)) and time.monotonic() < end:
             self._ran.poll(0.05)
+        for name, live in self._cells.items():
+            if name not in connected:
+                told = "its gNB is not connected; a lease that it has ends by itself"
+            elif self._ran.unacknowledged(name):
+                told = f"released, not acknowledged: its lease ends within {self.config.lease_s:g} s"
+            else:
+                told = "all PRBs released, acknowledged"
+            clock = "; GPU clock released" if live.edge and live.edge.connected else ""
+            log.info("cell %s: %s%s", name, told, clock, extra={"cell": name})
 
     # ---- links --------------------------------------------------------------------------------------------
 
@@ -434,10 +517,11 @@ class Daemon:
                     self._step(live)
             case CellJoined():
                 live.reports, live.leased_until = 0, None
+                live.rates = UeRates(event.facts.scs_khz, event.facts.tdd)
                 cell.joined(event.session, event.facts, time.time_ns())
                 live.next_step = time.monotonic() + min(self.config.control.control_slot_s, _FIRST_DECISION_S)
             case CellLost():
-                live.leased_until = None
+                live.leased_until = live.rates = None
                 cell.lost(event.why)
                 cell.face.release()
                 self.metrics.gone(event.cell_id)
@@ -499,7 +583,10 @@ class Daemon:
         self.metrics.step_seconds(cell.cell_id, time.perf_counter() - started)
 
     def _decided(self, record: Mapping[str, Any]) -> None:
+        self._made += 1
         self._last_hour.add(record, time.monotonic())
+        with self._summing:
+            self._summary.add(record)
         self._broadcaster.publish(record)
         self.metrics.observe(record)
 
@@ -514,9 +601,33 @@ class Daemon:
             for s in before.slices:
                 if (s.id, s.service) not in now:
                     self._fits.forget(before.id, s.id)
+        if config.lease_s != self.config.lease_s:
+            self._ran.set_lease(config.lease_s)
+            for live in self._cells.values():
+                live.face.lease_s = _settings_lease_s(config)
+                if live.edge:
+                    live.edge.set_lease(config.lease_s)
         self.config = config
         if self._store:
             self._store.configured(time.time_ns(), config.to_yaml())
+
+    def _reloaded(self, error: str) -> None:
+        self._reload_error = error
+
+    def _summed(self, cell: ControlledCell) -> tuple[list[SliceStatus], Savings | None]:
+        """The slices as they are played, and what was saved, over the control slots of this process."""
+        with self._summing:
+            summed = self._summary.result()["cells"].get(cell.cell_id)
+        slices = summed["slices"] if summed else {}
+        status = [
+            SliceStatus(name, service, options.to_dict(), slices.get(name, {}).get("explored"), options.hops)
+            for name, service, options in cell.slices
+        ]
+        if not summed or summed["avg_gpu_mhz"] is None:
+            return status, None
+        gpu = gpu_power_saving(summed["avg_gpu_mhz"], max_mhz=summed["max_mhz"]) if summed["max_mhz"] else 0.0
+        seconds = (summed["end_ns"] - summed["begin_ns"]) / 1e9
+        return status, Savings(seconds, gpu, summed["bs_power_saving"], summed["ue_power_saving"])
 
     def state(self) -> ControllerStatus:
         """What the controller is doing now."""
@@ -527,12 +638,18 @@ class Daemon:
             cells=[self._status(live) for live in self._cells.values()],
             store_error=self._store.error if self._store else "",
             store_lost=self._store.lost if self._store else 0,
+            config_hash=self.config.digest,
+            lease_s=self.config.lease_s,
+            up_s=time.monotonic() - self._started,
+            reload_error=self._reload_error,
         )
 
     def _status(self, live: _Live) -> CellStatus:
         cell = live.cell
         loop, carrier, now = cell.loop, cell.carrier, time.monotonic()
         sample = live.edge.state if live.edge else None
+        slices, savings = self._summed(cell)
+        watts = sample is not None and sample.message.HasField("power_w")
         return CellStatus(
             cell_id=cell.cell_id,
             connected=cell.session != 0,
@@ -555,7 +672,17 @@ class Daemon:
             edge_configured=live.edge is not None,
             gpu_age_s=now - sample.received_mono if sample else None,
             report=cell.latest_report(),
+            rates={} if live.rates is None else live.rates.latest,
+            slices=slices,
+            savings=savings,
+            gpu_power_w=sample.message.power_w if sample and watts else None,
+            gpu_max_mhz=next(c.max_mhz for c in self.config.cells if c.id == cell.cell_id),
         )
+
+
+def _settings_lease_s(config: Config) -> float:
+    """Settings go out with a decision, and are not renewed within a control slot."""
+    return max(config.lease_s, 2.0 * config.control.control_slot_s)
 
 
 def _learned_in(run_dir: Path) -> dict[str, Any]:

@@ -61,11 +61,24 @@ class Event(StrEnum):
     SET_BUDGETS = "set_budgets"
     SET_OPTIONS = "set_options"
     SET_QUOTA = "set_quota"
+    SET_LEASE = "set_lease"
+    RELOADED = "reloaded"
+    OPERATOR_CALL = "operator_call"
+    CALL_REFUSED = "call_refused"
     QUOTA_ENDED = "quota_ended"
 
 
 _COMMANDS = frozenset(
-    {Event.SET_BUDGETS, Event.SET_MODE, Event.SET_OPTIONS, Event.SET_POLICY, Event.SET_QUOTA}
+    {
+        Event.OPERATOR_CALL,
+        Event.RELOADED,
+        Event.SET_BUDGETS,
+        Event.SET_LEASE,
+        Event.SET_MODE,
+        Event.SET_OPTIONS,
+        Event.SET_POLICY,
+        Event.SET_QUOTA,
+    }
 )
 """What an operator did: always written."""
 _EXPECTED = _COMMANDS | {
@@ -94,6 +107,11 @@ class Store(Protocol):
     ) -> None: ...
 
     def record_event(self, time_ns: int, cell: str, kind: str, text: str = "") -> None: ...
+
+
+def _fields(cell: str, kind: Event) -> dict[str, str]:
+    """Of a line in the log, for who reads it as JSON."""
+    return {"cell": cell, "event": kind.value}
 
 
 @dataclass(slots=True)
@@ -142,7 +160,9 @@ class Journal:
             if thinned:
                 text = f"{text} ({thinned} more of its kind were not written)"
         level = logging.INFO if kind in _EXPECTED else logging.WARNING
-        log.log(level, "cell %s: %s: %s", cell, kind.value, text)
+        log.log(
+            level, "%s%s: %s", f"cell {cell}: " if cell else "", kind.value, text, extra=_fields(cell, kind)
+        )
         self.counters.inc("events_total", cell)
         if self._happened:
             self._happened(cell, kind.value)
@@ -176,7 +196,7 @@ class Journal:
         """An event of a failure in the controller itself, with the traceback of what is being handled."""
         self.counters.inc(counter, cell)
         if trace:
-            log.exception("cell %s: %s", cell, kind.value)
+            log.exception("cell %s: %s", cell, kind.value, extra=_fields(cell, kind))
         self.event(cell, kind, text)
 
     def count(self, name: str, cell: str, n: int = 1) -> None:

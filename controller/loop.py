@@ -436,7 +436,7 @@ class ControlLoop:
         for s in self._slices.values():
             if _is_for(s, command):
                 try:
-                    self._set(s, command.value)
+                    self._set(s, _changes(s.options, command))
                 except Exception as error:
                     failed[s.name]["command"] = _failure(error)
 
@@ -449,7 +449,7 @@ class ControlLoop:
         s.options, s.set = options, options.to_dict()
 
     def _addressed(self, command: Command) -> list[_Slice]:
-        if command.kind not in ("options", "quota"):
+        if command.kind not in ("options", "policy", "quota"):
             raise ValueError(f"unknown command {command.kind!r}")
         if not command.slice:
             return list(self._slices.values())
@@ -459,6 +459,11 @@ class ControlLoop:
             raise ValueError(
                 f"cell {self.spec.cell} has no slice {command.slice!r}; slices: {', '.join(self._slices)}"
             ) from None
+
+    @property
+    def played(self) -> list[tuple[str, str, Options]]:
+        """Name, service and options of each slice as they are now. Any thread may ask."""
+        return [(s.name, s.service.name, s.options) for s in self._slices.values()]
 
     def check(self, command: Command, before: Sequence[Command] = ()) -> None:
         """Raise ValueError where :meth:`step` could not carry the command out after those ``before`` it."""
@@ -471,14 +476,15 @@ class ControlLoop:
                 if command.kind == "quota":
                     self._check_quota(s, command, before)
                 else:
-                    self._check(s, command.value, [c.value for c in before if _is_for(s, c)])
+                    self._check(s, command, [c for c in before if _is_for(s, c)])
             except ValueError as error:
                 raise ValueError(f"cell {self.spec.cell}, slice {s.name}: {error}") from error
 
-    def _check(self, s: _Slice, changes: Mapping[str, Any], before: Sequence[Mapping[str, Any]]) -> None:
+    def _check(self, s: _Slice, command: Command, before: Sequence[Command]) -> None:
         old = s.options
         for earlier in before:
-            old = _changed(old, earlier)
+            old = _changed(old, _changes(old, earlier))
+        changes = _changes(old, command)
         options = _changed(old, changes)
         if options.anew & changes.keys():
             self._allocator(s.name, s.service, options)
@@ -711,7 +717,13 @@ def _present(gpu: GpuReading | None) -> bool:
 
 
 def _is_for(s: _Slice, command: Command) -> bool:
-    return command.kind == "options" and command.slice in ("", s.name)
+    return command.kind in ("options", "policy") and command.slice in ("", s.name)
+
+
+def _changes(options: Options, command: Command) -> Mapping[str, Any]:
+    """Option -> new value, of a command ``options`` or ``policy``."""
+    changes: Mapping[str, Any] = command.value
+    return options.switched(changes["policy"], changes["hop"]) if command.kind == "policy" else changes
 
 
 def _by_hand(s: _Slice, direction: int) -> int | None:

@@ -41,6 +41,7 @@ class Operated:
         journal = Journal(store=self.memory, time_ns=lambda: T0)
         self.config = config.parse(text)
         self.ended: list[str] = []
+        self.reloads: list[str] = []
         self.cell = ControlledCell("cell-1", self.config, journal, Face())
         self.cell.joined(1, CARRIER, T0)
         self.commands = Direct(
@@ -50,6 +51,9 @@ class Operated:
             state=lambda: ControllerStatus("", "", 1.0),
             end_slot=self.ended.append,
             taken_over=lambda _: None,
+            alive=lambda: True,
+            shut_down=lambda: self.ended.append("shut down"),
+            reloaded=self.reloads.append,
         )
         self._slot = 0
         self.memory.events.clear()
@@ -72,6 +76,15 @@ class Operated:
         options: dict[str, Any] = self.state()["slices"][name]["set"]
         return options
 
+    def learned(self, name: str = "ar") -> dict[str, Any]:
+        """By hop what its policies have learned."""
+        hops: dict[str, Any] = self.state()["slices"][name]["allocator"]["hops"]
+        return hops
+
+    def methods(self, name: str = "ar") -> list[str]:
+        assert self.cell.record is not None
+        return [c["method"] for c in self.cell.record["slices"][name]["choices"]]
+
     def state(self) -> dict[str, Any]:
         assert self.cell.loop is not None
         return self.cell.loop.to_state()
@@ -82,6 +95,35 @@ def operated() -> Operated:
     operated = Operated()
     operated.slot(3)
     return operated
+
+
+def test_a_hop_gets_a_policy_of_its_own_and_the_others_go_on_learning(operated: Operated) -> None:
+    operated.slot(3)
+    operated.commands.switch_policy("", "ar", "aimd", "dl")
+    with pytest.raises(ValueError, match="unknown hop 'up'; hops: ul, edge, dl"):
+        operated.commands.switch_policy("", "ar", "aimd", "up")
+    with pytest.raises(ValueError, match="unknown policy 'nosuch'"):
+        operated.commands.switch_policy("", "ar", "nosuch", "ul")
+    learned = operated.learned()
+    operated.slot()
+    assert operated.options()["hop_policies"] == {"dl": {"policy": "aimd", "policy_options": {}}}
+    assert operated.options()["policy"] == "mucb1" and operated.methods() == ["mucb1", "mucb1", "aimd"]
+    assert learned["ul"] and operated.learned()["ul"][0][0] == learned["ul"][0][0]
+    # What was learned is there again after a restart; a policy for all hops is for all of them.
+    state = operated.cell.loop.to_state()
+    loop = operated.cell.loop_for(operated.config)
+    assert not loop.load_state(state) and loop.to_state() == state
+    operated.commands.switch_policy("", "ar", "ucb1")
+    operated.slot()
+    assert operated.methods() == ["ucb1"] * 3 and not operated.options()["hop_policies"]
+
+
+def test_a_lease_is_set_and_a_reload_keeps_it(operated: Operated) -> None:
+    assert operated.commands.set_lease(7.0) == "lease 7 s"
+    for wrong in (0.0, -1.0, 1e9, float("nan")):
+        with pytest.raises(ValueError, match="lease_s: Input should be"):
+            operated.commands.set_lease(wrong)
+    assert [e for e in operated.memory.events if e == "set_lease"] == ["set_lease"]
 
 
 def test_options_count_from_the_next_control_slot_on(operated: Operated) -> None:

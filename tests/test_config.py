@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from agents.emulator.spec import MAX_K2, SCHEDULERS, CellSpec, PathSpec
@@ -45,6 +47,15 @@ def test_a_short_control_slot_keeps_the_least_lease() -> None:
 def test_what_is_written_out_reads_back_the_same() -> None:
     c = config.parse(GOOD)
     assert config.parse(c.to_yaml()) == c
+
+
+def test_a_digest_names_what_is_configured_and_not_how_it_was_written() -> None:
+    c = config.parse(GOOD)
+    assert re.fullmatch("[0-9a-f]{12}", c.digest)
+    assert config.parse(c.to_yaml()).digest == c.digest
+    assert config.parse(f"# a comment\n{GOOD}").digest == c.digest
+    assert config.parse(GOOD, overrides={"control.control_slot_s": 2}).digest == c.digest
+    assert config.parse(GOOD, overrides={"control.control_slot_s": 2.5}).digest != c.digest
 
 
 @pytest.mark.parametrize("name", sorted(config.scenarios()))

@@ -89,6 +89,7 @@ class Gnb:
             elif message.HasField("set_quota") or message.HasField("release"):
                 body = message.set_quota if message.HasField("set_quota") else message.release
                 quotas = list(message.set_quota.quotas)
+                self.lease_ms = message.set_quota.lease_ms
                 self.quotas = {q.slice: (q.ul_prb, q.dl_prb) for q in quotas}
                 if not self.acknowledges:
                     continue
@@ -418,6 +419,71 @@ def test_a_bad_reload_changes_nothing_and_a_good_one_keeps_what_was_learned(
     loop = daemon._cells["cell-1"].cell.loop
     assert loop is not None and loop.to_state()["slices"]["ar"]["set"]["budgets"]["ul_ms"] == 90.0
     goes_on(daemon, gnb)
+
+
+def test_a_signal_reloads_and_what_was_wrong_stands_in_the_state(
+    run: Callable[..., tuple[Daemon, Gnb]], tmp_path: Path
+) -> None:
+    daemon, gnb = run()
+    gnb.hello()
+    goes_on(daemon, gnb)
+    good = daemon.state().config_hash
+    file = tmp_path / "c.yaml"
+    file.write_text("controll: {}\n")
+    daemon.reload()
+    until(lambda: gnb.pump() or daemon.state().reload_error, "the refusal")
+    assert "c.yaml:1: controll: unknown key" in daemon.state().reload_error
+    assert daemon.counters.get("config_refused_total") == 1 and daemon.state().config_hash == good
+    goes_on(daemon, gnb)
+    file.write_text(CONFIG.replace("ues:", "budgets: {ul_ms: 90.0}\n        ues:"))
+    daemon.reload()
+    until(lambda: gnb.pump() or not daemon.state().reload_error, "the reload")
+    assert daemon.state().config_hash != good
+    goes_on(daemon, gnb)
+
+
+def test_a_lease_that_is_set_goes_out_at_once_and_a_reload_keeps_it(
+    run: Callable[..., tuple[Daemon, Gnb]], tmp_path: Path
+) -> None:
+    daemon, gnb = run()
+    gnb.hello()
+    goes_on(daemon, gnb)
+    assert daemon.state().lease_s == 3.0
+    assert daemon.commands.set_lease(0.75) == "lease 0.75 s"
+    until(lambda: gnb.pump() or gnb.lease_ms == 750, "the lease at the gNB")
+    until(lambda: gnb.pump() or 0 < (daemon.state().cells[0].lease_left_s or 0) <= 0.75, "it counts here")
+    file = tmp_path / "c.yaml"
+    file.write_text(CONFIG.replace("ues:", "budgets: {ul_ms: 90.0}\n        ues:"))
+    daemon.commands.reload()
+    assert daemon.state().lease_s == 0.75
+    goes_on(daemon, gnb)
+
+
+def test_an_operator_ends_the_daemon_and_everything_is_released(
+    run: Callable[..., tuple[Daemon, Gnb]], tmp_path: Path
+) -> None:
+    daemon, gnb = run(tmp_path / "run")
+    gnb.hello()
+    goes_on(daemon, gnb)
+    assert "ends" in daemon.commands.shut_down()
+    until(lambda: gnb.pump() or not gnb.quotas, "the release")
+
+
+def test_the_state_has_the_slices_and_the_rates_of_the_ues(run: Callable[..., tuple[Daemon, Gnb]]) -> None:
+    daemon, gnb = run()
+    before = daemon.state().cells[0].slices
+    assert [(s.slice, s.service, s.options["policy"]) for s in before] == [("ar", "ar", "mucb1")]
+    gnb.hello()
+    goes_on(daemon, gnb)
+    daemon.commands.switch_policy("", "", "aimd", "edge")
+    goes_on(daemon, gnb)
+    until(lambda: gnb.pump() or gnb.report() or daemon.state().cells[0].rates, "rates")
+    cell = daemon.state().cells[0]
+    # This gNB counts neither bytes nor PRBs.
+    assert set(cell.rates) == {"ue-1"} and cell.rates["ue-1"].ul.throughput_bps == 0.0
+    (now,) = cell.slices
+    assert now.options["hop_policies"]["edge"]["policy"] == "aimd" and now.hops == ("ul", "edge", "dl")
+    assert 0 <= now.explored <= 1 and cell.savings.control_s > 0 and cell.savings.bs > 0
 
 
 def test_a_reload_repairs_a_cell_that_was_not_controlled_and_its_learning_is_kept(

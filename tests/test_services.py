@@ -15,6 +15,8 @@ import grpc
 import pytest
 from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
 
 from agents.gpu.service import EdgeAgent, serve
 from agents.links.edge import EdgeFollower
@@ -44,7 +46,7 @@ PATIENCE_S = 60.0
 GARBAGE = b"\xff\xff\xff\xff\x00 no message"
 SERVICES = {
     service.full_name: service
-    for file in (edge_pb2, operator_pb2, qos_pb2)
+    for file in (edge_pb2, operator_pb2, qos_pb2, health_pb2, reflection_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
 }
 METHODS: dict[str, MethodDescriptor] = {
@@ -56,7 +58,9 @@ OWN_ROLES = {"edge": EDGE_AGENT, "operator": CONTROLLER, "qos": CONTROLLER}
 
 
 def server_of(method: str) -> str:
-    """The server of a method."""
+    """The server of a method; gRPC's own services are the operator API's."""
+    if method.startswith("/grpc."):
+        return "operator"
     return SERVERS[method[1:].rpartition("/")[0].rpartition(".")[0]]
 
 
@@ -142,8 +146,16 @@ HONEST: dict[str, Any] = {
         cell_id="cell-1", slice="ar", ul_prb=10, for_s=60
     ),
     "/prbandit.operator.Operator/ClearQuota": operator_pb2.ClearQuotaRequest(cell_id="cell-1", slice="ar"),
+    "/prbandit.operator.Operator/SetLease": operator_pb2.SetLeaseRequest(lease_s=5),
     "/prbandit.operator.Operator/Reload": operator_pb2.ReloadRequest(),
     "/prbandit.operator.Operator/Checkpoint": operator_pb2.CheckpointRequest(),
+    "/prbandit.operator.Operator/ShutDown": operator_pb2.ShutDownRequest(),
+    "/grpc.health.v1.Health/Check": health_pb2.HealthCheckRequest(),
+    "/grpc.health.v1.Health/List": health_pb2.HealthListRequest(),
+    "/grpc.health.v1.Health/Watch": health_pb2.HealthCheckRequest(),
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": reflection_pb2.ServerReflectionRequest(
+        list_services=""
+    ),
     "/prbandit.qos.QosIngest/ListUes": qos_pb2.ListUesRequest(
         protocol_version=PROTOCOL_VERSION, cell_id="cell-1"
     ),

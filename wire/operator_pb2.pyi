@@ -63,16 +63,20 @@ class SliceQos(_message.Message):
     def __init__(self, slice: _Optional[str] = ..., judged: _Optional[int] = ..., met: _Optional[int] = ...) -> None: ...
 
 class UeDirection(_message.Message):
-    __slots__ = ("mcs", "layers", "queued_bytes", "bler")
+    __slots__ = ("mcs", "layers", "queued_bytes", "bler", "bps", "prb")
     MCS_FIELD_NUMBER: _ClassVar[int]
     LAYERS_FIELD_NUMBER: _ClassVar[int]
     QUEUED_BYTES_FIELD_NUMBER: _ClassVar[int]
     BLER_FIELD_NUMBER: _ClassVar[int]
+    BPS_FIELD_NUMBER: _ClassVar[int]
+    PRB_FIELD_NUMBER: _ClassVar[int]
     mcs: int
     layers: int
     queued_bytes: int
     bler: float
-    def __init__(self, mcs: _Optional[int] = ..., layers: _Optional[int] = ..., queued_bytes: _Optional[int] = ..., bler: _Optional[float] = ...) -> None: ...
+    bps: float
+    prb: float
+    def __init__(self, mcs: _Optional[int] = ..., layers: _Optional[int] = ..., queued_bytes: _Optional[int] = ..., bler: _Optional[float] = ..., bps: _Optional[float] = ..., prb: _Optional[float] = ...) -> None: ...
 
 class UeChannel(_message.Message):
     __slots__ = ("lcid", "queued_bytes")
@@ -106,6 +110,32 @@ class UeStatus(_message.Message):
     dl_channels: _containers.RepeatedCompositeFieldContainer[UeChannel]
     def __init__(self, ue_id: _Optional[str] = ..., slice: _Optional[str] = ..., ul: _Optional[_Union[UeDirection, _Mapping]] = ..., dl: _Optional[_Union[UeDirection, _Mapping]] = ..., cqi: _Optional[int] = ..., snr_db: _Optional[float] = ..., five_qi: _Optional[int] = ..., priority_level: _Optional[int] = ..., snssai: _Optional[str] = ..., dl_channels: _Optional[_Iterable[_Union[UeChannel, _Mapping]]] = ...) -> None: ...
 
+class SliceStatus(_message.Message):
+    __slots__ = ("slice", "service", "options", "explored", "hops")
+    SLICE_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    EXPLORED_FIELD_NUMBER: _ClassVar[int]
+    HOPS_FIELD_NUMBER: _ClassVar[int]
+    slice: str
+    service: str
+    options: str
+    explored: float
+    hops: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, slice: _Optional[str] = ..., service: _Optional[str] = ..., options: _Optional[str] = ..., explored: _Optional[float] = ..., hops: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Savings(_message.Message):
+    __slots__ = ("control_s", "gpu", "bs", "ue")
+    CONTROL_S_FIELD_NUMBER: _ClassVar[int]
+    GPU_FIELD_NUMBER: _ClassVar[int]
+    BS_FIELD_NUMBER: _ClassVar[int]
+    UE_FIELD_NUMBER: _ClassVar[int]
+    control_s: float
+    gpu: float
+    bs: float
+    ue: float
+    def __init__(self, control_s: _Optional[float] = ..., gpu: _Optional[float] = ..., bs: _Optional[float] = ..., ue: _Optional[float] = ...) -> None: ...
+
 class HostState(_message.Message):
     __slots__ = ("host", "age_s")
     HOST_FIELD_NUMBER: _ClassVar[int]
@@ -115,7 +145,7 @@ class HostState(_message.Message):
     def __init__(self, host: _Optional[str] = ..., age_s: _Optional[float] = ...) -> None: ...
 
 class CellState(_message.Message):
-    __slots__ = ("cell_id", "connected", "session", "control_slots", "prb", "mode", "last", "reports", "edge_connected", "sm_mhz", "active_flows", "clocks", "manual", "report_age_s", "lease_left_s", "not_controlled", "qos", "hosts", "edge_configured", "gpu_age_s", "ues")
+    __slots__ = ("cell_id", "connected", "session", "control_slots", "prb", "mode", "last", "reports", "edge_connected", "sm_mhz", "active_flows", "clocks", "manual", "report_age_s", "lease_left_s", "not_controlled", "qos", "hosts", "edge_configured", "gpu_age_s", "ues", "ues_total", "slices", "savings", "gpu_power_w", "gpu_max_mhz")
     CELL_ID_FIELD_NUMBER: _ClassVar[int]
     CONNECTED_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
@@ -137,6 +167,11 @@ class CellState(_message.Message):
     EDGE_CONFIGURED_FIELD_NUMBER: _ClassVar[int]
     GPU_AGE_S_FIELD_NUMBER: _ClassVar[int]
     UES_FIELD_NUMBER: _ClassVar[int]
+    UES_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    SLICES_FIELD_NUMBER: _ClassVar[int]
+    SAVINGS_FIELD_NUMBER: _ClassVar[int]
+    GPU_POWER_W_FIELD_NUMBER: _ClassVar[int]
+    GPU_MAX_MHZ_FIELD_NUMBER: _ClassVar[int]
     cell_id: str
     connected: bool
     session: int
@@ -158,10 +193,15 @@ class CellState(_message.Message):
     edge_configured: bool
     gpu_age_s: float
     ues: _containers.RepeatedCompositeFieldContainer[UeStatus]
-    def __init__(self, cell_id: _Optional[str] = ..., connected: _Optional[bool] = ..., session: _Optional[int] = ..., control_slots: _Optional[int] = ..., prb: _Optional[int] = ..., mode: _Optional[str] = ..., last: _Optional[_Union[DecisionRecord, _Mapping]] = ..., reports: _Optional[int] = ..., edge_connected: _Optional[bool] = ..., sm_mhz: _Optional[int] = ..., active_flows: _Optional[int] = ..., clocks: _Optional[_Iterable[_Union[ClockState, _Mapping]]] = ..., manual: _Optional[_Iterable[_Union[ManualQuota, _Mapping]]] = ..., report_age_s: _Optional[float] = ..., lease_left_s: _Optional[float] = ..., not_controlled: _Optional[str] = ..., qos: _Optional[_Iterable[_Union[SliceQos, _Mapping]]] = ..., hosts: _Optional[_Iterable[_Union[HostState, _Mapping]]] = ..., edge_configured: _Optional[bool] = ..., gpu_age_s: _Optional[float] = ..., ues: _Optional[_Iterable[_Union[UeStatus, _Mapping]]] = ...) -> None: ...
+    ues_total: int
+    slices: _containers.RepeatedCompositeFieldContainer[SliceStatus]
+    savings: Savings
+    gpu_power_w: float
+    gpu_max_mhz: int
+    def __init__(self, cell_id: _Optional[str] = ..., connected: _Optional[bool] = ..., session: _Optional[int] = ..., control_slots: _Optional[int] = ..., prb: _Optional[int] = ..., mode: _Optional[str] = ..., last: _Optional[_Union[DecisionRecord, _Mapping]] = ..., reports: _Optional[int] = ..., edge_connected: _Optional[bool] = ..., sm_mhz: _Optional[int] = ..., active_flows: _Optional[int] = ..., clocks: _Optional[_Iterable[_Union[ClockState, _Mapping]]] = ..., manual: _Optional[_Iterable[_Union[ManualQuota, _Mapping]]] = ..., report_age_s: _Optional[float] = ..., lease_left_s: _Optional[float] = ..., not_controlled: _Optional[str] = ..., qos: _Optional[_Iterable[_Union[SliceQos, _Mapping]]] = ..., hosts: _Optional[_Iterable[_Union[HostState, _Mapping]]] = ..., edge_configured: _Optional[bool] = ..., gpu_age_s: _Optional[float] = ..., ues: _Optional[_Iterable[_Union[UeStatus, _Mapping]]] = ..., ues_total: _Optional[int] = ..., slices: _Optional[_Iterable[_Union[SliceStatus, _Mapping]]] = ..., savings: _Optional[_Union[Savings, _Mapping]] = ..., gpu_power_w: _Optional[float] = ..., gpu_max_mhz: _Optional[int] = ...) -> None: ...
 
 class ControllerState(_message.Message):
-    __slots__ = ("version", "config_path", "run_dir", "control_slot_s", "cells", "store_error", "store_lost")
+    __slots__ = ("version", "config_path", "run_dir", "control_slot_s", "cells", "store_error", "store_lost", "config_hash", "lease_s", "up_s", "reload_error")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     CONFIG_PATH_FIELD_NUMBER: _ClassVar[int]
     RUN_DIR_FIELD_NUMBER: _ClassVar[int]
@@ -169,6 +209,10 @@ class ControllerState(_message.Message):
     CELLS_FIELD_NUMBER: _ClassVar[int]
     STORE_ERROR_FIELD_NUMBER: _ClassVar[int]
     STORE_LOST_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_HASH_FIELD_NUMBER: _ClassVar[int]
+    LEASE_S_FIELD_NUMBER: _ClassVar[int]
+    UP_S_FIELD_NUMBER: _ClassVar[int]
+    RELOAD_ERROR_FIELD_NUMBER: _ClassVar[int]
     version: str
     config_path: str
     run_dir: str
@@ -176,7 +220,11 @@ class ControllerState(_message.Message):
     cells: _containers.RepeatedCompositeFieldContainer[CellState]
     store_error: str
     store_lost: int
-    def __init__(self, version: _Optional[str] = ..., config_path: _Optional[str] = ..., run_dir: _Optional[str] = ..., control_slot_s: _Optional[float] = ..., cells: _Optional[_Iterable[_Union[CellState, _Mapping]]] = ..., store_error: _Optional[str] = ..., store_lost: _Optional[int] = ...) -> None: ...
+    config_hash: str
+    lease_s: float
+    up_s: float
+    reload_error: str
+    def __init__(self, version: _Optional[str] = ..., config_path: _Optional[str] = ..., run_dir: _Optional[str] = ..., control_slot_s: _Optional[float] = ..., cells: _Optional[_Iterable[_Union[CellState, _Mapping]]] = ..., store_error: _Optional[str] = ..., store_lost: _Optional[int] = ..., config_hash: _Optional[str] = ..., lease_s: _Optional[float] = ..., up_s: _Optional[float] = ..., reload_error: _Optional[str] = ...) -> None: ...
 
 class WatchDecisionsRequest(_message.Message):
     __slots__ = ("cell_id",)
@@ -205,14 +253,16 @@ class SetModeRequest(_message.Message):
     def __init__(self, cell_id: _Optional[str] = ..., mode: _Optional[str] = ...) -> None: ...
 
 class SwitchPolicyRequest(_message.Message):
-    __slots__ = ("cell_id", "slice", "policy")
+    __slots__ = ("cell_id", "slice", "policy", "hop")
     CELL_ID_FIELD_NUMBER: _ClassVar[int]
     SLICE_FIELD_NUMBER: _ClassVar[int]
     POLICY_FIELD_NUMBER: _ClassVar[int]
+    HOP_FIELD_NUMBER: _ClassVar[int]
     cell_id: str
     slice: str
     policy: str
-    def __init__(self, cell_id: _Optional[str] = ..., slice: _Optional[str] = ..., policy: _Optional[str] = ...) -> None: ...
+    hop: str
+    def __init__(self, cell_id: _Optional[str] = ..., slice: _Optional[str] = ..., policy: _Optional[str] = ..., hop: _Optional[str] = ...) -> None: ...
 
 class SetBudgetsRequest(_message.Message):
     __slots__ = ("cell_id", "slice", "ul_ms", "edge_ms", "dl_ms")
@@ -260,11 +310,21 @@ class ClearQuotaRequest(_message.Message):
     slice: str
     def __init__(self, cell_id: _Optional[str] = ..., slice: _Optional[str] = ...) -> None: ...
 
+class SetLeaseRequest(_message.Message):
+    __slots__ = ("lease_s",)
+    LEASE_S_FIELD_NUMBER: _ClassVar[int]
+    lease_s: float
+    def __init__(self, lease_s: _Optional[float] = ...) -> None: ...
+
 class ReloadRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class CheckpointRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ShutDownRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 

@@ -79,6 +79,11 @@ class OperatorStub:
                 request_serializer=wire_dot_operator__pb2.ClearQuotaRequest.SerializeToString,
                 response_deserializer=wire_dot_operator__pb2.CommandResult.FromString,
                 _registered_method=True)
+        self.SetLease = channel.unary_unary(
+                '/prbandit.operator.Operator/SetLease',
+                request_serializer=wire_dot_operator__pb2.SetLeaseRequest.SerializeToString,
+                response_deserializer=wire_dot_operator__pb2.CommandResult.FromString,
+                _registered_method=True)
         self.Reload = channel.unary_unary(
                 '/prbandit.operator.Operator/Reload',
                 request_serializer=wire_dot_operator__pb2.ReloadRequest.SerializeToString,
@@ -87,6 +92,11 @@ class OperatorStub:
         self.Checkpoint = channel.unary_unary(
                 '/prbandit.operator.Operator/Checkpoint',
                 request_serializer=wire_dot_operator__pb2.CheckpointRequest.SerializeToString,
+                response_deserializer=wire_dot_operator__pb2.CommandResult.FromString,
+                _registered_method=True)
+        self.ShutDown = channel.unary_unary(
+                '/prbandit.operator.Operator/ShutDown',
+                request_serializer=wire_dot_operator__pb2.ShutDownRequest.SerializeToString,
                 response_deserializer=wire_dot_operator__pb2.CommandResult.FromString,
                 _registered_method=True)
 
@@ -149,6 +159,12 @@ class OperatorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetLease(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Reload(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -156,6 +172,12 @@ class OperatorServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Checkpoint(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ShutDown(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -209,6 +231,11 @@ def add_OperatorServicer_to_server(servicer, server):
                     request_deserializer=wire_dot_operator__pb2.ClearQuotaRequest.FromString,
                     response_serializer=wire_dot_operator__pb2.CommandResult.SerializeToString,
             ),
+            'SetLease': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetLease,
+                    request_deserializer=wire_dot_operator__pb2.SetLeaseRequest.FromString,
+                    response_serializer=wire_dot_operator__pb2.CommandResult.SerializeToString,
+            ),
             'Reload': grpc.unary_unary_rpc_method_handler(
                     servicer.Reload,
                     request_deserializer=wire_dot_operator__pb2.ReloadRequest.FromString,
@@ -217,6 +244,11 @@ def add_OperatorServicer_to_server(servicer, server):
             'Checkpoint': grpc.unary_unary_rpc_method_handler(
                     servicer.Checkpoint,
                     request_deserializer=wire_dot_operator__pb2.CheckpointRequest.FromString,
+                    response_serializer=wire_dot_operator__pb2.CommandResult.SerializeToString,
+            ),
+            'ShutDown': grpc.unary_unary_rpc_method_handler(
+                    servicer.ShutDown,
+                    request_deserializer=wire_dot_operator__pb2.ShutDownRequest.FromString,
                     response_serializer=wire_dot_operator__pb2.CommandResult.SerializeToString,
             ),
     }
@@ -474,6 +506,33 @@ class Operator:
             _registered_method=True)
 
     @staticmethod
+    def SetLease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/prbandit.operator.Operator/SetLease',
+            wire_dot_operator__pb2.SetLeaseRequest.SerializeToString,
+            wire_dot_operator__pb2.CommandResult.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Reload(request,
             target,
             options=(),
@@ -516,6 +575,33 @@ class Operator:
             target,
             '/prbandit.operator.Operator/Checkpoint',
             wire_dot_operator__pb2.CheckpointRequest.SerializeToString,
+            wire_dot_operator__pb2.CommandResult.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ShutDown(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/prbandit.operator.Operator/ShutDown',
+            wire_dot_operator__pb2.ShutDownRequest.SerializeToString,
             wire_dot_operator__pb2.CommandResult.FromString,
             options,
             channel_credentials,

@@ -1,5 +1,7 @@
 """Who may do what: the roles of certificates, and the roles that each method is for.
 
+On the operator API ``observer`` reads, ``operator`` reads and commands.
+
 A certificate's common name is ``ROLE``, or ``ROLE@HOST`` where it is one host's alone. Without TLS, on
 loopback, there are no roles and everything is permitted.
 """
@@ -13,13 +15,14 @@ CONTROLLER = "controller"
 EDGE_AGENT = "edge-agent"
 GNB_MOCK = "gnb-mock"
 OPERATOR = "operator"
+OBSERVER = "observer"
 PTP_AGENT = "ptp-agent"
 PROMETHEUS = "prometheus"
-ROLES = (CONTROLLER, EDGE_AGENT, GNB_MOCK, OPERATOR, PTP_AGENT, PROMETHEUS)
+ROLES = (CONTROLLER, EDGE_AGENT, GNB_MOCK, OPERATOR, OBSERVER, PTP_AGENT, PROMETHEUS)
 """Holders of a TLS certificate; a service of docker-compose.yml has its role's name."""
 
 _READS_GPU = frozenset({CONTROLLER, EDGE_AGENT, GNB_MOCK, OPERATOR})
-_READS_CONTROLLER = frozenset({CONTROLLER, EDGE_AGENT, GNB_MOCK, OPERATOR, PTP_AGENT})
+_READS_CONTROLLER = frozenset({CONTROLLER, EDGE_AGENT, GNB_MOCK, OPERATOR, OBSERVER, PTP_AGENT})
 _COMMANDS = frozenset({CONTROLLER, OPERATOR})
 
 METHODS: Mapping[str, frozenset[str]] = {
@@ -38,14 +41,20 @@ METHODS: Mapping[str, frozenset[str]] = {
     "/prbandit.operator.Operator/SetOptions": _COMMANDS,
     "/prbandit.operator.Operator/SetQuota": _COMMANDS,
     "/prbandit.operator.Operator/ClearQuota": _COMMANDS,
+    "/prbandit.operator.Operator/SetLease": _COMMANDS,
     "/prbandit.operator.Operator/Reload": _COMMANDS,
     "/prbandit.operator.Operator/Checkpoint": _COMMANDS,
+    "/prbandit.operator.Operator/ShutDown": _COMMANDS,
+    "/grpc.health.v1.Health/Check": _READS_CONTROLLER,
+    "/grpc.health.v1.Health/Watch": _READS_CONTROLLER,
+    "/grpc.health.v1.Health/List": _READS_CONTROLLER,
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": _READS_CONTROLLER,
     "/prbandit.qos.QosIngest/Publish": frozenset({EDGE_AGENT, GNB_MOCK, PTP_AGENT}),
     "/prbandit.qos.QosIngest/ListUes": frozenset({EDGE_AGENT, GNB_MOCK}),
 }
 """gRPC method -> the roles that may call it."""
 
-METRICS_READERS = frozenset({OPERATOR, PROMETHEUS})
+METRICS_READERS = frozenset({OPERATOR, OBSERVER, PROMETHEUS})
 """Roles that may read a metrics page."""
 
 TELLS_EDGE_CLOCK = frozenset({EDGE_AGENT, PTP_AGENT})

@@ -19,7 +19,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,6 +39,7 @@ from agents.stopping import on_stop_signal
 from wire import MAX_GNB_MESSAGE_BYTES, qos_pb2, ran_pb2, security
 from wire.definitions import nr
 from wire.definitions.bounds import MAX_FRAMES
+from wire.version import version
 
 log = logging.getLogger(__name__)
 
@@ -568,10 +568,6 @@ def _send(socket: zmq.Socket[bytes], data: bytes) -> bool:
 def describe_cell(spec: TestbedSpec) -> Cell:
     """What the Hello of an emulated cell says."""
     tdd = spec.cell.tdd
-    try:
-        version = metadata.version("prbandit")
-    except metadata.PackageNotFoundError:
-        version = "unknown"
     return Cell(
         cell_id=spec.cell.cell_id,
         prb=spec.cell.n_prb,
@@ -583,7 +579,7 @@ def describe_cell(spec: TestbedSpec) -> Cell:
             ul_symbols=tdd.ul_symbols,
             ul_slots=tdd.ul_slots,
         ),
-        agent_version=f"gnb-mock {version}",
+        agent_version=f"gnb-mock {version()}",
         min_prb=spec.cell.min_grant_prb,
     )
 

@@ -8,7 +8,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib import metadata
 from typing import Any, NoReturn
 
 import grpc
@@ -34,6 +33,7 @@ from agents.gpu.leases import MAX_LEASE_S, TooManyHolders
 from agents.stopping import on_stop_signal
 from wire import PROTOCOL_VERSION, edge_pb2, edge_pb2_grpc, security
 from wire.serving import Guard, caller
+from wire.version import full_version
 
 log = logging.getLogger(__name__)
 
@@ -55,14 +55,6 @@ _STATUS: dict[type[Exception], grpc.StatusCode] = {
     TooManyHolders: grpc.StatusCode.RESOURCE_EXHAUSTED,
     TooLate: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
-
-
-def agent_version() -> str:
-    """Version of the installed package, for the first message of the link."""
-    try:
-        return metadata.version("prbandit")
-    except metadata.PackageNotFoundError:
-        return "unknown"
 
 
 class EdgeService(edge_pb2_grpc.EdgeServicer):
@@ -105,7 +97,7 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
             )
         return edge_pb2.EdgeWelcome(
             protocol_version=PROTOCOL_VERSION,
-            agent_version=agent_version(),
+            agent_version=full_version(),
             max_lease_ms=self._max_lease_ms,
             gpus=[
                 edge_pb2.GpuInfo(

@@ -42,7 +42,7 @@ class Options(BaseModel):
     group in ``together`` counts for the group.
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
     anew: ClassVar[frozenset[str]] = frozenset()
     in_state: ClassVar[frozenset[str]] = frozenset()
@@ -65,6 +65,22 @@ class Options(BaseModel):
         """The PRBs of a direction without which none of the configured actions can be played; 0: any will
         do."""
         return 0
+
+    @property
+    def hops(self) -> tuple[str, ...]:
+        """The hops that can have a policy of their own."""
+        return ()
+
+    def switched(self, policy: str, hop: str = "") -> dict[str, Any]:
+        """The options that change where another policy is to be played, at one hop or ("") at all of them.
+
+        ValueError for a service without policies, and for a hop where it does not have one for each.
+        """
+        if "policy" not in type(self).model_fields:
+            raise ValueError("its service has no policies")
+        if hop:
+            raise ValueError(f"hop {hop!r}: its service has one policy for all")
+        return {"policy": policy, "policy_options": {}}
 
     def check(self, *, n_prb: int, max_mhz: int, min_prb: int = 1) -> None:
         """:class:`Misfits`, naming each option, for what this carrier and this GPU do not have, and for PRBs

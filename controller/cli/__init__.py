@@ -13,7 +13,9 @@ from typing import Any, NoReturn
 
 import click
 
+from controller.cli.logs import complain
 from wire.definitions.extras import MissingExtra, is_ours, missing
+from wire.version import full_version
 
 _COMMANDS = {
     "up": "up",
@@ -44,6 +46,8 @@ _COMMANDS = {
     "explain": "explain",
     "mode": "operate",
     "policy": "operate",
+    "lease": "operate",
+    "shutdown": "operate",
     "budgets": "operate",
     "options": "operate",
     "quota": "operate",
@@ -76,10 +80,23 @@ class Lazy(click.Group):
         return command
 
 
+def _print_version(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        click.echo(f"prbandit, version {full_version()}")
+        context.exit()
+
+
 @click.group(
     cls=Lazy, package=__name__, files=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]}
 )
-@click.version_option(package_name="prbandit")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Print the version, with the commit that it was made from, and exit.",
+)
 def cli() -> None:
     """PRBandit: learns the fewest PRBs and GPU megahertz that still meet a delay target."""
 
@@ -138,8 +155,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # Who read it has gone, and the interpreter would flush what is left once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILED)
-    except click.ClickException as error:
+    except click.UsageError as error:
         error.show()
+        _end(error.format_message(), error.exit_code, arguments)
+    except click.ClickException as error:
+        complain(error.format_message(), "Error")
         _end(error.format_message(), error.exit_code, arguments)
     except ImportError as error:
         if is_ours(error):
@@ -157,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _fail(message: str, status: int, arguments: Sequence[str]) -> NoReturn:
-    click.echo(f"prbandit: {message}", err=True)
+    complain(message)
     _end(message, status, arguments)
 
 

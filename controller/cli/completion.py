@@ -9,6 +9,7 @@ import click
 from click.shell_completion import CompletionItem, get_completion_class
 
 from controller.cli import cli, emit, json_option
+from controller.core.measure import RESOURCES
 from wire import OPERATOR_ADDRESS
 
 SHELLS = ("bash", "fish", "zsh")
@@ -68,6 +69,10 @@ def scenarios(ctx: click.Context, parameter: click.Parameter, incomplete: str) -
     return _items(sorted(config.scenarios()), incomplete) or [CompletionItem(incomplete, type="file")]
 
 
+def hops(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return _items(RESOURCES, incomplete)
+
+
 def cells(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     return _items((cell["cell_id"] for cell in _cells(ctx)), incomplete)
 
@@ -76,8 +81,8 @@ def slices(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> 
     """Those of the cell that the line names, or of all."""
     names: dict[str, None] = {}
     for cell in _cells(ctx):
-        if ctx.params.get("cell") in (None, "", cell["cell_id"]) and cell["last"] is not None:
-            names |= dict.fromkeys(cell["last"]["slices"])
+        if ctx.params.get("cell") in (None, "", cell["cell_id"]):
+            names |= dict.fromkeys(s["slice"] for s in cell["slices"])
     return _items(names, incomplete)
 
 

@@ -10,8 +10,24 @@ from controller.cli import completion, emit, json_option
 from wire.definitions.nr import MAX_PRB
 
 
+def _reference(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        from controller.reference import markdown
+
+        click.echo(markdown(), nl=False)
+        context.exit()
+
+
 @click.command("check-config")
 @click.argument("file", shell_complete=completion.scenarios)
+@click.option(
+    "--reference",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_reference,
+    help="Print every key with its type, default, unit and meaning (Markdown), and end.",
+)
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Replace a key of the file.")
 @click.option(
     "--prb",

@@ -11,6 +11,7 @@ from typing import NoReturn
 import click
 
 from controller.cli import children, emit, json_option
+from controller.cli.logs import complain
 from controller.cli.options import SECONDS
 
 gpus_option = click.option(
@@ -20,7 +21,7 @@ gpus_option = click.option(
 
 def end_hung(why: str) -> NoReturn:
     """End with exit code 1 while a call hangs in the driver, for which an ordinary end may wait for ever."""
-    click.echo(f"prbandit: {why}", err=True)
+    complain(why)
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-from collections.abc import Mapping
-from importlib.metadata import entry_points
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import click
 
 from controller.cli import emit, json_option
+from wire.definitions.plugins import PluginError, Plugins, package
 
 
 def sentence(text: str) -> str:
@@ -43,9 +43,34 @@ def _of_service(about: str) -> str:
     return re.sub(r"^The \S+ service(?: \((.*?)\))?: ", lambda m: f"{m[1]}: " if m[1] else "", about)
 
 
+def _with_plugins(
+    own: Mapping[str, Mapping[str, Any]], plugins: Plugins, tell: Callable[[str], Mapping[str, Any]]
+) -> dict[str, Mapping[str, Any]]:
+    """What there is of our own, and what ``tell`` says of each that another package brings along; of one that
+    cannot be used, why."""
+    found: dict[str, Mapping[str, Any]] = {name: {**one, "package": None} for name, one in own.items()}
+    for name, entry in plugins.found.items():
+        try:
+            found[name] = {**tell(name), "package": package(entry)}
+        except PluginError as error:
+            found[name] = {"about": "", "package": package(entry), "error": str(error)}
+    for name in plugins.refused:
+        try:
+            plugins.load(name)
+        except PluginError as error:
+            found[f"{name} (refused)"] = {"about": "", "package": None, "error": str(error)}
+    return found
+
+
+def _line(one: Mapping[str, Any]) -> str:
+    if "error" in one:
+        return f"cannot be used: {one['error']}"
+    return f"{one['about']} ({one['package']})" if one.get("package") else str(one["about"])
+
+
 def _show(what: str, found: Mapping[str, Mapping[str, Any]], as_json: bool) -> None:
     width = max(map(len, found))
-    lines = [f"{name:{width}}  {one['about']}" for name, one in found.items()]
+    lines = [f"{name:{width}}  {_line(one)}" for name, one in found.items()]
     emit({what: [{"name": name, **one} for name, one in found.items()]}, as_json, "\n".join(lines))
 
 
@@ -68,14 +93,14 @@ def policies(as_json: bool) -> None:
     """List the policies that a hop of a slice can learn by: policy of a slice, and --policy NAME."""
     from controller import policies as room
 
-    found = {}
-    for name in room.names():
-        about = sentence(room.about(name))
-        default = name == room.DEFAULT
-        options = list(room.option_names(name))
+    def tell(name: str) -> dict[str, Any]:
+        about, default = sentence(room.about(name)), name == room.DEFAULT
         text = f"{about}{' (default)' if default else ''}"
-        found[name] = {"about": text, "default": default, "options": options}
-    _show("policies", found, as_json)
+        return {"about": text, "default": default, "options": list(room.option_names(name))}
+
+    brought = room.brought()
+    own = {name: tell(name) for name in room.names() if name not in brought.found}
+    _show("policies", _with_plugins(own, brought, tell), as_json)
 
 
 @click.command("services")
@@ -84,13 +109,17 @@ def services(as_json: bool) -> None:
     """List the services that a slice can carry: service of a slice."""
     from controller import allocators
 
-    brought = {entry.name: entry.module for entry in entry_points(group=allocators.GROUP)}
-    modules = {name: allocators.module_of(name) or brought[name] for name in allocators.names()}
-    found = {
-        name: {"about": _of_service(sentence(docstring(module))), "module": module}
-        for name, module in modules.items()
-    }
-    _show("services", found, as_json)
+    def tell(name: str) -> dict[str, Any]:
+        module = allocators.module_of(name)
+        return {"about": _of_service(sentence(docstring(module))), "module": module}
+
+    def tell_brought(name: str) -> dict[str, Any]:
+        allocators.service(name)
+        return tell(name)
+
+    brought = allocators.brought()
+    own = {name: tell(name) for name in allocators.names() if name not in brought.found}
+    _show("services", _with_plugins(own, brought, tell_brought), as_json)
 
 
 @click.command("arbiters")

@@ -27,11 +27,10 @@ def connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def connect(operator: str, keys: str | None, timeout_s: float = 10.0) -> OperatorClient:
     """A client of the operator API; UsageError for an address or keys that cannot be used."""
-    from controller.links.operator import OperatorClient
-    from wire.security import Tls
+    from controller.links.operator import OperatorClient, operator_tls
 
     try:
-        tls = Tls(Path(keys), "operator") if keys else None
+        tls = operator_tls(Path(keys)) if keys else None
         return OperatorClient(operator, tls, timeout_s=timeout_s, setting="--operator", missing="--keys")
     except (OSError, ValueError) as error:
         raise click.UsageError(str(error)) from error
@@ -90,11 +89,19 @@ def mode(mode: str, cell: str, operator: str, keys: str | None, as_json: bool) -
 @click.argument("policy", shell_complete=completion.policies)
 @click.option("--cell", default="", shell_complete=completion.cells, help="Only this cell.")
 @click.option("--slice", "slice_id", default="", shell_complete=completion.slices, help="Only this slice.")
+@click.option(
+    "--hop",
+    default="",
+    shell_complete=completion.hops,
+    help="Only this hop (ul, edge, dl); the others go on learning.",
+)
 @connection_options
 @json_option
-def policy(policy: str, cell: str, slice_id: str, operator: str, keys: str | None, as_json: bool) -> None:
+def policy(
+    policy: str, cell: str, slice_id: str, hop: str, operator: str, keys: str | None, as_json: bool
+) -> None:
     """Play POLICY from the next control slot on; it starts to learn anew."""
-    _command(operator, keys, as_json, lambda c: c.switch_policy(cell, slice_id, policy))
+    _command(operator, keys, as_json, lambda c: c.switch_policy(cell, slice_id, policy, hop))
 
 
 @click.command("budgets")
@@ -196,6 +203,23 @@ def quota(
     if for_s is None:
         raise click.UsageError("--for is needed: how long, such as 60s or 5m")
     _command(operator, keys, as_json, lambda c: c.set_quota(cell, slice_id, ul, dl, for_s))
+
+
+@click.command("lease")
+@click.argument("seconds", type=DURATION)
+@connection_options
+@json_option
+def lease(seconds: float, operator: str, keys: str | None, as_json: bool) -> None:
+    """Let quotas and clock locks hold for SECONDS without renewal, from now on."""
+    _command(operator, keys, as_json, lambda c: c.set_lease(seconds))
+
+
+@click.command("shutdown")
+@connection_options
+@json_option
+def shutdown(operator: str, keys: str | None, as_json: bool) -> None:
+    """Release everything and end the controller; a supervisor may start it again."""
+    _command(operator, keys, as_json, lambda c: c.shut_down())
 
 
 @click.command("reload")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import re
 import resource
+import signal
 import threading
 import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +19,7 @@ from click.core import ParameterSource
 from agents.gpu.leases import MAX_LEASE_S
 from agents.stopping import on_stop_signal
 from controller.cli import completion, gpu
-from controller.cli.logs import Thinned
+from controller.cli.logs import life, log_options, log_to_stderr
 from controller.cli.options import SECONDS, SEED, warm_start_option
 from controller.cli.refusals import Refusals
 from controller.cli.supervisor import tell_alive
@@ -25,7 +27,11 @@ from controller.config import Config
 from wire.limits import raise_open_files
 
 if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
     from agents.emulator.spec import TestbedSpec
+    from agents.gpu.service import EdgeAgent
+    from wire.security import Tls
 
 log = logging.getLogger(__name__)
 
@@ -44,15 +50,6 @@ def stop_on_signals() -> threading.Event:
     stop = threading.Event()
     on_stop_signal(stop.set)
     return stop
-
-
-def log_to_stderr(verbose: bool) -> None:
-    """One line an event, with time and level; repeats are thinned."""
-    logging.basicConfig(
-        handlers=[Thinned()],
-        level=logging.DEBUG if verbose else logging.INFO,
-        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
-    )
 
 
 def log_channel(config: Config, seed: int) -> None:
@@ -123,7 +120,7 @@ def emulated(name: str, config: Config, seed: int, cell: str = "") -> TestbedSpe
 @_duration_option
 @_heartbeat_option
 @click.option("--lock-fd", type=int, hidden=True, help="The run folder's lock, taken by who started this.")
-@click.option("-v", "--verbose", is_flag=True)
+@log_options
 def controller(
     config_file: str,
     run_dir: Path | None,
@@ -135,6 +132,7 @@ def controller(
     heartbeat: Path | None,
     lock_fd: int | None,
     verbose: bool,
+    log_format: str,
 ) -> None:
     """Run the controller with the configuration in CONFIG until SIGINT or SIGTERM."""
     from controller import config as config_module
@@ -144,7 +142,7 @@ def controller(
     from controller.store.lock import Lock
     from controller.store.run import DATABASE_FILE, LOCK_FILE
 
-    log_to_stderr(verbose)
+    log_to_stderr(verbose, log_format)
     check_address_space()
     raise_open_files()
     overrides = parse_settings(settings)
@@ -162,17 +160,29 @@ def controller(
         if heartbeat:
             heartbeat.touch()
 
-    daemon = Daemon(
-        config,
-        config_path=config_module.find(config_file),
-        overrides=overrides,
-        run_dir=None if no_record else run_dir,
-        learned=learned,
-        prior=prior_module.load(warm_start) if warm_start else None,
-        beat=beat,
-        lock=lock,
-    )
-    daemon.run(stop, duration)
+    path = config_module.find(config_file)
+    facts = {
+        "configuration": path.resolve(),
+        "hash": config.digest,
+        "run": "not recorded" if no_record or run_dir is None else run_dir.resolve(),
+        "seed": config.control.seed,
+    }
+    with life(log, "controller", facts, duration) as totals:
+        daemon = Daemon(
+            config,
+            config_path=path,
+            overrides=overrides,
+            run_dir=None if no_record else run_dir,
+            learned=learned,
+            prior=prior_module.load(warm_start) if warm_start else None,
+            beat=beat,
+            lock=lock,
+        )
+        signal.signal(signal.SIGHUP, lambda *_: daemon.reload())
+        try:
+            daemon.run(stop, duration)
+        finally:
+            totals.update(daemon.totals())
 
 
 def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
@@ -210,7 +220,7 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
 @_keys_option
 @_duration_option
 @_heartbeat_option
-@click.option("-v", "--verbose", is_flag=True)
+@log_options
 def gnb_mock(
     config_file: str,
     ran: str,
@@ -224,13 +234,15 @@ def gnb_mock(
     duration: float | None,
     heartbeat: Path | None,
     verbose: bool,
+    log_format: str,
 ) -> None:
     """Run the emulated testbed of CONFIG in real time: a gNB, its UEs and their OpenRTiST flows."""
     from agents.gnb_mock.mock import GnbMock
+    from controller.config import find
     from controller.scenario import cell_seed
     from wire.security import Tls, curve_client
 
-    log_to_stderr(verbose)
+    log_to_stderr(verbose, log_format)
     replaced = {"emulation.channel_trace": channel_trace} if channel_trace else {}
     with Refusals() as refusals:
         config = refusals.take(lambda: load_config(config_file, replaced))
@@ -253,8 +265,28 @@ def gnb_mock(
         epoch_ns=None if epoch is None else round(epoch * 1e9),
     )
     mock.stop_on_signals()
-    with mock:
-        mock.wait(duration)
+    facts = {
+        "configuration": find(config_file).resolve(),
+        "hash": config.digest,
+        "cell": spec.cell.cell_id,
+        "seed": seed,
+        **{name: address for name, address in (("ran", ran), ("qos", qos), ("edge", edge)) if address},
+    }
+    with life(log, "gnb-mock", facts, duration) as totals:
+        try:
+            with mock:
+                mock.wait(duration)
+        finally:
+            totals.update(mock_totals(mock.stats()))
+
+
+def mock_totals(stats: Mapping[str, Any]) -> dict[str, object]:
+    """What is told of an emulated cell at its end, of :meth:`GnbMock.stats`."""
+    return {
+        "nr_slots": stats["nr_slot"],
+        "overruns": stats["overruns"],
+        "worst_late_ms": stats["worst_late_ms"],
+    }
 
 
 @click.group("edge-agent", invoke_without_command=True)
@@ -280,7 +312,7 @@ def gnb_mock(
 @_keys_option
 @_duration_option
 @_heartbeat_option
-@click.option("-v", "--verbose", is_flag=True)
+@log_options
 @click.pass_context
 def edge_agent(
     context: click.Context,
@@ -293,6 +325,7 @@ def edge_agent(
     duration: float | None,
     heartbeat: Path | None,
     verbose: bool,
+    log_format: str,
 ) -> None:
     """Run the agent beside the GPU: clocks, power and utilisation out, clock locks in.
 
@@ -313,14 +346,12 @@ def edge_agent(
                 f"those that {name} has come after its name ({name} --help)"
             )
         return
-    from agents.gpu.device import GpuError, GpuHangs
+    from agents.gpu.device import GpuHangs
     from agents.gpu.metrics import registry
     from agents.gpu.service import serve
-    from agents.heartbeat import write_heartbeat
-    from wire.exposition import MetricsServer
     from wire.security import Tls
 
-    log_to_stderr(verbose)
+    log_to_stderr(verbose, log_format)
     check_address_space()
     raise_open_files()
     with Refusals() as refusals:
@@ -332,13 +363,34 @@ def edge_agent(
     except GpuHangs as error:
         gpu.end_hung(str(error))
     agent.stop_on_signals()
+    facts: dict[str, object] = {"backend": backend, "gpus": len(agent.infos), "address": address}
+    with life(log, "edge-agent", facts | ({"metrics": metrics} if metrics else {}), duration) as totals:
+        try:
+            _serve_gpus(agent, registry(agent), metrics, tls, duration, heartbeat)
+        finally:
+            totals.update(agent.counters)
+
+
+def _serve_gpus(
+    agent: EdgeAgent,
+    metrics_registry: CollectorRegistry,
+    metrics: str | None,
+    tls: Tls | None,
+    duration: float | None,
+    heartbeat: Path | None,
+) -> None:
+    """Until a stop signal, the end of ``duration``, or a GpuError that only a new process can mend."""
+    from agents.gpu.device import GpuError
+    from agents.heartbeat import write_heartbeat
+    from wire.exposition import MetricsServer
+
     end = time.monotonic() + duration if duration else float("inf")
     served, unwritten = None, False
     hung: set[str] = set()
     given_up: GpuError | None = None
     try:
         agent.start()
-        served = MetricsServer(registry(agent), metrics, tls) if metrics else None
+        served = MetricsServer(metrics_registry, metrics, tls) if metrics else None
         while time.monotonic() < end and not agent.wait(min(1.0, end - time.monotonic())):
             hung, before = set(agent.hung()), hung
             for name in sorted(hung - before):

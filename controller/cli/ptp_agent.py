@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from contextlib import suppress
 from pathlib import Path
 
 import click
 
+from controller.cli.logs import life, log_options, log_to_stderr
 from controller.cli.options import SECONDS
-from controller.cli.processes import log_to_stderr, stop_on_signals
+from controller.cli.processes import stop_on_signals
 from controller.cli.refusals import Refusals
 from controller.cli.supervisor import tell_alive
+
+log = logging.getLogger(__name__)
 
 
 @click.command("ptp-agent")
@@ -65,7 +69,7 @@ from controller.cli.supervisor import tell_alive
 @click.option(
     "--heartbeat", type=click.Path(path_type=Path), help="Touch this file once a second while all is well."
 )
-@click.option("-v", "--verbose", is_flag=True)
+@log_options
 def ptp_agent(
     host: str,
     cells: tuple[str, ...],
@@ -84,6 +88,7 @@ def ptp_agent(
     duration: float | None,
     heartbeat: Path | None,
     verbose: bool,
+    log_format: str,
 ) -> None:
     """Watch the clock of this host: tell the controller what ptp4l says of it."""
     from agents.heartbeat import write_heartbeat
@@ -91,7 +96,7 @@ def ptp_agent(
     from agents.ptp.service import PtpAgent
     from wire.security import Tls
 
-    log_to_stderr(verbose)
+    log_to_stderr(verbose, log_format)
     with Refusals() as refusals:
         refusals.connects({"--qos": qos}, keys)
         refusals.listens({"--metrics": metrics}, keys)
@@ -120,7 +125,10 @@ def ptp_agent(
             with suppress(OSError):  # who looks for it will miss it
                 write_heartbeat(heartbeat, {"state": agent.status.state, "counters": agent.counters})
 
-    try:
-        agent.run(stop, duration_s=duration or math.inf, beat=beat)
-    finally:
-        agent.close()
+    facts: dict[str, object] = {"host": host, "cells": " ".join(cells) or "none", "qos": qos or "none"}
+    with life(log, "ptp-agent", facts, duration) as totals:
+        try:
+            agent.run(stop, duration_s=duration or math.inf, beat=beat)
+        finally:
+            totals.update({"state": agent.status.state, **agent.counters})
+            agent.close()

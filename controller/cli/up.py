@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from rich.live import Live
 from rich.table import Table
 
 from controller.cli import children, completion, emit, json_option
+from controller.cli.logs import FORMAT_VARIABLE, log_format_option
 from controller.cli.options import SECONDS, SEED, Quantity, qos_target_option, warm_start_option
 from controller.cli.ports import claim_port, free_ports
 from controller.cli.view import View
@@ -69,6 +71,7 @@ _LOG_WIDTH = 110
 @click.option("--fps", type=Quantity(1, 120), default=5.0, show_default=True, help="With --frames.")
 @click.option("--size", default="160x80", show_default=True, help="With --frames: of the pictures.")
 @warm_start_option
+@log_format_option
 @json_option
 def up(
     config_file: str | None,
@@ -84,6 +87,7 @@ def up(
     fps: float,
     size: str,
     warm_start: str | None,
+    log_format: str,
     as_json: bool,
 ) -> None:
     """Start controller, emulated gNB and edge agent, show what they do, and report at the end.
@@ -176,7 +180,13 @@ def up(
         with ExitStack() as stack:
             processes = {
                 name: stack.enter_context(
-                    _process(name, arguments, logs, (lock.fileno(),) if name == "controller" else ())
+                    _process(
+                        name,
+                        arguments,
+                        logs,
+                        {**os.environ, FORMAT_VARIABLE: log_format},
+                        (lock.fileno(),) if name == "controller" else (),
+                    )
                 )
                 for name, arguments in commands.items()
             }
@@ -222,12 +232,14 @@ def _say(console: Console, line: str) -> None:
 
 
 def _last_json(path: Path) -> dict[str, Any] | None:
-    """The last line of a log that is a JSON object: what a process has printed at its end."""
+    """The last line of a process's output that is a JSON object and none of its log: what it has printed at
+    its end."""
     for line in reversed(path.read_text(encoding="utf-8", errors="replace").splitlines()):
         with suppress(ValueError):
             if line.startswith("{"):
                 found: dict[str, Any] = json.loads(line)
-                return found
+                if "logger" not in found:
+                    return found
     return None
 
 
@@ -271,7 +283,11 @@ def _real_applications(
 
 @contextmanager
 def _process(
-    name: str, arguments: list[str], logs: Path, fds: Sequence[int] = ()
+    name: str,
+    arguments: list[str],
+    logs: Path,
+    environment: Mapping[str, str],
+    fds: Sequence[int] = (),
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A process of ours, its output in a log file; asked to stop at the end, killed if it does not. It does
     not outlive this one, and gets the file descriptors ``fds``."""
@@ -284,6 +300,7 @@ def _process(
             stderr=subprocess.STDOUT,
             start_new_session=True,
             pass_fds=tuple(fds),
+            env=environment,
         )
         try:
             yield process

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from controller.cli import completion, emit, json_option
+from controller.cli.logs import life, log_options, log_to_stderr
 from controller.cli.options import SECONDS, SEED
-from controller.cli.processes import emulated, load_config, log_channel, log_to_stderr
+from controller.cli.processes import emulated, load_config, log_channel, mock_totals
 from controller.cli.refusals import Refusals
 from wire.security import Address, parse_address
 
@@ -75,7 +76,7 @@ def _address(_context: click.Context, _parameter: click.Parameter, value: str) -
 @click.option(
     "--heartbeat", type=click.Path(path_type=Path), help="Touch this file once a second while all is well."
 )
-@click.option("-v", "--verbose", is_flag=True)
+@log_options
 @json_option
 def user_plane(
     config_file: str,
@@ -88,6 +89,7 @@ def user_plane(
     duration: float | None,
     heartbeat: Path | None,
     verbose: bool,
+    log_format: str,
     as_json: bool,
 ) -> None:
     """Carry TCP connections through the emulated cell of CONFIG, in real time.
@@ -100,7 +102,7 @@ def user_plane(
     from agents.gnb_mock.user_plane import Listen, UserPlane
     from wire.security import curve_client
 
-    log_to_stderr(verbose)
+    log_to_stderr(verbose, log_format)
     replaced = {"emulation.channel_trace": channel_trace} if channel_trace else {}
     with Refusals() as refusals:
         config = refusals.take(lambda: load_config(config_file, replaced))
@@ -123,12 +125,20 @@ def user_plane(
             health_file=heartbeat,
         )
         mock.stop_on_signals()
-        try:
-            with mock:
-                _wait(mock, duration)
-        finally:
-            result = summary(mock.stats())
-            emit(result, as_json, summary_text(result))
+        facts: dict[str, object] = {
+            "hash": config.digest,
+            "cell": spec.cell.cell_id,
+            "seed": seed,
+            "ran": ran,
+        }
+        with life(log, "user-plane", facts, duration) as totals:
+            try:
+                with mock:
+                    _wait(mock, duration)
+            finally:
+                result = summary(mock.stats())
+                totals.update(mock_totals(mock.stats()))
+                emit(result, as_json, summary_text(result))
     finally:
         plane.close()
 

@@ -236,7 +236,7 @@ class Watched:
             for line in (line for text in health.link_lines(cell) for line in wrapped(text, width)):
                 yield _text(line, style)
             if cell["ues"]:
-                yield Styled(_ues(cell["ues"], width), style)
+                yield Styled(_ues(cell["ues"], cell["ues_total"], width), style)
 
     def _verdict(self, width: int) -> Iterator[Text]:
         wrong = health.complaints(self.state)
@@ -253,6 +253,8 @@ class Watched:
 _UE_COLUMNS: Sequence[tuple[str, Callable[[Mapping[str, Any]], str]]] = (
     ("UE", lambda ue: ue["ue_id"]),
     ("MCS UL/DL", lambda ue: f"{ue['ul']['mcs']}/{ue['dl']['mcs']}"),
+    ("Mbit/s UL/DL", lambda ue: f"{_mbps(ue['ul'])}/{_mbps(ue['dl'])}"),
+    ("PRB UL/DL", lambda ue: f"{_known(ue['ul']['prb'], '.0f')}/{_known(ue['dl']['prb'], '.0f')}"),
     ("queued UL/DL", lambda ue: f"{_bytes(ue['ul']['queued_bytes'])}/{_bytes(ue['dl']['queued_bytes'])}"),
     ("CQI", lambda ue: _known(ue["cqi"], "d")),
     ("SNR", lambda ue: _known(ue["snr_db"], ".1f")),
@@ -262,7 +264,12 @@ _UE_COLUMNS: Sequence[tuple[str, Callable[[Mapping[str, Any]], str]]] = (
 """Columns of the table of UEs, the most wanted first."""
 
 
-def _ues(ues: Sequence[Mapping[str, Any]], width: int) -> Table:
+def _mbps(direction: Mapping[str, Any]) -> str:
+    bps = direction["bps"]
+    return _known(None if bps is None else bps / 1e6, ".1f")
+
+
+def _ues(ues: Sequence[Mapping[str, Any]], total: int, width: int) -> Table:
     """The first UEs of a report, as many columns as there is room for."""
     table = Table(box=None, padding=(0, 2, 0, 0), expand=False)
     shown, left = ues[: health.MAX_UES_NAMED], width
@@ -276,8 +283,8 @@ def _ues(ues: Sequence[Mapping[str, Any]], width: int) -> Table:
             columns.append(texts)
     for row in zip(*columns, strict=True):
         table.add_row(*row)
-    if len(ues) > len(shown):
-        table.caption, table.caption_justify = f"{len(ues) - len(shown)} more UEs", "left"
+    if total > len(shown):
+        table.caption, table.caption_justify = f"{total - len(shown)} more UEs", "left"
     return table
 
 

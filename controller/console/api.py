@@ -17,9 +17,8 @@ from controller.console.table import Table, table
 from controller.core.measure import Lever, worst_value
 from controller.core.names import UnknownName, nearest, printable
 from controller.links.follower import Connection, Follower
-from controller.links.operator import CommandRefused, OperatorClient, OperatorError
+from controller.links.operator import CommandRefused, OperatorClient, OperatorError, operator_tls
 from wire import OPERATOR_ADDRESS
-from wire.security import Tls
 
 _ANSWER_S = 5.0
 _FRESH_S = 0.2
@@ -34,7 +33,7 @@ def attach(
     ``kept``: decisions of each cell that are kept for ``decisions``. Raises OperatorError where none answers,
     ValueError for an address or keys that cannot be used.
     """
-    tls = Tls(Path(keys), "operator") if keys else None
+    tls = operator_tls(Path(keys)) if keys else None
 
     def connect() -> OperatorClient:
         return OperatorClient(
@@ -107,6 +106,19 @@ class Controller:
     def reload(self) -> str:
         """Read the configuration file again; a bad one changes nothing."""
         return self._command(lambda c: c.reload())
+
+    @property
+    def lease(self) -> float:
+        """Seconds that quotas and clock locks hold without renewal; assigning changes it from now on."""
+        return float(self.state()["lease_s"])
+
+    @lease.setter
+    def lease(self, lease_s: float) -> None:
+        self._command(lambda c: c.set_lease(float(lease_s)))
+
+    def shut_down(self) -> str:
+        """Release everything and end the controller; a supervisor may start it again."""
+        return self._command(lambda c: c.shut_down())
 
     def checkpoint(self) -> str:
         """Write what has been learned to a checkpoint in the run folder."""
@@ -260,7 +272,7 @@ def _flat(ue: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Slices(_Named):
-    """The slices of a cell by their id, as of its latest decision."""
+    """The slices of a cell by their id."""
 
     _what = "slice"
 
@@ -268,14 +280,13 @@ class Slices(_Named):
         self._cell = cell
 
     def _names(self) -> tuple[str, ...]:
-        last = self._cell.last
-        return () if last is None else tuple(last["slices"])
+        return tuple(s["slice"] for s in self._cell.state()["slices"])
 
     def _make(self, name: str) -> Slice:
         return Slice(self._cell, name)
 
     def __repr__(self) -> str:
-        return "\n".join(repr(s) for s in self.values()) or "no decision yet"
+        return "\n".join(repr(s) for s in self.values()) or "no slice: no gNB has told of its carrier yet"
 
 
 class Slice:
@@ -292,6 +303,22 @@ class Slice:
         if last is None or self.name not in last["slices"]:
             raise UnknownName(f"cell {self._cell.name} has no slice {self.name!r} in its latest decision")
         return dict(last["slices"][self.name])
+
+    def _status(self) -> Mapping[str, Any]:
+        for status in self._cell.state()["slices"]:
+            if status["slice"] == self.name:
+                return dict(status)
+        raise UnknownName(f"cell {self._cell.name} has no slice {self.name!r} any more")
+
+    @property
+    def service(self) -> str:
+        return str(self._status()["service"])
+
+    @property
+    def explored(self) -> float | None:
+        """The part of its choices so far that explored, 0..1; None before there is one."""
+        explored: float | None = self._status()["explored"]
+        return explored
 
     def _hop(self, lever: Lever) -> Hop:
         return Hop(self, lever.value)
@@ -331,7 +358,7 @@ class Slice:
 
     @property
     def options(self) -> Options:
-        """``options["metric"] = "p90"`` sets an option from the next control slot on."""
+        """``options["metric"]`` reads an option, ``options["metric"] = "p90"`` sets it."""
         return Options(self)
 
     def quota(self, *, ul: int | None = None, dl: int | None = None, for_s: float) -> str:
@@ -357,6 +384,9 @@ class Slice:
         return plot({self.name: self.decisions}, f"cell {self._cell.name}", file)
 
     def __repr__(self) -> str:
+        head = f"slice {printable(self.name)}, service {printable(self.service)}"
+        if self._cell.last is None:
+            return f"{head}: no decision yet"
         s = self.last
         measures = dict(s["closed"]["measures"])
         heads = ("lever", "policy", "state", "action", "unit", "why", "came to", "budget")
@@ -374,40 +404,48 @@ class Slice:
             if not c.get("user")
         ]
         rows += [(name, "", None, None, of["unit"], "", *_of(of)) for name, of in measures.items()]
-        return f"slice {printable(self.name)}\n{table(heads, rows)}"
+        return f"{head}\n{table(heads, rows)}"
 
 
 class Options(MutableMapping[str, Any]):
-    """Options of a slice, to be set. The operator API tells none, so there are none to read."""
+    """The options of a slice: the configuration's, with what operators have set since.
+
+    ``options["metric"] = "p90"`` sets one from the next control slot on, ``update`` several, all or none.
+    """
 
     def __init__(self, of: Slice) -> None:
         self._slice = of
+
+    def _told(self) -> Mapping[str, Any]:
+        told: Mapping[str, Any] = self._slice._status()["options"]
+        return told
+
+    def __getitem__(self, name: str) -> Any:
+        options = self._told()
+        if name not in options:
+            known = ", ".join(options)
+            raise UnknownName(f"no option {name!r}{nearest(name, options)}; options: {known}")
+        return options[name]
 
     def __setitem__(self, name: str, value: Any) -> None:
         self.update({name: value})
 
     def update(self, changes: Mapping[str, Any] = {}, **more: Any) -> None:  # type: ignore[override]
-        """Set several at once, all of them or none."""
         text = yaml.safe_dump({**changes, **more}, sort_keys=False, allow_unicode=True)
         of = self._slice
         of._command(lambda c: c.set_options(of._cell.name, of.name, text))
 
-    def __getitem__(self, name: str) -> Any:
-        raise UnknownName(
-            "the operator API does not tell a slice's options; they can be set: options[NAME] = VALUE"
-        )
-
     def __delitem__(self, name: str) -> None:
-        raise UnknownName("an option is set to its default's value, not deleted")
+        raise TypeError("an option is set to another value, not deleted")
 
     def __iter__(self) -> Iterator[str]:
-        return iter(())
+        return iter(self._told())
 
     def __len__(self) -> int:
-        return 0
+        return len(self._told())
 
     def __repr__(self) -> str:
-        return "options[NAME] = VALUE sets an option of the slice, as the configuration has it"
+        return table(("option", "value"), list(self._told().items()))
 
 
 class Hop:
@@ -424,12 +462,13 @@ class Hop:
 
     @property
     def policy(self) -> str | None:
-        """What plays; assigning plays another from the next control slot on."""
+        """What plays; assigning plays another from the next control slot on, the other hops go on."""
         return self._choice().get("method")
 
     @policy.setter
     def policy(self, policy: str) -> None:
-        self._slice.policy = policy
+        of = self._slice
+        of._command(lambda c: c.switch_policy(of._cell.name, of.name, policy, self.name))
 
     @property
     def action(self) -> float | None:

@@ -43,6 +43,12 @@ class Want:
             raise ValueError("gains must be finite and never rise")
 
 
+BY_MORE_HEADROOM = "by what more headroom gave"
+EXPLORING = frozenset({"first visit", "explore", "decrease", BY_MORE_HEADROOM})
+"""A policy's words (:attr:`Choice.why`) for an action whose outcome it does not know yet: those of
+:class:`controller.policies.base.Explanation`, the step down of ``aimd``, and that of ``headroom``."""
+
+
 @dataclass(frozen=True, slots=True)
 class Choice:
     """Why one lever stands where it stands.

@@ -267,7 +267,8 @@ class GpuReading:
 class Command:
     """What an operator asked for since the last control slot; the loop carries it out at its next step.
 
-    ``kind`` is ``mode`` (value: a mode), ``options`` (value: option -> new value, as in the configuration) or
+    ``kind`` is ``mode`` (value: a mode), ``options`` (value: option -> new value, as in the configuration),
+    ``policy`` (value: ``policy`` and ``hop``, "" for every hop; the service knows which options that are) or
     ``quota`` (value: ``ul`` and ``dl`` in PRB, None for the allocator's own, and ``for_s``; a value of None
     ends what was set before, by an operator or because its time is over). An empty ``slice`` is every slice;
     ``quota`` is of one.

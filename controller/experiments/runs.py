@@ -20,6 +20,7 @@ from controller.config import Config, ConfigError, Emulation
 from controller.loop import ControlLoop
 from controller.scenario import SCS_KHZ, TraceUse, control_slots, testbed_spec, trace_uses
 from controller.store.summary import Allocation, ClosedSlot, Summary
+from wire.definitions import plugins
 
 FIGURES = (
     "qos_delivery_ratio",
@@ -143,12 +144,16 @@ def trace_digests(e: Emulation, seed: int) -> TraceDigests:
 
 @functools.cache
 def _code() -> str:
-    """A digest of the sources of controller, emulator and what both read by: other code, other results."""
+    """A digest of the sources of controller, emulator, what both read by, and what other packages bring
+    along: other code, other results."""
     top = Path(sim.__file__).parents[1]
-    files = sorted(f for room in ("controller", "agents", "wire") for f in (top / room).rglob("*.py"))
+    rooms = [(top, room) for room in ("controller", "agents", "wire")]
+    rooms += [(place.parent, place.name) for place in map(Path, plugins.places())]
     digest = hashlib.sha256()
-    for file in files:
-        digest.update(str(file.relative_to(top)).encode() + b"\0" + file.read_bytes() + b"\0")
+    for parent, name in rooms:
+        place = parent / name
+        for file in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+            digest.update(str(file.relative_to(parent)).encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()
 
 

@@ -159,6 +159,11 @@ class ClockHistory:
         return GpuReading(mhz)
 
 
+def _check_lease(lease_s: float) -> None:
+    if not 0.1 <= lease_s <= 3600:
+        raise ValueError(f"lease_s {lease_s} is outside 0.1..3600")
+
+
 class _Refused(Exception):
     """The agent answers but cannot be used; ``counter`` says where to count it."""
 
@@ -200,8 +205,7 @@ class EdgeLink:
     ) -> None:
         if not holder:
             raise ValueError("holder is empty")
-        if not 0.1 <= lease_s <= 3600:
-            raise ValueError(f"lease_s {lease_s} is outside 0.1..3600")
+        _check_lease(lease_s)
         if not 10 <= watch_period_ms <= 10_000:
             raise ValueError(f"watch_period_ms {watch_period_ms} is outside 10..10000")
         self.counters = counters or Counters()
@@ -210,6 +214,7 @@ class EdgeLink:
         self._holder = holder
         self._wanted_gpu = gpu
         self._lease_s = self._wanted_lease_s = lease_s
+        self._longest_s = math.inf
         self._period_ms = watch_period_ms
         self._stale_s = max(2.0, 5 * watch_period_ms / 1e3)
         self._channel = grpc_channel(address, tls, server_role=EDGE_AGENT, setting=setting, missing=missing)
@@ -239,6 +244,16 @@ class EdgeLink:
         """Begins to connect, and goes on for ever."""
         for thread in self._threads:
             thread.start()
+
+    def set_lease(self, lease_s: float) -> None:
+        """Another lease for locks from now on, or the longest that the agent allows; one that is wanted is
+        renewed with it at once. ValueError as for the class."""
+        _check_lease(lease_s)
+        with self._condition:
+            self._wanted_lease_s = lease_s
+            self._lease_s = self._history.lease_s = min(lease_s, self._longest_s)
+            self._next_try = time.monotonic()
+            self._condition.notify_all()
 
     def lock(self, mhz: int, valid_for_s: float) -> None:
         """Wants the SM clock ``mhz``, renewed for ``valid_for_s`` from now. The latest call wins.
@@ -378,11 +393,11 @@ class EdgeLink:
             info = next(iter(gpus.values()))
         else:
             raise _Refused("edge_refused_total", f"name one of its GPUs; it has: {present}")
-        longest_s = welcome.max_lease_ms / 1e3 or math.inf
         with self._condition:
             self._info = info
             self._history.supported = tuple(info.supported_sm_mhz)
-            self._lease_s = self._history.lease_s = min(self._wanted_lease_s, longest_s)
+            self._longest_s = welcome.max_lease_ms / 1e3 or math.inf
+            self._lease_s = self._history.lease_s = min(self._wanted_lease_s, self._longest_s)
             # The agent may have been restarted: it then holds no lease.
             self._last_state = self._next_try = time.monotonic()
             self._retry_s = RETRY_S

@@ -21,6 +21,7 @@ from controller.links import edge, operator, qos, ran_protocol
 from controller.links.counters import Counters
 from wire.exposition import MetricsServer
 from wire.security import Tls
+from wire.version import commit, version
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +126,7 @@ class Metrics:
             return Counter(f"prbandit_{name}", text, labels, registry=registry)
 
         self.build = Info("prbandit_build", "Version of the controller", registry=registry)
-        self.build.info({"version": operator.controller_version()})
+        self.build.info({"version": version(), "commit": commit()})
         self.decisions = counter("decisions", "Decisions made", "cell")
         self.control_slot = gauge("control_slot", "Number of the control slot in progress", "cell")
         self.decision_time = gauge(

@@ -9,20 +9,23 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cache
-from importlib import metadata
+from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 import grpc
 from google.protobuf.message import Message
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from controller.core.clocks import KnownClock
 from controller.core.decision import ManualQuota
 from controller.core.observation import DirectionColumns, MacReport
+from controller.core.ue_rates import Rate, UeRate
 from controller.links.counters import Complaints, Counters, guard_counters, guard_refusals
 from wire import PROTOCOL_VERSION, operator_pb2, operator_pb2_grpc, security
-from wire.roles import CONTROLLER
-from wire.serving import Guard
+from wire.roles import CONTROLLER, OBSERVER, OPERATOR
+from wire.serving import Guard, caller
+from wire.version import full_version
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +34,10 @@ SUBSCRIBER_QUEUE = 64
 MAX_NAME_BYTES = 64
 MAX_OPTIONS_BYTES = 4096
 """The YAML of a SetOptions."""
+MAX_UES = 64
+"""Of a cell, in its state."""
+HEALTH_PERIOD_S = 1.0
+"""How often a health watch looks."""
 
 COUNTERS: dict[str, str] = {
     **guard_counters("operator"),
@@ -44,12 +51,35 @@ COUNTERS: dict[str, str] = {
 
 
 @dataclass(frozen=True, slots=True)
+class SliceStatus:
+    """A slice as it is played now: ``options`` are plain JSON values, ``explored`` is the part of its choices
+    that explored (None before there is one), ``hops`` are those that can have a policy of their own."""
+
+    slice: str
+    service: str
+    options: Mapping[str, Any]
+    explored: float | None = None
+    hops: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Savings:
+    """Of a cell's maxima, 0..1, over ``control_s`` seconds (:mod:`controller.core.power`)."""
+
+    control_s: float
+    gpu: float
+    bs: float
+    ue: float
+
+
+@dataclass(frozen=True, slots=True)
 class CellStatus:
     """One cell as an operator sees it; ``last`` is its latest decision record, ``reports`` of the session.
 
     ``manual``: slice, the quotas that an operator set for it, seconds that are left. ``qos``: slice ->
     control slots of the last hour with known QoS, and those that kept the promise. ``hosts``: those whose QoS
-    streams are open, and how many seconds ago each was heard. ``report`` is the session's last.
+    streams are open, and how many seconds ago each was heard. ``report`` is the session's last, ``rates``
+    those of its UEs by UE id.
     """
 
     cell_id: str
@@ -73,6 +103,11 @@ class CellStatus:
     edge_configured: bool = False
     gpu_age_s: float | None = None
     report: MacReport | None = None
+    rates: Mapping[str, UeRate] = field(default_factory=dict)
+    slices: Sequence[SliceStatus] = ()
+    savings: Savings | None = None
+    gpu_power_w: float | None = None
+    gpu_max_mhz: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +121,10 @@ class ControllerStatus:
     version: str = ""
     store_error: str = ""
     store_lost: int = 0
+    config_hash: str = ""
+    lease_s: float = 0.0
+    up_s: float = 0.0
+    reload_error: str = ""
 
 
 class OperatorTarget(Protocol):
@@ -93,15 +132,21 @@ class OperatorTarget(Protocol):
 
     Commands return a text for the operator. They raise ValueError, which refuses the command with its text,
     for an unknown cell, slice, mode, policy or option, and for budgets, options or a configuration that
-    cannot be used. An empty ``cell_id`` is every cell, an empty ``slice_id`` every slice of the cell.
-    ``yaml`` is a mapping option -> new value.
+    cannot be used. An empty ``cell_id`` is every cell, an empty ``slice_id`` every slice of the cell, an
+    empty ``hop`` every hop. ``yaml`` is a mapping option -> new value.
     """
 
     def state(self) -> ControllerStatus: ...
 
+    def alive(self) -> bool:
+        """Whether the control loops turn."""
+
+    def called(self, cell_id: str, text: str, refused: bool, /) -> None:
+        """Write down that an operator called, and what came of it."""
+
     def set_mode(self, cell_id: str, mode: str, /) -> str: ...
 
-    def switch_policy(self, cell_id: str, slice_id: str, policy: str, /) -> str: ...
+    def switch_policy(self, cell_id: str, slice_id: str, policy: str, hop: str, /) -> str: ...
 
     def set_budgets(
         self, cell_id: str, slice_id: str, ul_ms: float, edge_ms: float, dl_ms: float, /
@@ -115,9 +160,13 @@ class OperatorTarget(Protocol):
 
     def clear_quota(self, cell_id: str, slice_id: str, /) -> str: ...
 
+    def set_lease(self, lease_s: float, /) -> str: ...
+
     def reload(self) -> str: ...
 
     def checkpoint(self) -> str: ...
+
+    def shut_down(self) -> str: ...
 
 
 # ---- live decisions --------------------------------------------------------------------------------------
@@ -246,7 +295,7 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
             self._complain("operator_version_mismatch_total", f"{context.peer()}: {text}")
             _abort(context, grpc.StatusCode.FAILED_PRECONDITION, text)
         return operator_pb2.OperatorWelcome(
-            protocol_version=PROTOCOL_VERSION, controller_version=controller_version()
+            protocol_version=PROTOCOL_VERSION, controller_version=full_version()
         )
 
     def GetState(
@@ -254,12 +303,16 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
     ) -> operator_pb2.ControllerState:
         state = self._state(context)
         return operator_pb2.ControllerState(
-            version=state.version or controller_version(),
+            version=state.version or full_version(),
             config_path=state.config_path,
             run_dir=state.run_dir,
             control_slot_s=state.control_slot_s,
             store_error=state.store_error,
             store_lost=state.store_lost,
+            config_hash=state.config_hash,
+            lease_s=state.lease_s,
+            up_s=state.up_s,
+            reload_error=state.reload_error,
             cells=[
                 operator_pb2.CellState(
                     cell_id=c.cell_id,
@@ -288,7 +341,21 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
                     hosts=[operator_pb2.HostState(host=host, age_s=age_s) for host, age_s in c.hosts],
                     edge_configured=c.edge_configured,
                     gpu_age_s=c.gpu_age_s,
-                    ues=() if c.report is None else _ues(c.report),
+                    ues=() if c.report is None else _ues(c.report, c.rates),
+                    ues_total=0 if c.report is None else len(c.report.ue_id),
+                    slices=[
+                        operator_pb2.SliceStatus(
+                            slice=s.slice,
+                            service=s.service,
+                            options=json.dumps(s.options),
+                            explored=s.explored,
+                            hops=s.hops,
+                        )
+                        for s in c.slices
+                    ],
+                    savings=None if c.savings is None else operator_pb2.Savings(**asdict(c.savings)),
+                    gpu_power_w=c.gpu_power_w,
+                    gpu_max_mhz=c.gpu_max_mhz,
                 )
                 for c in state.cells
             ],
@@ -335,7 +402,7 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
             context,
             request,
             ("policy",),
-            lambda: self._target.switch_policy(request.cell_id, request.slice, request.policy),
+            lambda: self._target.switch_policy(request.cell_id, request.slice, request.policy, request.hop),
         )
 
     def SetBudgets(
@@ -384,6 +451,11 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
             lambda: self._target.clear_quota(request.cell_id, request.slice),
         )
 
+    def SetLease(
+        self, request: operator_pb2.SetLeaseRequest, context: grpc.ServicerContext
+    ) -> operator_pb2.CommandResult:
+        return self._command(context, request, (), lambda: self._target.set_lease(request.lease_s))
+
     def Reload(
         self, request: operator_pb2.ReloadRequest, context: grpc.ServicerContext
     ) -> operator_pb2.CommandResult:
@@ -393,6 +465,11 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
         self, request: operator_pb2.CheckpointRequest, context: grpc.ServicerContext
     ) -> operator_pb2.CommandResult:
         return self._command(context, request, (), self._target.checkpoint)
+
+    def ShutDown(
+        self, request: operator_pb2.ShutDownRequest, context: grpc.ServicerContext
+    ) -> operator_pb2.CommandResult:
+        return self._command(context, request, (), self._target.shut_down)
 
     def _state(self, context: grpc.ServicerContext) -> ControllerStatus:
         try:
@@ -410,6 +487,7 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
         command: Callable[[], str],
     ) -> operator_pb2.CommandResult:
         name = type(request).__name__.removesuffix("Request")
+        called = _called(name, request, context)
         try:
             for field, value in request.ListFields():
                 bound = MAX_OPTIONS_BYTES if field.name == "yaml" else MAX_NAME_BYTES
@@ -421,36 +499,116 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
             text = command()
         except ValueError as error:
             self._complain("operator_refused_total", f"{context.peer()}: {name} refused: {error}")
+            self._record(request, f"{called}: refused: {error}", refused=True)
             return operator_pb2.CommandResult(ok=False, message=str(error))
         except Exception:
             log.exception("operator API: %s failed", name)
             self._complain("operator_errors_total", f"{name} failed")
+            self._record(request, f"{called}: failed", refused=True)
             return operator_pb2.CommandResult(ok=False, message=f"{name} failed; see the controller's log")
-        log.info("operator API: %s by %s: %s", name, context.peer(), text)
+        self._record(request, f"{called}: {text}", refused=False)
         return operator_pb2.CommandResult(ok=True, message=text)
 
+    def _record(self, request: Message, text: str, *, refused: bool) -> None:
+        cell = getattr(request, "cell_id", "")
+        self._target.called(cell if len(cell) <= MAX_NAME_BYTES else "", text[:MAX_CALL_TEXT], refused)
 
-def _ues(report: MacReport) -> Iterator[operator_pb2.UeStatus]:
-    """The UEs of a report; what was told as not known is not set."""
+
+MAX_CALL_TEXT = 500
+
+
+def _called(name: str, request: Message, context: grpc.ServicerContext) -> str:
+    """A call and its caller, as the run records it: ``SetMode(mode='shadow') by operator at ipv4:...``."""
+    given = ", ".join(f"{f.name}={str(v)[:MAX_NAME_BYTES]!r}" for f, v in request.ListFields())
+    shown = caller(context)
+    return f"{name}({given}) by {'' if shown is None else shown.common_name + ' at '}{context.peer()}"
+
+
+class HealthService:
+    """The standard health service (grpc.health.v1): SERVING while the control loops turn.
+
+    It knows the services "" and ``prbandit.operator.Operator``.
+    """
+
+    def __init__(self, alive: Callable[[], bool]) -> None:
+        self._alive = alive
+        self._ended = threading.Event()
+        self._known = ("", operator_pb2.DESCRIPTOR.services_by_name["Operator"].full_name)
+
+    def _status(self) -> health_pb2.HealthCheckResponse:
+        serving = self._alive() and not self._ended.is_set()
+        states = health_pb2.HealthCheckResponse
+        return states(status=states.SERVING if serving else states.NOT_SERVING)
+
+    def Check(
+        self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext
+    ) -> health_pb2.HealthCheckResponse:
+        if request.service not in self._known:
+            _abort(
+                context, grpc.StatusCode.NOT_FOUND, f"service: unknown {request.service[:MAX_NAME_BYTES]!r}"
+            )
+        return self._status()
+
+    def List(
+        self, request: health_pb2.HealthListRequest, context: grpc.ServicerContext
+    ) -> health_pb2.HealthListResponse:
+        return health_pb2.HealthListResponse(statuses={name: self._status() for name in self._known})
+
+    def Watch(
+        self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext
+    ) -> Iterator[health_pb2.HealthCheckResponse]:
+        if request.service not in self._known:
+            yield health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
+            return
+        last = None
+        while context.is_active():
+            if (status := self._status()) != last:
+                yield status
+                last = status
+            if self._ended.wait(HEALTH_PERIOD_S):
+                return
+
+    def close(self) -> None:
+        self._ended.set()
+
+
+class _Reflection(reflection.ReflectionServicer):
+    """Ends a stream at the first request that does not parse."""
+
+    def ServerReflectionInfo(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+        def parsed() -> Iterator[Any]:
+            for request in requests:
+                if request is None:
+                    _abort(context, grpc.StatusCode.INVALID_ARGUMENT, "the request does not parse")
+                yield request
+
+        yield from super().ServerReflectionInfo(parsed(), context)
+
+
+def _ues(report: MacReport, rates: Mapping[str, UeRate]) -> Iterator[operator_pb2.UeStatus]:
+    """The first :data:`MAX_UES` UEs of a report; what was told as not known is not set."""
 
     def known(column: Sequence[Any], i: int) -> Any:
         return (column[i] or None) if column else None
 
-    def direction(of: DirectionColumns, i: int) -> operator_pb2.UeDirection:
+    def direction(of: DirectionColumns, i: int, rate: Rate | None) -> operator_pb2.UeDirection:
         return operator_pb2.UeDirection(
             mcs=of.mcs[i],
             layers=of.layers[i],
             queued_bytes=of.queued_bytes[i],
             bler=of.bler[i] if of.bler else None,
+            bps=None if rate is None else rate.throughput_bps,
+            prb=None if rate is None else rate.prb,
         )
 
-    for i, (ue_id, name) in enumerate(zip(report.ue_id, report.slice, strict=True)):
+    for i, (ue_id, name) in enumerate(zip(report.ue_id[:MAX_UES], report.slice, strict=False)):
+        rate = rates.get(ue_id, UeRate())
         channels = report.dl_channels[i] if report.dl_channels else ()
         yield operator_pb2.UeStatus(
             ue_id=ue_id,
             slice=name,
-            ul=direction(report.ul, i),
-            dl=direction(report.dl, i),
+            ul=direction(report.ul, i, rate.ul),
+            dl=direction(report.dl, i, rate.dl),
             cqi=known(report.cqi, i),
             snr_db=report.snr_db[i] if report.snr_db else None,
             five_qi=known(report.five_qi, i),
@@ -466,7 +624,8 @@ def _abort(context: grpc.ServicerContext, code: grpc.StatusCode, text: str) -> N
 
 
 class OperatorServer:
-    """The operator API on an address of its own; it serves from :meth:`start` to :meth:`close`.
+    """The operator API on an address of its own; it serves from :meth:`start` to :meth:`close`. Beside it
+    stand gRPC's own health and reflection services.
 
     Counts into the broadcaster's counters. Raises what :func:`wire.security.grpc_server_add` raises:
     InsecureAddress beyond loopback without ``tls``, KeyFileError, OSError. ``port`` is the one that it
@@ -491,8 +650,18 @@ class OperatorServer:
             **guard_options,
         )
         self._server = guard.server("operator")
-        service = operator_pb2.DESCRIPTOR.services_by_name["Operator"]
-        guard.add(self._server, service, OperatorService(target, broadcaster))
+        self._health = HealthService(target.alive)
+        services = (
+            (operator_pb2.DESCRIPTOR.services_by_name["Operator"], OperatorService(target, broadcaster)),
+            (health_pb2.DESCRIPTOR.services_by_name["Health"], self._health),
+        )
+        names = [service.full_name for service, _ in services]
+        reflected = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
+        for service, servicer in (
+            *services,
+            (reflected, _Reflection([*names, reflected.full_name])),
+        ):
+            guard.add(self._server, service, servicer)
         self.port = security.grpc_server_add(self._server, address, tls, setting=setting, missing=missing)
 
     def start(self) -> None:
@@ -501,16 +670,8 @@ class OperatorServer:
     def close(self, grace_s: float = 0.5) -> None:
         """End the watches and stop serving. May be called twice."""
         self._broadcaster.close()
+        self._health.close()
         self._server.stop(grace_s).wait()
-
-
-@cache
-def controller_version() -> str:
-    """Version of the installed package, for the first message of the link; read from disk once."""
-    try:
-        return metadata.version("prbandit")
-    except metadata.PackageNotFoundError:
-        return "unknown"
 
 
 # ---- client ----------------------------------------------------------------------------------------------
@@ -551,6 +712,11 @@ def _plain(message: Message) -> dict[str, Any]:
         f.name: getattr(message, f.name) if not f.has_presence or message.HasField(f.name) else None
         for f in message.DESCRIPTOR.fields
     }
+
+
+def operator_tls(keys: Path) -> security.Tls:
+    """The certificate of a key folder with which one calls: a host that may only look has no operator's."""
+    return security.Tls(keys, OPERATOR if (keys / f"{OPERATOR}.crt").exists() else OBSERVER)
 
 
 class OperatorClient:
@@ -611,8 +777,11 @@ class OperatorClient:
         cells = []
         for cell in state.cells:
             status = _plain(cell)
-            for name in ("clocks", "manual", "qos", "hosts", "ues"):
+            for name in ("clocks", "manual", "qos", "hosts", "ues", "slices"):
                 status[name] = [_plain(part) for part in status[name]]
+            for s in status["slices"]:
+                s["options"], s["hops"] = json.loads(s["options"]), list(s["hops"])
+            status["savings"] = _plain(cell.savings) if cell.HasField("savings") else None
             for ue in status["ues"]:
                 ue["dl_channels"] = [_plain(channel) for channel in ue["dl_channels"]]
                 ue["ul"], ue["dl"] = _plain(ue["ul"]), _plain(ue["dl"])
@@ -637,9 +806,10 @@ class OperatorClient:
         """``active``, ``shadow``, ``frozen`` or ``released``; an empty ``cell_id`` is every cell."""
         return self._command("SetMode", operator_pb2.SetModeRequest(cell_id=cell_id, mode=mode))
 
-    def switch_policy(self, cell_id: str, slice_id: str, policy: str) -> str:
-        """Another policy learns from now on; an empty ``slice_id`` is every slice."""
-        request = operator_pb2.SwitchPolicyRequest(cell_id=cell_id, slice=slice_id, policy=policy)
+    def switch_policy(self, cell_id: str, slice_id: str, policy: str, hop: str = "") -> str:
+        """Another policy learns from now on, at one hop (``ul``, ``edge``, ``dl``) or at all; an empty
+        ``slice_id`` is every slice."""
+        request = operator_pb2.SwitchPolicyRequest(cell_id=cell_id, slice=slice_id, policy=policy, hop=hop)
         return self._command("SwitchPolicy", request)
 
     def set_budgets(self, cell_id: str, slice_id: str, ul_ms: float, edge_ms: float, dl_ms: float) -> str:
@@ -669,6 +839,10 @@ class OperatorClient:
         request = operator_pb2.ClearQuotaRequest(cell_id=cell_id, slice=slice_id)
         return self._command("ClearQuota", request)
 
+    def set_lease(self, lease_s: float) -> str:
+        """Quotas and clock locks hold for so many seconds without renewal, from now on."""
+        return self._command("SetLease", operator_pb2.SetLeaseRequest(lease_s=lease_s))
+
     def reload(self) -> str:
         """Read the configuration again; with a bad file the old one stays and the command is refused."""
         return self._command("Reload", operator_pb2.ReloadRequest())
@@ -676,6 +850,10 @@ class OperatorClient:
     def checkpoint(self) -> str:
         """Write a checkpoint now."""
         return self._command("Checkpoint", operator_pb2.CheckpointRequest())
+
+    def shut_down(self) -> str:
+        """Release everything and end the controller."""
+        return self._command("ShutDown", operator_pb2.ShutDownRequest())
 
     def _command(self, name: str, request: Message) -> str:
         result = self._greeted(name, request)

@@ -213,6 +213,11 @@ class RanLink:
         self._flush()
         return sequence
 
+    def set_lease(self, lease_s: float) -> None:
+        """As :meth:`RanProtocol.set_lease`; the messages are on their way on return."""
+        self._protocol.set_lease(lease_s, time.monotonic())
+        self._flush()
+
     def renew(self, cell_id: str) -> None:
         """As :meth:`RanProtocol.renew`; the message is on its way on return."""
         self._protocol.renew(cell_id, time.monotonic())

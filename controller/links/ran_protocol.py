@@ -189,12 +189,10 @@ class RanProtocol:
     ) -> None:
         if not 10 <= report_period_ms <= 200:
             raise ValueError(f"report_period_ms {report_period_ms} is outside 10..200")
-        if not 0.1 <= lease_s <= 3600:
-            raise ValueError(f"lease_s {lease_s} is outside 0.1..3600")
         self.counters = counters or Counters()
         self._complain = Complaints(self.counters, log)
         self._report_period_ms = report_period_ms
-        self._lease_s = lease_s
+        self._lease_s = _checked_lease(lease_s)
         self._lease_ms = round(lease_s * 1e3)
         self._silence_s = max(2.0, 10 * report_period_ms / 1e3)
         self._expected = None if expected_cells is None else frozenset(expected_cells)
@@ -236,6 +234,16 @@ class RanProtocol:
             dict(quotas), bound, now + valid_for_s, cell.sequence + 1, now + self._lease_s / 3
         )
         return self._send_wanted(cell, cell.wanted, now)
+
+    def set_lease(self, lease_s: float, now: float) -> None:
+        """Another lease for every quota from now on; those that are wanted are renewed with it at once.
+
+        ValueError as for the class.
+        """
+        self._lease_s = _checked_lease(lease_s)
+        self._lease_ms = round(lease_s * 1e3)
+        for cell_id in self._cells:
+            self.renew(cell_id, now)
 
     def renew(self, cell_id: str, now: float) -> None:
         """Renews the lease at once, so that the acknowledgement says what was used up to now.
@@ -721,6 +729,12 @@ class RanProtocol:
             bound.set_quota.bindings.add(ue_id=ue_id, slice=slice_)
         cell.bindings, cell.bound = dict(bindings), bound
         return bound
+
+
+def _checked_lease(lease_s: float) -> float:
+    if not 0.1 <= lease_s <= 3600:
+        raise ValueError(f"lease_s {lease_s} is outside 0.1..3600")
+    return lease_s
 
 
 def _id(cell: _Cell | None) -> str:

@@ -1,17 +1,23 @@
 """Policies that learn the actions of one hop, made by name.
 
+Beside those of this package are those that other packages bring along, as entry points of the group
+``prbandit.policies``: the name of the policy, and where its class is (``package.module:Class``). One is
+loaded when it is asked for.
+
 >>> make("mucb1", [10, 30, 50]).pull()
 30
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from controller.core.names import nearest
 from controller.policies.aimd import Aimd
-from controller.policies.base import UNKNOWN, Context, Explanation, Feedback, Policy
+from controller.policies.base import NOT_PULLED, UNKNOWN, Context, Explanation, Feedback, Policy
 from controller.policies.headroom import Headroom
 from controller.policies.isotonic_ts import IsotonicTs
 from controller.policies.kl_ucb import KlUcb
@@ -19,15 +25,18 @@ from controller.policies.monotone_threshold import MonotoneThreshold
 from controller.policies.mucb1 import Mucb1
 from controller.policies.static import Static
 from controller.policies.ucb1 import Ucb1
+from wire.definitions import plugins
 
 __all__ = [
     "DEFAULT",
+    "NOT_PULLED",
     "UNKNOWN",
     "Context",
     "Explanation",
     "Feedback",
     "Policy",
     "about",
+    "brought",
     "index_text",
     "is_contextual",
     "is_per_state",
@@ -47,12 +56,17 @@ DEFAULT = Headroom.name
 
 
 def names() -> tuple[str, ...]:
-    """The names that :func:`make` knows.
+    """The names that :func:`make` knows: our own, then those that other packages bring along.
 
     >>> names()[:5]
     ('static', 'aimd', 'ucb1', 'mucb1', 'headroom')
     """
-    return tuple(_POLICIES)
+    return (*_POLICIES, *brought().found)
+
+
+def brought() -> plugins.Plugins:
+    """The policies of other packages; none is loaded."""
+    return plugins.brought(plugins.POLICIES, (*_POLICIES, "default"))
 
 
 def resolved(name: str) -> str:
@@ -99,15 +113,22 @@ def option_names(name: str) -> tuple[str, ...]:
 def make(name: str, actions: Sequence[int], /, **options: Any) -> Policy:
     """A new policy over ``actions`` (ascending).
 
-    ValueError, with its name, for an unknown policy or option, a value that an option cannot take, and
-    actions that are none or not ascending.
+    ValueError, with its name, for an unknown policy or option, a value that an option cannot take, actions
+    that are none or not ascending, and whatever a policy of another package raises for them.
     """
     policy = _class(name)
     unknown = sorted(set(options) - set(policy.option_names))
     if unknown:
         known = ", ".join(policy.option_names) or "none"
         raise ValueError(f"policy {name} has no option {', '.join(map(repr, unknown))}; its options: {known}")
-    return policy(actions, **options)
+    try:
+        return policy(actions, **options)
+    except ValueError:
+        raise
+    except Exception as error:
+        if name in _POLICIES:
+            raise
+        raise ValueError(f"policy {name}: cannot be made: {type(error).__name__}: {error}") from error
 
 
 def restore(state: Mapping[str, Any]) -> Policy:
@@ -121,6 +142,29 @@ def _class(name: str) -> type[Policy]:
     try:
         return _POLICIES[DEFAULT if name == "default" else name]
     except (KeyError, TypeError):
+        if isinstance(name, str) and (policy := _brought_class(name)) is not None:
+            return policy
+        known = names()
         raise ValueError(
-            f"unknown policy {name!r}{nearest(name, _POLICIES)}; policies: {', '.join(_POLICIES)}"
+            f"unknown policy {name!r}{nearest(name, known)}; policies: {', '.join(known)}"
         ) from None
+
+
+@cache
+def _brought_class(name: str) -> type[Policy] | None:
+    """The class of a policy of another package; None where nobody brings it along."""
+    there = brought()
+    if name not in there.found and name not in there.refused:
+        return None
+    found = there.load(name)
+    if not (isinstance(found, type) and issubclass(found, Policy)):
+        raise there.error(name, "is no subclass of controller.policies.Policy")
+    if inspect.isabstract(found):
+        lacking = ", ".join(sorted(found.__abstractmethods__))
+        raise there.error(name, f"lacks {lacking} of controller.policies.Policy")
+    for attribute, kind in (("name", str), ("per_state", bool)):
+        if not isinstance(getattr(found, attribute, None), kind):
+            raise there.error(name, f"has no {attribute} ({kind.__name__}) of its own")
+    if found.name != name:
+        raise there.error(name, f"calls itself {found.name!r}")
+    return found

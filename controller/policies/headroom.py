@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from controller.core.decision import BY_MORE_HEADROOM
 from controller.policies.base import LOAD_CHANGED, NOT_PULLED, UNKNOWN, Context, Explanation, Feedback, Policy
 from controller.policies.isotonic import isotonic
 
@@ -95,12 +96,11 @@ class Headroom(Policy):
     per_state: ClassVar[bool] = False
     contextual: ClassVar[bool] = True
     option_names: ClassVar[tuple[str, ...]] = ("qos_target",)
-    EXPLORES: ClassVar[str] = "by what more headroom gave"
     reasons: ClassVar[Mapping[str, str]] = {
         "known": "the smallest action whose own headroom was seen to be late no oftener than the target "
         "allows",
-        EXPLORES: "the smallest action that is expected to do: its own headroom was not seen often enough, "
-        "more of it, up to an octave, was, and says that it is late no oftener than the target allows",
+        BY_MORE_HEADROOM: "the smallest action that is expected to do: its own headroom was not seen often "
+        "enough, more of it, up to an octave, was, and says that it is late no oftener than the target allows",
         "not known to be enough with less": "all there is: of no smaller action is it known that it will do",
         "demand not known": "all there is: without a demand there is no headroom to judge",
         "drains a backlog": "all there is: what waits in the hop is older than twice its budget",
@@ -183,7 +183,7 @@ class Headroom(Policy):
         self._expected = float(share[chosen])
         if not len(good):
             return self._play(-1, "not known to be enough with less")
-        return self._play(chosen, "known" if own[rows[chosen]] >= ENOUGH else self.EXPLORES)
+        return self._play(chosen, "known" if own[rows[chosen]] >= ENOUGH else BY_MORE_HEADROOM)
 
     def _play(self, position: int, why: str) -> int:
         self._explanation = Explanation(None, why)

@@ -33,6 +33,8 @@ from controller.store import record
 from controller.store.files import write_atomic
 from controller.store.lock import Lock, Locked
 from controller.store.parts import Part
+from wire.definitions import plugins
+from wire.version import full_version
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +45,7 @@ CONFIG_FILE, RUN_FILE, DATABASE_FILE, LOCK_FILE = "config.yaml", "run.json", "ru
 
 _SCHEMA_WITH_PARTS = 3
 _PRUNE_EVERY = 16
-_PACKAGES = ("prbandit", "numpy", "numba", "grpcio", "protobuf", "pyzmq")
+_PACKAGES = ("numpy", "numba", "grpcio", "protobuf", "pyzmq")
 
 _PARTS = """
 CREATE TABLE parts (
@@ -180,11 +182,16 @@ def to_json(value: Any) -> str:
 
 
 def environment() -> dict[str, Any]:
-    """Versions of what runs, and the host that it runs on."""
-    versions = {"python": platform.python_version(), "sqlite": sqlite3.sqlite_version}
+    """Versions of what runs, of what brings policies and services along, and the host that it runs on."""
+    versions = {
+        "prbandit": full_version(),
+        "python": platform.python_version(),
+        "sqlite": sqlite3.sqlite_version,
+    }
     for name in _PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
+    versions |= plugins.versions()
     return {
         "versions": versions,
         "host": {

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from controller.core.decision import EXPLORING
 from controller.core.measure import RESOURCES, Reason, worst_value
 from controller.core.power import CARRIER_MHZ, bs_power_saving, ue_power_saving
 
@@ -237,6 +238,8 @@ class _Slice:
     sums: _Sums = field(default_factory=_Sums)
     policy: str | None = None
     policies: list[str] = field(default_factory=list)
+    choices: int = 0
+    explored: int = 0
     unattributed: dict[str, Counter[str]] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
@@ -341,6 +344,8 @@ class Summary:
                 n, total = entry.settings.get(setting, (0, 0.0))
                 entry.settings[setting] = n + 1, total + sum(values) / len(values)
         for choice in slot.choices[name]:
+            entry.choices += 1
+            entry.explored += choice["why"] in EXPLORING
             entry.policy = choice["method"]
             if entry.policy not in entry.policies:
                 entry.policies.append(entry.policy)
@@ -373,15 +378,16 @@ class Summary:
         """Plain JSON: :meth:`headline`, ``events`` by kind (of all cells and of the daemon), and ``cells``
         with their own ``events`` and their ``slices``.
 
-        A slice has the headline's keys and ``policy`` (the latest method), ``policies``, ``unattributed``
-        (reason -> lever -> control slots), ``frames`` (samples that its promise was judged by),
-        ``negative_delays`` and ``unsynchronised_frames`` (of those counts) and ``unsynchronised`` (reason ->
-        frames, where it is known), and ``by_load``: for each number of judged users the means over its last
-        25 control slots. A cell's ``outcomes`` hold for each slice its ``measures`` by name (``unit``,
-        ``better``, ``delivery_ratio``, ``delivery_ratio_busy``, ``mean_of_worst_user``, ``samples``), its
-        ``counts`` and the means of its users' ``settings``. Its ``clocks`` are by host: ``control_slots``
-        with news of it, its ``worst_offset_ns``, the ``grandmasters`` that it followed one after the other,
-        and ``faults`` (reason -> control slots that ended with it).
+        A slice has the headline's keys and ``policy`` (the latest method), ``policies``, ``explored`` (part
+        of its choices whose outcome was not known), ``unattributed`` (reason -> lever -> control slots),
+        ``frames`` (samples that its promise was judged by), ``negative_delays`` and ``unsynchronised_frames``
+        (of those counts) and ``unsynchronised`` (reason -> frames, where it is known), and ``by_load``: for
+        each number of judged users the means over its last 25 control slots. A cell's ``outcomes`` hold for
+        each slice its ``measures`` by name (``unit``, ``better``, ``delivery_ratio``,
+        ``delivery_ratio_busy``, ``mean_of_worst_user``, ``samples``), its ``counts`` and the means of its
+        users' ``settings``. Its ``clocks`` are by host: ``control_slots`` with news of it, its
+        ``worst_offset_ns``, the ``grandmasters`` that it followed one after the other, and ``faults`` (reason
+        -> control slots that ended with it).
         """
         cells = {name: self._cell(name, cell) for name, cell in self._cells.items()}
         events: Counter[str] = sum(self._events.values(), Counter())
@@ -416,6 +422,7 @@ class Summary:
         return {
             "policy": entry.policy,
             "policies": list(entry.policies),
+            "explored": _ratio(entry.explored, entry.choices),
             "control_slots": entry.sums.slots,
             "busy_control_slots": entry.sums.busy,
             **entry.sums.qos(),

@@ -75,6 +75,9 @@ def test_attributes_read_the_controller_and_assignments_command_it(bed: Testbed)
         ar.policy = "ucb1"
         until(lambda: ar.policy == "ucb1", "the policy in a decision")
         assert {c["method"] for c in bed.cell()["last"]["slices"]["ar"]["choices"]} == {"ucb1"}
+        ar.dl.policy = "aimd"
+        until(lambda: ar.dl.policy == "aimd", "the policy of one hop")
+        assert (ar.ul.policy, ar.edge.policy) == ("ucb1", "ucb1"), "the others go on"
         ar.budgets = (80, 25, 50)
         until(lambda: ar.ul.budget == 80.0, "the budgets in a judgement")
         cell.mode = "shadow"
@@ -85,6 +88,7 @@ def test_attributes_read_the_controller_and_assignments_command_it(bed: Testbed)
         until(lambda: ar.ul.action == 20, "the quota by hand")
         ar.clear_quota()
         ar.options["metric"] = "p90"
+        until(lambda: ar.options["metric"] == "p90", "the option")
         assert "checkpoint of 1 cell(s)" in controller.checkpoint()
         assert controller.reload().startswith("reloaded")
         assert cell.connected and cell.ues["ue_id"].tolist() == ["ue-1"] and cell.ues["ul_mcs"][0] >= 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 import time
@@ -13,10 +14,14 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.descriptor_pool import DescriptorPool
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from controller.core.clocks import KnownClock
 from controller.core.decision import ManualQuota
 from controller.core.observation import DirectionColumns, MacReport
+from controller.core.ue_rates import Rate, UeRate
 from controller.links import operator
 from controller.links.counters import Counters
 from controller.links.operator import (
@@ -27,6 +32,8 @@ from controller.links.operator import (
     OperatorClient,
     OperatorError,
     OperatorServer,
+    Savings,
+    SliceStatus,
     TooManySubscribers,
     to_message,
 )
@@ -35,6 +42,7 @@ from controller.store.run import to_json
 from tests import builders
 from wire import PROTOCOL_VERSION, keys, operator_pb2, operator_pb2_grpc
 from wire.security import InsecureAddress, Tls
+from wire.version import full_version
 
 
 def record(slot: int = 1, cell: str = "cell-1") -> dict[str, Any]:
@@ -55,12 +63,19 @@ class Target:
     def __init__(self) -> None:
         self.told: list[tuple[Any, ...]] = []
         self.cells: list[CellStatus] = [CellStatus("cell-1"), CellStatus("cell-2")]
-        self.broken = False
+        self.calls: list[tuple[str, str, bool]] = []
+        self.broken = self.hangs = False
 
     def state(self) -> ControllerStatus:
         if self.broken:
             raise RuntimeError("broken")
         return ControllerStatus("config.yaml", "runs/1", 5.0, self.cells)
+
+    def alive(self) -> bool:
+        return not self.hangs
+
+    def called(self, cell_id: str, text: str, refused: bool) -> None:
+        self.calls.append((cell_id, text, refused))
 
     def _tell(self, *what: Any) -> str:
         if self.broken:
@@ -73,8 +88,8 @@ class Target:
     def set_mode(self, cell_id: str, mode: str) -> str:
         return self._tell("mode", cell_id, mode)
 
-    def switch_policy(self, cell_id: str, slice_id: str, policy: str) -> str:
-        return self._tell("policy", cell_id, slice_id, policy)
+    def switch_policy(self, cell_id: str, slice_id: str, policy: str, hop: str) -> str:
+        return self._tell("policy", cell_id, slice_id, policy, hop)
 
     def set_budgets(self, cell_id: str, slice_id: str, ul_ms: float, edge_ms: float, dl_ms: float) -> str:
         return self._tell("budgets", cell_id, slice_id, ul_ms, edge_ms, dl_ms)
@@ -87,6 +102,12 @@ class Target:
 
     def clear_quota(self, cell_id: str, slice_id: str) -> str:
         return self._tell("clear", cell_id, slice_id)
+
+    def set_lease(self, lease_s: float) -> str:
+        return self._tell("lease", lease_s)
+
+    def shut_down(self) -> str:
+        return self._tell("shut down")
 
     def reload(self) -> str:
         return self._tell("reload")
@@ -153,10 +174,16 @@ def test_the_state_arrives_whole(served: Served, client: OperatorClient) -> None
             snssai=("1-00000a", ""),
             dl_channels=(((4, 12),), ()),
         ),
+        rates={"ue-1": UeRate(Rate(8e6, 20.5), None)},
+        slices=[SliceStatus("ar", "ar", {"policy": "aimd", "queue": True}, 0.25, ("ul", "dl"))],
+        savings=Savings(60.0, 0.5, 0.25, 0.125),
+        gpu_power_w=120.5,
+        gpu_max_mhz=1980,
     )
+    no_rate = {"bps": None, "prb": None}
     state = client.state()
     assert (state["config_path"], state["run_dir"], state["control_slot_s"]) == ("config.yaml", "runs/1", 5.0)
-    assert state["version"] == client.controller_version == operator.controller_version() != ""
+    assert state["version"] == client.controller_version == full_version() != ""
     first, second = state["cells"]
     assert first == {
         "cell_id": "cell-1",
@@ -188,12 +215,25 @@ def test_the_state_arrives_whole(served: Served, client: OperatorClient) -> None
         "hosts": [{"host": "edge", "age_s": 0.5}],
         "edge_configured": True,
         "gpu_age_s": 0.125,
+        "slices": [
+            {
+                "slice": "ar",
+                "service": "ar",
+                "options": {"policy": "aimd", "queue": True},
+                "explored": 0.25,
+                "hops": ["ul", "dl"],
+            }
+        ],
+        "savings": {"control_s": 60.0, "gpu": 0.5, "bs": 0.25, "ue": 0.125},
+        "gpu_power_w": 120.5,
+        "gpu_max_mhz": 1980,
+        "ues_total": 2,
         "ues": [
             {
                 "ue_id": "ue-1",
                 "slice": "ar",
-                "ul": {"mcs": 20, "layers": 1, "queued_bytes": 12345, "bler": 0.125},
-                "dl": {"mcs": 20, "layers": 1, "queued_bytes": 12345, "bler": 0.125},
+                "ul": {"mcs": 20, "layers": 1, "queued_bytes": 12345, "bler": 0.125, "bps": 8e6, "prb": 20.5},
+                "dl": {"mcs": 20, "layers": 1, "queued_bytes": 12345, "bler": 0.125, **no_rate},
                 "cqi": 15,
                 "snr_db": 20.5,
                 "five_qi": 80,
@@ -204,8 +244,8 @@ def test_the_state_arrives_whole(served: Served, client: OperatorClient) -> None
             {
                 "ue_id": "ue-2",
                 "slice": "",
-                "ul": {"mcs": 7, "layers": 2, "queued_bytes": 0, "bler": 0.0},
-                "dl": {"mcs": 7, "layers": 2, "queued_bytes": 0, "bler": 0.0},
+                "ul": {"mcs": 7, "layers": 2, "queued_bytes": 0, "bler": 0.0, **no_rate},
+                "dl": {"mcs": 7, "layers": 2, "queued_bytes": 0, "bler": 0.0, **no_rate},
                 "cqi": None,
                 "snr_db": 0.0,
                 "five_qi": None,
@@ -229,7 +269,9 @@ def test_what_a_gnb_did_not_tell_of_a_ue_is_not_set(served: Served, client: Oper
 
 def test_commands_reach_the_target_as_given(served: Served, client: OperatorClient) -> None:
     assert client.set_mode("", "shadow") == "mode  shadow"
-    client.switch_policy("cell-1", "ar", "aimd")
+    client.switch_policy("cell-1", "ar", "aimd", "dl")
+    client.set_lease(7.5)
+    client.shut_down()
     client.set_budgets("cell-1", "", 70.0, 20.0, 60.0)
     client.set_options("cell-1", "ar", "{metric: p90, policy_options: {tradeoff: 2}}" + " " * 4000)
     client.set_quota("cell-1", "ar", 20, None, 60.0)
@@ -239,7 +281,9 @@ def test_commands_reach_the_target_as_given(served: Served, client: OperatorClie
     assert client.checkpoint() == "checkpoint"
     assert served.target.told == [
         ("mode", "", "shadow"),
-        ("policy", "cell-1", "ar", "aimd"),
+        ("policy", "cell-1", "ar", "aimd", "dl"),
+        ("lease", 7.5),
+        ("shut down",),
         ("budgets", "cell-1", "", 70.0, 20.0, 60.0),
         ("options", "cell-1", "ar", "{metric: p90, policy_options: {tradeoff: 2}}" + " " * 4000),
         ("quota", "cell-1", "ar", 20, None, 60.0),
@@ -455,3 +499,56 @@ def test_with_keys_the_operator_is_let_in_and_a_stranger_is_not(tmp_path: Path) 
             client.set_mode("", "released")
     assert target.told == [("mode", "", "frozen")]
     server.close(0)
+
+
+# ---- health, reflection, what is written down of calls ---------------------------------------------------
+
+
+def test_health_says_whether_the_control_loops_turn(served: Served) -> None:
+    with grpc.insecure_channel(served.address) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        states = health_pb2.HealthCheckResponse
+        for name in ("", "prbandit.operator.Operator"):
+            request = health_pb2.HealthCheckRequest(service=name)
+            assert health.Check(request, timeout=10).status == states.SERVING
+        with pytest.raises(grpc.RpcError) as error:
+            health.Check(health_pb2.HealthCheckRequest(service="nosuch"), timeout=10)
+        assert error.value.code() is grpc.StatusCode.NOT_FOUND
+        watch = health.Watch(health_pb2.HealthCheckRequest(), timeout=30)
+        assert next(watch).status == states.SERVING
+        served.target.hangs = True
+        assert next(watch).status == states.NOT_SERVING
+        assert {s.status for s in health.List(health_pb2.HealthListRequest()).statuses.values()} == {
+            states.NOT_SERVING
+        }
+        watch.cancel()
+
+
+def test_reflection_describes_the_services(served: Served) -> None:
+    with grpc.insecure_channel(served.address) as channel:
+        described = ProtoReflectionDescriptorDatabase(channel)
+        assert set(described.get_services()) == {
+            "grpc.health.v1.Health",
+            "grpc.reflection.v1alpha.ServerReflection",
+            "prbandit.operator.Operator",
+        }
+        service = DescriptorPool(described).FindServiceByName("prbandit.operator.Operator")
+        assert {m.name for m in service.methods} >= {"GetState", "SwitchPolicy", "ShutDown"}
+
+
+def test_every_command_is_written_down_with_its_caller_and_what_came_of_it(
+    served: Served, client: OperatorClient
+) -> None:
+    client.set_mode("cell-1", "shadow")
+    with pytest.raises(CommandRefused):
+        client.set_mode("nosuch", "shadow")
+    served.target.broken = True
+    with pytest.raises(CommandRefused):
+        client.reload()
+    (done, refused, failed) = served.target.calls
+    assert done[0] == "cell-1" and not done[2]
+    assert re.fullmatch(
+        r"SetMode\(cell_id='cell-1', mode='shadow'\) by ipv4:127.0.0.1:\d+: mode cell-1 shadow", done[1]
+    )
+    assert refused[2] and ": refused: unknown cell 'nosuch'" in refused[1]
+    assert failed[2] and failed[1].startswith("Reload() by ") and failed[1].endswith(": failed")

@@ -8,12 +8,9 @@ through :func:`register`. How to write one: :mod:`agents.emulator.applications.b
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
-from typing import Final
 
 from agents.emulator.applications.base import Application
-
-GROUP: Final = "prbandit.applications"
+from wire.definitions import plugins
 
 _APPLICATIONS: dict[str, str] = {
     "mar": "agents.emulator.applications.mar:Mar",
@@ -26,7 +23,7 @@ _APPLICATIONS: dict[str, str] = {
 
 def names() -> tuple[str, ...]:
     """The applications there are, by name; none is imported."""
-    return tuple(sorted({*_APPLICATIONS, *(e.name for e in entry_points(group=GROUP))}))
+    return tuple(sorted((*_APPLICATIONS, *_brought().found)))
 
 
 def register(name: str, path: str) -> None:
@@ -38,14 +35,18 @@ def register(name: str, path: str) -> None:
 def load(name: str) -> type[Application]:
     """The class of an application.
 
-    ValueError for a name that there is not, and for a class that is no application of this name; ImportError
-    and AttributeError where its module or its class is missing.
+    ValueError for a name that there is not, and for a class of another package that cannot be loaded or is no
+    application of this name; ImportError and AttributeError where one of our own or of :func:`register` is
+    missing.
     """
+    there = _brought()
     if name in _APPLICATIONS:
         module, _, attribute = _APPLICATIONS[name].partition(":")
-        found = getattr(import_module(module), attribute)
+        found: object = getattr(import_module(module), attribute)
+    elif name in there.found or name in there.refused:
+        found = there.load(name)
     else:
-        found = _entry_point(name).load()
+        raise ValueError(f"application {name!r} is none of: {', '.join(names()) or '(there are none)'}")
     if not (isinstance(found, type) and issubclass(found, Application)):
         raise ValueError(f"application {name!r}: {found!r} is no subclass of Application")
     if found.name != name:
@@ -53,11 +54,6 @@ def load(name: str) -> type[Application]:
     return found
 
 
-def _entry_point(name: str) -> EntryPoint:
-    found = tuple(entry_points(group=GROUP, name=name))
-    if not found:
-        raise ValueError(f"application {name!r} is none of: {', '.join(names()) or '(there are none)'}")
-    places = sorted({e.value for e in found})
-    if len(places) > 1:
-        raise ValueError(f"application {name!r} comes from several places: {', '.join(places)}")
-    return found[0]
+def _brought() -> plugins.Plugins:
+    """Those of other packages."""
+    return plugins.brought(plugins.APPLICATIONS, _APPLICATIONS)

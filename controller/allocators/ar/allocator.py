@@ -35,7 +35,8 @@ _UNITS = {Lever.UL: "PRB", Lever.EDGE: "MHz", Lever.DL: "PRB"}
 
 
 class ArAllocator(Allocator):
-    """One policy for each (hop, state), created when the state is first seen.
+    """One policy for each (hop, state), created when the state is first seen; each hop has a policy of its
+    own where ``hop_policies`` names one, and learns by itself.
 
     The hop state is the demand in PRB rounded up to a grid (section VIII-A); the edge uses the uplink's.
     Policies without a state (static, aimd, headroom) get one instance a hop. ``static`` plays all there is,
@@ -58,51 +59,68 @@ class ArAllocator(Allocator):
         self._slice, self._options, self._loop = slice_id, options, loop
         self._budgets, self._metric = options.budgets.to_budgets(), Metric.parse(options.metric)
         self._grid = hops.state_grid(loop.n_prb)
-        self._per_state = policies.is_per_state(options.policy)
         maximum = {Lever.UL: loop.n_prb, Lever.EDGE: loop.max_mhz, Lever.DL: loop.n_prb}
-        limits = {"n_prb": loop.n_prb, "max_mhz": loop.max_mhz, "min_prb": loop.min_prb}
-        actions = {hop: options.actions.of(hop, **limits) for hop in HOPS}
-        if options.policy == "static" and "action" not in options.policy_options:
-            actions |= {hop: (maximum[hop],) for hop in HOPS if options.actions.given(hop) is None}
-        self._contextual = policies.is_contextual(options.policy)
-        if self._contextual:
-            share = next((s.share for s in loop.slices if s.slice == slice_id), Share())
-            maximum = {
-                hop: min(most, share.max) if hop is not Lever.EDGE else most for hop, most in maximum.items()
-            }
-            actions = {
-                hop: tuple(sorted({*(a for a in actions[hop] if a < maximum[hop]), maximum[hop]}))
-                for hop in HOPS
-            }
-        self._actions = actions
+        share = next((s.share for s in loop.slices if s.slice == slice_id), Share())
+        self._maximum, self._share = maximum, share.max
+        self._per_state: dict[Lever, bool] = {}
+        self._contextual: dict[Lever, bool] = {}
+        self._actions: dict[Lever, tuple[int, ...]] = {}
         self._policies: dict[Lever, dict[int | None, Policy]] = {hop: {} for hop in HOPS}
         self._demand: dict[Lever, float] = {Lever.UL: 0.0, Lever.DL: 0.0}
         self._played: dict[Lever, tuple[int | None, int]] = {}
         self._short: dict[Lever, int] = dict.fromkeys(HOPS, 0)
         self._ceiling: dict[Lever, tuple[int, int]] = {}
         self._bound: set[Lever] = set()
-        self._adaptive = self._adapted(options)
         self._active: frozenset[str] = frozenset()
         self._backlogged: set[Lever] = set()
         self._confounded = False
         self._planned: dict[Lever, float | None] = {}
         self._unmeasured: Reason | None = None
         for hop in HOPS:  # a bad policy name or option is found here, not at the first control slot
-            self._new(hop)
+            self._begin(hop)
+        self._adaptive = self._adapted(options)
+
+    def _begin(self, hop: Lever) -> None:
+        """Start to learn a hop under the policy that the options name."""
+        policy, policy_options = self._options.policy_of(hop)
+        given, maximum = self._options.actions, self._maximum[hop]
+        actions = given.of(
+            hop, n_prb=self._loop.n_prb, max_mhz=self._loop.max_mhz, min_prb=self._loop.min_prb
+        )
+        if policy == "static" and "action" not in policy_options and given.given(hop) is None:
+            actions = (maximum,)
+        self._per_state[hop] = policies.is_per_state(policy)
+        self._contextual[hop] = policies.is_contextual(policy)
+        if self._contextual[hop]:
+            most = maximum if hop is Lever.EDGE else min(maximum, self._share)
+            actions = tuple(sorted({*(a for a in actions if a < most), most}))
+        self._actions[hop] = actions
+        self._policies[hop] = {}
+        self._played.pop(hop, None)
+        self._ceiling.pop(hop, None)
+        self._backlogged.discard(hop)
+        self._new(hop)
 
     def _new(self, hop: Lever) -> Policy:
-        return policies.make(self._options.policy, self._actions[hop], **self._options.policy_options)
+        policy, policy_options = self._options.policy_of(hop)
+        return policies.make(policy, self._actions[hop], **policy_options)
 
     def set(self, options: Options) -> None:
         assert isinstance(options, ArOptions)
-        before = self._options
-        if (options.budgets, options.adaptive_budgets) != (before.budgets, before.adaptive_budgets):
+        before, self._options = self._options, options
+        changed = [hop for hop in HOPS if options.policy_of(hop) != before.policy_of(hop)]
+        for hop in changed:
+            self._begin(hop)
+        budgets = (options.budgets, options.adaptive_budgets) != (before.budgets, before.adaptive_budgets)
+        if budgets or changed:
             self._budgets = options.budgets.to_budgets()
             self._adaptive = self._adapted(options)
-        self._options, self._metric = options, Metric.parse(options.metric)
+        self._metric = Metric.parse(options.metric)
 
     def _adapted(self, options: ArOptions) -> AdaptiveBudgets | None:
-        return AdaptiveBudgets(self._budgets) if self._contextual and options.adaptive_budgets else None
+        """Budgets that move need the delays at every hop."""
+        adapts = all(self._contextual.values()) and options.adaptive_budgets
+        return AdaptiveBudgets(self._budgets) if adapts else None
 
     def learn(self, view: SliceView) -> Outcome:
         reasons = dict(view.unattributed)
@@ -118,13 +136,13 @@ class ArAllocator(Allocator):
             else dict(zip(HOPS, (granted.ul_prb, granted.gpu_mhz, granted.dl_prb), strict=True))
         )
         self._confounded = False
-        if self._per_state and self._unmeasured is not None:
+        if self._unmeasured is not None:
             # The state in which it was played is not known, the edge's either, which is the uplink's.
-            for hop in HOPS:
+            for hop in (h for h in HOPS if self._per_state[h]):
                 reasons.setdefault(hop, self._unmeasured)
         for hop, measure in zip(HOPS, measures, strict=True):
             why = reasons.get(hop)
-            unknown = self._per_state and self._unmeasured is not None
+            unknown = self._per_state[hop] and self._unmeasured is not None
             if unknown or (why is not None and not (why is Reason.RESCUED and hop in had)):
                 if why is not None and why.short and hop in had:
                     self._fell_short(hop, had[hop])
@@ -153,7 +171,7 @@ class ArAllocator(Allocator):
 
     def _feedback(self, hop: Lever, met: int, outcome: Outcome, view: SliceView, blind: bool) -> Feedback:
         """What a policy that looks at more than the QoS bit learns from."""
-        if not self._contextual:
+        if not self._contextual[hop]:
             return Feedback(met)
         round_trip, *measures = outcome.measures
         i = HOPS.index(hop)
@@ -204,7 +222,7 @@ class ArAllocator(Allocator):
 
     def _context(self, hop: Lever, view: SliceView, policy: Policy) -> Context:
         rng = view.rng if policy.draws else None
-        if not self._contextual:
+        if not self._contextual[hop]:
             return UNKNOWN if rng is None else Context(rng=rng)
         # As though they had been active all along: what they will need at the MCS that was.
         active = tuple(replace(f, start_ns=0, stop_ns=0) for f in view.users if f.flow in self._active)
@@ -225,7 +243,7 @@ class ArAllocator(Allocator):
     def early(self, view: SliceView) -> str:
         """A flow started; a hop that does not have all there is falls behind; or what was drained at full
         resources is gone. For policies that look at delays; the others' control slots last their time."""
-        if not self._contextual or view.granted is None:
+        if not all(self._contextual.values()) or view.granted is None:
             return ""
         granted, view = view.granted, replace(view, reports=view.reports[-CONSECUTIVE - 1 :])
         has = dict(zip(HOPS, (granted.ul_prb, granted.gpu_mhz, granted.dl_prb), strict=True))
@@ -286,7 +304,7 @@ class ArAllocator(Allocator):
 
     def _choose(self, hop: Lever, view: SliceView) -> Choice:
         demand = self._demand[Lever.UL if hop is Lever.EDGE else hop]
-        state = hops.hop_state(demand, self._grid) if self._per_state else None
+        state = hops.hop_state(demand, self._grid) if self._per_state[hop] else None
         policy = self._policies[hop].get(state)
         if policy is None:
             policy = self._policies[hop][state] = self._new(hop)
@@ -305,7 +323,7 @@ class ArAllocator(Allocator):
         return Choice(
             lever=hop,
             unit=_UNITS[hop],
-            method=self._options.policy,
+            method=self._options.policy_of(hop)[0],
             action=action,
             why=why.reason,
             state=state,
@@ -315,7 +333,9 @@ class ArAllocator(Allocator):
         )
 
     def to_state(self) -> dict[str, Any]:
+        of = self._options.hop_policies
         return {
+            **({"policies": {hop: dict(of[hop]) for hop in sorted(of)}} if of else {}),
             "short": {hop.value: n for hop, n in self._short.items() if n},
             "ceiling": {hop.value: list(c) for hop, c in self._ceiling.items()},
             "demand": {hop.value: d for hop, d in self._demand.items()},
@@ -341,6 +361,8 @@ class ArAllocator(Allocator):
         restored: dict[Lever, dict[int | None, Policy]] = {hop: {} for hop in HOPS}
         for name, saved in state["hops"].items():
             hop = Lever(name)
+            if not self._learned_under(hop, state.get("policies", {})):
+                continue
             for hop_state, policy_state in saved:
                 policy = policies.restore(policy_state)
                 if policy.actions != tuple(self._actions[hop]):
@@ -357,6 +379,13 @@ class ArAllocator(Allocator):
         self._short = {hop: int(state["short"].get(hop.value, 0)) for hop in HOPS}
         self._ceiling = {Lever(h): (int(c), int(left)) for h, (c, left) in state["ceiling"].items()}
         self._played = {}
+
+    def _learned_under(self, hop: Lever, of: Mapping[str, Any]) -> bool:
+        """Whether a hop's state is of the policy that it has now; ``of`` are the hop policies it was saved
+        with. That the slice's own policy is the same is known by then."""
+        default = {"policy": self._options.policy, "policy_options": self._options.policy_options}
+        policy, policy_options = self._options.policy_of(hop)
+        return {"policy": policy, "policy_options": policy_options} == of.get(hop.value, default)
 
 
 def _spoken_for(actions: Sequence[int], had: int, met: int) -> int | None:

@@ -51,11 +51,10 @@ from controller.allocators.ar.delays import HOPS, LATE, MEAN, MEASURES, ROUND_TR
 from controller.allocators.ar.options import ArOptions
 from controller.allocators.base import ClosedSlice, SliceView
 from controller.core import hops
-from controller.core.decision import Grant
+from controller.core.decision import EXPLORING, Grant
 from controller.core.measure import Lever, Measure, Outcome, Reason
 from controller.core.misses import HopCause, Miss
 from controller.core.observation import BoolArray, Flow, IntArray, MacReport
-from controller.policies.headroom import Headroom
 from wire.definitions import nr
 
 _MS = 1_000_000
@@ -82,10 +81,6 @@ class Cause(StrEnum):
 
 UNAVOIDABLE = frozenset({Cause.HICCUP, Cause.CAPACITY})
 """Causes of control slots that would have been missed at full resources too."""
-
-EXPLORING = frozenset({"first visit", "explore", "decrease", Headroom.EXPLORES})
-"""A policy's words (:attr:`controller.core.decision.Choice.why`) for an action whose outcome it does not know
-yet: those of :class:`controller.policies.base.Explanation`, and the step down of ``aimd``."""
 
 ENOUGH = 0.9
 """Part of the usable PRBs up to which a demand fits into them: a tenth of the first transmissions fails (the

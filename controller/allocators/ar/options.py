@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from controller import policies
 from controller.allocators.ar.budgets import Budgets
-from controller.allocators.ar.delays import Metric
+from controller.allocators.ar.delays import HOPS, Metric
 from controller.allocators.base import Misfits, Options
 from controller.core.measure import Lever
 
@@ -18,11 +18,14 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 class BudgetsModel(BaseModel):
     """Delay budgets of the hops in ms; the round trip's is their sum."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
     ul_ms: Positive = 70.0
+    """Of the uplink."""
     edge_ms: Positive = 20.0
+    """Of the edge."""
     dl_ms: Positive = 60.0
+    """Of the downlink."""
 
     def to_budgets(self) -> Budgets:
         return Budgets(self.ul_ms, self.edge_ms, self.dl_ms)
@@ -57,18 +60,21 @@ def default_mhz(max_mhz: int) -> tuple[int, ...]:
 
 
 class Actions(BaseModel):
-    """The action sets, ascending: PRBs of uplink and downlink, GPU MHz. One that is not given (null) follows
-    the carrier (:func:`default_prb`), or the GPU (:func:`default_mhz`).
+    """The action sets, ascending: a list, or {from: 10, to: 106, step: 20}. One that is not given (null)
+    follows the carrier (:func:`default_prb`), or the GPU (:func:`default_mhz`).
 
     A policy plays these alone, static the largest of each that is given, else all that there is; one that
     looks at delays (headroom) also all that there is, which ``share`` bounds and not the largest of these.
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
     ul_prb: tuple[int, ...] | None = None
+    """PRBs of the uplink; null: ten steps of the carrier's."""
     dl_prb: tuple[int, ...] | None = None
+    """PRBs of the downlink; null: ten steps of the carrier's."""
     gpu_mhz: tuple[int, ...] | None = None
+    """Clocks of the GPU; null: steps of 100 MHz from 5/16 of `max_mhz` on."""
 
     @field_validator("ul_prb", "dl_prb", "gpu_mhz", mode="before")
     @classmethod
@@ -101,27 +107,48 @@ class Actions(BaseModel):
         return self.given(lever) or default
 
 
-class ArOptions(Options):
-    """One policy for all hops of the slice, its action sets, and the delays that it promises.
+class HopPolicy(BaseModel):
+    """A policy with its options."""
 
-    ``metric`` is the statistic of a flow's frame delays that is held against a budget (mean, p90). ``queue``
-    adds the MAC queue to the demand, ``late_frames`` counts frames that are not back at their age (both off:
-    as the MUCB1 authors' code). ``adaptive_budgets``: under a policy that looks at delays the hops' budgets
-    move toward the bottleneck, their sum stays.
-    """
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+
+    policy: str
+    """What learns the actions of the hop; `prbandit policies` lists them."""
+    policy_options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the policy, by name."""
+
+    @field_validator("policy")
+    @classmethod
+    def _named(cls, value: str) -> str:
+        return policies.resolved(value)
+
+
+class ArOptions(Options):
+    """The policies of the slice's hops, their action sets, and the delays that the slice promises."""
 
     anew: ClassVar[frozenset[str]] = frozenset({"policy", "policy_options", "actions"})
     in_state: ClassVar[frozenset[str]] = frozenset({"actions"})
-    together: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"policy", "policy_options"}),)
+    together: ClassVar[tuple[frozenset[str], ...]] = (
+        frozenset({"policy", "policy_options", "hop_policies"}),
+    )
 
     policy: str = policies.DEFAULT
+    """What learns the actions of all hops of the slice; `prbandit policies` lists them."""
     policy_options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the policy, by name."""
+    hop_policies: dict[Literal["ul", "edge", "dl"], HopPolicy] = Field(default_factory=dict)
+    """Policies of single hops (`ul`, `edge`, `dl`), played there instead of `policy`."""
     budgets: BudgetsModel = BudgetsModel()
     metric: str = "mean"
+    """The statistic of a flow's frame delays that is held against a budget: mean, or a percentile such as
+    p90."""
     actions: Actions = Actions()
     queue: bool = True
+    """Whether the MAC queue is part of the demand; off: as the MUCB1 authors' code."""
     late_frames: bool = True
+    """Whether frames that are not back count at their age; off: as the MUCB1 authors' code."""
     adaptive_budgets: bool = True
+    """Under a policy that looks at delays the hops' budgets move toward the bottleneck, their sum stays."""
 
     @field_validator("metric")
     @classmethod
@@ -136,14 +163,31 @@ class ArOptions(Options):
 
     @model_validator(mode="after")
     def _policy(self) -> ArOptions:
-        for lever in (Lever.UL, Lever.EDGE, Lever.DL):
+        for hop in HOPS:
+            policy, options = self.policy_of(hop)
             # Those that follow the carrier and the GPU stand for the paper's until these are known.
-            policies.make(self.policy, self.actions.of(lever, n_prb=106, max_mhz=1600), **self.policy_options)
+            policies.make(policy, self.actions.of(hop, n_prb=106, max_mhz=1600), **options)
         return self
+
+    def policy_of(self, hop: Lever) -> tuple[str, dict[str, Any]]:
+        """The policy that is played at a hop, and its options."""
+        of = self.hop_policies.get(hop.value)  # type: ignore[call-overload]
+        return (self.policy, self.policy_options) if of is None else (of.policy, of.policy_options)
+
+    @property
+    def hops(self) -> tuple[str, ...]:
+        return tuple(hop.value for hop in HOPS)
+
+    def switched(self, policy: str, hop: str = "") -> dict[str, Any]:
+        if not hop:
+            return {**super().switched(policy), "hop_policies": {}}
+        if hop not in HOPS:
+            raise ValueError(f"unknown hop {hop!r}; hops: {', '.join(HOPS)}")
+        return {"hop_policies": {**self.to_dict()["hop_policies"], hop: {"policy": policy}}}
 
     @property
     def ends_early(self) -> bool:
-        return policies.is_contextual(self.policy)
+        return all(policies.is_contextual(self.policy_of(hop)[0]) for hop in HOPS)
 
     @property
     def min_action_prb(self) -> int:

@@ -9,9 +9,10 @@ from typing import Any
 import click
 
 from controller.cli import emit, json_option
+from controller.cli.logs import log_options, log_to_stderr
 from controller.cli.openrtist.common import PATH, keys_option, load, quiet_gabriel, tls_of
 from controller.cli.options import AMOUNT, SECONDS, Quantity
-from controller.cli.processes import log_to_stderr, stop_on_signals
+from controller.cli.processes import stop_on_signals
 from wire.security import is_loopback, parse_address
 
 NO_UE = "ue-1"
@@ -79,7 +80,7 @@ def _server(_context: click.Context, _parameter: click.Parameter, value: str) ->
 )
 @keys_option
 @click.option("--certificate", default="gnb-mock", show_default=True, help="Whose certificate to show.")
-@click.option("-v", "--verbose", is_flag=True)
+@log_options
 @json_option
 def client(
     server: str,
@@ -107,10 +108,11 @@ def client(
     keys: str | None,
     certificate: str,
     verbose: bool,
+    log_format: str,
     as_json: bool,
 ) -> None:
     """Send the frames of a video to the OpenRTiST server at SERVER (host:port) and time their round trips."""
-    log_to_stderr(verbose)
+    log_to_stderr(verbose, log_format)
     quiet_gabriel()
     module = load("client")
     tls = tls_of(keys, certificate)

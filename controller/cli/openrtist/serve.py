@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from controller.cli import emit, json_option
+from controller.cli.logs import log_options, log_to_stderr
 from controller.cli.openrtist.common import PATH, keys_option, load, quiet_gabriel, tls_of
-from controller.cli.processes import log_to_stderr
 
 if TYPE_CHECKING:
     from agents.links.edge import EdgeFollower
@@ -67,7 +67,7 @@ def _host(_context: click.Context, _parameter: click.Parameter, value: str) -> s
 )
 @keys_option
 @click.option("--certificate", default="edge-agent", show_default=True, help="Whose certificate to show.")
-@click.option("-v", "--verbose", is_flag=True)
+@log_options
 @json_option
 def server(
     styles: tuple[Path, ...],
@@ -84,10 +84,11 @@ def server(
     keys: str | None,
     certificate: str,
     verbose: bool,
+    log_format: str,
     as_json: bool,
 ) -> None:
     """Stylise the frames of OpenRTiST clients until SIGINT or SIGTERM."""
-    log_to_stderr(verbose)
+    log_to_stderr(verbose, log_format)
     quiet_gabriel()
     style, engine, module = load("style"), load("engine"), load("server")
     try:

@@ -10,9 +10,10 @@ import click
 import yaml
 
 from controller.cli import children, emit, json_option
+from controller.cli.logs import log_options, log_to_stderr
 from controller.cli.openrtist.common import FILE, PATH, load
 from controller.cli.options import AMOUNT, SECONDS
-from controller.cli.processes import log_to_stderr, stop_on_signals
+from controller.cli.processes import stop_on_signals
 from wire.security import parse_address
 
 _NOTHING = {"openrtist": "without a frame", "iperf3": "without effect"}
@@ -129,7 +130,7 @@ def schedule(
 )
 @click.option("--logs", type=PATH, help="Folder of the flows' logs (default: a new one in runs/).")
 @click.argument("client_options", nargs=-1, type=click.UNPROCESSED)
-@click.option("-v", "--verbose", is_flag=True)
+@log_options
 @json_option
 def traffic(
     schedule_file: Path,
@@ -140,6 +141,7 @@ def traffic(
     logs: Path | None,
     client_options: tuple[str, ...],
     verbose: bool,
+    log_format: str,
     as_json: bool,
 ) -> None:
     """Start and stop real clients as SCHEDULE says, for hours.
@@ -149,7 +151,7 @@ def traffic(
     import shlex
     import sys
 
-    log_to_stderr(verbose)
+    log_to_stderr(verbose, log_format)
     module = load("traffic")
     if client_options and not client_options[0].startswith("-"):
         raise click.UsageError(f"unexpected {client_options[0]!r}; options of the clients come after --")

@@ -68,8 +68,10 @@ def overview(result: Mapping[str, Any]) -> dict[str, Any]:
             figure, axes = sheet.axes([1.3, 1.0, 1.0, 1.0], [len(table_v.SCHEMES) + 1, 0, 0, 0])
             _schemes(axes, result)
             sheet.legend(axes[0])
-            label = f"The four schemes beside the paper, schedule {result['schedule']}"
-            key = f"{result['schedule']}-overview-{sheet.name}"
+            label = (
+                f"The four schemes beside the paper, schedule {result['schedule']}, rules {result['rules']}"
+            )
+            key = f"{result['rules']}-{result['schedule']}-overview-{sheet.name}"
             out[sheet.name] = figures.svg(figure, key, label, sheet.name)
     return out
 

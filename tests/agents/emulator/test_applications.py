@@ -29,6 +29,7 @@ from agents.emulator.spec import (
 )
 from agents.emulator.testbed import EmulatedTestbed
 from tests.applications.periodic import Periodic
+from wire.definitions import plugins
 from wire.definitions.nr import SLOT_NS
 
 SECOND = 2000
@@ -574,7 +575,7 @@ def test_an_application_of_another_distribution_is_found_by_its_entry_point(tmp_
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: third-party\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(
-        f"[{applications.GROUP}]\nown = third_party:Own\nother = third_party:Own\nno = third_party:np\n"
+        f"[{plugins.APPLICATIONS}]\nown = third_party:Own\nother = third_party:Own\nno = third_party:np\n"
     )
     (tmp_path / "third_party.py").open("a").write("\n\nnp = 1\n")
     monkeypatch.syspath_prepend(tmp_path)

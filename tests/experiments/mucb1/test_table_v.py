@@ -16,6 +16,7 @@ from controller.experiments.mucb1 import table_v
 from controller.experiments.results import Results
 from controller.experiments.runs import FIGURES
 from controller.experiments.stats import estimate
+from controller.store.figures import SHEETS
 from tests import launch
 
 pytest.importorskip("pyarrow", reason="Parquet needs the extra 'research'")
@@ -165,7 +166,7 @@ def test_the_command_writes_json_parquet_and_a_page(tmp_path: Path) -> None:
     slots = pyarrow.parquet.read_table(tmp_path / "table-v-slots.parquet")
     assert slots.num_rows == 20 * 6
     page = (tmp_path / "table-v.html").read_text()
-    assert page.count("<svg") == 5 * 2 and "Does not hold" in page
+    assert page.count("<svg") == len(SHEETS) + 5 * 2 and "Does not hold" in page
     assert "src=" not in page and "http://www.w3.org" in page
 
 
@@ -191,7 +192,8 @@ def test_a_page_with_an_oracle_shows_regret_and_what_it_plays(table: table_v.Tab
     from controller.experiments.mucb1 import page
 
     html = page.build([table], [table_v.result(table)])
-    assert html.count("<svg") == 3 and "What the clairvoyant plays" in html and "Regret against" in html
+    assert html.count("<svg") == len(SHEETS) + 3
+    assert "What the clairvoyant plays" in html and "Regret against" in html
     for r in table_v.REASONS:
         assert str(escape(r.text)) in html
 

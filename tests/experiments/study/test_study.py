@@ -88,7 +88,7 @@ def test_every_condition_is_a_configuration_and_another_run() -> None:
     assert len({str(s) for s in stress.values()}) == len(named)
     assert stress["demand-up"].at_s == stress["gpu-slow"].at_s == 30 and stress["emulated"].at_s is None
     # One that is cut out of a list for all seeds is the one that it would be by itself.
-    alone = RunSpec.make("mucb1-2", "static", 2, overrides=CONDITIONS["floor-5"].overrides, duration_s=60)
+    alone = RunSpec.at_full("mucb1-2", 2, overrides=CONDITIONS["floor-5"].overrides, duration_s=60)
     assert alone in [j.spec for j in todo]
 
 
@@ -284,8 +284,11 @@ def row_of(
     return {**row, "control_slots": 720}
 
 
-def losses(rows: list[dict[str, Any]], condition: str = "emulated") -> list[tuple[str, float, bool | None]]:
-    plan = jobs.Plan((1, 2), ("static", "mucb1", "aimd"), {condition: (1,)}, (1, 2), {})
+def losses(
+    rows: list[dict[str, Any]], condition: str = "emulated", channel_trace: Path | None = None
+) -> list[tuple[str, float, bool | None]]:
+    of = {condition: (1,)}
+    plan = jobs.Plan((1, 2), ("static", "mucb1", "aimd"), of, (1, 2), {}, channel_trace=channel_trace)
     out = result_module.result(plan, rows, "aimd")
     assert not out["not_judged"]
     text = result_module.text(out)
@@ -335,9 +338,11 @@ def test_the_page_lists_the_losses() -> None:
     assert "Nowhere." in page.build({**none, "conditions": {}})
 
 
-def test_measured_channels_have_a_wider_limit() -> None:
-    assert losses(rows([0.925, 0.905], condition="measured"), "measured") == []
-    assert losses(rows([0.915, 0.895], condition="measured"), "measured") == [
+def test_measured_channels_have_a_wider_limit(tmp_path: Path) -> None:
+    trace = tmp_path / "drive.csv"
+    trace.write_text("Timestamp,NetworkMode,CQI\n2024.01.01_10.00.00,5G,9\n2024.01.01_10.00.01,5G,10\n")
+    assert losses(rows([0.925, 0.905], condition="measured"), "measured", trace) == []
+    assert losses(rows([0.915, 0.895], condition="measured"), "measured", trace) == [
         ("QoS below static by more than 3%", -0.035, True),
         ("QoS after five minutes below the clairvoyant by more than 2%", -0.025, True),
     ]
