@@ -43,6 +43,25 @@ def decided(n: int, policy: str = "mucb1", **changes: Any) -> Iterator[dict[str,
         yield loop.step(builders.observation(slot, delays, **changes)).to_record()
 
 
+def of_service(name: str, options: dict[str, Any], slots: int) -> list[dict[str, Any]]:
+    """The decision records of a slice of a service, alone in its cell."""
+    world = World(allocators.service(name), options)
+    records: list[dict[str, Any]] = []
+
+    def look(view: Any, grant: Any, played: Any) -> None:
+        outcome, demand, settings = played
+        part = SliceDecision(name, outcome, demand, grant, settings)
+        quotas = {name: (grant.ul_prb, grant.dl_prb)}
+        slot = len(records) + 1
+        decision = Decision(
+            "cell-1", slot, slot, Mode.ACTIVE, quotas, grant.gpu_mhz or None, (part,), PRB, MHZ
+        )
+        records.append(decision.to_record())
+
+    play(world, world.allocator(), slots, look)
+    return records
+
+
 @pytest.mark.parametrize("policy", policies.names())
 def test_every_reason_of_every_policy_is_explained(policy: str) -> None:
     seen = set()
@@ -74,20 +93,7 @@ def test_an_action_that_was_never_tried_is_not_said_to_have_the_greatest_index()
 
 @pytest.mark.parametrize(("name", "options"), CASES)
 def test_every_service_has_its_levers_measures_and_users(name: str, options: dict[str, Any]) -> None:
-    world = World(allocators.service(name), options)
-    records = []
-
-    def look(view: Any, grant: Any, played: Any) -> None:
-        outcome, demand, settings = played
-        part = SliceDecision(name, outcome, demand, grant, settings)
-        quotas = {name: (grant.ul_prb, grant.dl_prb)}
-        slot = len(records) + 1
-        decision = Decision(
-            "cell-1", slot, slot, Mode.ACTIVE, quotas, grant.gpu_mhz or None, (part,), PRB, MHZ
-        )
-        records.append(decision.to_record())
-
-    play(world, world.allocator(), 8, look)
+    records = of_service(name, options, 8)
     s = records[-1]["slices"][name]
     out = explanation(records[-1], name)
     json.dumps(out, allow_nan=False)
