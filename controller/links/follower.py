@@ -158,15 +158,12 @@ class Follower:
 
     def _decisions(self, state: Mapping[str, Any], watch: Watch, again: bool) -> Iterator[Decided]:
         until: dict[str, int] = {}
-        for cell in state["cells"]:
-            last = cell["last"]
-            if last is None or self._cell not in ("", cell["cell_id"]):
+        for last in [cell["last"] for cell in state["cells"]] if again or self._latest else ():
+            if last is None or self._cell not in ("", last["cell"]):
                 continue
             until[last["cell"]] = last["control_slot"]
             if not self._seen.knows(last):
-                decided = self._seen.take(last)
-                if again or self._latest:
-                    yield decided
+                yield self._seen.take(last)
         for record in watch:
             # The subscription began before the state was read: what is in both comes once.
             if record["control_slot"] <= until.get(record["cell"], -1):

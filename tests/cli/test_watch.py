@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -137,6 +138,8 @@ def test_lines_go_on_after_a_restart_and_say_what_was_missed(as_json: bool) -> N
         stderr=subprocess.PIPE,
         text=True,
     )
+    limit = threading.Timer(60, watching.kill)
+    limit.start()
     try:
         assert watching.stdout is not None
         until(lambda: len(controller.broadcaster) or watching.poll() is not None)
@@ -149,6 +152,7 @@ def test_lines_go_on_after_a_restart_and_say_what_was_missed(as_json: bool) -> N
         controller.decide(8)
         rest, err = watching.communicate(timeout=60)
     finally:
+        limit.cancel()
         watching.kill()
         controller.stop()
     out = first + rest
