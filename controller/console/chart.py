@@ -37,6 +37,7 @@ def plot(of: Mapping[str, Decisions], title: str, file: Path | str | None) -> Pa
         return Drawing("\n".join(_lines(of)))
     panels = [(name, c, d) for name, d in of.items() for c in d.values() if not np.isnan(_shown(c)).all()]
     shows = file is None and bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    figure: Any
     size = (9.0, 1.2 + 1.6 * len(panels))
     if shows:
         from matplotlib import pyplot
@@ -52,7 +53,7 @@ def plot(of: Mapping[str, Decisions], title: str, file: Path | str | None) -> Pa
     axes[-1].xaxis.set_major_formatter(ConciseDateFormatter(AutoDateLocator()))
     axes[-1].set_xlabel("UTC")
     figure.suptitle(title)
-    known = {}
+    known: dict[str, Any] = {}
     for axis in figure.axes:
         known |= {label: line for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.legend(list(known.values()), list(known), loc="outside lower center", ncols=3)

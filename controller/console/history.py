@@ -166,7 +166,7 @@ class Decisions(Mapping[str, Column]):
         if name not in self._names:
             known = ", ".join(self._names) or "none yet"
             raise UnknownName(f"no lever or measure {name!r}{nearest(name, self._names)}; there are: {known}")
-        chosen = [row.choices.get(name, (None, None, None, "", "")) for row in self._rows]
+        chosen: list[Any] = [row.choices.get(name, (None, None, None, "", "")) for row in self._rows]
         came = [
             after.measures.get(name, (None, None, None))
             if after.control_slot == row.control_slot + 1

@@ -629,6 +629,7 @@ class RunStore:
         """The decision records that began one control slot of a cell (None: the latest), in the order of
         recording, each with the start that it is of: a run may have counted its control slots anew."""
         started = {start.id: start for start in self.starts(cell)}
+        values: tuple[Any, ...]
         if control_slot is None:
             query, values = "ORDER BY id DESC LIMIT 1", (cell,)
         else:
