@@ -230,7 +230,7 @@ class Daemon:
         self._started = self._turned = time.monotonic()
         self._next_rates = 0.0
         self._shut_down = threading.Event()
-        self._reload_due = threading.Event()
+        self._reload_due = False  # set by a signal handler, which may take no lock
         self._reload_error = ""
         self._made = 0
         keys = config.security.keys
@@ -276,6 +276,7 @@ class Daemon:
             alive=self.alive,
             shut_down=self._shut_down.set,
             reloaded=self._reloaded,
+            rekeyed=self._ran.set_keys,
             config_path=config_path,
             overrides=overrides,
             run_dir=run_dir,
@@ -310,6 +311,7 @@ class Daemon:
             # A cell forgets them at the end of the control slot in which their time is over.
             away_s=self.config.away_s + self.config.control.control_slot_s,
             counters=self.counters,
+            keys=self.config.security.keys,
         )
 
     def _new_cell(
@@ -418,8 +420,8 @@ class Daemon:
             elif now >= live.ask_use_at:
                 live.ask_use_at = math.inf
                 self._ran.renew(live.cell.cell_id)
-        if self._reload_due.is_set():
-            self._reload_due.clear()
+        if self._reload_due:
+            self._reload_due = False
             threading.Thread(target=self._reload_now, name="reload", daemon=True).start()
         if now >= self._next_rates:
             self._next_rates = now + 1.0
@@ -431,7 +433,7 @@ class Daemon:
 
     def reload(self) -> None:
         """Read the configuration again soon, as after SIGHUP; may be called by a signal handler."""
-        self._reload_due.set()
+        self._reload_due = True
 
     def _reload_now(self) -> None:
         """Not on the control thread, which carries out its last part."""
@@ -492,15 +494,14 @@ class Daemon:
         end = time.monotonic() + _RELEASE_WAIT_S
         while any(map(self._ran.unacknowledged, connected)) and time.monotonic() < end:
             self._ran.poll(0.05)
-        for name, live in self._cells.items():
+        for name in self._cells:
             if name not in connected:
                 told = "its gNB is not connected; a lease that it has ends by itself"
             elif self._ran.unacknowledged(name):
                 told = f"released, not acknowledged: its lease ends within {self.config.lease_s:g} s"
             else:
                 told = "all PRBs released, acknowledged"
-            clock = "; GPU clock released" if live.edge and live.edge.connected else ""
-            log.info("cell %s: %s%s", name, told, clock, extra={"cell": name})
+            log.info("cell %s: %s", name, told, extra={"cell": name})
 
     # ---- links --------------------------------------------------------------------------------------------
 

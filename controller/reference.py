@@ -142,7 +142,7 @@ def _default(name: str, found: Schema, defaults: Mapping[str, Any], required: bo
 def _model(found: Schema, models: Mapping[str, Schema]) -> tuple[str, Schema] | None:
     """The model that a key holds, or a list or a mapping of it, and what then follows the key in a path."""
     for kind in (found, *found.get("anyOf", ())):
-        named = next(iter(kind.get("patternProperties", {}).values()), {})
+        named: Mapping[str, Any] = next(iter(kind.get("patternProperties", {}).values()), {})
         for suffix, ref in (("", kind), ("[]", kind.get("items", {})), (".NAME", named)):
             if "$ref" in ref:
                 return suffix, models[ref["$ref"].rpartition("/")[2]]

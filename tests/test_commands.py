@@ -54,6 +54,7 @@ class Operated:
             alive=lambda: True,
             shut_down=lambda: self.ended.append("shut down"),
             reloaded=self.reloads.append,
+            rekeyed=lambda _: None,
         )
         self._slot = 0
         self.memory.events.clear()
