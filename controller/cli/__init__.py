@@ -7,9 +7,9 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, requires
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -46,7 +46,8 @@ _COMMANDS = {
     "keys": "configuration",
     "doctor": "doctor",
     "status": "operate",
-    "watch": "operate",
+    "watch": "watch",
+    "explain": "explain",
     "mode": "operate",
     "policy": "operate",
     "lease": "operate",
@@ -56,6 +57,8 @@ _COMMANDS = {
     "quota": "operate",
     "reload": "operate",
     "checkpoint": "operate",
+    "console": "console",
+    "completion": "completion",
 }
 
 
@@ -104,10 +107,23 @@ def cli() -> None:
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 
+OK, FAILED, UNREACHABLE = 0, 1, 2
+"""Exit statuses: done; failed, refused, or not as it should be; not understood, or no controller answers."""
+INTERRUPTED = 130
+
+_result = {"printed": False}
+"""Whether the one JSON object of this process is printed."""
+
 
 def emit(result: Any, as_json: bool, text: str) -> None:
     """Print a result as JSON or as text."""
+    _result["printed"] |= as_json
     click.echo(json.dumps(result) if as_json else text)
+
+
+def error_object(message: str, status: int) -> dict[str, Any]:
+    """What ``--json`` prints in place of a result: the sentence of stderr, and the exit status."""
+    return {"error": {"message": message, "status": status}}
 
 
 _DISTRIBUTIONS = {"PIL": "pillow", "pynvml": "nvidia-ml-py"}
@@ -128,22 +144,27 @@ def _extra_of(module: str) -> str | None:
     return None
 
 
-def main() -> None:
-    """Entry point: an error that a person can mend is one line, not a traceback."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point: an error that a person can mend is one line, not a traceback, and with ``--json`` one
+    object on stdout as well."""
     # gRPC's core logs every handshake that fails, and strangers can make as many as they like.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    _result["printed"] = False
     try:
-        cli(standalone_mode=False)
-    except click.exceptions.Abort:
-        sys.exit(130)
+        cli(arguments, prog_name="prbandit", standalone_mode=False)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # Who read it has gone, and the interpreter would flush what is left once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAILED)
     except click.UsageError as error:
         error.show()
-        sys.exit(error.exit_code)
+        _end(error.format_message(), error.exit_code, arguments)
     except click.ClickException as error:
         complain(error.format_message(), "Error")
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        _end(error.format_message(), error.exit_code, arguments)
     except ImportError as error:
         if is_ours(error):
             raise
@@ -151,11 +172,21 @@ def main() -> None:
             if (extra := _extra_of(str(error.name))) is None:
                 raise
             error = missing(error.name, extra)
-        complain(str(error))
-        sys.exit(1)
+        _fail(str(error), FAILED, arguments)
     except Exception as error:
         own = type(error).__module__.partition(".")[0] in ("controller", "wire", "agents")
         if not own and not isinstance(error, (ValueError, OSError)):
             raise
-        complain(str(error))
-        sys.exit(1)
+        _fail(str(error), getattr(error, "exit_code", FAILED), arguments)
+
+
+def _fail(message: str, status: int, arguments: Sequence[str]) -> NoReturn:
+    complain(message)
+    _end(message, status, arguments)
+
+
+def _end(message: str, status: int, arguments: Sequence[str]) -> NoReturn:
+    # Before the arguments are understood nobody knows more of them than that it is there.
+    if "--json" in arguments and not _result["printed"]:
+        click.echo(json.dumps(error_object(message, status)))
+    sys.exit(status)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from controller.cli import emit, json_option
+from controller.cli import completion, emit, json_option
 from wire.definitions.nr import MAX_PRB
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def _reference(context: click.Context, _: click.Parameter, wanted: bool) -> None
 
 
 @click.command("check-config")
-@click.argument("file")
+@click.argument("file", shell_complete=completion.scenarios)
 @click.option(
     "--reference",
     is_flag=True,

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
-from controller.cli import emit, json_option
+from controller.cli import completion, emit, json_option
 from controller.cli.options import SECONDS, SEED, SEEDS, qos_target_option, warm_start_option
 from controller.cli.study import study
 
@@ -22,6 +23,13 @@ class _ByDefaultAScenario(click.Group):
         if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
             args = ["scenario", *args]
         return super().parse_args(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        items = super().shell_complete(ctx, incomplete)
+        if incomplete.startswith("-"):
+            return items
+        named = completion.scenarios(ctx, self.commands["scenario"].params[0], incomplete)
+        return items + [item for item in named if item.type == "plain" or not items]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         super().format_options(ctx, formatter)
@@ -52,8 +60,12 @@ _trace_option = click.option(
 
 
 @experiment.command("scenario")
-@click.argument("scenario")
-@click.option("--policy", help="Play this policy in every slice; an unknown name lists them.")
+@click.argument("scenario", shell_complete=completion.scenarios)
+@click.option(
+    "--policy",
+    shell_complete=completion.policies,
+    help="Play this policy in every slice; an unknown name lists them.",
+)
 @qos_target_option
 @click.option("--seed", type=SEED, default=4, show_default=True, help="Of channel, traffic and schedule.")
 @click.option(

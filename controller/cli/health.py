@@ -9,9 +9,6 @@ from controller.core.decision import ManualQuota
 from controller.core.measure import worst_value
 from controller.links.health import complaints, report_age
 
-HEALTHY, DEGRADED, UNREACHABLE = 0, 1, 2
-"""Exit statuses of ``prbandit status``: as monitoring plug-ins have them (OK, WARNING, CRITICAL)."""
-
 MAX_UES_NAMED = 8
 """Of a cell, in the lines for a person; the rest is counted."""
 
@@ -38,12 +35,20 @@ def _cell_lines(cell: Mapping[str, Any]) -> Iterator[str]:
         + (f"{cell['prb']} PRB, " if connected else "")
         + f"{cell['control_slots']} control slots, {cell['active_flows']} flows"
     )
-    if connected:
+    if connected and report_age(cell) is not None:
+        yield f"  UEs: {_ues(cell['ues'])}"
+    yield from link_lines(cell)
+    if cell["last"] is not None:
+        for name, s in cell["last"]["slices"].items():
+            yield from _slice_lines(cell, name, s)
+
+
+def link_lines(cell: Mapping[str, Any]) -> Iterator[str]:
+    """What is heard of a cell's gNB, hosts, edge agent and clocks."""
+    if cell["connected"]:
         age = report_age(cell)
         reports = f"last {age:.1f} s ago, {cell['reports']} in this session" if age is not None else "none"
         yield f"  MAC reports: {reports}"
-        if age is not None:
-            yield f"  UEs: {_ues(cell['ues'])}"
         left = cell["lease_left_s"]
         yield f"  lease of the quotas: {'no quotas in force' if left is None else f'{left:.1f} s left'}"
     hosts = ", ".join(f"{h['host']} {h['age_s']:.1f} s ago" for h in cell["hosts"])
@@ -57,9 +62,6 @@ def _cell_lines(cell: Mapping[str, Any]) -> Iterator[str]:
         yield "  edge agent: none configured"
     for clock in cell["clocks"]:
         yield _clock_line(clock)
-    if cell["last"] is not None:
-        for name, s in cell["last"]["slices"].items():
-            yield from _slice_lines(cell, name, s)
 
 
 def _ues(ues: Sequence[Mapping[str, Any]]) -> str:

@@ -19,7 +19,7 @@ from click.core import ParameterSource
 
 from agents.gpu.leases import MAX_LEASE_S
 from agents.stopping import on_stop_signal
-from controller.cli import gpu
+from controller.cli import completion, gpu
 from controller.cli.children import hang_up_as_terminate
 from controller.cli.logs import life, log_options, log_to_stderr
 from controller.cli.options import SECONDS, SEED, warm_start_option
@@ -106,7 +106,7 @@ def emulated(name: str, config: Config, seed: int, cell: str = "") -> TestbedSpe
 
 
 @click.command("controller")
-@click.argument("config_file", metavar="CONFIG")
+@click.argument("config_file", metavar="CONFIG", shell_complete=completion.scenarios)
 @click.option(
     "--run",
     "run_dir",
@@ -210,7 +210,7 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
 
 
 @click.command("gnb-mock")
-@click.argument("config_file", metavar="CONFIG")
+@click.argument("config_file", metavar="CONFIG", shell_complete=completion.scenarios)
 @click.option("--ran", default="tcp://127.0.0.1:5555", show_default=True, help="The controller's RAN link.")
 @click.option("--qos", default="127.0.0.1:50062", show_default=True, help="The controller's QoS ingest.")
 @click.option("--edge", default="127.0.0.1:50061", show_default=True, help="The edge agent; '' for none.")

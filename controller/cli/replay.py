@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from controller.cli import emit, json_option
+from controller.cli import completion, emit, json_option
 
 if TYPE_CHECKING:
     from controller.core.observation import Observation
@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 @click.command("replay")
 @click.argument("run_dir", metavar="RUN", type=click.Path(exists=True, path_type=Path))
-@click.option("--policy", help="Estimate what this policy would have done in every slice (ar).")
+@click.option(
+    "--policy",
+    shell_complete=completion.policies,
+    help="Estimate what this policy would have done in every slice (ar).",
+)
 @click.option(
     "--last",
     type=click.IntRange(1),

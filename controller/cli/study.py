@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from controller.cli import emit, json_option
+from controller.cli import completion, emit, json_option
 from controller.cli.options import NAMES, NUMBERS, SECONDS, SEEDS, worker_options
 
 _TRACES = "../shared/data/channel-traces"
@@ -19,7 +19,12 @@ _TRACES = "../shared/data/channel-traces"
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default="study", show_default=True)
 @click.option("--seeds", type=SEEDS, default="20", show_default=True, help="So many, or a list (4,7,).")
 @click.option("--scenarios", type=NUMBERS, default="1,2,3,4,5", show_default=True)
-@click.option("--policies", type=NAMES, help="By default all that there are.")
+@click.option(
+    "--policies",
+    type=NAMES,
+    shell_complete=completion.listed(completion.policies),
+    help="By default all that there are.",
+)
 @click.option(
     "--conditions",
     type=NAMES,

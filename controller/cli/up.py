@@ -8,25 +8,25 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.box import HEAVY_HEAD
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
 from rich.table import Table
-from rich.text import Text
 
-from controller.cli import children, emit, health, json_option
-from controller.cli.health import measured
+from controller.cli import children, completion, emit, json_option
 from controller.cli.logs import FORMAT_VARIABLE, log_format_option
-from controller.cli.operate import decision_line
 from controller.cli.options import SECONDS, SEED, Quantity, qos_target_option, warm_start_option
 from controller.cli.ports import claim_port, free_ports
+from controller.cli.view import View
+from controller.cli.watch import decision_line
+from controller.core.names import printable
 from wire import OPERATOR_ADDRESS, PAGE_ADDRESS
 
 if TYPE_CHECKING:
@@ -36,14 +36,16 @@ _START_S = 300.0
 """The emulated cell's first start compiles it: a minute or two, more on a busy machine."""
 _STOP_S = 10.0
 _LOG_WIDTH = 110
-_SPARKS = "▁▂▃▄▅▆▇█"
 
 
 @click.command("up")
 @click.option(
-    "--config", "config_file", help="Scenario or configuration (default: demo; with --frames: frames)."
+    "--config",
+    "config_file",
+    shell_complete=completion.scenarios,
+    help="Scenario or configuration (default: demo; with --frames: frames).",
 )
-@click.option("--policy", help="Play this policy in every slice.")
+@click.option("--policy", shell_complete=completion.policies, help="Play this policy in every slice.")
 @qos_target_option
 @click.option("--channel-trace", type=click.Path(), help="Measured channel (CQI, SNR) instead of a process.")
 @click.option(
@@ -350,7 +352,7 @@ def _watch(
                 first = first or now
                 view.add(record)
                 if screen is None:
-                    _say(console, decision_line(record))
+                    _say(console, printable(decision_line(record)))
             if first is None and now - started > _START_S:
                 raise OSError(f"no decision within {_START_S:g} s:\n{_tail(logs / 'controller.log')}")
             if screen is not None:
@@ -361,161 +363,6 @@ def _watch(
 
 def _tail(path: Path, lines: int = 15) -> str:
     return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
-
-
-class View:
-    """The live terminal view: a line a cell, and one table of all their slices."""
-
-    def __init__(self, keep: int = 60) -> None:
-        self._history: dict[tuple[str, str, str], deque[float]] = {}
-        self._keep = keep
-        self._qos: dict[str, deque[int]] = {}
-        self._records: dict[str, dict[str, Any]] = {}
-
-    def add(self, record: dict[str, Any]) -> None:
-        """Take in the record of a control slot."""
-        cell = record["cell"]
-        self._records[cell] = record
-        qos = self._qos.setdefault(cell, deque(maxlen=self._keep))
-        for name, s in record["slices"].items():
-            for choice in s["choices"]:
-                history = self._history.setdefault((cell, name, choice["lever"]), deque(maxlen=self._keep))
-                history.append(_of_maximum(choice, s, record))
-            met = s["closed"]["met"]
-            if met is not None and s["closed"]["busy"]:
-                qos.append(met)
-
-    def render(self, state: dict[str, Any] | None, left_s: float | None, width: int) -> Group:
-        """The view as of now, for so many columns."""
-        if state is None or not self._records:
-            return Group(Text("waiting for the first decision ..."))
-        cells = state["cells"]
-        heads = [self._head(c, state["control_slot_s"], left_s if c is cells[0] else None) for c in cells]
-        rows = [{"cell": Text(c["cell_id"]), **row} for c in cells for row in self._rows(c["cell_id"])]
-        return Group(*heads, _table(rows, width, several=len(cells) > 1))
-
-    def _head(self, cell: dict[str, Any], control_slot_s: float, left_s: float | None) -> Text:
-        record = self._records.get(cell["cell_id"])
-        if record is None:
-            return Text(f"cell {cell['cell_id']}  waiting for the first decision ...")
-        qos = self._qos[cell["cell_id"]]
-        ratio = sum(qos) / len(qos) if qos else float("nan")
-        return Text(
-            f"cell {cell['cell_id']}  control slot {record['control_slot']} ({control_slot_s:g} s each)  "
-            f"mode {record['mode']}  active flows {cell['active_flows']}  "
-            f"QoS delivery ratio of the last {len(qos)} busy slots {ratio:.0%}"
-            + (f"  {left_s:.0f} s left" if left_s is not None else "")
-        )
-
-    def _rows(self, cell: str) -> Iterator[dict[str, Text]]:
-        """Of the slices of one cell, its latest record; none before there is one."""
-        record = self._records.get(cell)
-        if record is None:
-            return
-        for name, s in record["slices"].items():
-            measures = dict(s["closed"]["measures"])
-            promise = next(iter(measures), "")
-            for c in s["choices"]:
-                if not c.get("user"):
-                    yield self._row(name, c, measures.pop(c["lever"], None), record)
-            for measure, stored in measures.items():
-                met = s["closed"]["met"] if measure == promise else stored["met"]
-                of = {"slice": name, "lever": measure.replace("_", " "), "measure": measured(stored)}
-                yield {**{what: Text(text) for what, text in of.items()}, "QoS": _met(met)}
-
-    def _row(
-        self, name: str, c: dict[str, Any], measure: dict[str, Any] | None, record: dict[str, Any]
-    ) -> dict[str, Text]:
-        s = record["slices"][name]
-        part, why = _of_maximum(c, s, record), c["why"]
-        if s.get("manual", {}).get(c["lever"]) is not None:
-            why = "set by hand"
-        elif (least := s.get("rescue", {}).get(c["lever"])) is not None:
-            why = f"at least {least[0]}: {least[1]}"
-        history = self._history[record["cell"], name, c["lever"]]
-        row = {
-            "slice": name,
-            "lever": c["lever"],
-            "state": _state(c),
-            "action": f"{health.played(c, s):g} {c['unit']}",
-            "of maximum": _bar(part) + f" {part:4.0%}",
-            "why": why,
-            "measure": "-" if measure is None else measured(measure),
-            "history": "".join(_SPARKS[min(7, int(v * 8))] for v in history),
-        }
-        met = _met(None if measure is None else measure["met"])
-        return {**{what: Text(text) for what, text in row.items()}, "QoS": met}
-
-
-_COLUMNS = ("cell", "slice", "lever", "state", "action", "of maximum", "why", "measure", "QoS", "history")
-_NEEDED = ("lever", "action", "measure")
-_WANTED = ("QoS", "why", "state", "of maximum")
-"""Columns beside those that are needed, the most wanted first: a narrow terminal has no room for all."""
-_LEAST_WHY = 12
-_MEASURE = len("44.5 of 150 ms")
-_LEAST_HISTORY, _GOOD_HISTORY, _MOST_HISTORY = 8, 16, 30
-_NARROW = 70
-"""A terminal with less columns has none for lines between them."""
-
-
-def _table(rows: Sequence[Mapping[str, Text]], width: int, *, several: bool) -> Table:
-    """Rows as a table of at most ``width`` columns; the history ends with the newest."""
-    lines = width >= _NARROW
-    between = 3 if lines else 1
-    of = {c: max([len(c), *(row[c].cell_len for row in rows if c in row)]) for c in _COLUMNS}
-    of["history"] = _LEAST_HISTORY
-    of["measure"] = max(of["measure"], _MEASURE)  # else columns come and go with it
-    shown = {*_NEEDED, "history", *(("cell",) if several else ())}
-    left = width - 1 - sum(of[c] + between for c in shown)
-    for c in ("slice", *_WANTED):
-        spare = left - between
-        if c not in ("slice", "QoS"):
-            spare -= _GOOD_HISTORY - _LEAST_HISTORY
-        if c == "why":
-            of[c] = min(of[c], max(_LEAST_WHY, spare))
-        if of[c] <= spare:
-            shown.add(c)
-            left -= of[c] + between
-    of["history"] = max(1, min(_MOST_HISTORY, _LEAST_HISTORY + left))
-    box, padding = (HEAVY_HEAD, (0, 1, 0, 1)) if lines else (None, (0, 1, 0, 0))
-    table = Table(expand=False, box=box, padding=padding)
-    for c in _COLUMNS:
-        if c in shown:
-            right = c in ("state", "action", "measure")
-            justify: Literal["left", "right"] = "right" if right else "left"
-            table.add_column(c, justify=justify, width=of[c], no_wrap=True, overflow="ellipsis")
-    for row in rows:
-        newest = {**row, "history": row.get("history", Text())[-of["history"] :]}
-        table.add_row(*(newest.get(c, "") for c in _COLUMNS if c in shown))
-    return table
-
-
-def _state(c: dict[str, Any]) -> str:
-    """The state of a choice in PRB (the edge's is the uplink's), the demand where there are no states."""
-    state = c["demand"] if c["state"] is None and c["actions"] else c["state"]
-    if state is None:
-        return "-"
-    return f"{state:.3g} {'PRB' if c['lever'] == 'edge' else c['unit']}"
-
-
-def _met(met: int | None) -> Text:
-    return Text(
-        "-" if met is None else "met" if met else "missed",
-        style="" if met is None else "green" if met else "red",
-    )
-
-
-def _of_maximum(choice: dict[str, Any], of: dict[str, Any], record: dict[str, Any]) -> float:
-    """A choice's action as a part of all that there is; of a setting, of the largest that there was to
-    choose."""
-    limits = {"ul": record["prb"], "dl": record["prb"], "edge": record["max_mhz"]}
-    limit = limits.get(choice["lever"]) or max(choice["actions"], default=choice["action"])
-    return min(1.0, health.played(choice, of) / limit) if limit else 0.0
-
-
-def _bar(part: float, width: int = 16) -> str:
-    full = round(part * width)
-    return "█" * full + "·" * (width - full)
 
 
 def summary_table(summary: dict[str, Any], width: int) -> Table:

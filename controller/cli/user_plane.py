@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from controller.cli import emit, json_option
+from controller.cli import completion, emit, json_option
 from controller.cli.logs import life, log_options, log_to_stderr
 from controller.cli.options import SECONDS, SEED
 from controller.cli.processes import emulated, load_config, log_channel, mock_totals
@@ -50,7 +50,7 @@ def _address(_context: click.Context, _parameter: click.Parameter, value: str) -
 
 
 @click.command("user-plane")
-@click.argument("config_file", metavar="CONFIG")
+@click.argument("config_file", metavar="CONFIG", shell_complete=completion.scenarios)
 @click.option(
     "--listen",
     "listens",

@@ -1,9 +1,16 @@
-"""What a name that is none was meant to be."""
+"""Names that come from outside: what one that is none was meant to be, and how one is shown."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+
+class UnknownName(KeyError):
+    """A name that is none; the text says which there are."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 def nearest(name: object, known: Iterable[str]) -> str:
@@ -16,3 +23,15 @@ def nearest(name: object, known: Iterable[str]) -> str:
     """
     close = get_close_matches(str(name), list(known), n=1)
     return f", did you mean {close[0]!r}?" if close else ""
+
+
+def printable(text: str) -> str:
+    """The text with all that is no visible character spelled out: names come from outside, and a terminal
+    obeys what it is sent.
+
+    >>> printable("ue-1\\x1b[2J")
+    'ue-1\\\\x1b[2J'
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -9,6 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 import grpc
@@ -22,7 +23,7 @@ from controller.core.observation import DirectionColumns, MacReport
 from controller.core.ue_rates import Rate, UeRate
 from controller.links.counters import Complaints, Counters, guard_counters, guard_refusals
 from wire import PROTOCOL_VERSION, operator_pb2, operator_pb2_grpc, security
-from wire.roles import CONTROLLER
+from wire.roles import CONTROLLER, OBSERVER, OPERATOR
 from wire.serving import Guard, caller
 from wire.version import full_version
 
@@ -713,6 +714,9 @@ class OperatorServer:
 class OperatorError(ConnectionError):
     """The controller cannot be reached or does not serve the call; the text names address and cause."""
 
+    exit_code = 2
+    """Of a command of ours that ends with it."""
+
 
 class CommandRefused(ValueError):
     """The controller refused a command; the text is its reason."""
@@ -757,6 +761,11 @@ def plain(message: Message) -> Any:
         return plain(found) if isinstance(found, Message) else found
 
     return {field.name: value(field) for field in message.DESCRIPTOR.fields}
+
+
+def operator_tls(keys: Path) -> security.Tls:
+    """The certificate of a key folder with which one calls: a host that may only look has no operator's."""
+    return security.Tls(keys, OPERATOR if (keys / f"{OPERATOR}.crt").exists() else OBSERVER)
 
 
 class OperatorClient:

@@ -37,11 +37,13 @@ __all__ = [
     "Policy",
     "about",
     "brought",
+    "index_text",
     "is_contextual",
     "is_per_state",
     "make",
     "names",
     "option_names",
+    "reasons",
     "resolved",
     "restore",
 ]
@@ -91,6 +93,16 @@ def is_contextual(name: str) -> bool:
 def about(name: str) -> str:
     """What a policy says of itself. ValueError for an unknown name."""
     return _class(name).__doc__ or ""
+
+
+def index_text(name: str) -> str:
+    """What a policy's index of an action is; "" where it has none. ValueError for an unknown name."""
+    return _class(name).index_text
+
+
+def reasons(name: str) -> Mapping[str, str]:
+    """What each reason of a policy says of the action that it chose. ValueError for an unknown name."""
+    return _class(name).reasons
 
 
 def option_names(name: str) -> tuple[str, ...]:

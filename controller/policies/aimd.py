@@ -29,6 +29,13 @@ class Aimd(Policy):
 
     name: ClassVar[str] = "aimd"
     per_state: ClassVar[bool] = False
+    reasons: ClassVar[Mapping[str, str]] = {
+        "first visit": "the first pull: the smallest action at or above half the largest",
+        "increase": "the budget was missed: the smallest action at or above twice the last, or the largest",
+        "decrease": "the budget was kept: the next smaller action",
+        "hold": "nothing is smaller to go down to or larger to go up to, or what was kept with more says "
+        "nothing of less",
+    }
 
     def __init__(self, actions: Sequence[int]) -> None:
         super().__init__(actions)

@@ -36,6 +36,8 @@ BURST = "burst handed on"
 """Why the delay of a control slot does not speak for the action."""
 
 NOT_PULLED = Explanation(None, "not pulled")
+UNTRIED = "explore, untried"
+"""Among :attr:`Policy.reasons`: reason ``explore`` where no index decided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,10 @@ class Policy(ABC):
     option_names: ClassVar[tuple[str, ...]] = ()
     draws: ClassVar[bool] = False
     contextual: ClassVar[bool] = False
+    index_text: ClassVar[str] = ""
+    """What its index of an action is; "" where it has none."""
+    reasons: ClassVar[Mapping[str, str]] = {}
+    """What each reason of its :class:`Explanation` says of the action that it chose."""
 
     def __init__(self, actions: Sequence[int]) -> None:
         try:

@@ -96,6 +96,17 @@ class Headroom(Policy):
     per_state: ClassVar[bool] = False
     contextual: ClassVar[bool] = True
     option_names: ClassVar[tuple[str, ...]] = ("qos_target",)
+    reasons: ClassVar[Mapping[str, str]] = {
+        "known": "the smallest action whose own headroom was seen to be late no oftener than the target "
+        "allows",
+        BY_MORE_HEADROOM: "the smallest action that is expected to do: its own headroom was not seen often "
+        "enough, more of it, up to an octave, was, and says that it is late no oftener than allowed",
+        "not known to be enough with less": "all there is: of no smaller action is it known that it will do",
+        "demand not known": "all there is: without a demand there is no headroom to judge",
+        "drains a backlog": "all there is: what waits in the hop is older than twice its budget",
+        "idle": "no traffic needs it now: the smallest action where a control slot may end early, else all "
+        "there is",
+    }
 
     def __init__(self, actions: Any, *, qos_target: float = 0.98) -> None:
         super().__init__(actions)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -39,6 +39,12 @@ class IsotonicTs(Tally):
     name: ClassVar[str] = "isotonic_ts"
     draws: ClassVar[bool] = True
     option_names: ClassVar[tuple[str, ...]] = ("tradeoff",)
+    index_text: ClassVar[str] = "reward under chances of QoS drawn from the posterior and made monotone"
+    reasons: ClassVar[Mapping[str, str]] = {
+        "first visit": "the first pull: the greatest index of draws from the prior",
+        "explore": "the draws favour it; by the posterior means another is best, or it was never played",
+        "exploit": "the draws favour it, and so do the posterior means",
+    }
 
     def __init__(self, actions: Sequence[int], *, tradeoff: float = 2.0) -> None:
         super().__init__(actions)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import log
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from controller.policies.base import NOT_PULLED, UNKNOWN, Context, Explanation
+from controller.policies.base import NOT_PULLED, UNKNOWN, UNTRIED, Context, Explanation
 from controller.policies.cost import rewards, tradeoff_of
 from controller.policies.tally import Tally
 
@@ -41,6 +41,13 @@ class KlUcb(Tally):
 
     name: ClassVar[str] = "kl_ucb"
     option_names: ClassVar[tuple[str, ...]] = ("tradeoff",)
+    index_text: ClassVar[str] = "reward under the KL upper confidence bound of the chance of QoS"
+    reasons: ClassVar[Mapping[str, str]] = {
+        "first visit": "the first pull: the largest action",
+        UNTRIED: "never tried in this state: such actions go first, the largest before the others",
+        "explore": "the greatest index, though another has the better mean reward so far",
+        "exploit": "the greatest index, and the best mean reward so far",
+    }
 
     def __init__(self, actions: Sequence[int], *, tradeoff: float = 2.0) -> None:
         super().__init__(actions)

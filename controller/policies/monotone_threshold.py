@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite, log
 from typing import Any, ClassVar
 
@@ -44,6 +44,13 @@ class MonotoneThreshold(Tally):
 
     name: ClassVar[str] = "monotone_threshold"
     option_names: ClassVar[tuple[str, ...]] = ("threshold",)
+    reasons: ClassVar[Mapping[str, str]] = {
+        "first visit": "the first pull: the largest action",
+        "explore": "halves what lies between the smallest action that is not too small beyond doubt and the "
+        "smallest that reaches the threshold, or tries the latter for the first time",
+        "exploit": "the smallest action that was seen to reach the threshold; all smaller ones are too small "
+        "beyond doubt",
+    }
 
     def __init__(self, actions: Sequence[int], *, threshold: float = 0.9) -> None:
         super().__init__(actions)

@@ -20,6 +20,9 @@ class Static(Policy):
     name: ClassVar[str] = "static"
     per_state: ClassVar[bool] = False
     option_names: ClassVar[tuple[str, ...]] = ("action",)
+    reasons: ClassVar[Mapping[str, str]] = {
+        "fixed": "always the same action: the option action, or the largest; it learns nothing"
+    }
 
     def __init__(self, actions: Sequence[int], *, action: int | None = None) -> None:
         super().__init__(actions)

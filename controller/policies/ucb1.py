@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from controller.policies.base import NOT_PULLED, UNKNOWN, Context, Explanation, Feedback, Policy
+from controller.policies.base import NOT_PULLED, UNKNOWN, UNTRIED, Context, Explanation, Feedback, Policy
 from controller.policies.cost import rewards, tradeoff_of
 
 FEW = 24
@@ -93,6 +93,13 @@ class Ucb1(Policy):
     name: ClassVar[str] = "ucb1"
     per_state: ClassVar[bool] = True
     option_names: ClassVar[tuple[str, ...]] = ("tradeoff",)
+    index_text: ClassVar[str] = "mean reward + sqrt(2 ln t / n), n updates of the action of t in all"
+    reasons: ClassVar[Mapping[str, str]] = {
+        "first visit": "the first pull in this state: the middle action",
+        UNTRIED: "never tried in this state: such actions go first, the smallest before the others",
+        "explore": "the greatest index, though another has the better mean reward so far",
+        "exploit": "the greatest index, and the best mean reward so far",
+    }
 
     def __init__(
         self,

@@ -667,6 +667,23 @@ class RunStore:
             with _errors(self.path):
                 self._db.execute("ROLLBACK")
 
+    def decided(self, cell: str, control_slot: int | None = None) -> list[tuple[Start, dict[str, Any]]]:
+        """The decision records that began one control slot of a cell (None: the latest), in the order of
+        recording, each with the start that it is of: a run may have counted its control slots anew."""
+        started = {start.id: start for start in self.starts(cell)}
+        values: tuple[Any, ...]
+        if control_slot is None:
+            query, values = "ORDER BY id DESC LIMIT 1", (cell,)
+        else:
+            query, values = "AND control_slot = ? ORDER BY id", (cell, control_slot)
+        return [
+            (started[start_id], self._decoded(f"control_slots row {id_}", text, record.upgrade))
+            for id_, start_id, text in self._rows(
+                f"SELECT id, start_id, decision FROM control_slots WHERE cell = ? {query}", values
+            )
+            if start_id in started  # else it began after the starts had been read
+        ]
+
     def events(self, cell: str | None = None) -> Iterator[Event]:
         """Events of a cell (None: all of them), in the order of recording."""
         for id_, time_ns, name, kind, text, data in self._rows(

@@ -49,6 +49,7 @@ def said(without: str, *arguments: str) -> str:
         ("matplotlib", "report", ["compare", "{run}", "--out", "{tmp}/page.html"]),
         ("matplotlib", "urllc", ["figures", "urllc", "--out", "{tmp}"]),
         ("cryptography", "keys", ["keys", "{tmp}/keys", "--cell", "c"]),
+        ("ptpython", "console", ["console"]),
         ("gabriel_client", "openrtist", ["openrtist", "client", "127.0.0.1:9099", "--video", "v.mp4"]),
         ("onnx", "openrtist", ["openrtist", "import-style", "{file}", "{file}"]),
         ("torch", "drl", ["train", "video", "--out", "{tmp}/weights"]),

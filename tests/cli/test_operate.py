@@ -13,7 +13,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from controller.cli import cli
-from controller.cli.operate import decision_line
+from controller.cli.watch import decision_line
 from controller.core.clocks import KnownClock
 from controller.core.decision import ManualQuota
 from controller.core.observation import Command, DirectionColumns, MacReport

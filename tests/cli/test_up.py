@@ -21,6 +21,7 @@ from rich.console import Console
 from controller import config
 from controller.cli import children, cli, up
 from controller.cli.ports import claim_port, free_port
+from controller.cli.view import View
 from controller.core.observation import Command
 from controller.links import operator
 from controller.loop import ControlLoop
@@ -170,8 +171,8 @@ def state(**slots: int) -> dict[str, Any]:
     return {"control_slot_s": 0.5, "cells": cells}
 
 
-def shown(of: dict[str, Any], width: int = 200, view: up.View | None = None) -> str:
-    view = view or up.View()
+def shown(of: dict[str, Any], width: int = 200, view: View | None = None) -> str:
+    view = view or View()
     for cell in of["cells"]:
         if cell["last"] is not None:
             view.add(cell["last"])
@@ -246,7 +247,7 @@ def test_real_applications_are_of_one_cell() -> None:
 
 @pytest.mark.parametrize("width", [40, 60, 80, 110, 200])
 def test_the_view_fits_and_keeps_the_newest_of_the_history(width: int) -> None:
-    view = up.View()
+    view = View()
     loop = ControlLoop(builders.loop_spec())
     for slot in range(60):  # down to the least, and one that is far above it
         last = loop.step(builders.observation(slot)).to_record()

@@ -11,9 +11,9 @@ from typing import Any
 import grpc
 import zmq
 
-from controller.cli import health
 from controller.cli.doctor.findings import Finding, fail, ok, skipped, warning
 from controller.cli.doctor.host import Host, here
+from controller.links.health import complaints
 from wire import PROTOCOL_VERSION, edge_pb2, edge_pb2_grpc, qos_pb2, qos_pb2_grpc
 from wire.roles import CONTROLLER, EDGE_AGENT
 from wire.security import KeyFileError, Tls, address_fault, address_parts, curve_client, grpc_channel
@@ -79,7 +79,7 @@ def controller(host: Host) -> Iterator[Finding]:
         return
     yield _versions(name, host.operator, state["version"])
     yield from _configured(host, name, state)
-    if wrong := health.complaints(state):
+    if wrong := complaints(state):
         text = "runs and is degraded:\n" + "\n".join(wrong)
         yield warning(
             name, text, f"`prbandit status --operator {here(host.operator)}` says what becomes of it"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import yaml
 
 from controller.cli import children, emit, json_option
 from controller.cli.logs import log_options, log_to_stderr
@@ -36,6 +37,7 @@ _NOTHING = {"openrtist": "without a frame", "iperf3": "without effect"}
 @click.option(
     "--iperf3-port", type=click.IntRange(1, 65535), default=5201, show_default=True, help="Of the first."
 )
+@json_option
 def schedule(
     seed: int,
     flows: int,
@@ -50,6 +52,7 @@ def schedule(
     iperf3_direction: str,
     iperf3_mbps: float,
     iperf3_port: int,
+    as_json: bool,
 ) -> None:
     """Print a schedule of on and off times (exponential, with minimums) for `traffic`.
 
@@ -97,7 +100,8 @@ def schedule(
         "min_off_s": min_off,
         "mean_active": round(onoff.mean_active(times, length), 3),
     }
-    click.echo(traffic.Schedule(length, tuple(made), made_by).to_yaml(), nl=False)
+    text = traffic.Schedule(length, tuple(made), made_by).to_yaml()
+    emit(yaml.safe_load(text), as_json, text.rstrip())
 
 
 @click.command("traffic")
