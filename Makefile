@@ -7,7 +7,7 @@ SEED ?= 1
 MINUTES ?= 8
 TRACE  := $(firstword $(wildcard ../shared/data/channel-traces/amazon-prime_static_2020.01.06*.csv.gz))
 
-.PHONY: install demo test lint stubs check-stubs docs bench chaos clean
+.PHONY: install demo test lint stubs check-stubs docs wheel bench chaos clean
 
 install: $(VENV)/.installed
 
@@ -43,8 +43,16 @@ check-stubs: install
 # Every warning is an error, a link or an anchor that leads nowhere is one. Nothing is fetched.
 docs: install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
-	$(BIN)/sphinx-build -W --keep-going -n -q docs docs/_build/html
+	$(BIN)/sphinx-build -E -W --keep-going -n -q docs docs/_build/html
 	@echo "docs/_build/html/index.html"
+
+# Wheel and source distribution in dist/; the wheel is made from the latter, installed elsewhere and tried.
+wheel: install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[release]'
+	rm -rf build dist
+	$(BIN)/python -m build --outdir dist . >/dev/null
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python -m tests.release dist/*.whl
 
 bench: install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'

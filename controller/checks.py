@@ -125,7 +125,7 @@ def _gpu_shares(config: Config) -> Iterator[Mistake]:
 # ---- addresses ------------------------------------------------------------------------------------------
 
 
-def _servers(config: Config) -> Mapping[str, tuple[str, Kind]]:
+def servers(config: Config) -> Mapping[str, tuple[str, Kind]]:
     """Where the controller listens, by the link's name."""
     links = config.links
     every: dict[str, tuple[str | None, Kind]] = {
@@ -140,8 +140,8 @@ def _servers(config: Config) -> Mapping[str, tuple[str, Kind]]:
 
 def _addresses(config: Config) -> Iterator[Mistake]:
     secured = bool(config.security.keys)
-    servers = _servers(config)
-    for name, (address, kind) in servers.items():
+    listening = servers(config)
+    for name, (address, kind) in listening.items():
         fault = address_fault(address, kind, secured=secured, missing=KEYS, listens=True)
         if fault is not None:
             yield Mistake(("links", name, "address"), str(fault), (("security", "keys"),))
@@ -150,7 +150,7 @@ def _addresses(config: Config) -> Iterator[Mistake]:
         fault = address_fault(edge, "grpc", secured=secured, missing=KEYS)
         if fault is not None:
             yield Mistake(("links", "edge", "address"), str(fault), (("security", "keys"),))
-    for name, other in shared_ports({**servers, **({"edge": (edge, "grpc")} if edge else {})}).items():
+    for name, other in shared_ports({**listening, **({"edge": (edge, "grpc")} if edge else {})}).items():
         text = f"links.{other}.address has this port already"
         yield Mistake(("links", name, "address"), text, (("links", other, "address"),))
 
@@ -161,7 +161,7 @@ def _addresses(config: Config) -> Iterator[Mistake]:
 def host_mistakes(config: Config) -> list[Mistake]:
     """What keeps the controller from running on this host: hosts that it does not know, and key files."""
     found = []
-    for name, (address, kind) in _servers(config).items():
+    for name, (address, kind) in servers(config).items():
         if why := _unknown_host(address, kind):
             found.append(Mistake(("links", name, "address"), f"cannot listen on {address}: {why}"))
     if keys := config.security.keys:

@@ -25,6 +25,7 @@ from controller.core.observation import Command, Mode
 from controller.journal import Event, Journal
 from controller.links.operator import ControllerStatus
 from controller.store import checkpoint
+from wire.security import CurveServer, curve_server
 
 CALL_TIMEOUT_S = 5.0
 
@@ -35,8 +36,8 @@ class Commands:
     Any thread may command; :meth:`answer` carries out what waits on the thread that calls it. ``end_slot`` is
     called with a cell whose control slot is to end now, ``taken_over`` with a configuration that counts from
     now on, ``shut_down`` where the process is to end, and ``reloaded`` with what was wrong with a
-    configuration that was read again ("": nothing). ``alive`` says whether the control loops turn. ValueError
-    refuses a command with its text.
+    configuration that was read again ("": nothing), ``rekeyed`` with the CURVE keys that count from now on.
+    ``alive`` says whether the control loops turn. ValueError refuses a command with its text.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Commands:
         alive: Callable[[], bool],
         shut_down: Callable[[], None],
         reloaded: Callable[[str], None],
+        rekeyed: Callable[[CurveServer], None],
         config_path: Path | None = None,
         overrides: Mapping[str, Any] | None = None,
         run_dir: Path | None = None,
@@ -64,6 +66,7 @@ class Commands:
         self.alive = alive
         self._shut_down = shut_down
         self._reloaded = reloaded
+        self._rekeyed = rekeyed
         self._file_lease_s = config.links.ran.lease_s
         self._config_path = config_path
         self._overrides = dict(overrides or {})
@@ -226,7 +229,8 @@ class Commands:
     def reload(self) -> str:
         """Read the configuration file again; a bad one changes nothing.
 
-        Slices go on learning unless their service, actions or policy have changed. What an operator had set
+        So are the cells' public keys: one that is not there any more lets nobody in. Slices go on learning
+        unless their service, actions or policy have changed. What an operator had set
         stays unless the configuration changes it. Cells, links but for their lease, security, store and the
         timing of control are read at start alone.
         """
@@ -252,9 +256,11 @@ class Commands:
             new = config_module.load(self._config_path, self._overrides, here=True, carriers=carriers)
         except ConfigError as error:
             raise ValueError(f"the configuration stays as it was:\n{error}") from error
-        return self._in_loop(lambda: self._take_over(new))
+        keys = self._config.security.keys
+        curve = curve_server(keys) if keys else None
+        return self._in_loop(lambda: self._take_over(new, curve))
 
-    def _take_over(self, new: Config) -> str:
+    def _take_over(self, new: Config, curve: CurveServer | None) -> str:
         """Everything of ``new`` or nothing of it: all loops are made before the first is exchanged."""
         old, file_lease_s = self._config, new.links.ran.lease_s
         if file_lease_s == self._file_lease_s:
@@ -264,6 +270,9 @@ class Commands:
             fixed.append("links")
         if [c.id for c in old.cells] != [c.id for c in new.cells]:
             fixed.append("cells")
+        else:  # The link to the edge agent holds its GPU's lock from its start on.
+            pairs = enumerate(zip(old.cells, new.cells, strict=True))
+            fixed += [f"cells.{i}.gpu" for i, (before, after) in pairs if before.gpu != after.gpu]
         control = type(new.control).model_fields
         changes = {k for k in control if getattr(new.control, k) != getattr(old.control, k)}
         fixed += [f"control.{k}" for k in sorted(changes - {"mode", "rescue", "events"})]
@@ -279,6 +288,8 @@ class Commands:
         loops = {c.cell_id: c.loop_for(new) for c in changed}
         self._file_lease_s = file_lease_s
         self._take_config(new)
+        if curve is not None:
+            self._rekeyed(curve)
         for cell in changed:
             cell.configure(new, loops[cell.cell_id])
             self._end_slot(cell.cell_id)

@@ -226,6 +226,7 @@ class Daemon:
         self._step_on_report = step_on_report
         self.counters = Counters()
         self.metrics = Metrics(self.counters)
+        self.metrics.configured(config.digest)
         self._broadcaster = Broadcaster(
             self.counters, keep=KEPT_DECISIONS if config.links.page.address else 0
         )
@@ -234,7 +235,7 @@ class Daemon:
         self._started = self._turned = time.monotonic()
         self._next_rates = 0.0
         self._shut_down = threading.Event()
-        self._reload_due = threading.Event()
+        self._reload_due = False  # set by a signal handler, which may take no lock
         self._reload_error = ""
         self._made = 0
         keys = config.security.keys
@@ -280,6 +281,7 @@ class Daemon:
             alive=self.alive,
             shut_down=self._shut_down.set,
             reloaded=self._reloaded,
+            rekeyed=self._ran.set_keys,
             config_path=config_path,
             overrides=overrides,
             run_dir=run_dir,
@@ -319,6 +321,7 @@ class Daemon:
             # A cell forgets them at the end of the control slot in which their time is over.
             away_s=self.config.away_s + self.config.control.control_slot_s,
             counters=self.counters,
+            keys=self.config.security.keys,
         )
 
     def _new_cell(
@@ -359,12 +362,7 @@ class Daemon:
             handovers=self._handovers,
         )
         live = _Live(controlled, face, edge)
-        self.metrics.watch_cell(
-            cell.id,
-            report_age=lambda: None if live.reported is None else time.monotonic() - live.reported,
-            lease_remaining=lambda: max(0.0, (live.leased_until or 0.0) - time.monotonic()),
-            clocks=lambda: self._ingest.clocks(cell.id),
-        )
+        self.metrics.watch_cell(cell.id, lambda: self._status(live))
         return live
 
     # ---- threads and timers -------------------------------------------------------------------------------
@@ -427,8 +425,8 @@ class Daemon:
             elif now >= live.ask_use_at:
                 live.ask_use_at = math.inf
                 self._ran.renew(live.cell.cell_id)
-        if self._reload_due.is_set():
-            self._reload_due.clear()
+        if self._reload_due:
+            self._reload_due = False
             threading.Thread(target=self._reload_now, name="reload", daemon=True).start()
         if now >= self._next_rates:
             self._next_rates = now + 1.0
@@ -440,7 +438,7 @@ class Daemon:
 
     def reload(self) -> None:
         """Read the configuration again soon, as after SIGHUP; may be called by a signal handler."""
-        self._reload_due.set()
+        self._reload_due = True
 
     def _reload_now(self) -> None:
         """Not on the control thread, which carries out its last part."""
@@ -501,15 +499,14 @@ class Daemon:
         end = time.monotonic() + _RELEASE_WAIT_S
         while any(map(self._ran.unacknowledged, connected)) and time.monotonic() < end:
             self._ran.poll(0.05)
-        for name, live in self._cells.items():
+        for name in self._cells:
             if name not in connected:
                 told = "its gNB is not connected; a lease that it has ends by itself"
             elif self._ran.unacknowledged(name):
                 told = f"released, not acknowledged: its lease ends within {self.config.lease_s:g} s"
             else:
                 told = "all PRBs released, acknowledged"
-            clock = "; GPU clock released" if live.edge and live.edge.connected else ""
-            log.info("cell %s: %s%s", name, told, clock, extra={"cell": name})
+            log.info("cell %s: %s", name, told, extra={"cell": name})
 
     # ---- links --------------------------------------------------------------------------------------------
 
@@ -585,10 +582,6 @@ class Daemon:
                 except Exception as error:
                     text = f"slice {name}: {job.key}: not submitted: {error!r}"
                     self.journal.repeated(cell.cell_id, JournalEvent.FIT_FAILED, text, "fit_failed_total")
-        if live.edge and (sample := live.edge.state):
-            gpu = sample.message
-            power_w = gpu.power_w if gpu.HasField("power_w") else math.nan
-            self.metrics.gpu(cell.cell_id, gpu.sm_mhz if gpu.HasField("sm_mhz") else math.nan, power_w)
         self.metrics.step_seconds(cell.cell_id, time.perf_counter() - started)
 
     def _decided(self, record: Mapping[str, Any]) -> None:
@@ -617,11 +610,13 @@ class Daemon:
                 if live.edge:
                     live.edge.set_lease(config.lease_s)
         self.config = config
+        self.metrics.configured(config.digest)
         if self._store:
             self._store.configured(time.time_ns(), config.to_yaml())
 
     def _reloaded(self, error: str) -> None:
         self._reload_error = error
+        self.metrics.reloaded(not error)
 
     def _summed(self, cell: ControlledCell) -> tuple[list[SliceStatus], Savings | None]:
         """The slices as they are played, and what was saved, over the control slots of this process."""

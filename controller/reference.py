@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from controller import allocators, policies
@@ -50,37 +51,50 @@ def unit(key: str) -> str:
     return next((u for end, u in _UNITS.items() if key == end != "min" or key.endswith(f"_{end}")), "")
 
 
-def markdown() -> str:
-    """A section for each part of the file, for the options of each service and of each policy, as tables of
-    key, type, default, unit, what takes a change, and meaning."""
-    schema = Config.model_json_schema()
-    lines = [*_sections("", schema, schema["$defs"], change)]
-    for name in allocators.names():
-        lines += _service(name)
-    lines += ["## Options of policies", "", "In a slice's `policy_options`, or `prbandit policy NAME`:", ""]
-    for name in policies.names():
-        options = policies.make(name, [10, 20]).options()
-        said = ", ".join(f"`{key}` ({_value(value)})" for key, value in options.items())
-        lines.append(f"- `{name}`: {said or 'none'}")
-    return "\n".join(lines) + "\n"
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A model and where it stands: ``path`` is its key ("": the top), ``said`` what that key says of it,
+    ``defaults`` what it holds where it is not given. ``values`` are its keys that hold no model, by name."""
+
+    path: str
+    schema: Schema
+    said: str
+    defaults: Mapping[str, Any]
+    values: Mapping[str, Schema]
+
+    def key(self, name: str) -> str:
+        """A key of it from the top on."""
+        return f"{self.path}.{name}".lstrip(".")
 
 
-def _service(name: str) -> Iterator[str]:
-    try:
-        options = allocators.service(name).options
-    except ValueError as error:
-        yield from (f"## Options of service `{name}`", "", str(error), "")
-        return
-    schema = options.model_json_schema()
+def sections(schema: Schema) -> Iterator[Section]:
+    """The model of a JSON schema and those in it, each before what it holds."""
+    yield from _sections("", schema, schema.get("$defs", {}), "", None)
 
-    def live(key: str) -> str:
-        return "live, learns anew" if key.split(".")[0] in options.anew else "live"
 
-    yield from _sections("", schema, schema.get("$defs", {}), live, f"Options of service `{name}`")
+def _sections(
+    path: str, schema: Schema, models: Mapping[str, Schema], said: str, default: Any
+) -> Iterator[Section]:
+    defaults = default if isinstance(default, dict) else {}
+    # A slice's options stand in a section of their service.
+    keys = {name: found for name, found in schema["properties"].items() if name != "options"}
+    inner = {name: of for name, found in keys.items() if (of := _model(found, models)) is not None}
+    values = {name: found for name, found in keys.items() if name not in inner}
+    here = Section(path, schema, said, defaults, values)
+    yield here
+    for name, (suffix, model) in inner.items():
+        found = keys[name]
+        default = defaults.get(name, found.get("default"))
+        yield from _sections(here.key(name) + suffix, model, models, found.get("description", ""), default)
+
+
+def file_keys() -> list[str]:
+    """Every key of a configuration that holds a value, such as ``cells[].slices[].share.max``."""
+    return [s.key(name) for s in sections(Config.model_json_schema()) for name in s.values]
 
 
 def change(key: str) -> str:
-    """What takes a change of a key of the file, such as ``control.mode``, ``cells[].gpu``."""
+    """What takes a change of a key of the file."""
     part = key.split(".")[0]
     if part == "emulation":
         return "restart of the testbed"
@@ -89,46 +103,51 @@ def change(key: str) -> str:
     return "restart"
 
 
-def _sections(
-    path: str,
-    schema: Schema,
-    models: Mapping[str, Schema],
-    changed_by: Callable[[str], str],
-    title: str = "",
-    said: str = "",
-    defaults: Any = None,
-) -> Iterator[str]:
-    """A table of the keys that hold values, then the sections of those that hold more. ``said`` is what the
-    key of the model says, ``defaults`` what it holds where it is not given."""
-    defaults = defaults if isinstance(defaults, dict) else {}
-    keys = {name: found for name, found in schema["properties"].items() if name != "options"}
-    inner = {name: of for name, found in keys.items() if (of := _model(found, models)) is not None}
-    if path or title:
-        heading = ": ".join([*([title] if title else []), *([f"`{path}`"] if path else [])])
-        about = [_plain(text) for text in (*schema.get("description", "").split("\n\n"), said) if text]
-        yield from (f"## {heading}", "", *(line for text in about for line in (text, "")))
-    values = {name: found for name, found in keys.items() if name not in inner}
-    if values:
+def markdown() -> str:
+    """A section for each part of the file, for the options of each service and of each policy, as tables of
+    key, type, default, unit, what takes a change, and meaning."""
+    lines = [line for section in sections(Config.model_json_schema()) for line in _table(section, "", change)]
+    for name in allocators.names():
+        lines += _service(name)
+    lines += ["## Options of policies", "", "In a slice's `policy_options`:", ""]
+    for name in policies.names():
+        options = policies.make(name, [10, 20]).options()
+        said = ", ".join(f"`{key}` ({_value(value)})" for key, value in options.items())
+        lines.append(f"- `{name}`: {said or 'none'}")
+    return "\n".join(lines) + "\n"
+
+
+def _service(name: str) -> Iterator[str]:
+    title = f"Options of service `{name}`"
+    try:
+        options = allocators.service(name).options
+    except ValueError as error:
+        yield from (f"## {title}", "", str(error), "")
+        return
+
+    def live(key: str) -> str:
+        return "live, learns anew" if key.split(".")[0] in options.anew else "live"
+
+    for section in sections(options.model_json_schema()):
+        yield from _table(section, title, live)
+
+
+def _table(section: Section, title: str, changed_by: Callable[[str], str]) -> Iterator[str]:
+    schema = section.schema
+    if heading := ": ".join(filter(None, (title, section.path and f"`{section.path}`"))):
+        yield from (f"## {heading}", "")
+        for text in (*schema.get("description", "").split("\n\n"), section.said):
+            if text:
+                yield from (_plain(text), "")
+    if section.values:
         yield "| key | type | default | unit | change | meaning |"
         yield "|---|---|---|---|---|---|"
-    for name, found in values.items():
-        default = _default(name, found, defaults, name in schema.get("required", ()))
-        how = changed_by(f"{path}.{name}".lstrip("."))
+    for name, found in section.values.items():
+        default = _default(name, found, section.defaults, name in schema.get("required", ()))
         meaning = _plain(found.get("description", ""))
-        row = (f"`{name}`", _type(found), default, unit(name), how, meaning)
+        row = (f"`{name}`", _type(found), default, unit(name), changed_by(section.key(name)), meaning)
         yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |"
     yield ""
-    for name, (suffix, model) in inner.items():
-        found = keys[name]
-        yield from _sections(
-            f"{path}.{name}{suffix}".lstrip("."),
-            model,
-            models,
-            changed_by,
-            title,
-            found.get("description", ""),
-            defaults.get(name, found.get("default")),
-        )
 
 
 def _default(name: str, found: Schema, defaults: Mapping[str, Any], required: bool) -> str:
@@ -142,9 +161,10 @@ def _default(name: str, found: Schema, defaults: Mapping[str, Any], required: bo
 def _model(found: Schema, models: Mapping[str, Schema]) -> tuple[str, Schema] | None:
     """The model that a key holds, or a list or a mapping of it, and what then follows the key in a path."""
     for kind in (found, *found.get("anyOf", ())):
-        named = next(iter(kind.get("patternProperties", {}).values()), {})
+        extra = kind.get("additionalProperties", {})
+        named: Any = next(iter(kind.get("patternProperties", {}).values()), extra)
         for suffix, ref in (("", kind), ("[]", kind.get("items", {})), (".NAME", named)):
-            if "$ref" in ref:
+            if isinstance(ref, dict) and "$ref" in ref:
                 return suffix, models[ref["$ref"].rpartition("/")[2]]
     return None
 
@@ -180,5 +200,6 @@ def _value(value: Any) -> str:
 
 
 def _plain(text: str) -> str:
-    """A docstring as Markdown in one line: without the roles of a cross-reference."""
-    return re.sub(r":\w+:`([^`]+)`", r"`\1`", " ".join(text.replace("``", "`").split()))
+    """A docstring as Markdown in one line, without references to the code."""
+    said = re.sub(r" \(:\w+:`[^`]*`\)", "", " ".join(text.split()))
+    return re.sub(r":\w+:`([^`]+)`", r"`\1`", said.replace("``", "`"))

@@ -26,6 +26,8 @@ highlight_language = "none"
 nitpicky = True
 myst_heading_anchors = 4
 html_theme = "furo"
+# The picture of the loop is as wide as a page.
+html_theme_options = {"light_css_variables": {"code-font-size": "0.7rem"}}
 html_title = f"PRBandit {version}"
 html_copy_source = False
 html_show_sphinx = False

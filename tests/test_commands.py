@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from controller import config
+from controller import config, reference
 from controller.cell import ControlledCell
 from controller.commands import Commands
 from controller.core.decision import Decision
@@ -17,6 +19,7 @@ from controller.links.operator import ControllerStatus
 from controller.loop import ControlLoop
 from tests import builders
 from tests.test_cell import CARRIER, NARROW, T0, Face, Memory, S, applied
+from wire import keys
 
 CONFIG = """
 control: {rescue: off, control_slot_s: 1.0, guard_ms: 0.0}
@@ -54,6 +57,7 @@ class Operated:
             alive=lambda: True,
             shut_down=lambda: self.ended.append("shut down"),
             reloaded=self.reloads.append,
+            rekeyed=lambda _: None,
         )
         self._slot = 0
         self.memory.events.clear()
@@ -384,3 +388,74 @@ def test_what_is_set_goes_into_the_record_as_json(operated: Operated) -> None:
     observation, _ = operated.cell.close(closed, GpuReading(1600), closed / 1e9)
     kind, value, name = observation.to_dict()["commands"][0]
     assert (kind, value, name) == ("options", {"metric": "p90", "budgets": {"ul_ms": 60}}, "ar")
+
+
+# ---- what a reload takes ---------------------------------------------------------------------------------
+
+CHANGED: dict[str, Any] = {
+    "control.control_slot_s": 2.0,
+    "control.subinterval_ms": 100,
+    "control.guard_ms": 1.0,
+    "control.mode": "shadow",
+    "control.seed": 1,
+    "control.rescue.blind_slots": 5,
+    "control.rescue.missed_slots": 5,
+    "control.events.min_slot_s": 0.5,
+    "cells[].id": "cell-2",
+    "cells[].arbiter": "greedy",
+    "cells[].gpu": "GPU-1",
+    "cells[].max_mhz": 1700,
+    "cells[].ul_overhead": 0.1,
+    "cells[].dl_overhead": 0.1,
+    "cells[].tdd_guard": True,
+    "cells[].slices[].id": "other",
+    "cells[].slices[].service": "vr",
+    "cells[].slices[].ues": ["ue-9"],
+    "cells[].slices[].share.dedicated": 5,
+    "cells[].slices[].share.min": 5,
+    "cells[].slices[].share.max": 100,
+    "links.ran.address": "tcp://127.0.0.1:5556",
+    "links.ran.report_period_ms": 100,
+    "links.ran.lease_s": 4.0,
+    "links.edge.address": None,
+    "links.edge.watch_period_ms": 100,
+    "links.qos.address": None,
+    "links.qos.clock_bound_us": 1.0,
+    "links.qos.clock_stale_s": 1.0,
+    "links.qos.clock_hosts": ["edge-1"],
+    "links.qos.max_hosts": 8,
+    "links.operator.address": None,
+    "links.metrics.address": None,
+    "security.keys": "keys",
+    "store.runs": "elsewhere",
+    "store.retain_days": 1.0,
+}
+"""Of every key of the file another value than CONFIG has."""
+
+
+def test_the_changes_are_of_all_keys_of_the_reference() -> None:
+    assert [*CHANGED] == [key for key in reference.file_keys() if not key.startswith("emulation")]
+
+
+@pytest.mark.parametrize("key", CHANGED)
+def test_a_reload_takes_the_keys_of_which_the_reference_says_so(key: str, tmp_path: Path) -> None:
+    operated = Operated()
+    data = inner = yaml.safe_load(CONFIG)
+    *place, last = key.replace("[]", ".0").split(".")
+    for part in place:
+        if not part.isdigit():
+            inner[part] = inner.get(part) or {}
+        inner = inner[int(part) if part.isdigit() else part]
+    inner[last] = CHANGED[key]
+    if last == "service":  # whose options the others are
+        data["cells"][0]["slices"][0] = {"id": "ar", "service": CHANGED[key]}
+    if key == "security.keys":
+        inner[last] = str(tmp_path)
+        keys.create(tmp_path, cells=["cell-1"])
+    operated.commands._config_path = file = tmp_path / "c.yaml"
+    file.write_text(yaml.safe_dump(data))
+    if reference.change(key) == "reload":
+        assert operated.commands.reload().startswith("reloaded; changed: ")
+    else:
+        with pytest.raises(ValueError, match="can change at a restart alone"):
+            operated.commands.reload()

@@ -160,6 +160,7 @@ def test_an_operator_switches_a_running_controller_to_the_example(example: Path,
             bed.start(name)
         client = ("--operator", bed.operator_address)
         status = ("status", *client, "--json")
+        until(lambda: json.loads(run(*status).stdout).get("cells"), "a cell")
         until(lambda: json.loads(run(*status).stdout)["cells"][0]["control_slots"] > 2, "a control slot")
         switched = run("policy", "my_policy", *client)
         assert switched.exit_code == 0, switched.output

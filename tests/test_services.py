@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import gc
 import logging
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +15,9 @@ from typing import Any
 
 import grpc
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor
 from grpc_health.v1 import health_pb2
@@ -27,7 +32,7 @@ from controller.links.counters import Counters
 from controller.links.edge import EdgeLink
 from controller.links.operator import Broadcaster, OperatorClient, OperatorError, OperatorServer
 from controller.links.qos import QosIngest
-from tests.links.test_operator import Target
+from tests.links.test_operator import Target, record
 from wire import PROTOCOL_VERSION, edge_pb2, operator_pb2, qos_pb2
 from wire import keys as wire_keys
 from wire.roles import CONTROLLER, EDGE_AGENT, GNB_MOCK, OPERATOR, PTP_AGENT, ROLES
@@ -84,10 +89,9 @@ class Servers:
         self.counters = Counters()
         self.target = Target()
         self.edge: EdgeAgent = serve("127.0.0.1:0", tls=tls("edge"), guard_options=guard)
-        self.operator = OperatorServer(
-            "127.0.0.1:0", tls("operator"), self.target, Broadcaster(self.counters), **guard
-        )
-        self.ingest = QosIngest(lambda cell, item: None, counters=self.counters, **guard)
+        self.broadcaster = Broadcaster(self.counters)
+        self.operator = OperatorServer("127.0.0.1:0", tls("operator"), self.target, self.broadcaster, **guard)
+        self.ingest = QosIngest(lambda cell, item: None, counters=self.counters, keys=keys, **guard)
         self.qos = self.ingest.server()
         self.ports = {
             "edge": self.edge.port,
@@ -358,6 +362,57 @@ def secure(folder: Path) -> Iterator[Servers]:
     servers.close()
 
 
+@pytest.fixture(scope="module")
+def expired(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The keys, with an operator's certificate whose time is over."""
+    out = tmp_path_factory.mktemp("expired")
+    for name in ("ca.crt", "ca.key"):
+        shutil.copy(folder / name, out)
+    key = ec.generate_private_key(ec.SECP256R1())
+    ca = x509.load_pem_x509_certificate((folder / "ca.crt").read_bytes())
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, OPERATOR)]))
+        .issuer_name(ca.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=2))
+        .not_valid_after(now - datetime.timedelta(days=1))
+        .sign(serialization.load_pem_private_key((folder / "ca.key").read_bytes(), None), hashes.SHA256())
+    )
+    (out / f"{OPERATOR}.crt").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    private = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (out / f"{OPERATOR}.key").write_bytes(key.private_bytes(*private))
+    return out
+
+
+def test_a_revoked_certificate_is_refused_everywhere_and_in_the_middle_of_a_stream(
+    make: Callable[..., Servers], folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(folder, tmp_path / "keys")
+    keys = tmp_path / "keys"
+    servers = make(keys)
+    methods = {
+        "/prbandit.edge.Edge/Hello": CONTROLLER,
+        "/prbandit.operator.Operator/GetState": OPERATOR,
+        "/prbandit.qos.QosIngest/ListUes": GNB_MOCK,
+    }
+    denied = grpc.StatusCode.PERMISSION_DENIED
+    credentials = {role: channel_credentials(keys, role) for role in methods.values()}
+    with OperatorClient(f"127.0.0.1:{servers.ports['operator']}", Tls(keys, OPERATOR)) as client:
+        watch = iter(client.watch())
+        for role in methods.values():
+            wire_keys.revoke(keys, role)
+        for method, role in methods.items():
+            with channel_to(servers, server_of(method), credentials[role]) as channel:
+                until(lambda channel=channel, m=method: served(channel, m) is denied)
+            assert servers.refused(method, denied, "denied") > 0
+        servers.broadcaster.publish(record())
+        with pytest.raises(OperatorError, match="the certificate of 'operator' is revoked"):
+            next(watch)
+
+
 def channel_to(servers: Servers, server: str, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:
     address = f"127.0.0.1:{servers.ports[server]}"
     if credentials is None:
@@ -367,21 +422,25 @@ def channel_to(servers: Servers, server: str, credentials: grpc.ChannelCredentia
 
 
 @pytest.mark.parametrize("server", OWN_ROLES)
-@pytest.mark.parametrize("shown", [*ROLES, "nobody", "stranger", "no certificate", "no TLS"])
-def test_each_method_is_for_its_roles_alone(secure: Servers, folder: Path, shown: str, server: str) -> None:
+@pytest.mark.parametrize("shown", [*ROLES, "nobody", "stranger", "expired", "no certificate", "no TLS"])
+def test_each_method_is_for_its_roles_alone(
+    secure: Servers, folder: Path, expired: Path, shown: str, server: str
+) -> None:
     credentials: grpc.ChannelCredentials | None
     match shown:
         case "no TLS":
             credentials = None
         case "no certificate":
             credentials = grpc.ssl_channel_credentials((folder / "ca.crt").read_bytes())
+        case "expired":
+            credentials = channel_credentials(expired, OPERATOR)
         case "stranger":
             ca = (folder / "ca.crt").read_bytes()
             _, certificate, key = Tls(folder / "stranger", CONTROLLER).read()
             credentials = grpc.ssl_channel_credentials(ca, key, certificate)
         case _:
             credentials = channel_credentials(folder, shown)
-    outside = shown in ("stranger", "no certificate", "no TLS")
+    outside = shown in ("stranger", "expired", "no certificate", "no TLS")
     with channel_to(secure, server, credentials) as channel:
         for method, roles in PERMITTED.items():
             if server_of(method) != server:

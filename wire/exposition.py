@@ -8,18 +8,20 @@ from contextlib import suppress
 
 from prometheus_client import CollectorRegistry, Counter, make_wsgi_app
 
+from wire.families import Family
 from wire.roles import METRICS_READERS
 from wire.security import Tls
 from wire.web import REASONS, WebServer
 
 log = logging.getLogger(__name__)
 
-REFUSED = Counter(
-    "prbandit_metrics_page_refused",
+REFUSALS = Family(
+    "prbandit_metrics_page_refused_total",
+    "counter",
     "Requests of the metrics page refused, by reason",
-    ["why"],
-    registry=None,
+    ("why",),
 )
+REFUSED = Counter(REFUSALS.name, REFUSALS.text, REFUSALS.labels, registry=None)
 """Of all metrics pages of this process; each of them shows it."""
 for _reason in REASONS:
     REFUSED.labels(_reason)

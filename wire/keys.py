@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import zmq
 
 from wire.definitions.extras import MissingExtra, needs
+from wire.revocation import FILE, fingerprint, read
 from wire.roles import ROLES, identity
 from wire.security import CELL_NAME, KeyFileError, Tls, curve_file, read_key_file
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from cryptography import x509
 
 
-__all__ = ["MissingExtra", "create"]
+__all__ = ["MissingExtra", "create", "revoke"]
 
 
 def create(
@@ -74,6 +75,42 @@ def create(
         public_key, secret_key = zmq.curve_keypair()
         written += [_write(private, secret_key + b"\n", private=True), _write(public, public_key + b"\n")]
     return written
+
+
+def revoke(folder: Path | str, name: str) -> list[Path]:
+    """Lets nobody in any more with what the folder has for ``name``; returns the files that were changed.
+
+    ``name`` is a role or ROLE@HOST, whose certificate is put on the list of :mod:`wire.revocation`, or a
+    cell, whose CURVE key is taken away. Their files are kept under another name (``.revoked-1``, ...), so
+    that :func:`create` writes new ones. The list, or the cell's missing key, has to get to the hosts that
+    ask.
+
+    Raises:
+        KeyFileError: there is nothing of that name, or a file cannot be read.
+    """
+    folder = Path(folder)
+    read(folder)
+    tls = Tls(folder, name)
+    if identity(name).role in ROLES and tls.certificate_file.exists():
+        digits = fingerprint(read_key_file(tls.certificate_file))
+        with (folder / FILE).open("a") as file:
+            file.write(f"{digits} {name} {dt.datetime.now(dt.UTC):%Y-%m-%d}\n")
+        return [folder / FILE, *map(_aside, (tls.certificate_file, tls.key_file))]
+    if CELL_NAME.match(name):
+        pair = [curve_file(folder, name, suffix) for suffix in ("pub", "key")]
+        if present := [path for path in pair if path.exists()]:
+            return [_aside(path) for path in present]
+    raise KeyFileError(f"{folder}: there is no certificate and no cell {name!r} to revoke")
+
+
+def _aside(path: Path) -> Path:
+    """Renames a file that is there; its new name."""
+    n = 1
+    while (other := path.with_name(f"{path.name}.revoked-{n}")).exists():
+        n += 1
+    if path.exists():
+        path.rename(other)
+    return other
 
 
 def _whole_or_absent(private: Path, public: Path) -> None:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import grpc
@@ -20,6 +21,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from wire.deadlines import CROWDED, Deadlines
+from wire.revocation import Revoked
 from wire.roles import METHODS, Identity, identity
 from wire.security import SERVER_OPTIONS, is_loopback
 
@@ -75,7 +77,8 @@ class Guard:
     ``refused`` takes every refusal as (status, text that names peer and method), from any thread: to count it
     and to log some of them. Refused are
 
-    - a role that :data:`wire.roles.METHODS` does not name (PERMISSION_DENIED);
+    - a role that :data:`wire.roles.METHODS` does not name, and a certificate that is revoked in ``keys``, the
+      folder of the server's keys, at its next message where it is in a call (PERMISSION_DENIED);
     - a request that does not parse (INVALID_ARGUMENT);
     - of one peer more than its :func:`share` of the ``streams`` or of the ``calls`` (RESOURCE_EXHAUSTED);
     - a call without a first message after ``first_message_s``, and a call with one answer that is not over
@@ -93,10 +96,12 @@ class Guard:
         *,
         streams: int,
         calls: int = CALLS,
+        keys: Path | str | None = None,
         first_message_s: float = FIRST_MESSAGE_S,
         request_s: float = REQUEST_S,
     ) -> None:
         self._refused = refused
+        self._revoked = None if keys is None else Revoked(keys)
         self._streams, self._calls = streams, calls
         # Beside those that are worked on: all of them may begin at once.
         self._room = streams + calls
@@ -151,12 +156,15 @@ class Guard:
     def _stream(self, method: str, behaviour: Callable[..., Any], *, many: bool) -> Callable[..., Any]:
         def handle(requests: Iterator[Parsed], context: grpc.ServicerContext) -> Iterator[Any]:
             peer = self._admit(method, context, stream=True)
-            yield from behaviour(self._request(method, peer, requests, context, many=many), context)
+            for answer in behaviour(self._request(method, peer, requests, context, many=many), context):
+                self._check_certificate(method, context)
+                yield answer
 
         return handle
 
     def _admit(self, method: str, context: grpc.ServicerContext, *, stream: bool) -> str:
         """Lets a call in until it is over; who calls."""
+        self._check_certificate(method, context)
         shown = caller(context)
         if shown is not None and shown.role not in METHODS[method]:
             self._refuse(
@@ -207,11 +215,30 @@ class Guard:
         finally:
             self._silent.done(silent)
         if many:
-            return _messages(first, requests)
+            return self._messages(method, context, first, requests)
         if first is None or first[0] is None:
             text = "there is no request" if first is None else "the request does not parse"
             self._refuse(method, context, grpc.StatusCode.INVALID_ARGUMENT, text)
         return first[0]
+
+    def _messages(
+        self, method: str, context: grpc.ServicerContext, first: Parsed | None, rest: Iterator[Parsed]
+    ) -> Iterator[Message | None]:
+        if first is not None:
+            yield first[0]
+            for (message,) in rest:
+                self._check_certificate(method, context)
+                yield message
+
+    def _check_certificate(self, method: str, context: grpc.ServicerContext) -> None:
+        if self._revoked is None:
+            return
+        for certificate in context.auth_context().get("x509_pem_cert", ()):
+            if certificate in self._revoked:
+                shown = caller(context)
+                name = shown.common_name[:64] if shown else ""
+                code = grpc.StatusCode.PERMISSION_DENIED
+                self._refuse(method, context, code, f"the certificate of {name!r} is revoked")
 
     # ---- refusals --------------------------------------------------------------------------------------
 
@@ -228,10 +255,3 @@ class Guard:
         self._refused(code, f"{context.peer()}: {method.rpartition('/')[2]}: ended: {why}")
         with suppress(Exception):  # it may be over by now
             context.cancel()
-
-
-def _messages(first: Parsed | None, rest: Iterator[Parsed]) -> Iterator[Message | None]:
-    if first is not None:
-        yield first[0]
-        for (message,) in rest:
-            yield message

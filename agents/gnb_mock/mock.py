@@ -163,6 +163,7 @@ class GnbMock:
                 missing="--keys",
             )
         self._slice_of = {ue.ue_id: ue.slice for ue in spec.ues}
+        self._quotas_since_ns = 0
         self._gpu_mhz = spec.edge.max_mhz
         self._active: set[int] = set()
         self._open_flows: set[int] = set()
@@ -239,7 +240,11 @@ class GnbMock:
         return self._agent.quotas
 
     def stats(self) -> dict[str, Any]:
-        """Where the cell stands and everything counted so far, as plain JSON values."""
+        """Where the cell stands and everything counted so far, as plain JSON values.
+
+        ``quotas_since_ns``: the time, ns since 1970, of the NR slot from which on ``quotas`` are in force; 0
+        where there were never any.
+        """
         testbed, pacer, agent = self._testbed, self._pacer, self._agent
         return {
             "cell_id": self.spec.cell.cell_id,
@@ -247,6 +252,7 @@ class GnbMock:
             "session": agent.session,
             "rejected": agent.rejected,
             "quotas": {s: list(q) for s, q in agent.quotas.items()},
+            "quotas_since_ns": self._quotas_since_ns,
             "gpu_mhz": self._gpu_mhz,
             "active_flows": len(self._active),
             "overruns": pacer.overruns if pacer else 0,
@@ -427,6 +433,8 @@ class GnbMock:
             slot=testbed.nr_slot % nr.SLOTS_PER_FRAME,
             time_ns=self.clock.real_ns(testbed.time_ns()),
         )
+        if pending.changed:
+            self._quotas_since_ns = at.time_ns
         self._agent.enforced(at, testbed.slice_use)
 
     def _send_control(self, socket: zmq.Socket[bytes]) -> None:

@@ -2,115 +2,113 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from agents.gpu.calls import HANG_S
 from agents.gpu.device import ERRORS
 from agents.gpu.service import EdgeAgent
+from wire.families import Families, Family, Registry
 
-_COUNTS = {
-    "locks": "Clock locks and renewals that the GPU took",
-    "releases": "Leases that their holder ended",
-    "lapsed_leases": "Leases that ended for want of renewal",
-    "lock_errors": "Clock locks and renewals that the GPU refused",
-    "release_errors": "Attempts to bring a GPU back to its default clocks that failed",
-}
-
-_GAUGES = {
-    "sm_mhz": "SM clock, MHz",
-    "memory_mhz": "Memory clock, MHz",
-    "power_watts": "Power, W",
-    "utilisation_ratio": "Share of the time in which a kernel ran, 0..1",
-    "temperature_celsius": "Temperature of the GPU, degrees Celsius",
-}
-
+_GPU = ("gpu",)
+FAMILIES = tuple(
+    Family(f"prbandit_agent_{name}", kind, text, labels)
+    for name, kind, text, labels in (
+        ("gpu_up", "gauge", "Whether the GPU can be read", _GPU),
+        (
+            "gpu_hang_seconds",
+            "gauge",
+            "How long a call to the GPU has hung, seconds; 0: none hangs",
+            _GPU,
+        ),
+        ("gpu_locked_hertz", "gauge", "Clock that is locked, Hz; 0: none", _GPU),
+        ("gpu_clock_hertz", "gauge", "SM clock, Hz", _GPU),
+        ("gpu_memory_clock_hertz", "gauge", "Clock of the GPU's memory, Hz", _GPU),
+        ("gpu_power_watts", "gauge", "Power, W", _GPU),
+        ("gpu_energy_joules_total", "counter", "Energy since the driver was loaded, J", _GPU),
+        ("gpu_utilisation_ratio", "gauge", "Share of the time in which a kernel ran, 0..1", _GPU),
+        ("gpu_temperature_celsius", "gauge", "Temperature of the GPU, degrees Celsius", _GPU),
+        ("gpu_clock_event", "gauge", "Why the clock is what it is: 1 for each", ("gpu", "reason")),
+        ("locks_total", "counter", "Clock locks and renewals that the GPU took", ()),
+        ("releases_total", "counter", "Leases that their holder ended", ()),
+        ("lapsed_leases_total", "counter", "Leases that ended for want of renewal", ()),
+        ("lock_errors_total", "counter", "Clock locks and renewals that the GPU refused", ()),
+        (
+            "release_errors_total",
+            "counter",
+            "Attempts to bring a GPU back to its default clocks that failed",
+            (),
+        ),
+        ("errors_total", "counter", "GPU calls that failed, by error", ("error",)),
+        (
+            "refused_calls_total",
+            "counter",
+            "Calls of the edge link that were refused, by status",
+            ("code",),
+        ),
+    )
+)
+_COUNTS = ("locks", "releases", "lapsed_leases", "lock_errors", "release_errors")
 
 READ_S = HANG_S + 0.5
 """A scrape waits so long for the readings (s): who hangs has then begun to count as hanging."""
 
 
-class AgentCollector(Collector):
+class AgentCollector(Families):
     """Reads every GPU at each scrape; a field that a GPU does not report has no sample.
 
     A GPU that hangs is not waited for: it has no sample but ``gpu_up`` 0 and how long it hangs.
     """
 
+    families = FAMILIES
+
     def __init__(self, agent: EdgeAgent) -> None:
         self._agent = agent
 
-    def collect(self) -> Iterator[Metric]:
+    def collect(self) -> Iterator[Any]:
+        made = {f.name.removeprefix("prbandit_agent_"): f.open() for f in FAMILIES}
+        self._gpus(made)
+        self._counts(made)
+        yield from made.values()
+
+    def _gpus(self, made: Mapping[str, Any]) -> None:
         agent = self._agent
         readings = agent.read_all(READ_S)
-        up = GaugeMetricFamily("prbandit_agent_gpu_up", "Whether the GPU can be read", labels=["gpu"])
-        hang = GaugeMetricFamily(
-            "prbandit_agent_gpu_hang_seconds",
-            "How long a call to the GPU has not returned, seconds; 0: none hangs",
-            labels=["gpu"],
-        )
         for gpu in (*(info.uuid for info in agent.infos), *agent.missing):
-            up.add_metric([gpu], gpu in readings)
-            hang.add_metric([gpu], agent.hanging(gpu))
-        yield from (up, hang)
-        locked = GaugeMetricFamily(
-            "prbandit_agent_gpu_locked_mhz", "Clock that is locked, MHz; 0: none", labels=["gpu"]
-        )
-        energy = CounterMetricFamily(
-            "prbandit_agent_gpu_energy_joules", "Energy since the driver was loaded, J", labels=["gpu"]
-        )
-        reasons = GaugeMetricFamily(
-            "prbandit_agent_gpu_clock_event",
-            "Why the clock is what it is: 1 for each",
-            labels=["gpu", "reason"],
-        )
-        gauges = {
-            name: GaugeMetricFamily(f"prbandit_agent_gpu_{name}", text, labels=["gpu"])
-            for name, text in _GAUGES.items()
-        }
+            made["gpu_up"].add_metric([gpu], gpu in readings)
+            made["gpu_hang_seconds"].add_metric([gpu], agent.hanging(gpu))
         for uuid, (locked_mhz, reading) in readings.items():
-            locked.add_metric([uuid], locked_mhz)
-            if reading.energy_j is not None:
-                energy.add_metric([uuid], reading.energy_j)
-            for reason in reading.clock_event_reasons:
-                reasons.add_metric([uuid, reason], 1)
-            values = (
-                reading.sm_mhz,
-                reading.memory_mhz,
-                reading.power_w,
-                reading.utilisation,
-                reading.temperature_c,
-            )
-            for gauge, value in zip(gauges.values(), values, strict=True):
+            for name, value in (
+                ("gpu_locked_hertz", locked_mhz * 1e6),
+                ("gpu_clock_hertz", _hertz(reading.sm_mhz)),
+                ("gpu_memory_clock_hertz", _hertz(reading.memory_mhz)),
+                ("gpu_power_watts", reading.power_w),
+                ("gpu_energy_joules_total", reading.energy_j),
+                ("gpu_utilisation_ratio", reading.utilisation),
+                ("gpu_temperature_celsius", reading.temperature_c),
+            ):
                 if value is not None:
-                    gauge.add_metric([uuid], value)
-        yield from (locked, energy, reasons, *gauges.values())
-        yield from self._counters()
+                    made[name].add_metric([uuid], value)
+            for reason in reading.clock_event_reasons:
+                made["gpu_clock_event"].add_metric([uuid, reason], 1)
 
-    def _counters(self) -> Iterator[Metric]:
+    def _counts(self, made: Mapping[str, Any]) -> None:
         counts = self._agent.counters
-        for name, text in _COUNTS.items():
-            yield CounterMetricFamily(f"prbandit_agent_{name}", text, value=counts.get(name, 0))
-        errors = CounterMetricFamily(
-            "prbandit_agent_errors", "GPU calls that failed, by error", labels=["error"]
-        )
+        for name in _COUNTS:
+            made[f"{name}_total"].add_metric([], counts.get(name, 0))
         for kind in ERRORS:
-            errors.add_metric([kind.name], counts.get(f"errors_{kind.name}", 0))
-        refused = CounterMetricFamily(
-            "prbandit_agent_refused_calls",
-            "Calls of the edge link that were refused, by status",
-            labels=["code"],
-        )
+            made["errors_total"].add_metric([kind.name], counts.get(f"errors_{kind.name}", 0))
         for name, count in sorted(counts.items()):
             if name.startswith("refused_"):
-                refused.add_metric([name.removeprefix("refused_")], count)
-        yield from (errors, refused)
+                made["refused_calls_total"].add_metric([name.removeprefix("refused_")], count)
 
 
-def registry(agent: EdgeAgent) -> CollectorRegistry:
+def _hertz(mhz: float | None) -> float | None:
+    return None if mhz is None else mhz * 1e6
+
+
+def registry(agent: EdgeAgent) -> Registry:
     """What :class:`wire.exposition.MetricsServer` serves for ``agent``."""
-    made = CollectorRegistry()
-    made.register(AgentCollector(agent))
+    made = Registry()
+    made.add(AgentCollector(agent))
     return made

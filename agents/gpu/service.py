@@ -293,6 +293,7 @@ class EdgeAgent:
             lambda code, text: _count_refused(self._guarded, code, text),
             streams=max_watchers,
             calls=max_calls,
+            keys=None if tls is None else tls.folder,
             **(guard_options or {}),
         )
         self._server = guard.server("edge")

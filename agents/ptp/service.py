@@ -10,7 +10,7 @@ from collections import Counter as Counts
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Enum, Gauge
+from prometheus_client import Counter, Gauge
 
 from agents.links.qos import Outbox, QosPublisher
 from agents.ptp.client import SOCKETS, PtpClient, PtpError, PtpReading
@@ -19,6 +19,7 @@ from agents.ptp.phc import Phc, PhcError
 from agents.ptp.watch import NONE, Status, Watch
 from wire import qos_pb2, security
 from wire.exposition import MetricsServer
+from wire.families import Registry
 from wire.roles import CLOCK_STREAM
 
 log = logging.getLogger(__name__)
@@ -49,15 +50,13 @@ class PtpMetrics:
     """What the agent exports; a value that is not known is NaN, never the last one that was."""
 
     def __init__(self, host: str) -> None:
-        self.registry = registry = CollectorRegistry()
+        self.registry = registry = Registry()
 
         def gauge(name: str, text: str) -> Gauge:
-            made = Gauge(f"prbandit_ptp_{name}", text, ["host"], registry=registry)
-            return made.labels(host)
+            return registry.gauge(f"ptp_{name}", text, "host").labels(host)
 
         def counter(name: str, text: str) -> Counter:
-            made = Counter(f"prbandit_ptp_{name}", text, ["host"], registry=registry)
-            return made.labels(host)
+            return registry.counter(f"ptp_{name}", text, "host").labels(host)
 
         self.up = gauge("up", "1 while ptp4l answers")
         self.synchronised = gauge("synchronised", "1 while the host vouches for its clock")
@@ -70,20 +69,15 @@ class PtpMetrics:
         self.path_delay = gauge("path_delay_seconds", "Mean path delay to the master, seconds")
         self.steps_removed = gauge("steps_removed", "Boundary clocks up to the grandmaster, and one")
         self.last_reading = gauge("last_reading_timestamp_seconds", "Unix time of ptp4l's last answer")
-        self.grandmaster_changes = counter("grandmaster_changes", "Changes of the grandmaster")
-        self.read_errors = counter("read_errors", "Readings of ptp4l or of the PHC that failed")
-        self.state = Enum(
-            "prbandit_ptp_port_state",
-            "State of the PTP port, NONE where ptp4l does not tell",
-            ["host"],
-            states=[NONE, *STATES.values()],
-            registry=registry,
-        ).labels(host)
-        self._grandmaster = Gauge(
-            "prbandit_ptp_grandmaster",
-            "1 for the grandmaster that the host follows",
-            ["host", "identity"],
-            registry=registry,
+        self.grandmaster_changes = counter("grandmaster_changes_total", "Changes of the grandmaster")
+        self.read_errors = counter("read_errors_total", "Readings of ptp4l or of the PHC that failed")
+        self._state = registry.gauge(
+            "ptp_port_state",
+            "1 for the state of the PTP port, 0 for the others; NONE where ptp4l does not tell",
+            *("host", "state"),
+        )
+        self._grandmaster = registry.gauge(
+            "ptp_grandmaster", "1 for the grandmaster that the host follows", "host", "identity"
         )
         self._host = host
         self._changes = 0
@@ -95,7 +89,8 @@ class PtpMetrics:
         nan = math.nan
         self.up.set(reading is not None)
         self.synchronised.set(status.synchronised)
-        self.state.state(reading.state if reading else NONE)
+        for state in (NONE, *STATES.values()):
+            self._state.labels(self._host, state).set(state == (reading.state if reading else NONE))
         followed = reading if reading and reading.follows else None
         known = followed if status.state != NONE else None
         self.offset.set(known.offset_ns / 1e9 if known else nan)

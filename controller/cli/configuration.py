@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from controller.cli import emit, json_option
 from wire.definitions.nr import MAX_PRB
+
+if TYPE_CHECKING:
+    from controller.config import Config
 
 
 def _reference(context: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -41,29 +45,35 @@ def check_config(file: str, settings: tuple[str, ...], prb: int | None, as_json:
     Says what `prbandit controller FILE` would say on this host, all mistakes at once, each with file, line
     and key, and ends with 1 where there is one.
     """
+    found = checked(file, settings, prb)
+    emit(
+        {"file": file, "ok": True, "config": found.model_dump(mode="json")},
+        as_json,
+        found.to_yaml().rstrip(),
+    )
+
+
+def checked(file: str, settings: tuple[str, ...] = (), prb: int | None = None) -> Config:
+    """A configuration that a controller on this host can run with; ConfigError: a line for each mistake."""
     from controller import config
     from controller.cli.processes import emulated, parse_settings
     from controller.loop import ControlLoop
     from controller.scenario import SCS_KHZ
 
-    path, overrides = config.find(file), parse_settings(settings)
-    checked = config.load(path, overrides, here=True, carriers=prb)
-    for cell in checked.cells if checked.emulation is not None else ():
-        spec = emulated(file, checked, 1, cell.id).cell
+    path = config.find(file)
+    found = config.load(path, parse_settings(settings), here=True, carriers=prb)
+    for cell in found.cells if found.emulation is not None else ():
+        spec = emulated(file, found, 1, cell.id).cell
         try:
-            ControlLoop(checked.loop_spec(cell.id, prb or spec.n_prb, SCS_KHZ, spec.tdd))
+            ControlLoop(found.loop_spec(cell.id, prb or spec.n_prb, SCS_KHZ, spec.tdd))
         except ValueError as error:
             raise config.ConfigError(f"{path}: {error}") from error
-    emit(
-        {"file": file, "ok": True, "config": checked.model_dump(mode="json")},
-        as_json,
-        checked.to_yaml().rstrip(),
-    )
+    return found
 
 
 @click.command("keys")
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--cell", "cells", multiple=True, required=True, help="Cell id; once for each cell.")
+@click.option("--cell", "cells", multiple=True, help="Cell id; once for each cell.")
 @click.option("--host", "hosts", multiple=True, help="Host name or address that the certificates name.")
 @click.option(
     "--agent",
@@ -72,6 +82,11 @@ def check_config(file: str, settings: tuple[str, ...], prb: int | None, as_json:
     metavar="ROLE@HOST",
     help="A certificate of that role which speaks for that host alone, such as ptp-agent@edge-1.",
 )
+@click.option(
+    "--revoke",
+    metavar="NAME",
+    help="Instead: let nobody in any more with the certificate of a role or ROLE@HOST, or the key of a cell.",
+)
 @click.option("--days", default=825, show_default=True, help="How long the certificates hold.")
 @json_option
 def keys(
@@ -79,11 +94,24 @@ def keys(
     cells: tuple[str, ...],
     hosts: tuple[str, ...],
     agents: tuple[str, ...],
+    revoke: str | None,
     days: int,
     as_json: bool,
 ) -> None:
-    """Write CURVE keys and TLS certificates to FOLDER; those that are there already stay."""
+    """Write CURVE keys and TLS certificates to FOLDER; those that are there already stay.
+
+    What was revoked counts no more where the folder's list (revoked) is, within a second; a cell's key where
+    the controller's folder lacks it, from `prbandit reload` on. Without --revoke the same command then writes
+    new ones.
+    """
     from wire import keys as wire_keys
+
+    if revoke is not None:
+        changed = [str(path) for path in wire_keys.revoke(folder, revoke)]
+        emit({"revoked": revoke, "changed": changed}, as_json, "\n".join(changed))
+        return
+    if not cells:
+        raise click.UsageError("--cell is needed: a cell's id, once for each cell")
 
     written = wire_keys.create(folder, cells=list(cells), hosts=list(hosts), agents=list(agents), days=days)
     names = [str(path) for path in written]

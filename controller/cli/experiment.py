@@ -225,9 +225,10 @@ def table_v(
     from controller.experiments import tables
     from controller.experiments.mucb1 import page, table_v
     from controller.experiments.results import Results
+    from controller.store import parquet
     from controller.store.files import write_atomic
 
-    tables.require_parquet()
+    parquet.require()
     page.require()
     out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()

@@ -6,6 +6,7 @@ import logging
 import re
 import resource
 import signal
+import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from click.core import ParameterSource
 from agents.gpu.leases import MAX_LEASE_S
 from agents.stopping import on_stop_signal
 from controller.cli import gpu
+from controller.cli.children import hang_up_as_terminate
 from controller.cli.logs import life, log_options, log_to_stderr
 from controller.cli.options import SECONDS, SEED, warm_start_option
 from controller.cli.refusals import Refusals
@@ -178,7 +180,10 @@ def controller(
             beat=beat,
             lock=lock,
         )
-        signal.signal(signal.SIGHUP, lambda *_: daemon.reload())
+        if sys.stdin is not None and sys.stdin.isatty():
+            hang_up_as_terminate()  # whoever closes the terminal wants it to end
+        else:
+            signal.signal(signal.SIGHUP, lambda *_: daemon.reload())
         try:
             daemon.run(stop, duration)
         finally:

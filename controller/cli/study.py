@@ -79,9 +79,10 @@ def study(
     from controller.experiments.study import jobs as jobs_module
     from controller.experiments.study import page
     from controller.experiments.study import result as result_module
+    from controller.store import parquet
     from controller.store.files import write_atomic
 
-    tables.require_parquet()
+    parquet.require()
     page.require()
     plan = jobs_module.plan(
         seeds,

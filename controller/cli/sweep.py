@@ -51,8 +51,9 @@ def sweep(
     from controller.experiments import pool, tables
     from controller.experiments import results as results_module
     from controller.experiments import sweep as sweep_module
+    from controller.store import parquet
 
-    tables.require_parquet()
+    parquet.require()
     todo = sweep_module.runs(spec)
     target = out or spec.with_suffix(".parquet")
     kept = target.with_suffix(".jsonl")

@@ -77,11 +77,12 @@ def text(computed: Mapping[str, Any], figures: Mapping[str, Figure[Any]]) -> str
     for name, of in computed.items():
         lines += [f"{name}: {figures[name].title}", ""]
         for part in figures[name].shown(of):
-            lines += [*(_lines(part) if isinstance(part, Table) else [part]), ""]
+            lines += [*(table_lines(part) if isinstance(part, Table) else [part]), ""]
     return "\n".join(lines).rstrip()
 
 
-def _lines(table: Table) -> list[str]:
+def table_lines(table: Table) -> list[str]:
+    """A table as text, its columns aligned."""
     rows = [list(table.columns), *table.rows]
     width = [max(len(row[k]) for row in rows) for k in range(len(table.columns))]
     return [
@@ -113,9 +114,31 @@ def _page(
                 key = f"{name}-{place}"
                 (out / f"{key}.svg").write_text(pages.standalone_svg(plot.figure), encoding="utf-8")
                 drawn.append((plot.caption, pages.svg(plot.figure, key, plot.caption)))
-            parts = [(isinstance(part, Table), part) for part in figures[name].shown(of)]
-            sections.append({"name": name, "title": figures[name].title, "plots": drawn, "parts": parts})
-    page: str = pages.template(_TEMPLATE).render(title=title, introduction=introduction, sections=sections)
+            sections.append(Section(name, figures[name].title, drawn, figures[name].shown(of)))
+    return render(title, introduction, sections)
+
+
+class Section(NamedTuple):
+    """Part of a page: plots as (caption, :func:`controller.store.figures.svg`), sentences and tables."""
+
+    name: str
+    title: str
+    plots: Sequence[tuple[str, Any]]
+    shown: Sequence[str | Table]
+
+
+def render(title: str, introduction: Sequence[str], sections: Sequence[Section]) -> str:
+    """A self-contained page. ImportError, naming the extra ``report``, where Jinja2 is not installed."""
+    parts = [
+        {
+            "name": section.name,
+            "title": section.title,
+            "plots": section.plots,
+            "parts": [(isinstance(part, Table), part) for part in section.shown],
+        }
+        for section in sections
+    ]
+    page: str = pages.template(_TEMPLATE).render(title=title, introduction=introduction, sections=parts)
     return page
 
 

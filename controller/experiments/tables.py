@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from controller.store.files import write_atomic
-from wire.definitions.extras import needs
-
-
-def require_parquet() -> None:
-    """ImportError, naming the extra ``research``, where Parquet cannot be written: before the long work."""
-    with needs("research", "Parquet"):
-        import pyarrow.parquet  # noqa: F401
+from controller.store import parquet
 
 
 def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows as a table, atomically; a column that a row lacks is null there.
 
-    ImportError as :func:`require_parquet`, OSError where the file cannot be written.
+    ImportError as :func:`controller.store.parquet.require`, OSError where the file cannot be written.
     """
-    require_parquet()
+    parquet.require()
     import pyarrow
-    import pyarrow.parquet
 
     names = list(dict.fromkeys(name for row in rows for name in row))
-    columns = {name: [_plain(row.get(name)) for row in rows] for name in names}
-    out = io.BytesIO()
-    pyarrow.parquet.write_table(pyarrow.table({n: _array(c) for n, c in columns.items()}), out)
-    write_atomic(path, out.getvalue())
+    table = pyarrow.table({n: _array([_plain(row.get(n)) for row in rows]) for n in names})
+    with parquet.Files() as files:
+        files.add(path, table.schema)(table)
 
 
 def _plain(value: Any) -> Any:

@@ -337,7 +337,12 @@ class EdgeLink:
                 self._stub.ReleaseClocks(request, timeout=RELEASE_DEADLINE_S)
             except grpc.RpcError as error:
                 self._failed("edge_lock_failed_total", "ReleaseClocks", error)
+            else:
+                self._told_released(info.uuid)
         self._channel.close()
+
+    def _told_released(self, gpu: str) -> None:
+        log.info("cell %s: the lock of the clock of GPU %s is given back", self._holder, gpu)
 
     # -- the agent's states --
 
@@ -499,6 +504,7 @@ class EdgeLink:
                 if self._want is None:
                     self._releasing = False
                     self._held_until = -math.inf
+                    self._told_released(request.gpu)
                 return
             self.counters.inc("edge_locks_total", self._holder)
             reached = self._history.lock(request.mhz, answer, time.monotonic())

@@ -679,6 +679,7 @@ class OperatorServer:
         guard = Guard(
             guard_refusals("operator", Complaints(broadcaster.counters, log)),
             streams=broadcaster.max_subscribers,
+            keys=None if tls is None else tls.folder,
             **guard_options,
         )
         self._server = guard.server("operator")

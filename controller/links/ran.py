@@ -16,11 +16,12 @@ import sys
 import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
+from dataclasses import replace
 
 from controller.links import ran_front
 from controller.links.codec import CellFacts
 from controller.links.counters import Complaints, Counters
-from controller.links.ran_front import MAX_PACKET, PING, from_front, to_peer
+from controller.links.ran_front import MAX_PACKET, PING, from_front, to_front, to_peer
 from controller.links.ran_protocol import Event, Quotas, RanProtocol
 from wire.security import CurveServer, address_parts, require_address
 
@@ -52,6 +53,10 @@ def _listen(address: str) -> socket.socket:
     return listener
 
 
+def _clients(curve: CurveServer) -> dict[str, str]:
+    return {key.decode(): cell for key, cell in curve.clients.items()}
+
+
 class _Front:
     """The front process and this end of the socket pair to it."""
 
@@ -59,7 +64,7 @@ class _Front:
         keys = curve and {
             "public": curve.public.decode(),
             "secret": curve.secret.decode(),
-            "clients": {key.decode(): cell for key, cell in curve.clients.items()},
+            "clients": _clients(curve),
         }
         self.socket, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.socket.setblocking(False)
@@ -212,6 +217,20 @@ class RanLink:
         sequence = self._protocol.set_quota(cell_id, quotas, bindings, valid_for_s, time.monotonic())
         self._flush()
         return sequence
+
+    def set_keys(self, curve: CurveServer) -> None:
+        """Let in the cells' keys of ``curve`` and no others from now on; the controller's own stays.
+
+        What a connection sends whose key is not there any more is dropped and counted.
+        """
+        if self._curve is None:
+            raise ValueError("the link has no keys")
+        self._curve = replace(self._curve, clients=curve.clients)
+        if self._front is not None:
+            try:
+                self._front.socket.send(to_front(_clients(self._curve)))
+            except (BlockingIOError, ConnectionError):
+                self._front.process.kill()  # the next one begins with them
 
     def set_lease(self, lease_s: float) -> None:
         """As :meth:`RanProtocol.set_lease`; the messages are on their way on return."""

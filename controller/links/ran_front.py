@@ -58,6 +58,11 @@ def to_peer(peer: bytes, data: bytes) -> bytes:
     return bytes((len(peer),)) + peer + data
 
 
+def to_front(clients: Mapping[str, str]) -> bytes:
+    """A packet to the front: the public keys (Z85) that it lets in from now on, and their cells."""
+    return to_peer(b"", json.dumps(clients).encode())
+
+
 PING = to_peer(b"", b"")
 """A packet to the front that it answers with a PONG."""
 
@@ -69,7 +74,7 @@ class Front:
         self._link = link
         self._waiting: bytes | None = None
         clients = curve["clients"] if curve else {}
-        self._cells = {z85.decode(key): cell.encode() for key, cell in clients.items()}
+        self._cells = _by_key(clients)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._router = self._context.socket(zmq.ROUTER)
         self._zap = self._context.socket(zmq.REP)
@@ -140,6 +145,9 @@ class Front:
             if packet == PING:
                 self._play(PONG, b"", "")
                 continue
+            if not packet[0]:
+                self._cells = _by_key(json.loads(packet[1:]))
+                continue
             peer = packet[1 : 1 + packet[0]]
             try:
                 self._router.send_multipart([peer, packet[1 + packet[0] :]], zmq.NOBLOCK)
@@ -170,23 +178,27 @@ class Front:
         if len(body) > MAX_RAN_MESSAGE_BYTES:
             why = b"%d bytes, more than %d" % (len(body), MAX_RAN_MESSAGE_BYTES)
             return to_controller(MALFORMED, peer, b"", why)
-        # Of each message: what a connection is called could change hands.
-        owner = str(body.get("User-Id")).encode() if self._secured else b""
+        if not self._secured:
+            return to_controller(MESSAGE, peer, b"", body.bytes)
+        # Of each message: what a connection is called could change hands, and its key be revoked.
+        owner = self._cells.get(str(body.get("User-Id")).encode())
+        if owner is None:
+            return to_controller(KEY_REFUSED, b"", b"", str(body.get("Peer-Address")).encode())
         return to_controller(MESSAGE, peer, owner, body.bytes)
 
     def _authenticate(self) -> None:
-        """ZAP (RFC 27): lets in the keys of the cells and makes the cell id the connection's User-Id."""
+        """ZAP (RFC 27): lets in the keys of the cells and makes the key the connection's User-Id."""
         for _ in range(_BATCH):
             try:
                 version, request, _, address, _, _, *key = self._zap.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 return
-            cell = self._cells.get(key[0]) if key else None
-            if cell is None:
+            shown = z85.encode(key[0]) if key else b""
+            if shown not in self._cells:
                 self._play(KEY_REFUSED, b"", address.decode(errors="replace"))
                 self._zap.send_multipart([version, request, b"400", b"key not known", b"", b""])
             else:
-                self._zap.send_multipart([version, request, b"200", b"OK", cell, b""])
+                self._zap.send_multipart([version, request, b"200", b"OK", shown, b""])
 
     def _note_failures(self) -> None:
         for _ in range(_BATCH):
@@ -200,6 +212,11 @@ class Front:
         """What is only counted is dropped where the controller takes nothing."""
         with suppress(BlockingIOError):
             self._link.send(to_controller(kind, peer, b"", text.encode()))
+
+
+def _by_key(clients: Mapping[str, str]) -> dict[bytes, bytes]:
+    """Public key (Z85) -> cell id."""
+    return {key.encode(): cell.encode() for key, cell in clients.items()}
 
 
 def main() -> None:

@@ -34,7 +34,7 @@ class Part:
     def changes(self, before: Part) -> list[str]:
         """What is otherwise than in the part before, a line each: ``control.seed: 0 -> 7``; the links'
         addresses, which ``prbandit up`` chooses each time, in one."""
-        lines = [*_changed(_flat(before.to_dict()), _flat(self.to_dict()))]
+        lines = differences(before.to_dict(), self.to_dict())
         links = [line for line in lines if _ADDRESS.match(line)]
         others = [line for line in lines if line not in links]
         return [*others, *([f"links: {len(links)} addresses"] if len(links) > 1 else links)]
@@ -47,6 +47,11 @@ class Part:
             config = self.config
         about = {k: self.about[k] for k in ("seed", "versions", "meta") if self.about.get(k) is not None}
         return {**about, **(config if isinstance(config, Mapping) else {"config": config})}
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """What is otherwise in ``after`` than in ``before``, a line each: ``control.seed: 0 -> 7``."""
+    return [*_changed(_flat(before), _flat(after))]
 
 
 def _flat(value: Any, place: str = "") -> dict[str, Any]:

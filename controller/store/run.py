@@ -163,6 +163,17 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True)
+class Recorded:
+    """A control slot as it is on record: ``decision`` began it, ``observation`` (None where it was not asked
+    for) is of the one before. ``part`` is the number of the run's part, ``start_id`` that of its start."""
+
+    part: int
+    start_id: int
+    decision: dict[str, Any]
+    observation: Observation | None
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """Something that happened beside the control slots; the cell is empty where it concerns the daemon."""
 
@@ -559,6 +570,16 @@ class RunStore:
         """Cells that a control loop was made for, by name."""
         return [cell for (cell,) in self._rows("SELECT DISTINCT cell FROM starts ORDER BY cell")]
 
+    def recorded_s(self) -> float:
+        """Seconds of control that are in the record, those between its starts left out; of the cell that has
+        most."""
+        query = (
+            "SELECT max(s) FROM (SELECT sum(d) AS s FROM (SELECT cell, max(time_ns) - min(time_ns) AS d"
+            " FROM control_slots GROUP BY start_id) GROUP BY cell)"
+        )
+        ((longest_ns,),) = self._rows(query)
+        return (longest_ns or 0) / 1e9
+
     def latest_state(self, cell: str) -> dict[str, Any] | None:
         """Loop state after the last recorded control slot of a cell; None where there is none."""
         for (text,) in self._rows("SELECT state FROM state WHERE cell = ?", (cell,)):
@@ -618,12 +639,33 @@ class RunStore:
 
     def decisions_by_part(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Decision records of all cells in the order of recording, each with the number of its part."""
+        return ((recorded.part, recorded.decision) for recorded in self.recorded())
+
+    def recorded(self, *, observed: bool = False) -> Iterator[Recorded]:
+        """The control slots of all cells in the order of recording; ``observed``: with their observations."""
         part_of = {start.id: start.part for start in self.starts()}
-        for id_, start_id, text in self._rows("SELECT id, start_id, decision FROM control_slots ORDER BY id"):
+        blob_column = "observation" if observed else "NULL"
+        for id_, start_id, text, blob in self._rows(
+            f"SELECT id, start_id, decision, {blob_column} FROM control_slots ORDER BY id"
+        ):
             if start_id not in part_of:  # it began after the starts had been read
                 part_of |= {start.id: start.part for start in self.starts()}
-            record_ = self._decoded(f"control_slots row {id_}", text, record.upgrade)
-            yield part_of[start_id], record_
+            where = f"control_slots row {id_}"
+            decision = self._decoded(where, text, record.upgrade)
+            observation = self._observation(where, blob) if observed else None
+            yield Recorded(part_of[start_id], start_id, decision, observation)
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """What is read in the block is the run at one moment, however much is recorded meanwhile. While it
+        lasts, SQLite's log grows by what is recorded."""
+        with _errors(self.path):
+            self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            with _errors(self.path):
+                self._db.execute("ROLLBACK")
 
     def events(self, cell: str | None = None) -> Iterator[Event]:
         """Events of a cell (None: all of them), in the order of recording."""

@@ -54,6 +54,8 @@ class ClosedSlot:
     settings: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]
     length_ns: int
     ended: str = ""
+    rescued: frozenset[str] = frozenset()
+    """The slices that were given more than they asked for, as nothing was learned or the promise missed."""
 
     @property
     def total(self) -> Allocation:
@@ -105,6 +107,7 @@ class Pairs:
             settings={name: s["settings"] for name, s in before["slices"].items()},
             length_ns=self._length(cell, record["time_ns"] - before["time_ns"], "ended" in record),
             ended=record.get("ended", ""),
+            rescued=frozenset(name for name, s in before["slices"].items() if s.get("rescue")),
         )
 
     def _length(self, cell: str, length_ns: int, early: bool) -> int:
@@ -246,6 +249,7 @@ class _Slice:
     measures: dict[str, _Measure] = field(default_factory=dict)
     settings: dict[str, tuple[int, float]] = field(default_factory=dict)
     by_load: dict[int, deque[tuple[Allocation, Mapping[str, Any]]]] = field(default_factory=dict)
+    rescued: int = 0
 
 
 @dataclass(slots=True)
@@ -351,6 +355,7 @@ class Summary:
                 entry.policies.append(entry.policy)
         for lever, reason in closed["unattributed"].items():
             entry.unattributed.setdefault(reason, Counter())[lever] += 1
+        entry.rescued += name in slot.rescued
         recent = entry.by_load.setdefault(closed["users"], deque(maxlen=RECENT))
         recent.append((allocation, closed))
 
@@ -388,6 +393,8 @@ class Summary:
         users' ``settings``. Its ``clocks`` are by host: ``control_slots`` with news of it, its
         ``worst_offset_ns``, the ``grandmasters`` that it followed one after the other, and ``faults`` (reason
         -> control slots that ended with it).
+
+        ``rescued`` of a slice counts the control slots in which it was given more than it asked for.
         """
         cells = {name: self._cell(name, cell) for name, cell in self._cells.items()}
         events: Counter[str] = sum(self._events.values(), Counter())
@@ -433,6 +440,7 @@ class Summary:
             "unsynchronised_frames": entry.counts["unsynchronised_frames"],
             "unsynchronised": dict(entry.faults),
             "by_load": {str(load): _load(entry.by_load[load]) for load in sorted(entry.by_load)},
+            "rescued": entry.rescued,
         }
 
 

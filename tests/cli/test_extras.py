@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -43,6 +44,9 @@ def said(without: str, *arguments: str) -> str:
         ("pyarrow", "research", ["experiment", "table-v", "--duration", "10"]),
         ("pyarrow", "research", ["sweep", "nothing.yaml"]),
         ("pyarrow", "research", ["experiment", "study", "--duration", "10"]),
+        ("pyarrow", "research", ["export", "{run}", "--out", "{tmp}"]),
+        ("scipy", "research", ["compare", "{run}", "{copy}"]),
+        ("matplotlib", "report", ["compare", "{run}", "--out", "{tmp}/page.html"]),
         ("matplotlib", "urllc", ["figures", "urllc", "--out", "{tmp}"]),
         ("cryptography", "keys", ["keys", "{tmp}/keys", "--cell", "c"]),
         ("gabriel_client", "openrtist", ["openrtist", "client", "127.0.0.1:9099", "--video", "v.mp4"]),
@@ -55,7 +59,9 @@ def test_a_missing_extra_is_named_with_what_to_type(
 ) -> None:
     file = tmp_path / "file"
     file.write_text("")
-    paths = {"tmp": str(tmp_path), "file": str(file)}
+    run = str(ROOT / "tests" / "store" / "version-1")
+    copy = str(shutil.copytree(run, tmp_path / "copy"))
+    paths = {"tmp": str(tmp_path), "file": str(file), "run": run, "copy": copy}
     filled = [argument.format(**paths) for argument in arguments]
     told = said(without, *filled)
     assert f": .venv/bin/pip install -e '.[{extra}]'" in told, told
@@ -72,6 +78,7 @@ def test_every_extra_of_the_project_is_known_to_the_command_line() -> None:
         ("numba", "emulator"),
         ("jinja2.environment", "report"),
         ("pyarrow.parquet", "research"),
+        ("pandas", "research"),
         ("cornac", "vr"),
         ("distributed", "sweep"),
         ("PIL", "openrtist"),

@@ -98,9 +98,13 @@ class Testbed:
         return [*arguments, "--keys", str(self.keys)] if self.keys and name != "controller" else arguments
 
     def start(self, name: str, *more: str) -> subprocess.Popen[bytes]:
+        return self.start_command(name, *self.command(name), *more)
+
+    def start_command(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start ``prbandit`` with ``arguments`` as the process ``name``."""
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
-                [sys.executable, "-m", "controller.cli", *self.command(name), *more],
+                [sys.executable, "-m", "controller.cli", *arguments],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
@@ -118,7 +122,7 @@ class Testbed:
         return process.wait(60)
 
     def close(self) -> None:
-        for name in ("gnb-mock", "controller", "edge-agent"):
+        for name in ("gnb-mock", "controller", "edge-agent", *self.processes):
             if name in self.processes:
                 self.kill(name)
 

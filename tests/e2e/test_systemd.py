@@ -66,7 +66,7 @@ class Host(Machine):
         self.write("/etc/prbandit/config.yaml", text.replace("edge-agent:50061", "localhost:50061"))
         names = "PTP_HOST=ue-1\nPTP_CELL=cell-1\nPTP_CONTROLLER=localhost:50062\n"
         self.write("/etc/prbandit/ptp-agent.env", names)
-        for unit in (*DEPLOY.glob("systemd/*.service"), *DEPLOY.glob("linuxptp/*.service")):
+        for unit in DEPLOY.glob("*/*.service"):
             self.write(f"{UNITS}/{unit.name}", unit.read_text())
         drop_in = f"{EDGE}.service.d/nvml.conf"
         self.write(f"{UNITS}/{drop_in}", (DEPLOY / "systemd" / drop_in).read_text())
@@ -218,6 +218,9 @@ def test_systemctl_reload_takes_a_good_file_and_refuses_a_bad_one(host: Host) ->
     host.write("/etc/prbandit/config.yaml", good)
     host.systemctl("reload", CONTROLLER)
     assert re.findall(r"(?m)^reloaded; changed: (.*)", host.journal(CONTROLLER)) == ["cell-1"] * 2
+    # The signal asks for the same and hears no answer.
+    host.systemctl("kill", "--signal=HUP", "--kill-whom=main", CONTROLLER)
+    until(lambda: "SIGHUP: reloaded" in host.journal(CONTROLLER), "the reload by SIGHUP")
     assert host.show(CONTROLLER, "MainPID") == pid and host.show(CONTROLLER, "ActiveState") == "active"
 
 
@@ -264,6 +267,34 @@ def test_a_killed_edge_agent_leaves_no_clock_locked(host: Host) -> None:
     # Only the command of ExecStopPost says so; a start releases silently.
     until(lambda: host.journal(EDGE).count(": released") == released + 1, "the release by ExecStopPost")
     until(lambda: host.stub.gpu.locked_mhz, "a lock by the agent that was started again", START_S)
+
+
+def test_an_edge_agent_whose_driver_is_gone_at_its_end_does_not_fail_its_unit(host: Host) -> None:
+    host.stub.state.init_error = stub_module.DRIVER_NOT_LOADED
+    try:
+        host.systemctl("stop", EDGE)
+        assert (host.show(EDGE, "ActiveState"), host.show(EDGE, "Result")) == ("inactive", "success")
+        # The command of ExecStopPost has run and failed, and says why.
+        assert "Driver Not Loaded" in host.journal(EDGE)
+    finally:
+        host.stub.state.init_error = 0
+        host.systemctl("start", EDGE)
+    until(lambda: host.stub.gpu.locked_mhz, "a lock by the agent that was started again", START_S)
+
+
+def test_without_its_drop_in_the_edge_agent_emulates_a_gpu_in_the_narrower_sandbox(host: Host) -> None:
+    drop_in = host.path(f"{UNITS}/{EDGE}.service.d/nvml.conf")
+    away = drop_in.rename(drop_in.with_suffix(".away"))
+    try:
+        host.systemctl("daemon-reload")
+        host.systemctl("restart", EDGE)
+        until(lambda: host.cell()["sm_mhz"] and not host.stub.gpu.locked_mhz, "the emulated GPU's clock")
+        assert int(host.status_of(EDGE)["CapBnd"], 16) == 0
+    finally:
+        away.rename(drop_in)
+        host.systemctl("daemon-reload")
+        host.systemctl("restart", EDGE)
+    until(lambda: host.stub.gpu.locked_mhz, "a lock by the agent of real GPUs", START_S)
 
 
 def test_the_ptp_agent_hears_a_ptp4l_that_was_killed_and_is_started_again(host: Host) -> None:

@@ -118,10 +118,11 @@ def test_experiment_replay_report_metrics_and_watch(scenario: Path, tmp_path: Pa
     value = metrics.registry.get_sample_value
     labels = {"cell": "cell-1", "slice": "echo"}
     worst = max(v for v, _ in last["echo"]["closed"]["measures"]["reply"]["users"].values())
-    assert value("prbandit_measure", {**labels, "measure": "reply"}) == pytest.approx(worst)
-    assert value("prbandit_lever", {**labels, "lever": "settings"}) == 3
-    assert value("prbandit_delay_seconds", {**labels, "hop": "reply"}) == pytest.approx(worst / 1e3)
-    assert value("prbandit_measure", {"cell": "cell-1", "slice": "ar", "measure": "ul"}) is not None
+    reply = value("prbandit_measure", {**labels, "measure": "reply", "unit": "s"})
+    assert reply == pytest.approx(worst / 1e3)
+    assert value("prbandit_settings_flows", labels) == 3
+    ul = {"cell": "cell-1", "slice": "ar", "measure": "ul", "unit": "s"}
+    assert value("prbandit_measure", ul) is not None
 
     from controller.cli.operate import decision_line
 

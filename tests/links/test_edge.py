@@ -320,7 +320,10 @@ def test_the_lease_is_renewed_until_the_decision_is_too_old(agent: Agent, connec
     until(lambda: link.reading(time.monotonic()).reason == "lock not confirmed")
 
 
-def test_the_latest_wish_wins_and_release_gives_the_clock_back(agent: Agent, connect: Connect) -> None:
+def test_the_latest_wish_wins_and_release_gives_the_clock_back(
+    agent: Agent, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "controller.links.edge")
     link = connect()
     for mhz in (900, 1000, 1100, 800):
         link.lock(mhz, 30)
@@ -331,15 +334,23 @@ def test_the_latest_wish_wins_and_release_gives_the_clock_back(agent: Agent, con
     assert (release.gpu, release.holder) == ("GPU-0", "cell-1")
     until(lambda: link.state and link.state.message.locked_mhz == 0)
     assert agent.locks[-1].mhz == 800
+    until(lambda: _GIVEN_BACK in caplog.messages)
 
 
-def test_close_gives_the_clock_back(agent: Agent, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+_GIVEN_BACK = "cell cell-1: the lock of the clock of GPU GPU-0 is given back"
+
+
+def test_close_gives_the_clock_back(
+    agent: Agent, connect: Connect, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "controller.links.edge")
     monkeypatch.setattr(edge, "RELEASE_DEADLINE_S", 20.0)
     link = connect()
     link.lock(800, 30)
     until(lambda: agent.locked == 800)
     link.close()
     assert len(agent.releases) == 1
+    assert _GIVEN_BACK in caplog.messages
     link.close()
 
 

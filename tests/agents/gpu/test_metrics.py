@@ -32,7 +32,7 @@ def test_the_emulated_gpu_is_shown_as_a_real_one_is(agent: EdgeAgent) -> None:
             text = page.read().decode()
     finally:
         server.close()
-    assert 'prbandit_agent_gpu_sm_mhz{gpu="GPU-emulated-0"} 1600.0' in text
+    assert 'prbandit_agent_gpu_clock_hertz{gpu="GPU-emulated-0"} 1.6e+09' in text
     assert 'prbandit_agent_gpu_hang_seconds{gpu="GPU-emulated-0"} 0.0' in text
     assert "# HELP prbandit_agent_errors_total GPU calls that failed, by error" in text
 
@@ -58,7 +58,7 @@ def test_a_scrape_does_not_wait_for_a_gpu_that_hangs_and_tells_for_how_long_it_d
         while True:
             page = scraped(agent)
             assert page['prbandit_agent_gpu_up{gpu="A"}'] == 0
-            assert 'prbandit_agent_gpu_sm_mhz{gpu="A"}' not in page
+            assert 'prbandit_agent_gpu_clock_hertz{gpu="A"}' not in page
             if (
                 page['prbandit_agent_gpu_hang_seconds{gpu="A"}'] >= 1
                 and page['prbandit_agent_gpu_up{gpu="B"}']
@@ -66,7 +66,7 @@ def test_a_scrape_does_not_wait_for_a_gpu_that_hangs_and_tells_for_how_long_it_d
             ):
                 break
             assert time.monotonic() < end
-        assert page['prbandit_agent_gpu_sm_mhz{gpu="B"}'] == 1600
+        assert page['prbandit_agent_gpu_clock_hertz{gpu="B"}'] == 1.6e9
         assert page['prbandit_agent_gpu_hang_seconds{gpu="B"}'] == 0
         goes_on.set()
         while not (page := scraped(agent))['prbandit_agent_gpu_up{gpu="A"}']:

@@ -525,8 +525,8 @@ def test_metrics_show_the_gpu_and_every_error_before_its_first(stub: Stub) -> No
         agent.lock(1200)
         page = metrics(port, up=1)
         label = f'{{gpu="{GPUS[0]}"}}'
-        assert page[f"prbandit_agent_gpu_sm_mhz{label}"] == 1200
-        assert page[f"prbandit_agent_gpu_locked_mhz{label}"] == 1200
+        assert page[f"prbandit_agent_gpu_clock_hertz{label}"] == 1.2e9
+        assert page[f"prbandit_agent_gpu_locked_hertz{label}"] == 1.2e9
         assert page[f"prbandit_agent_gpu_power_watts{label}"] == pytest.approx(10 + 0.024 * 600, abs=0.01)
         assert page[f"prbandit_agent_gpu_energy_joules_total{label}"] > 0
         reason = f'{{gpu="{GPUS[0]}",reason="applications_clocks_setting"}}'

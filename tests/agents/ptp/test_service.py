@@ -97,7 +97,7 @@ def samples(url: str, context: ssl.SSLContext | None = None) -> dict[tuple[str, 
     with urllib.request.urlopen(url, timeout=PATIENCE_S, context=context) as page:
         text = page.read().decode()
     return {
-        (s.name, s.labels.get("prbandit_ptp_port_state", s.labels.get("identity", ""))): s.value
+        (s.name, s.labels.get("state", s.labels.get("identity", ""))): s.value
         for family in text_string_to_metric_families(text)
         for s in family.samples
     }

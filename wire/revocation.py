@@ -1,0 +1,92 @@
+"""Certificates that are signed and not expired, and yet let nobody in any more.
+
+gRPC takes no list of revoked certificates, so that our servers ask for each call. The list is a file of the
+key folder, ``revoked``: the SHA-256 fingerprint of a certificate (DER, 64 hexadecimal digits) at the start of
+a line, then whatever one wants to say of it. ``prbandit keys FOLDER --revoke NAME`` adds to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from wire.security import KeyFileError
+
+log = logging.getLogger(__name__)
+
+FILE = "revoked"
+LOOK_S = 1.0
+"""A change of the file counts within so many seconds."""
+
+
+def fingerprint(certificate: bytes) -> str:
+    """SHA-256 of a certificate, PEM or DER; ValueError for what is none."""
+    pem = certificate.lstrip().startswith(b"-----BEGIN")
+    der = ssl.PEM_cert_to_DER_cert(certificate.decode("ascii")) if pem else certificate
+    return hashlib.sha256(der).hexdigest()
+
+
+def read(folder: Path) -> frozenset[str]:
+    """The fingerprints of a key folder's list; none without a file. KeyFileError, with file and line, for a
+    list that cannot be read."""
+    path = Path(folder) / FILE
+    try:
+        lines = path.read_text().splitlines()
+    except FileNotFoundError:
+        return frozenset()
+    except (OSError, UnicodeDecodeError) as error:
+        raise KeyFileError(f"key file {path} cannot be read: {error}") from error
+    found = set()
+    for number, line in enumerate(lines, 1):
+        if not (words := line.split()) or words[0].startswith("#"):
+            continue
+        digits = words[0].lower().replace(":", "")
+        if len(digits) != 64 or not set(digits) <= set("0123456789abcdef"):
+            raise KeyFileError(
+                f"key file {path}:{number}: {words[0]!r} is no SHA-256 fingerprint (64 hex digits)"
+            )
+        found.add(digits)
+    return frozenset(found)
+
+
+class Revoked:
+    """The list of one key folder as it is now; any thread may ask.
+
+    KeyFileError where it cannot be read at the start. Where it becomes unreadable later, what was last known
+    counts, and the log says so.
+    """
+
+    def __init__(self, folder: Path | str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._folder, self._clock = Path(folder), clock
+        self._lock = threading.Lock()
+        self._look_at = clock() + LOOK_S
+        self._known = read(self._folder)
+        self._broken = ""
+
+    def __contains__(self, certificate: bytes) -> bool:
+        """Whether a certificate, PEM or DER, is revoked; one that cannot be told is."""
+        now = self._clock()
+        with self._lock:
+            if now >= self._look_at:
+                self._look_at = now + LOOK_S
+                self._read()
+            known = self._known
+        if not known:
+            return False
+        try:
+            return fingerprint(certificate) in known
+        except ValueError:
+            return True
+
+    def _read(self) -> None:
+        try:
+            self._known, self._broken = read(self._folder), ""
+        except KeyFileError as error:
+            if str(error) != self._broken:
+                self._broken = str(error)
+                log.error("%s; what was revoked before stays so", error)
