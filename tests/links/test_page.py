@@ -329,7 +329,9 @@ def test_a_stream_outlives_the_time_of_a_request_and_ends_with_its_client(
         stream = Events(served)
         alive = 0
         while alive < 8:  # longer than a request may take
-            alive += stream.answer.readline() == b": alive\n"
+            line = stream.answer.readline()
+            assert line, "the stream ended"
+            alive += line == b": alive\n"
         served.broadcaster.publish(record(7))
         assert stream.slots(1) == [7] and len(served.broadcaster) == 1
         stream.close()
