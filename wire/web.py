@@ -16,6 +16,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 from wsgiref.types import WSGIApplication
 
 from wire.deadlines import CROWDED, Deadlines
+from wire.revocation import Revoked
 from wire.roles import Identity, identity
 from wire.security import Tls, is_loopback, parse_address, require_address
 
@@ -29,7 +30,7 @@ STREAM_SEND_S = 10.0
 """How long an answer without an end may wait for its client to take some of it."""
 
 REASONS = {
-    "denied": "not for the role of the certificate",
+    "denied": "not for the role of the certificate, or the certificate is revoked",
     "no TLS handshake": "no TLS handshake, or no certificate of our authority",
     "crowded": "too many connections of one peer",
     "late": "not over within the time for it",
@@ -43,6 +44,11 @@ PEER = "prbandit.peer"
 ENDLESS = "prbandit.endless"
 """In the environ of a request: to be called where its answer has no end. It then counts neither as late nor
 among those that crowd; its application bounds how many there are."""
+
+
+REVOKED = "prbandit.revoked"
+"""In the environ of a request: whether the client's certificate has been revoked since; an answer without an
+end asks before each of its parts."""
 
 
 class _Answer(SimpleHandler):
@@ -61,8 +67,14 @@ class _Handler(WSGIRequestHandler):
     server: _Server
     identity: Identity | None = None
 
-    def __init__(self, *args: Any, endless: Callable[[], None], identity: Identity | None) -> None:
-        self._endless, self.identity = endless, identity
+    def __init__(
+        self,
+        *args: Any,
+        endless: Callable[[], None],
+        identity: Identity | None,
+        revoked: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._endless, self.identity, self._revoked = endless, identity, revoked
         super().__init__(*args)
 
     def handle(self) -> None:
@@ -78,6 +90,7 @@ class _Handler(WSGIRequestHandler):
         environ[IDENTITY] = self.identity
         environ[PEER] = "{}:{}".format(*self.client_address[:2])
         environ[ENDLESS] = self._without_end
+        environ[REVOKED] = self._revoked
         answer = _Answer(self.rfile, self.wfile, sys.stderr, environ, multithread=True)
         answer.run(self.server.get_app())  # type: ignore[arg-type]
 
@@ -101,12 +114,14 @@ class _Server(socketserver.ThreadingMixIn, WSGIServer):
         host: str,
         port: int,
         context: ssl.SSLContext | None,
+        revoked: Revoked | None,
         readers: Collection[str],
         refused: Callable[[str, str], None],
         *,
         endless: int,
     ) -> None:
         self._context, self._readers, self._refused = context, readers, refused
+        self._revoked = revoked
         self._requests = Deadlines(REQUEST_S, room=MAX_REQUESTS)
         # A request that was ended still has its thread until that finds out.
         self._most = 2 * MAX_REQUESTS + endless
@@ -170,13 +185,17 @@ class _Server(socketserver.ThreadingMixIn, WSGIServer):
             self._refused("no TLS handshake", f"{client_address[0]}: {error}")
             raise
         with secure:
-            shown = _identity(secure)
-            if shown.role in self._readers:
-                _Handler(secure, client_address, self, endless=endless, identity=shown)
+            shown, certificate = _identity(secure), secure.getpeercert(binary_form=True) or b""
+
+            def revoked() -> bool:
+                return self._revoked is not None and certificate in self._revoked
+
+            if shown.role in self._readers and not revoked():
+                _Handler(secure, client_address, self, endless=endless, identity=shown, revoked=revoked)
             else:
-                self._refused(
-                    "denied", f"{client_address[0]}: the page is not for the role {shown.role[:64]!r}"
-                )
+                name = repr(shown.common_name[:64])
+                why = f"the certificate of {name} is revoked" if revoked() else f"it is not for {name}"
+                self._refused("denied", f"{client_address[0]}: {why}")
                 secure.recv(65_536)
                 secure.sendall(b"HTTP/1.0 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
             # Says goodbye first: a client may take a bare end of the connection for a cut answer.
@@ -197,7 +216,8 @@ def _identity(secure: ssl.SSLSocket) -> Identity:
 class WebServer:
     """Serves the WSGI application ``app`` on ``address`` (``host:port``, port 0 for any) until :meth:`close`.
 
-    With ``tls`` over HTTPS, and for the roles ``readers`` alone: both sides show their certificates.
+    With ``tls`` over HTTPS, and for the roles ``readers`` alone: both sides show their certificates, and one
+    that is revoked (:mod:`wire.revocation`) is refused.
     ``refused`` takes every refusal as (one of :data:`REASONS`, text), from any thread. ``endless``: how many
     answers at a time have no end (:data:`ENDLESS`). ``port`` is the one that it listens on. ``setting`` and
     ``missing`` name the settings of address and TLS in errors.
@@ -224,7 +244,8 @@ class WebServer:
         host, port = parse_address(address)
         context = None if tls is None else _context(tls)
         try:
-            self._server = _Server(host, port, context, readers, refused, endless=endless)
+            revoked = None if tls is None else Revoked(tls.folder)
+            self._server = _Server(host, port, context, revoked, readers, refused, endless=endless)
         except OSError as error:
             raise OSError(f"{setting}: cannot listen on {address}: {error}") from error
         self._server.set_app(app)

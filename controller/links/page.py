@@ -43,7 +43,7 @@ from wire import operator_pb2
 from wire.roles import METHODS, Identity
 from wire.security import Tls, is_loopback
 from wire.serving import share
-from wire.web import ENDLESS, IDENTITY, PEER, REASONS, WebServer
+from wire.web import ENDLESS, IDENTITY, PEER, REASONS, REVOKED, WebServer
 
 log = logging.getLogger(__name__)
 
@@ -237,9 +237,13 @@ class Page:
             self._crowded(str(error))
         environ[ENDLESS]()
         start_response("200 OK", [("Content-Type", "text/event-stream; charset=utf-8"), *_HEADERS])
-        return _Stream(self._events(subscription, after_ns), lambda: self._end(subscription))
+        return _Stream(
+            self._events(subscription, after_ns, environ[REVOKED]), lambda: self._end(subscription)
+        )
 
-    def _events(self, subscription: Subscription, after_ns: int) -> Iterator[bytes]:
+    def _events(
+        self, subscription: Subscription, after_ns: int, revoked: Callable[[], bool]
+    ) -> Iterator[bytes]:
         """The recent decisions made after ``after_ns``, then each as it is made; one may come twice."""
         yield f"retry: {RETRY_MS}\n\n".encode()
         for message in self._broadcaster.recent(after_ns):
@@ -250,7 +254,7 @@ class Page:
             except TimeoutError:
                 yield b": alive\n\n"
                 continue
-            if live is None:
+            if live is None or revoked():
                 return
             yield _event(live)
 

@@ -448,6 +448,32 @@ def test_without_a_certificate_of_our_authority_there_is_no_page(tls: Tls, tmp_p
         served.page.close()
 
 
+def test_a_revoked_certificate_sees_nothing_more(tls: Tls) -> None:
+    served = Served(tls)
+    try:
+        shown = Tls(tls.folder, "operator")
+        stream = Events(served)
+        until(lambda: len(served.broadcaster) == 1)
+        context = ssl.create_default_context(cafile=str(tls.ca_file))
+        context.load_cert_chain(shown.certificate_file, shown.key_file)
+        keys.revoke(tls.folder, "operator")
+
+        def status() -> int:
+            connection = http.client.HTTPSConnection(
+                "127.0.0.1", served.page.port, timeout=30, context=context
+            )
+            connection.request("GET", "/api/state", headers={"Host": "controller:1"})
+            return connection.getresponse().status
+
+        until(lambda: status() == 403)
+        assert served.counters.get("page_denied_total") >= 1
+        served.broadcaster.publish(record(3))
+        until(lambda: not len(served.broadcaster))
+        stream.close()
+    finally:
+        served.page.close()
+
+
 def test_over_tls_the_stream_and_another_sites_command(tls: Tls) -> None:
     served = Served(tls)
     try:
