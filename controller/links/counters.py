@@ -12,7 +12,10 @@ import grpc
 
 _GUARD = {
     grpc.StatusCode.INVALID_ARGUMENT: ("malformed", "Calls refused: the request does not parse"),
-    grpc.StatusCode.PERMISSION_DENIED: ("denied", "Calls refused: not for the role of the certificate"),
+    grpc.StatusCode.PERMISSION_DENIED: (
+        "denied",
+        "Calls refused: not for the role of the certificate, or it is revoked",
+    ),
     grpc.StatusCode.RESOURCE_EXHAUSTED: ("crowded", "Calls refused or ended: too many of one peer"),
     grpc.StatusCode.DEADLINE_EXCEEDED: ("late", "Calls ended: no request, or no end, within the time for it"),
 }

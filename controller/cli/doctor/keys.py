@@ -13,6 +13,7 @@ import zmq
 from controller.cli.doctor.findings import Finding, fail, ok, skipped, warning
 from controller.cli.doctor.host import CERTIFICATES, Host
 from wire.definitions.extras import MissingExtra, needs
+from wire.revocation import Revoked
 from wire.roles import OPERATOR
 from wire.security import KeyFileError, Tls, curve_file, key_faults, read_key_file
 
@@ -118,6 +119,11 @@ def _certificates(host: Host, keys: Path) -> Iterator[Finding]:
         yield _validity(
             "the authority", keys / "ca.crt", authority, now, f"a new folder: `prbandit keys {keys}.new`"
         )
+    try:
+        revoked = Revoked(keys)
+    except KeyFileError as error:
+        yield fail("certificates", str(error), f"mend that line of {keys / 'revoked'}")
+        revoked = None
     for name in names:
         path = Tls(keys, name).certificate_file
         certificate = read(path)
@@ -127,6 +133,9 @@ def _certificates(host: Host, keys: Path) -> Iterator[Finding]:
             f"where ca.key is: remove {path.name} and {path.stem}.key there,"
             " `prbandit keys DIR --cell CELL --host HOST`, and copy the two new files here"
         )
+        if revoked is not None and read_key_file(path) in revoked:
+            yield fail("certificates", f"{path} is revoked: it is on the list {keys / 'revoked'}", renew)
+            continue
         yield _validity(name, path, certificate, now, renew)
         if authority is not None and not _signed(certificate, authority):
             text = f"{path} was not signed by {keys / 'ca.crt'}"

@@ -147,6 +147,17 @@ def end_after(keys: Path, name: str, days: int) -> None:
     (keys / f"{name}.crt").write_bytes(new.public_bytes(serialization.Encoding.PEM))
 
 
+def test_a_certificate_that_is_revoked_and_a_list_that_is_none_are_told(
+    check: Callable[[], Report], keys: Path
+) -> None:
+    pem = Tls(keys, "controller").certificate_file.read_bytes()
+    (keys / "revoked").write_text(f"{fingerprint(pem)} controller\n")
+    assert any("is revoked" in found["text"] for found in check().of("certificates", "fail"))
+    (keys / "revoked").write_text("controller\n")
+    (found,) = check().of("certificates", "fail")
+    assert "revoked:1: 'controller' is no SHA-256" in found["text"]
+
+
 def test_addresses_beyond_loopback_without_keys_fail() -> None:
     report = doctor("--role", "edge", "--backend", "emulated", "--address", "0.0.0.0:0")
     assert "--keys DIR" in report.one("keys", "fail")["remedy"]
