@@ -416,12 +416,12 @@ class Options(MutableMapping[str, Any]):
     def __init__(self, of: Slice) -> None:
         self._slice = of
 
-    def _told(self) -> Mapping[str, Any]:
-        told: Mapping[str, Any] = self._slice._status()["options"]
-        return told
+    def _values(self) -> Mapping[str, Any]:
+        values: Mapping[str, Any] = self._slice._status()["options"]
+        return values
 
     def __getitem__(self, name: str) -> Any:
-        options = self._told()
+        options = self._values()
         if name not in options:
             known = ", ".join(options)
             raise UnknownName(f"no option {name!r}{nearest(name, options)}; options: {known}")
@@ -439,13 +439,13 @@ class Options(MutableMapping[str, Any]):
         raise TypeError("an option is set to another value, not deleted")
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._told())
+        return iter(self._values())
 
     def __len__(self) -> int:
-        return len(self._told())
+        return len(self._values())
 
     def __repr__(self) -> str:
-        return table(("option", "value"), list(self._told().items()))
+        return table(("option", "value"), list(self._values().items()))
 
 
 class Hop:

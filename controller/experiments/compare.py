@@ -96,7 +96,7 @@ class _Run:
         one_cell = len(self.summary["cells"]) == 1
         by_slice = {
             key[1] if one_cell else " ".join(key): (", then ".join(s["policies"]) or "none")
-            + _told(self.options.get(key, {}))
+            + _options_text(self.options.get(key, {}))
             for key, s in self.slices.items()
         }
         if len(set(by_slice.values())) == 1:
@@ -150,7 +150,7 @@ def _read(path: Path) -> _Run:
     )
 
 
-def _told(options: Mapping[str, Any]) -> str:
+def _options_text(options: Mapping[str, Any]) -> str:
     return f" ({', '.join(f'{name} {value}' for name, value in options.items())})" if options else ""
 
 
