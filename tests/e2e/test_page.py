@@ -192,7 +192,10 @@ def test_the_policy_is_switched_and_shows_where_another_has_switched_it(bed: Tes
         lambda: shown.run(f'return document.querySelector("{POLICY} select").value') == "mucb1",
         "the policy on the page",
     )
-    assert any("mucb1: " in row[3] for row in until(lambda: shown.rows("Resources of slice ar"), "levers"))
+    until(
+        lambda: all(row[3].count("mucb1: ") for row in shown.rows("Resources of slice ar")),
+        "what the policy chose",
+    )
     assert shown.complaints() == []
 
 
