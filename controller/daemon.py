@@ -391,6 +391,7 @@ class Daemon:
             ("hosts", links.qos.address),
             ("operators", links.operator.address),
             ("Prometheus", links.metrics.address),
+            ("browsers", links.page.address),
         )
         return ", ".join(f"{who} on {address}" for who, address in served if address)
 

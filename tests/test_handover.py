@@ -281,7 +281,7 @@ def test_two_runs_hand_over_the_same() -> None:
 
 def test_live_cells_hand_over_when_their_user_changes(tmp_path: Path) -> None:
     ran, qos = f"tcp://127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
-    off = {f"links.{name}.address": None for name in ("edge", "operator", "metrics")}
+    off = {f"links.{name}.address": None for name in ("edge", "operator", "metrics", "page")}
     c = config.parse(
         SCENARIO.replace("control_slot_s: 1.0", "control_slot_s: 0.3"),
         overrides={**off, "links.ran.address": ran, "links.qos.address": qos},

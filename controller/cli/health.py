@@ -44,7 +44,7 @@ def _cell_lines(cell: Mapping[str, Any]) -> Iterator[str]:
 
 
 def link_lines(cell: Mapping[str, Any]) -> Iterator[str]:
-    """What is heard of a cell's gNB, hosts, edge agent and clocks."""
+    """What is heard of a cell's gNB, hosts, edge agent and clocks, and what came of its control so far."""
     if cell["connected"]:
         age = report_age(cell)
         reports = f"last {age:.1f} s ago, {cell['reports']} in this session" if age is not None else "none"
@@ -62,6 +62,12 @@ def link_lines(cell: Mapping[str, Any]) -> Iterator[str]:
         yield "  edge agent: none configured"
     for clock in cell["clocks"]:
         yield _clock_line(clock)
+    if (saved := cell["savings"]) is not None:
+        parts = (("GPU", "gpu"), ("base station", "bs"), ("UE", "ue"))
+        yield "  power saved so far, by the models: " + ", ".join(f"{n} {saved[key]:.1%}" for n, key in parts)
+    explored = [f"{s['slice']} {s['explored']:.1%}" for s in cell["slices"] if s["explored"] is not None]
+    if explored:
+        yield f"  choices that explored: {', '.join(explored)}"
 
 
 def _ues(ues: Sequence[Mapping[str, Any]]) -> str:

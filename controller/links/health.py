@@ -26,6 +26,8 @@ def complaints(state: Mapping[str, Any]) -> list[str]:
     out = []
     if state["store_error"]:
         out.append(f"the run is not recorded: {state['store_error']}")
+    if state["reload_error"]:
+        out.append(f"the last reload was refused: {' '.join(state['reload_error'].split())}")
     for cell in state["cells"]:
         out += [f"cell {cell['cell_id']}: {text}" for text in of_cell(cell)]
     return out

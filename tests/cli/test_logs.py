@@ -233,12 +233,13 @@ def test_what_kills_a_thread_or_the_process_is_a_line_of_json() -> None:
 
 def test_a_controller_says_under_what_it_runs_where_it_listens_and_what_came_of_it(tmp_path: Path) -> None:
     file, run = tmp_path / "config.yaml", tmp_path / "run"
-    ports = free_ports(4)
-    ran, qos, operator, metrics = (f"127.0.0.1:{port}" for port in ports)
+    ports = free_ports(5)
+    ran, qos, operator, metrics, page = (f"127.0.0.1:{port}" for port in ports)
     file.write_text(
         f"control: {{seed: 7}}\n"
         f"links: {{ran: {{address: 'tcp://{ran}'}}, qos: {{address: '{qos}'}}, edge: {{address: null}},\n"
-        f"  operator: {{address: '{operator}'}}, metrics: {{address: '{metrics}'}}}}\n"
+        f"  operator: {{address: '{operator}'}}, metrics: {{address: '{metrics}'}},\n"
+        f"  page: {{address: '{page}'}}}}\n"
     )
     options = ("--run", "run", "--duration", "1")
     command = [sys.executable, "-m", "controller.cli", "controller", file.name, *options]
@@ -250,6 +251,7 @@ def test_a_controller_says_under_what_it_runs_where_it_listens_and_what_came_of_
     about = f"configuration {file.resolve()}, hash {digest}, run {run.resolve()}, seed 7"
     assert begins.endswith(f"controller {full_version()} begins: {about}")
     where = f"gNBs on tcp://{ran}, hosts on {qos}, operators on {operator}, Prometheus on {metrics}"
+    where += f", browsers on {page}"
     assert f"listening for {where}\n" in done.stderr
     assert "cell cell-1: its gNB is not connected" in done.stderr
     totals = r"control slots 0, recorded 0, lost 0, events \d+"

@@ -56,11 +56,12 @@ def doctor_process(
 
 def configuration(path: Path, *, edge: str | None = None, keys: Path | None = None, more: str = "") -> Path:
     """A controller's configuration with free ports of loopback."""
-    ran, qos, operator, metrics = (f"127.0.0.1:{port}" for port in free_ports(4))
+    ran, qos, operator, metrics, page = (f"127.0.0.1:{port}" for port in free_ports(5))
     path.write_text(
         f"links:\n  ran: {{address: 'tcp://{ran}'}}\n  qos: {{address: '{qos}'}}\n"
         f"  edge: {{address: {edge or 'null'}}}\n  operator: {{address: '{operator}'}}\n"
         f"  metrics: {{address: '{metrics}'}}\n"
+        f"  page: {{address: '{page}'}}\n"
         f"store: {{runs: '{path.parent}'}}\n" + (f"security: {{keys: '{keys}'}}\n" if keys else "") + more
     )
     return path

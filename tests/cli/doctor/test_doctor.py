@@ -113,7 +113,7 @@ def test_the_lines_for_a_person_have_status_and_remedy(tmp_path: Path) -> None:
     done = CliRunner().invoke(cli, ["doctor", str(file)])
     assert done.exit_code == 1
     first, second, *_, last = done.output.splitlines()
-    assert first.startswith(f"fail     configuration: {file}:8: controle: ") and second.startswith(
+    assert first.startswith(f"fail     configuration: {file}:9: controle: ") and second.startswith(
         "         remedy: "
     )
     assert last.startswith("controller: 1 fail, ")
@@ -172,7 +172,7 @@ def test_a_port_that_a_stranger_has_names_it_and_the_remedy_frees_it(tmp_path: P
 
 def test_ports_and_run_that_our_own_controller_has_are_well(running: Running) -> None:
     report = doctor(running.file, "--run", running.run)
-    for link in ("ran", "qos", "operator", "metrics"):
+    for link in ("ran", "qos", "operator", "metrics", "page"):
         text = report.one(f"port links.{link}.address", "ok")["text"]
         assert f"pid {running.process.pid} (" in text
     assert any(f"pid {running.process.pid} on host" in c["text"] for c in report.of("run", "ok"))
