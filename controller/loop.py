@@ -769,7 +769,8 @@ def _changed(options: Options, changes: Mapping[str, Any]) -> Options:
 def _kept(s: _Slice, saved: Mapping[str, Any]) -> dict[str, Any]:
     """The configured options with what an operator had set and the configuration has not changed since."""
     now, before, was_set = s.configured, saved["configured"], saved["set"]
-    changed = {key for key in now if before.get(key) != now[key]}
+    # An option that there was not then has not been changed since.
+    changed = {key for key in now if before.get(key, now[key]) != now[key]}
     for group in s.options.together:
         if changed & group:
             changed |= group

@@ -47,6 +47,8 @@ def test_an_old_run_is_summed_up_as_before(old: Path) -> None:
             summary.add(decision)
     got = summary.result()["cells"]["cell-1"]["slices"]
     expected = json.loads((OLD / "summary.json").read_text())["cells"]["cell-1"]["slices"]
+    new = [{name: of.pop(name) for name in of.keys() - expected[s].keys()} for s, of in got.items()]
+    assert [set(of) for of in new] == [{"explored", "rescued"}] * 2
     savings = [(of.pop(name), expected[s].pop(name)) for s, of in got.items() for name in SAVINGS]
     assert got == expected and all(now == pytest.approx(then, rel=1e-12) for now, then in savings)
     # It has what a test of an upgrade needs.
