@@ -433,6 +433,7 @@ CHANGED: dict[str, Any] = {
     "links.qos.max_hosts": 8,
     "links.operator.address": None,
     "links.metrics.address": None,
+    "links.page.address": None,
     "security.keys": "keys",
     "store.runs": "elsewhere",
     "store.retain_days": 1.0,
