@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import queue
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +23,21 @@ from controller.cell import ControlledCell
 from controller.checks import Limits
 from controller.config import Config, ConfigError, RanLinkModel
 from controller.core.decision import ManualQuota
+from controller.core.names import one_line
 from controller.core.observation import Command, Mode
 from controller.journal import Event, Journal
 from controller.links.operator import ControllerStatus
 from controller.store import checkpoint
-from wire.security import CurveServer, curve_server
+from wire.security import CurveServer, KeyFileError, curve_server
 
 CALL_TIMEOUT_S = 5.0
+FINISH_TIMEOUT_S = 4.0
+"""Beyond that for a call that the control thread has begun."""
+MAX_CALL_TEXT = 500
+"""Characters of what is written down of a call."""
+MAX_WAITING = 32
+"""Commands of one cell that wait for its next control slot: each further one is checked against them all. A
+mode is not refused for them."""
 
 
 class Commands:
@@ -36,7 +46,8 @@ class Commands:
     Any thread may command; :meth:`answer` carries out what waits on the thread that calls it. ``end_slot`` is
     called with a cell whose control slot is to end now, ``taken_over`` with a configuration that counts from
     now on, ``shut_down`` where the process is to end, and ``reloaded`` with what was wrong with a
-    configuration that was read again ("": nothing), ``rekeyed`` with the CURVE keys that count from now on.
+    configuration that was read again ("": nothing), ``rekeyed`` with the CURVE keys that count from now on;
+    it returns the cells of which one is gone.
     ``alive`` says whether the control loops turn. ValueError refuses a command with its text.
     """
 
@@ -52,7 +63,7 @@ class Commands:
         alive: Callable[[], bool],
         shut_down: Callable[[], None],
         reloaded: Callable[[str], None],
-        rekeyed: Callable[[CurveServer], None],
+        rekeyed: Callable[[CurveServer], Sequence[str]],
         config_path: Path | None = None,
         overrides: Mapping[str, Any] | None = None,
         run_dir: Path | None = None,
@@ -72,20 +83,29 @@ class Commands:
         self._overrides = dict(overrides or {})
         self._run_dir = run_dir
         self._calls: queue.SimpleQueue[tuple[Callable[[], str], Future[str]]] = queue.SimpleQueue()
+        self._closed = False
+        self._reading = threading.Lock()
 
     def _in_loop(self, call: Callable[[], str]) -> str:
         """Carry out ``call`` on the control thread; ValueError where that does not answer."""
         future: Future[str] = Future()
         self._calls.put((call, future))
+        if self._closed:
+            self._refuse_waiting()
         try:
             return future.result(CALL_TIMEOUT_S)
         except FutureTimeout:
-            future.cancel()
-            raise ValueError(f"the control loop did not answer within {CALL_TIMEOUT_S:g} s") from None
+            if future.cancel():
+                raise ValueError(f"the control loop did not answer within {CALL_TIMEOUT_S:g} s") from None
+        try:
+            return future.result(FINISH_TIMEOUT_S)
+        except FutureTimeout:
+            waited = CALL_TIMEOUT_S + FINISH_TIMEOUT_S
+            raise ValueError(f"begun, and not over within {waited:g} s: it may be done yet") from None
 
     def answer(self) -> None:
-        """Carry out what waits."""
-        while True:
+        """Carry out what waits; what comes meanwhile has its turn the next time, after the control slots."""
+        for _ in range(self._calls.qsize()):
             try:
                 call, future = self._calls.get_nowait()
             except queue.Empty:
@@ -96,6 +116,18 @@ class Commands:
                 future.set_result(call())
             except Exception as error:
                 future.set_exception(error)
+
+    def close(self) -> None:
+        """Nobody answers any more: what waits, and what comes, is refused at once."""
+        self._closed = True
+        self._refuse_waiting()
+
+    def _refuse_waiting(self) -> None:
+        with suppress(queue.Empty):
+            while True:
+                _, future = self._calls.get_nowait()
+                if future.set_running_or_notify_cancel():
+                    future.set_exception(ValueError("the controller ends"))
 
     def _chosen(self, cell_id: str) -> Sequence[ControlledCell]:
         if not cell_id:
@@ -109,9 +141,14 @@ class Commands:
         """Check a command with every cell that it is for, then give it to all of them."""
         cells = self._chosen(cell_id)
         for cell in cells:
+            if len(cell.commands) >= MAX_WAITING and command.kind != "mode":
+                raise ValueError(
+                    f"cell {cell.cell_id}: {MAX_WAITING} commands wait for its next control slot"
+                )
             cell.check(command)
         for cell in cells:
-            cell.commands.append(command)
+            if command.kind != "mode" or command not in cell.commands[-1:]:
+                cell.commands.append(command)
             self._journal.event(cell.cell_id, kind, f"{text} {command.slice}".strip())
         return cells
 
@@ -133,7 +170,8 @@ class Commands:
     def called(self, cell_id: str, text: str, refused: bool) -> None:
         """Record that an operator called, and what came of it."""
         cell = cell_id if cell_id in self._cells else ""
-        self._journal.event(cell, Event.CALL_REFUSED if refused else Event.OPERATOR_CALL, text)
+        kind = Event.CALL_REFUSED if refused else Event.OPERATOR_CALL
+        self._journal.event(cell, kind, one_line(text)[:MAX_CALL_TEXT])
 
     def switch_policy(self, cell_id: str, slice_id: str, policy: str, hop: str = "") -> str:
         """Play another policy from the next control slot on, at one hop or ("") at all of them; it starts to
@@ -229,18 +267,27 @@ class Commands:
     def reload(self) -> str:
         """Read the configuration file again; a bad one changes nothing.
 
-        So are the cells' public keys: one that is not there any more lets nobody in. Slices go on learning
-        unless their service, actions or policy have changed. What an operator had set
-        stays unless the configuration changes it. Cells, links but for their lease, security, store and the
-        timing of control are read at start alone.
+        So are the cells' public keys, also where the file is bad: one that is not there any more lets nobody
+        in. Slices go on learning unless their service, actions or policy have changed. What an operator had
+        set stays unless the configuration changes it. Cells, links but for their lease, security, store and
+        the timing of control are read at start alone.
         """
+        # One after the other, else one that read an older file could have the last word.
+        if not self._reading.acquire(timeout=CALL_TIMEOUT_S):
+            raise ValueError(f"a reload before this one has not ended within {CALL_TIMEOUT_S:g} s")
         try:
-            text = self._reload()
+            keys = self._read_keys()
+            try:
+                text = f"{self._reload()}{keys}"
+            except ValueError as error:
+                raise ValueError(f"{error}{keys}") from error
+            self._reloaded("")
         except ValueError as error:
             self._journal.count("config_refused_total", "")
             self._reloaded(str(error))
             raise
-        self._reloaded("")
+        finally:
+            self._reading.release()
         return text
 
     def _reload(self) -> str:
@@ -256,11 +303,25 @@ class Commands:
             new = config_module.load(self._config_path, self._overrides, here=True, carriers=carriers)
         except ConfigError as error:
             raise ValueError(f"the configuration stays as it was:\n{error}") from error
-        keys = self._config.security.keys
-        curve = curve_server(keys) if keys else None
-        return self._in_loop(lambda: self._take_over(new, curve))
+        return self._in_loop(lambda: self._take_over(new))
 
-    def _take_over(self, new: Config, curve: CurveServer | None) -> str:
+    def _read_keys(self) -> str:
+        """Let in the keys that are there now; says which are gone. Keys that cannot be read stay as they
+        were, and the configuration that names them is refused."""
+        if not (keys := self._config.security.keys):
+            return ""
+        try:
+            curve = curve_server(keys, or_none=True)
+        except KeyFileError:
+            return ""
+
+        def call() -> str:
+            gone = self._rekeyed(curve)
+            return f"; a key that is gone lets nobody in any more: {', '.join(gone)}" if gone else ""
+
+        return self._in_loop(call)
+
+    def _take_over(self, new: Config) -> str:
         """Everything of ``new`` or nothing of it: all loops are made before the first is exchanged."""
         old, file_lease_s = self._config, new.links.ran.lease_s
         if file_lease_s == self._file_lease_s:
@@ -288,8 +349,6 @@ class Commands:
         loops = {c.cell_id: c.loop_for(new) for c in changed}
         self._file_lease_s = file_lease_s
         self._take_config(new)
-        if curve is not None:
-            self._rekeyed(curve)
         for cell in changed:
             cell.configure(new, loops[cell.cell_id])
             self._end_slot(cell.cell_id)

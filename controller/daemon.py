@@ -236,6 +236,7 @@ class Daemon:
         self._next_rates = 0.0
         self._shut_down = threading.Event()
         self._reload_due = False  # set by a signal handler, which may take no lock
+        self._reloading: threading.Thread | None = None
         self._reload_error = ""
         self._made = 0
         keys = config.security.keys
@@ -426,9 +427,10 @@ class Daemon:
             elif now >= live.ask_use_at:
                 live.ask_use_at = math.inf
                 self._ran.renew(live.cell.cell_id)
-        if self._reload_due:
+        if self._reload_due and not (self._reloading and self._reloading.is_alive()):
             self._reload_due = False
-            threading.Thread(target=self._reload_now, name="reload", daemon=True).start()
+            self._reloading = threading.Thread(target=self._reload_now, name="reload", daemon=True)
+            self._reloading.start()
         if now >= self._next_rates:
             self._next_rates = now + 1.0
             self._take_rates()
@@ -438,7 +440,8 @@ class Daemon:
                 self._beat()
 
     def reload(self) -> None:
-        """Read the configuration again soon, as after SIGHUP; may be called by a signal handler."""
+        """Read the configuration again soon, as after SIGHUP, and once more where one is being read; may be
+        called by a signal handler."""
         self._reload_due = True
 
     def _reload_now(self) -> None:
@@ -477,6 +480,7 @@ class Daemon:
     def _close(self) -> None:
         # In reverse order, and each of them whatever the one before raised: what is left open keeps the
         # process from ending.
+        self.commands.close()
         with ExitStack() as last:
             if self._store:
                 last.callback(self._store.close)

@@ -48,6 +48,7 @@ class Memory:
 
     def __init__(self) -> None:
         self.events: list[str] = []
+        self.texts: list[str] = []
         self.slots: list[Mapping[str, Any]] = []
 
     def record_start(self, time_ns: int, cell: str, spec: Any, state: Any) -> int:
@@ -58,6 +59,7 @@ class Memory:
 
     def record_event(self, time_ns: int, cell: str, kind: str, text: str = "") -> None:
         self.events.append(kind)
+        self.texts.append(text)
 
 
 class Face:

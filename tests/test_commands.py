@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from controller import commands as commands_module
 from controller import config, reference
 from controller.cell import ControlledCell
-from controller.commands import Commands
+from controller.commands import MAX_WAITING, Commands
 from controller.core.decision import Decision
 from controller.core.observation import Command, GpuReading
 from controller.journal import Journal
 from controller.links.operator import ControllerStatus
 from controller.loop import ControlLoop
 from tests import builders
+from tests.e2e.harness import until
 from tests.test_cell import CARRIER, NARROW, T0, Face, Memory, S, applied
 from wire import keys
+from wire.security import CurveServer
 
 CONFIG = """
 control: {rescue: off, control_slot_s: 1.0, guard_ms: 0.0}
@@ -57,7 +63,7 @@ class Operated:
             alive=lambda: True,
             shut_down=lambda: self.ended.append("shut down"),
             reloaded=self.reloads.append,
-            rekeyed=lambda _: None,
+            rekeyed=lambda _: (),
         )
         self._slot = 0
         self.memory.events.clear()
@@ -114,9 +120,10 @@ def test_a_hop_gets_a_policy_of_its_own_and_the_others_go_on_learning(operated: 
     assert operated.options()["policy"] == "mucb1" and operated.methods() == ["mucb1", "mucb1", "aimd"]
     assert learned["ul"] and operated.learned()["ul"][0][0] == learned["ul"][0][0]
     # What was learned is there again after a restart; a policy for all hops is for all of them.
+    assert operated.cell.loop is not None
     state = operated.cell.loop.to_state()
     loop = operated.cell.loop_for(operated.config)
-    assert not loop.load_state(state) and loop.to_state() == state
+    assert loop is not None and not loop.load_state(state) and loop.to_state() == state
     operated.commands.switch_policy("", "ar", "ucb1")
     operated.slot()
     assert operated.methods() == ["ucb1"] * 3 and not operated.options()["hop_policies"]
@@ -426,6 +433,7 @@ CHANGED: dict[str, Any] = {
     "links.qos.max_hosts": 8,
     "links.operator.address": None,
     "links.metrics.address": None,
+    "links.page.address": None,
     "security.keys": "keys",
     "store.runs": "elsewhere",
     "store.retain_days": 1.0,
@@ -459,3 +467,163 @@ def test_a_reload_takes_the_keys_of_which_the_reference_says_so(key: str, tmp_pa
     else:
         with pytest.raises(ValueError, match="can change at a restart alone"):
             operated.commands.reload()
+
+
+# ---- many calls at once, and slow ones -------------------------------------------------------------------
+
+
+def test_commands_that_wait_are_bounded_and_a_mode_goes_before_them(operated: Operated) -> None:
+    for _ in range(MAX_WAITING):
+        operated.commands.set_options("", "ar", "metric: p90")
+    with pytest.raises(
+        ValueError, match=f"cell cell-1: {MAX_WAITING} commands wait for its next control slot"
+    ):
+        operated.commands.set_options("", "ar", "metric: p90")
+    for _ in range(3):
+        operated.commands.set_mode("", "released")
+    assert [c.kind for c in operated.cell.commands] == ["options"] * MAX_WAITING + ["mode"]
+    operated.slot()
+    assert operated.cell.loop is not None and operated.cell.loop.mode == "released"
+    operated.commands.set_options("", "ar", "metric: p95")
+
+
+class Called:
+    """Commands that a thread of their own calls, and this one answers."""
+
+    def __init__(self, operated: Operated) -> None:
+        self.commands = Commands(
+            operated.config,
+            {"cell-1": operated.cell},
+            Journal(),
+            state=lambda: ControllerStatus("", "", 1.0),
+            end_slot=lambda _: None,
+            taken_over=lambda _: None,
+            alive=lambda: True,
+            shut_down=lambda: None,
+            reloaded=lambda _: None,
+            rekeyed=lambda _: (),
+        )
+        self.pool = ThreadPoolExecutor(4)
+
+    def wait(self, n: int) -> None:
+        """Until so many calls wait."""
+        until(lambda: self.commands._calls.qsize() == n, f"{n} calls")
+
+
+@pytest.fixture
+def called(operated: Operated) -> Iterator[Called]:
+    called = Called(operated)
+    yield called
+    called.pool.shutdown()
+
+
+def test_calls_without_end_do_not_hold_up_the_control_slots(called: Called) -> None:
+    commands = called.commands
+    turns: list[Future[str]] = []
+
+    def again() -> str:  # while it is carried out the next one comes
+        waiting = commands._calls.qsize()
+        turns.append(called.pool.submit(commands._in_loop, again if len(turns) < 20 else str))
+        called.wait(waiting + 1)
+        return "done"
+
+    first = called.pool.submit(commands._in_loop, again)
+    called.wait(1)
+    commands.answer()
+    assert first.result(10) == "done" and len(turns) == 1
+    while commands._calls.qsize():
+        commands.answer()
+    assert all(turn.result(10) in ("done", "") for turn in turns)
+
+
+def test_a_call_that_was_begun_is_not_told_as_refused(
+    called: Called, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands_module, "CALL_TIMEOUT_S", 0.05)
+
+    def slow() -> str:
+        time.sleep(0.3)
+        return "done"
+
+    begun = called.pool.submit(called.commands._in_loop, slow)
+    called.wait(1)
+    called.commands.answer()
+    assert begun.result(10) == "done"
+    never = called.pool.submit(called.commands._in_loop, slow)
+    with pytest.raises(ValueError, match="the control loop did not answer within"):
+        never.result(10)
+
+
+def test_what_comes_at_the_end_is_refused_at_once(called: Called) -> None:
+    waits = called.pool.submit(called.commands.checkpoint)
+    called.wait(1)
+    called.commands.close()
+    for call in (waits, called.pool.submit(called.commands.shut_down)):
+        with pytest.raises(ValueError, match="the controller ends"):
+            call.result(3)
+
+
+def test_of_two_reloads_the_later_one_has_the_last_word(
+    operated: Operated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(CONFIG.replace("ues: [ue-1]", "ues: [ue-1], metric: p90"))
+    operated.commands._config_path = file
+    read, go_on, load = threading.Event(), threading.Event(), config.load
+
+    def slow_load(*args: Any, **options: Any) -> config.Config:
+        loaded = load(*args, **options)
+        if not read.is_set():
+            read.set()
+            go_on.wait(10)
+        return loaded
+
+    monkeypatch.setattr(config, "load", slow_load)
+    with ThreadPoolExecutor(2) as pool:
+        older = pool.submit(operated.commands.reload)
+        read.wait(10)
+        file.write_text(CONFIG.replace("ues: [ue-1]", "ues: [ue-1], metric: p95"))
+        newer = pool.submit(operated.commands.reload)
+        time.sleep(0.3)
+        monkeypatch.setattr(commands_module, "CALL_TIMEOUT_S", 0.05)
+        with pytest.raises(ValueError, match="a reload before this one has not ended within"):
+            operated.commands.reload()
+        go_on.set()
+        assert "changed" in older.result(10) and "changed" in newer.result(10)
+    assert operated.options()["metric"] == "p95"
+
+
+def test_what_is_written_down_of_a_call_is_one_printable_line(operated: Operated) -> None:
+    operated.commands.called(
+        "nosuch", "SetOptions: refused:\n a\x1b[2J\r\u2028b: unknown key" + "x" * 9999, True
+    )
+    text = operated.memory.texts[-1]
+    assert text.startswith("SetOptions: refused: a\\x1b[2J b: unknown keyx") and len(text) == 500
+
+
+def test_a_key_that_is_gone_lets_nobody_in_although_the_file_asks_for_it(tmp_path: Path) -> None:
+    folder, file = tmp_path / "keys", tmp_path / "c.yaml"
+    keys.create(folder, cells=["cell-1"])
+    text = f"{CONFIG}security: {{keys: {folder}}}\n"
+    file.write_text(text)
+    operated = Operated(text)
+    taken: list[list[str]] = []
+
+    def rekeyed(curve: CurveServer) -> list[str]:
+        taken.append(list(curve.clients.values()))
+        return [] if curve.clients else ["cell-1"]
+
+    operated.commands._config_path, operated.commands._rekeyed = file, rekeyed
+    assert operated.commands.reload() == "reloaded; changed: nothing"
+    keys.revoke(folder, "cell-1")
+    with pytest.raises(ValueError, match=r"(?s)cell-1.pub is missing.*lets nobody in any more: cell-1"):
+        operated.commands.reload()
+    keys.create(folder, cells=["cell-1"])
+    file.write_text("controll: {}")
+    with pytest.raises(ValueError, match="unknown key"):
+        operated.commands.reload()
+    (folder / "curve" / "cells" / "cell-1.pub").write_text("garbage")
+    file.write_text(text)
+    with pytest.raises(ValueError, match=r"cell-1\.pub"):
+        operated.commands.reload()
+    assert taken == [["cell-1"], [], ["cell-1"]]

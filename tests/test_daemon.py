@@ -443,6 +443,29 @@ def test_a_signal_reloads_and_what_was_wrong_stands_in_the_state(
     goes_on(daemon, gnb)
 
 
+def test_a_flood_of_signals_reads_the_configuration_one_time_after_the_other(
+    run: Callable[..., tuple[Daemon, Gnb]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon, _ = run()
+    begun: list[int] = []
+    go_on = threading.Event()
+
+    def slow() -> str:
+        begun.append(sum(thread.name == "reload" for thread in threading.enumerate()))
+        go_on.wait(10)
+        return "reloaded"
+
+    monkeypatch.setattr(daemon.commands, "reload", slow)
+    for _ in range(10):
+        daemon.reload()
+        time.sleep(0.1)
+    assert begun == [1]
+    go_on.set()
+    until(lambda: len(begun) == 2, "the one after it")
+    time.sleep(0.3)
+    assert begun == [1, 1]
+
+
 def test_a_lease_that_is_set_goes_out_at_once_and_a_reload_keeps_it(
     run: Callable[..., tuple[Daemon, Gnb]], tmp_path: Path
 ) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import ssl
+import stat
 import threading
 import time
 from collections.abc import Callable
@@ -22,12 +23,16 @@ log = logging.getLogger(__name__)
 FILE = "revoked"
 LOOK_S = 1.0
 """A change of the file counts within so many seconds."""
+MAX_BYTES = 1 << 20
+"""Of the file: calls wait while it is read."""
 
 
 def fingerprint(certificate: bytes) -> str:
     """SHA-256 of a certificate, PEM or DER; ValueError for what is none."""
     pem = certificate.lstrip().startswith(b"-----BEGIN")
     der = ssl.PEM_cert_to_DER_cert(certificate.decode("ascii")) if pem else certificate
+    if der[:1] != b"\x30":  # a SEQUENCE
+        raise ValueError("no certificate")
     return hashlib.sha256(der).hexdigest()
 
 
@@ -36,6 +41,11 @@ def read(folder: Path) -> frozenset[str]:
     list that cannot be read."""
     path = Path(folder) / FILE
     try:
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode):
+            raise KeyFileError(f"key file {path} is no regular file")
+        if about.st_size > MAX_BYTES:
+            raise KeyFileError(f"key file {path}: {about.st_size} bytes, more than {MAX_BYTES}")
         lines = path.read_text().splitlines()
     except FileNotFoundError:
         return frozenset()
@@ -65,6 +75,7 @@ class Revoked:
         self._folder, self._clock = Path(folder), clock
         self._lock = threading.Lock()
         self._look_at = clock() + LOOK_S
+        self._stamp = self._stamped()
         self._known = read(self._folder)
         self._broken = ""
 
@@ -83,7 +94,19 @@ class Revoked:
         except ValueError:
             return True
 
+    def _stamped(self) -> tuple[int, ...] | None:
+        """What differs once the file has changed; None where that cannot be told."""
+        try:
+            about = (self._folder / FILE).stat()
+        except OSError:
+            return None
+        return about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns
+
     def _read(self) -> None:
+        stamp = self._stamped()
+        if stamp is not None and stamp == self._stamp:
+            return
+        self._stamp = stamp
         try:
             self._known, self._broken = read(self._folder), ""
         except KeyFileError as error:

@@ -462,8 +462,9 @@ def _pair(folder: Path | str, cell_id: str | None) -> tuple[bytes, bytes]:
     return zmq.curve_public(secret), secret
 
 
-def curve_server(folder: Path | str) -> CurveServer:
-    """The controller's secret key and the public keys of every cell that may connect.
+def curve_server(folder: Path | str, *, or_none: bool = False) -> CurveServer:
+    """The controller's secret key and the public keys of every cell that may connect; ``or_none``: there
+    need not be any.
 
     Raises:
         KeyFileError: names the file that is missing or no key, or the two cells with one key.
@@ -476,7 +477,7 @@ def curve_server(folder: Path | str) -> CurveServer:
         if key in clients:
             raise KeyFileError(f"key file {path} holds the key of cell {clients[key]}: a key is one cell's")
         clients[key] = path.stem
-    if not clients:
+    if not (clients or or_none):
         raise KeyFileError(f"no cell's public key in {cells} (`prbandit keys` writes them)")
     return CurveServer(public, secret, clients)
 

@@ -35,3 +35,12 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def one_line(text: str) -> str:
+    """As :func:`printable`, of lines one: no text that comes from outside begins a line of a log.
+
+    >>> one_line("options: no mapping\\n  in line 1")
+    'options: no mapping in line 1'
+    """
+    return printable(" ".join(text.split()))

@@ -8,6 +8,7 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
@@ -19,6 +20,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from controller.core.clocks import KnownClock
 from controller.core.decision import ManualQuota
+from controller.core.names import one_line
 from controller.core.observation import DirectionColumns, MacReport
 from controller.core.ue_rates import Rate, UeRate
 from controller.links.counters import Complaints, Counters, guard_counters, guard_refusals
@@ -40,6 +42,8 @@ MAX_UES = 64
 """Of a cell, in its state."""
 HEALTH_PERIOD_S = 1.0
 """How often a health watch looks."""
+MAX_PROBES = 4
+"""Health watches, and streams of reflection, at a time: each has a thread, and the rest is for operators."""
 
 COUNTERS: dict[str, str] = {
     **guard_counters("operator"),
@@ -531,7 +535,9 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
                     raise ValueError(f"{field_name}: empty")
             text = command()
         except ValueError as error:
-            self._complain("operator_refused_total", f"{context.peer()}: {name} refused: {error}")
+            self._complain(
+                "operator_refused_total", f"{context.peer()}: {name} refused: {one_line(str(error))}"
+            )
             self._record(request, f"{called}: refused: {error}", refused=True)
             return operator_pb2.CommandResult(ok=False, message=str(error))
         except Exception:
@@ -544,10 +550,7 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
 
     def _record(self, request: Message, text: str, *, refused: bool) -> None:
         cell = getattr(request, "cell_id", "")
-        self._target.called(cell if len(cell) <= MAX_NAME_BYTES else "", text[:MAX_CALL_TEXT], refused)
-
-
-MAX_CALL_TEXT = 500
+        self._target.called(cell if len(cell) <= MAX_NAME_BYTES else "", text, refused)
 
 
 def _called(name: str, request: Message, context: grpc.ServicerContext) -> str:
@@ -560,12 +563,14 @@ def _called(name: str, request: Message, context: grpc.ServicerContext) -> str:
 class HealthService:
     """The standard health service (grpc.health.v1): SERVING while the control loops turn.
 
-    It knows the services "" and ``prbandit.operator.Operator``.
+    It knows the services "" and ``prbandit.operator.Operator``. ``complain`` counts watches beyond
+    :data:`MAX_PROBES`, which are refused.
     """
 
-    def __init__(self, alive: Callable[[], bool]) -> None:
+    def __init__(self, alive: Callable[[], bool], complain: Complaints) -> None:
         self._alive = alive
         self._ended = threading.Event()
+        self._places = _Places("health watches", complain)
         self._known = ("", operator_pb2.DESCRIPTOR.services_by_name["Operator"].full_name)
 
     def _status(self) -> health_pb2.HealthCheckResponse:
@@ -594,19 +599,43 @@ class HealthService:
             yield health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
             return
         last = None
-        while context.is_active():
-            if (status := self._status()) != last:
-                yield status
-                last = status
-            if self._ended.wait(HEALTH_PERIOD_S):
-                return
+        with self._places.one(context):
+            while context.is_active():
+                if (status := self._status()) != last:
+                    yield status
+                    last = status
+                if self._ended.wait(HEALTH_PERIOD_S):
+                    return
 
     def close(self) -> None:
         self._ended.set()
 
 
+class _Places:
+    """:data:`MAX_PROBES` streams of a kind at a time; more are refused and counted."""
+
+    def __init__(self, what: str, complain: Complaints) -> None:
+        self._free = threading.BoundedSemaphore(MAX_PROBES)
+        self._text = f"{MAX_PROBES} {what} are served at most"
+        self._complain = complain
+
+    @contextmanager
+    def one(self, context: grpc.ServicerContext) -> Iterator[None]:
+        if not self._free.acquire(blocking=False):
+            self._complain("operator_crowded_total", f"{context.peer()}: {self._text}")
+            _abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, self._text)
+        try:
+            yield
+        finally:
+            self._free.release()
+
+
 class _Reflection(reflection.ReflectionServicer):
     """Ends a stream at the first request that does not parse."""
+
+    def __init__(self, names: Sequence[str], complain: Complaints) -> None:
+        super().__init__(names)
+        self._places = _Places("streams of reflection", complain)
 
     def ServerReflectionInfo(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
         def parsed() -> Iterator[Any]:
@@ -615,7 +644,8 @@ class _Reflection(reflection.ReflectionServicer):
                     _abort(context, grpc.StatusCode.INVALID_ARGUMENT, "the request does not parse")
                 yield request
 
-        yield from super().ServerReflectionInfo(parsed(), context)
+        with self._places.one(context):
+            yield from super().ServerReflectionInfo(parsed(), context)
 
 
 def _ues(report: MacReport, rates: Mapping[str, UeRate]) -> Iterator[operator_pb2.UeStatus]:
@@ -677,14 +707,22 @@ class OperatorServer:
         **guard_options: Any,
     ) -> None:
         self._broadcaster = broadcaster
+        complain = Complaints(broadcaster.counters, log)
+        count = guard_refusals("operator", complain)
+
+        def refused(code: grpc.StatusCode, text: str) -> None:
+            count(code, text)
+            if code is grpc.StatusCode.PERMISSION_DENIED:
+                target.called("", text, True)
+
         guard = Guard(
-            guard_refusals("operator", Complaints(broadcaster.counters, log)),
+            refused,
             streams=broadcaster.max_subscribers,
             keys=None if tls is None else tls.folder,
             **guard_options,
         )
         self._server = guard.server("operator")
-        self._health = HealthService(target.alive)
+        self._health = HealthService(target.alive, complain)
         services = (
             (operator_pb2.DESCRIPTOR.services_by_name["Operator"], OperatorService(target, broadcaster)),
             (health_pb2.DESCRIPTOR.services_by_name["Health"], self._health),
@@ -693,7 +731,7 @@ class OperatorServer:
         reflected = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
         for service, servicer in (
             *services,
-            (reflected, _Reflection([*names, reflected.full_name])),
+            (reflected, _Reflection([*names, reflected.full_name], complain)),
         ):
             guard.add(self._server, service, servicer)
         self.port = security.grpc_server_add(self._server, address, tls, setting=setting, missing=missing)

@@ -218,19 +218,22 @@ class RanLink:
         self._flush()
         return sequence
 
-    def set_keys(self, curve: CurveServer) -> None:
-        """Let in the cells' keys of ``curve`` and no others from now on; the controller's own stays.
+    def set_keys(self, curve: CurveServer) -> list[str]:
+        """Let in the cells' keys of ``curve`` and no others from now on; the controller's own stays. Returns
+        the cells of which a key is let in no more.
 
         What a connection sends whose key is not there any more is dropped and counted.
         """
         if self._curve is None:
             raise ValueError("the link has no keys")
+        gone = sorted(cell for key, cell in self._curve.clients.items() if key not in curve.clients)
         self._curve = replace(self._curve, clients=curve.clients)
         if self._front is not None:
             try:
                 self._front.socket.send(to_front(_clients(self._curve)))
             except (BlockingIOError, ConnectionError):
                 self._front.process.kill()  # the next one begins with them
+        return gone
 
     def set_lease(self, lease_s: float) -> None:
         """As :meth:`RanProtocol.set_lease`; the messages are on their way on return."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import queue
 import re
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import grpc
 import pytest
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from controller.core.clocks import KnownClock
@@ -501,6 +503,8 @@ def test_with_keys_the_operator_is_let_in_and_a_stranger_is_not(tmp_path: Path) 
         with OperatorClient(address, stranger, timeout_s=3) as client, pytest.raises(OperatorError):
             client.set_mode("", "released")
     assert target.told == [("mode", "", "frozen")]
+    (_, done, _), (_, denied, refused) = target.calls
+    assert "by operator at" in done and refused and "SetMode: is not for the role 'gnb-mock'" in denied
     server.close(0)
 
 
@@ -555,3 +559,46 @@ def test_every_command_is_written_down_with_its_caller_and_what_came_of_it(
     )
     assert refused[2] and ": refused: unknown cell 'nosuch'" in refused[1]
     assert failed[2] and failed[1].startswith("Reload() by ") and failed[1].endswith(": failed")
+
+
+@pytest.mark.parametrize("probe", ["health", "reflection"])
+def test_probes_without_end_leave_room_for_operators(
+    served: Served, client: OperatorClient, probe: str
+) -> None:
+    open_calls: list[Any] = []
+    with ExitStack() as channels:
+        for n in range(operator.MAX_PROBES + 1):
+            # A connection each, as of as many peers.
+            options = (("grpc.use_local_subchannel_pool", 1), ("prbandit.n", n))
+            channel = channels.enter_context(grpc.insecure_channel(served.address, options))
+            if probe == "health":
+                open_calls.append(
+                    health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=60)
+                )
+            else:
+                asked: queue.SimpleQueue[Any] = queue.SimpleQueue()
+                asked.put(reflection_pb2.ServerReflectionRequest(list_services=""))
+                stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+                open_calls.append(stub.ServerReflectionInfo(iter(asked.get, None), timeout=60))
+            if n < operator.MAX_PROBES:
+                next(open_calls[-1])
+        with pytest.raises(grpc.RpcError, match=f"{operator.MAX_PROBES} .* are served at most") as error:
+            next(open_calls[-1])
+        assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert served.counters.get("operator_crowded_total") == 1
+        assert client.set_mode("cell-1", "shadow")
+        open_calls[0].cancel()
+        stub = health_pb2_grpc.HealthStub(channels.enter_context(grpc.insecure_channel(served.address)))
+
+        def served_again() -> bool:
+            if probe == "reflection":
+                with grpc.insecure_channel(served.address) as channel, suppress(grpc.RpcError):
+                    return bool(ProtoReflectionDescriptorDatabase(channel).get_services())
+                return False
+            with suppress(grpc.RpcError):
+                return bool(next(stub.Watch(health_pb2.HealthCheckRequest(), timeout=30)))
+            return False
+
+        until(served_again)
+        for call in open_calls:
+            call.cancel()

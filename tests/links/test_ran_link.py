@@ -280,7 +280,8 @@ def test_a_cell_whose_key_is_revoked_is_lost_and_its_new_key_lets_it_in(
     session = secured.join(gnb)
     keys.revoke(new_keys, "cell-1")
     keys.create(new_keys, cells=["cell-1"])
-    secured.link.set_keys(curve_server(new_keys))
+    assert secured.link.set_keys(curve_server(new_keys)) == ["cell-1"]
+    assert secured.link.set_keys(curve_server(new_keys)) == []
     # The connection stands, its messages do not count, until the cell is lost.
     secured.until(lambda: gnb.report(session) or secured.link.counters.get("ran_key_refused_total"))
     secured.event(CellLost)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from wire import keys
+from wire import keys, revocation
 from wire.revocation import LOOK_S, Revoked, fingerprint, read
 from wire.security import KeyFileError, Tls
 
@@ -64,3 +66,32 @@ def test_a_list_that_cannot_be_read_is_refused_and_later_keeps_what_was_known(fo
     assert pem(folder, "operator") in revoked
     with pytest.raises(KeyFileError, match="revoked:1: 'operator' is no SHA-256 fingerprint"):
         Revoked(folder)
+
+
+def test_a_list_that_would_hold_up_calls_is_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    keys.revoke(folder, "operator")
+    old = Tls(folder, "operator").certificate_file.with_name("operator.crt.revoked-1").read_bytes()
+    revoked = Revoked(folder, clock=lambda: now[0])
+    file = folder / "revoked"
+    listed = file.read_text()
+
+    def becomes(make: Callable[[], object], why: str) -> None:
+        file.unlink()
+        make()
+        now[0] += LOOK_S
+        assert old in revoked
+        with pytest.raises(KeyFileError, match=why):
+            read(folder)
+
+    becomes(lambda: os.mkfifo(file), "no regular file")
+    becomes(lambda: file.write_text(f"{'0' * 64}\n" * 20_000), "bytes, more than")
+    becomes(file.mkdir, "no regular file")
+    file.rmdir()
+    file.write_text(listed)
+    now[0] += LOOK_S
+    assert old in revoked
+    # One that has not changed is not read again.
+    monkeypatch.setattr(revocation, "read", lambda _: pytest.fail("read again"))
+    now[0] += LOOK_S
+    assert old in revoked
