@@ -29,6 +29,8 @@ from tests.agents.ptp.fake import FakePtp4l
 from tests.cli.doctor.harness import CLI, Report, configuration, doctor, doctor_process
 from tests.launch import python
 from wire import keys as wire_keys
+from wire.revocation import fingerprint
+from wire.security import Tls
 
 PATIENCE_S = 60.0
 
