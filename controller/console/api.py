@@ -55,7 +55,7 @@ def _sentences() -> Iterator[None]:
 class Controller:
     """A running controller. Where it restarts it is met again; ``lost`` says why it does not answer now."""
 
-    # Here and below: an attribute that is not there cannot be assigned to, or a misspelt command would be lost.
+    # Here and below: what is not there cannot be assigned to, else a misspelt command would be lost.
     __slots__ = ("_connection", "_history", "_mutex", "_seen", "operator")
 
     def __init__(self, operator: str, connect: Callable[[], OperatorClient], kept: int) -> None:
