@@ -114,13 +114,18 @@ def manual_text(manual: Mapping[str, Any]) -> str:
     return str(ManualQuota(manual["ul"], manual["dl"]))
 
 
+def three(value: float) -> str:
+    """Three digits that count, as the page writes them: 1790 and not 1.79e+03."""
+    return f"{float(f'{value:.3g}'):.15g}"
+
+
 def measured(measure: Mapping[str, Any]) -> str:
     """The worst user's value of a measure (``Measure.to_record``) beside its budget or target."""
     value = worst_value(measure)
     if value is None:
         return "-"
     target = next(target for of, target in measure["users"].values() if of == value)
-    text = f"{value:.3g}" if target is None else f"{value:.3g} of {target:.3g}"
+    text = three(value) if target is None else f"{three(value)} of {three(target)}"
     return text if measure["unit"] == "1" else f"{text} {measure['unit']}"
 
 

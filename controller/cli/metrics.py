@@ -8,12 +8,14 @@ import click
 
 from controller.cli import emit, json_option
 from wire.families import Family
+from wire.roles import METRICS_READERS
 
-_HEAD = """# Metrics
+_READERS = ", ".join(f"`{role}`" for role in sorted(METRICS_READERS))
+_HEAD = f"""# Metrics
 
 Prometheus pages: of the controller (`links.metrics.address`), of the edge agent and of the PTP agent
-(`--metrics`); with keys they are HTTPS, for the roles `prometheus` and `operator`. `deploy/prometheus/` has a
-configuration, recording rules and alerts ([runbook](runbook.md)), `deploy/grafana/` a dashboard and its
+(`--metrics`); with keys they are HTTPS, for the roles {_READERS}. `deploy/prometheus/`
+has a configuration, recording rules and alerts ([runbook](runbook.md)), `deploy/grafana/` a dashboard and its
 provisioning.
 
 A counter is there with 0 before its first count, for each configured cell where it has the label `cell`; what

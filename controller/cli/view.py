@@ -51,9 +51,9 @@ class View:
         cells = state["cells"]
         heads = [self._head(c, state["control_slot_s"], left_s if c is cells[0] else None) for c in cells]
         rows = [list(self._rows(c["cell_id"])) for c in cells]
-        if len(cells) > 1 and width < _NARROW:  # no room for a column that says whose a row is
-            parts = zip(heads, (_table(of, width) for of in rows), strict=True)
-            return Group(*(part for pair in parts for part in pair))
+        if width < _NARROW:  # no room for a column that says whose a row is
+            cut = zip(heads, rows, strict=True)
+            return Group(*(part for head, of in cut for part in (head, *_by_slice(of, width))))
         named = [
             {"cell": _text(c["cell_id"]), **row} for c, of in zip(cells, rows, strict=True) for row in of
         ]
@@ -170,6 +170,16 @@ def _table(rows: Sequence[Mapping[str, Text]], width: int, *, several: bool = Fa
     return table
 
 
+def _by_slice(rows: Sequence[Mapping[str, Text]], width: int) -> Iterator[Text | Table]:
+    """The rows of a cell as a table; of several slices one each, below its name."""
+    names = dict.fromkeys(row["slice"].plain for row in rows)
+    for name in names:
+        of = [row for row in rows if row["slice"].plain == name]
+        if len(names) > 1:
+            yield from (_text(line, "bold") for line in wrapped(f"slice {name}", width))
+        yield _table(of, width)
+
+
 def _longest_word(rows: Sequence[Mapping[str, Text]], column: str) -> int:
     return max((len(word) for row in rows if column in row for word in row[column].plain.split()), default=1)
 
@@ -179,7 +189,7 @@ def _state(c: Mapping[str, Any]) -> str:
     state = c["demand"] if c["state"] is None and c["actions"] else c["state"]
     if state is None:
         return "-"
-    return f"{state:.3g} {'PRB' if c['lever'] == 'edge' else c['unit']}"
+    return f"{health.three(state)} {'PRB' if c['lever'] == 'edge' else c['unit']}"
 
 
 def _met(met: int | None) -> Text:
@@ -285,7 +295,8 @@ def _ues(ues: Sequence[Mapping[str, Any]], total: int, width: int) -> Table:
     for row in zip(*columns, strict=True):
         table.add_row(*row)
     if total > len(shown):
-        table.caption, table.caption_justify = f"{total - len(shown)} more UEs", "left"
+        more = total - len(shown)
+        table.caption, table.caption_justify = f"{more} more UE{'s' if more > 1 else ''}", "left"
     return table
 
 

@@ -55,6 +55,9 @@ def _sentences() -> Iterator[None]:
 class Controller:
     """A running controller. Where it restarts it is met again; ``lost`` says why it does not answer now."""
 
+    # Here and below: what is not there cannot be assigned to, else a misspelt command would be lost.
+    __slots__ = ("_connection", "_history", "_mutex", "_seen", "operator")
+
     def __init__(self, operator: str, connect: Callable[[], OperatorClient], kept: int) -> None:
         self.operator = operator
         self._connection = Connection(connect)
@@ -142,6 +145,7 @@ class Controller:
 class _Named(Mapping[str, Any]):
     """Things by name; the KeyError of one that is not there names those that are."""
 
+    __slots__ = ()
     _what = ""
 
     def _names(self) -> tuple[str, ...]:
@@ -167,6 +171,7 @@ class _Named(Mapping[str, Any]):
 class Cells(_Named):
     """The cells of a controller by their id."""
 
+    __slots__ = ("_controller",)
     _what = "cell"
 
     def __init__(self, controller: Controller) -> None:
@@ -198,6 +203,8 @@ class Cells(_Named):
 
 class Cell:
     """One cell of a controller."""
+
+    __slots__ = ("_controller", "name")
 
     def __init__(self, controller: Controller, name: str) -> None:
         self._controller, self.name = controller, name
@@ -274,6 +281,7 @@ def _flat(ue: Mapping[str, Any]) -> dict[str, Any]:
 class Slices(_Named):
     """The slices of a cell by their id."""
 
+    __slots__ = ("_cell",)
     _what = "slice"
 
     def __init__(self, cell: Cell) -> None:
@@ -291,6 +299,8 @@ class Slices(_Named):
 
 class Slice:
     """One slice of a cell. ``ul``, ``edge`` and ``dl`` are its hops."""
+
+    __slots__ = ("_cell", "_command", "name")
 
     def __init__(self, cell: Cell, name: str) -> None:
         self._cell, self.name = cell, name
@@ -413,6 +423,8 @@ class Options(MutableMapping[str, Any]):
     ``options["metric"] = "p90"`` sets one from the next control slot on, ``update`` several, all or none.
     """
 
+    __slots__ = ("_slice",)
+
     def __init__(self, of: Slice) -> None:
         self._slice = of
 
@@ -450,6 +462,8 @@ class Options(MutableMapping[str, Any]):
 
 class Hop:
     """One hop of a slice in the latest decision; what it has none of is None."""
+
+    __slots__ = ("_slice", "name")
 
     def __init__(self, of: Slice, name: str) -> None:
         self._slice, self.name = of, name

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from controller import allocators
 from controller.cli import cli
+from controller.cli.health import measured, three
 from controller.cli.view import Watched
 from controller.core.names import printable
 from controller.core.observation import DirectionColumns, MacReport
@@ -82,6 +83,24 @@ def test_no_word_is_cut_however_narrow_the_terminal(name: str) -> None:
             )
 
 
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_of_several_slices_each_row_says_whose_it_is(width: int) -> None:
+    last = list(decided(3))[-1]
+    last = {**last, "slices": {"ar": last["slices"]["ar"], "ar-2": last["slices"]["ar"]}}
+    lines = shown(watched(replace(cell_of(last), last=last)), width).splitlines()
+    (row, other) = (n for n, line in enumerate(lines) if re.search(r"\bul\b.* PRB", line))
+    for n, name in ((row, "ar"), (other, "ar-2")):
+        assert re.search(rf"\b{name} +│", lines[n]) or f"slice {name}" in map(str.strip, lines[:n])
+    assert lines.count("slice ar-2") == (width < 70)
+
+
+def test_figures_have_three_digits_and_no_exponent() -> None:
+    """As on the page."""
+    measure = {"unit": "ms", "users": {"a": (1789.6, 100.0)}, "better": "lower"}
+    assert measured(measure) == "1790 of 100 ms"
+    assert [three(v) for v in (0.6667, 45.04, 1.5e6, 0.0, 150.0)] == ["0.667", "45", "1500000", "0", "150"]
+
+
 def test_what_is_wrong_stands_first_and_what_was_missed_beside_it() -> None:
     last = list(decided(3))[-1]
     view = watched(replace(cell_of(last), edge_connected=False))
@@ -105,6 +124,7 @@ def test_of_many_ues_the_first_are_shown_and_the_rest_counted() -> None:
     last = list(decided(3))[-1]
     said = shown(watched(replace(cell_of(last), report=ues(100))), 100)
     assert "ue-7 " in said and "ue-8" not in said and "92 more UEs" in said
+    assert "1 more UE\n" in re.sub(" +\n", "\n", shown(watched(replace(cell_of(last), report=ues(9))), 100))
 
 
 EVIL = "ue\x1b[2J\x07[red]x[/red]\u202e\n{}"

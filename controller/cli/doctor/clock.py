@@ -27,6 +27,9 @@ _DAEMON = "deploy/linuxptp leads to ptp4l: systemctl start ptp4l phc2sys"
 
 def check(host: Host) -> Iterator[Finding]:
     bound_us = host.config.links.qos.clock_bound_us if host.config else BOUND_US
+    if host.unread and not host.ptp_sockets:
+        yield skipped("clock", "no configuration")
+        return
     if host.one_host and not host.ptp_sockets:
         yield skipped("clock", "every address is of loopback: all times are of one clock")
         return

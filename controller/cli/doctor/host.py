@@ -54,6 +54,12 @@ class Host:
         return Tls(self.keys, name) if self.keys and name else None
 
     @property
+    def unread(self) -> bool:
+        """Whether this is a controller's host whose configuration cannot be taken: its addresses are not
+        known."""
+        return self.config is None and "controller" in self.roles
+
+    @property
     def one_host(self) -> bool:
         """Whether every address is of loopback: then all clocks are this one's."""
         given = (self.ran, self.qos, self.operator, self.edge, *(a for a, _ in self.listens.values()))

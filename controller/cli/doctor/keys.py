@@ -25,7 +25,9 @@ SOON = timedelta(days=30)
 
 def check(host: Host) -> Iterator[Finding]:
     if host.keys is None:
-        if host.one_host:
+        if host.unread:
+            yield skipped("keys", "no configuration")
+        elif host.one_host:
             yield skipped("keys", "none configured: every address is of loopback")
         else:
             yield fail(
@@ -36,7 +38,8 @@ def check(host: Host) -> Iterator[Finding]:
     for fault in faults:
         yield fail("keys", fault, _remedy(host.keys, fault))
     if not faults:
-        yield ok("keys", f"{host.keys} has every file that {' and '.join(host.roles)} need")
+        need = "needs" if len(host.roles) == 1 else "need"
+        yield ok("keys", f"{host.keys} has every file that {' and '.join(host.roles)} {need}")
     yield from _group_readable(host.keys)
     yield from _curve(host, host.keys)
     yield from _certificates(host, host.keys)

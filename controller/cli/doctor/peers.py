@@ -24,7 +24,7 @@ def edge_agent(host: Host) -> Iterator[Finding]:
     """The edge agent of a controller."""
     name = "edge agent"
     if not host.edge:
-        yield skipped(name, "links.edge.address is null")
+        yield skipped(name, "no configuration" if host.unread else "links.edge.address is null")
         return
     start = "start it on its host: systemctl start prbandit-edge-agent (deploy/systemd)"
 
@@ -63,6 +63,9 @@ def controller(host: Host) -> Iterator[Finding]:
     """A controller that runs: its version, and whether it is well."""
     name = "controller"
     if not host.operator:
+        if host.unread:
+            yield skipped(name, "no configuration")
+            return
         yield skipped(name, "no operator API: links.operator.address, --operator CONTROLLER:50063")
         return
     if "controller" in host.roles and not _listens(host):
@@ -279,7 +282,9 @@ def _shaken(host: Host, name: str, curve: Any) -> Finding:
         finally:
             dealer.disable_monitor()
             monitor.close(0)
-    allow = f"the controller needs curve/cells/{host.cell}.pub of this host's pair, and a restart after it"
+    allow = (
+        f"the controller needs curve/cells/{host.cell}.pub of this host's pair, then `prbandit reload` there"
+    )
     if seen == zmq.EVENT_HANDSHAKE_SUCCEEDED:
         return ok(
             name,

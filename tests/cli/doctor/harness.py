@@ -60,8 +60,7 @@ def configuration(path: Path, *, edge: str | None = None, keys: Path | None = No
     path.write_text(
         f"links:\n  ran: {{address: 'tcp://{ran}'}}\n  qos: {{address: '{qos}'}}\n"
         f"  edge: {{address: {edge or 'null'}}}\n  operator: {{address: '{operator}'}}\n"
-        f"  metrics: {{address: '{metrics}'}}\n"
-        f"  page: {{address: '{page}'}}\n"
+        f"  metrics: {{address: '{metrics}'}}\n  page: {{address: '{page}'}}\n"
         f"store: {{runs: '{path.parent}'}}\n" + (f"security: {{keys: '{keys}'}}\n" if keys else "") + more
     )
     return path

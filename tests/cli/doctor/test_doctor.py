@@ -119,6 +119,13 @@ def test_the_lines_for_a_person_have_status_and_remedy(tmp_path: Path) -> None:
     assert last.startswith("controller: 1 fail, ")
 
 
+def test_what_a_configuration_that_cannot_be_taken_says_is_not_made_up(tmp_path: Path) -> None:
+    """Neither that its addresses are of loopback, nor that it wants no edge agent."""
+    file = configuration(tmp_path / "config.yaml", more="controle: {}\n")
+    skipped = {c["check"]: c["text"] for c in doctor(file).result["checks"] if c["status"] == "skipped"}
+    assert skipped == dict.fromkeys(("keys", "clock", "disk", "edge agent", "controller"), "no configuration")
+
+
 def test_every_mistake_of_a_configuration_is_told_as_check_config_tells_it(tmp_path: Path) -> None:
     file = configuration(tmp_path / "config.yaml", more="control: {control_slot_s: -1, seed: x}\n")
     told = [c["text"] for c in doctor(file).of("configuration", "fail")]
@@ -377,7 +384,7 @@ def test_the_key_of_a_cell_is_taken_and_a_revoked_one_is_refused(ran: RanLink, k
     assert "takes the key of cell cell-1" in gnb(ran.address, "--keys", keys)["text"]
     revoked = gnb(ran.address, "--keys", keys, "--cell", "cell-2")
     assert revoked["status"] == "fail" and "refuses the key of cell cell-2" in revoked["text"]
-    assert "curve/cells/cell-2.pub" in revoked["remedy"]
+    assert "curve/cells/cell-2.pub" in revoked["remedy"] and "`prbandit reload`" in revoked["remedy"]
 
 
 def test_another_controller_s_key_and_no_key_are_told(ran: RanLink, other_keys: Path) -> None:
