@@ -308,6 +308,10 @@ def test_a_reload_says_what_check_config_says_of_the_gnb_s_carrier(tmp_path: Pat
         state=lambda: ControllerStatus("", "", 1.0),
         end_slot=lambda _: None,
         taken_over=lambda _: None,
+        alive=lambda: True,
+        shut_down=lambda: None,
+        reloaded=lambda _: None,
+        rekeyed=lambda _: None,
         config_path=file,
     )
     for text in (good.replace("ul_prb: [10, 90]", "ul_prb: [10, 120]"), "", good + "control: {x: 1}\n"):

@@ -168,14 +168,17 @@ def test_lines_go_on_after_a_restart_and_say_what_was_missed(as_json: bool) -> N
         controller.stop()
         controller.last(7)
         controller.start()
-        until(lambda: len(controller.broadcaster) or watching.poll() is not None)
+        # It says so once it has read the state, in which control slot 7 is the last.
+        notes, note = watching.stderr if as_json else watching.stdout, ""
+        while "reachable again" not in note and (line := notes.readline()):
+            note += line
         controller.decide(8)
         rest, err = watching.communicate(timeout=60)
     finally:
         limit.cancel()
         watching.kill()
         controller.stop()
-    out = first + rest
+    out, err = (first + rest, note + err) if as_json else (first + note + rest, err)
     assert watching.returncode == 0, err
     beside = err if as_json else out
     assert "controller not reachable since" in beside and "reachable again" in beside

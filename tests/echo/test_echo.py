@@ -124,7 +124,7 @@ def test_experiment_replay_report_metrics_and_watch(scenario: Path, tmp_path: Pa
     ul = {"cell": "cell-1", "slice": "ar", "measure": "ul", "unit": "s"}
     assert value("prbandit_measure", ul) is not None
 
-    from controller.cli.operate import decision_line
+    from controller.cli.watch import decision_line
 
     line = decision_line(records[-1])
     assert "echo: last QoS" in line and "settings of 3 users" in line

@@ -199,7 +199,7 @@ def exec_stop_post() -> list[str]:
     """What the unit runs after the agent, however that ended; the interpreter's path replaced."""
     (line,) = re.findall(r"(?m)^ExecStopPost=(.*)$", DROP_IN.read_text())
     program, *arguments = shlex.split(line)
-    assert program == "/opt/prbandit/bin/prbandit"
+    assert program == "-/opt/prbandit/bin/prbandit"  # that it fails does not make the unit fail
     return arguments
 
 
