@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
@@ -32,7 +31,7 @@ from controller.allocators import service
 from controller.allocators.base import Options, mistake
 from controller.checks import Limits, Mistake, Place
 from controller.core.hops import Carrier
-from controller.core.names import nearest
+from controller.core.names import config_hash, nearest
 from controller.core.observation import Flow, Mode
 from controller.core.rescue import RescueSpec
 from controller.core.spec import EventsSpec, LoopSpec, Share, SliceSpec
@@ -613,9 +612,8 @@ class Config(_Strict):
 
     @property
     def digest(self) -> str:
-        """Names what is configured, whatever file it came from: the first 12 hexadecimal digits of the
-        SHA-256 of :meth:`to_yaml`."""
-        return hashlib.sha256(self.to_yaml().encode()).hexdigest()[:12]
+        """:func:`controller.core.names.config_hash` of :meth:`to_yaml`."""
+        return config_hash(self.to_yaml())
 
     def service_of(self, cell_id: str, flow: Flow, service: str = "") -> str:
         """The service of a flow's slice.

@@ -1,7 +1,9 @@
-"""Names that come from outside: what one that is none was meant to be, and how one is shown."""
+"""Names that come from outside, what one that is none was meant to be, and how one is shown; the name of a
+configuration."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -23,6 +25,12 @@ def nearest(name: object, known: Iterable[str]) -> str:
     """
     close = get_close_matches(str(name), list(known), n=1)
     return f", did you mean {close[0]!r}?" if close else ""
+
+
+def config_hash(text: str) -> str:
+    """Names a resolved configuration (YAML), whatever file it came from: the first 12 hexadecimal digits of
+    its SHA-256."""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def printable(text: str) -> str:

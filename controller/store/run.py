@@ -28,6 +28,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
+from controller.core.names import config_hash
 from controller.core.observation import Observation
 from controller.store import record
 from controller.store.files import write_atomic
@@ -744,6 +745,7 @@ def _write_files(folder: Path, part: Part, created_ns: int, parts: Sequence[Part
         "created": _iso(created_ns),
         "created_ns": created_ns,
         "part": part.number,
+        "config_hash": config_hash(part.config),
         **part.about,
     }
     if len(parts) > 1:
@@ -756,11 +758,11 @@ def _write_files(folder: Path, part: Part, created_ns: int, parts: Sequence[Part
 
 
 def part_about(part: Part, before: Part | None) -> dict[str, Any]:
-    """A part as plain JSON values: ``part``, ``began``, ``began_ns``, ``seed``, ``versions``, ``host``,
-    ``meta`` and what has ``changed`` since the one before."""
+    """A part as plain JSON values: ``part``, ``began``, ``began_ns``, ``config_hash``, ``seed``,
+    ``versions``, ``host``, ``meta`` and what has ``changed`` since the one before."""
     changed = [] if before is None else part.changes(before)
     began = {"part": part.number, "began": _iso(part.time_ns), "began_ns": part.time_ns}
-    return {**began, **part.about, "changed": changed}
+    return {**began, "config_hash": config_hash(part.config), **part.about, "changed": changed}
 
 
 def _iso(time_ns: int) -> str:

@@ -373,3 +373,13 @@ def test_a_retention_that_is_no_limit_is_refused(limits: dict[str, int]) -> None
 def test_an_observation_survives_the_record_bit_by_bit() -> None:
     observation = builders.observation(3)
     assert Observation.from_dict(plain(observation.to_dict())).to_dict() == observation.to_dict()
+
+
+def test_the_run_names_its_configuration_by_the_hash_that_the_controller_tells(tmp_path: Path) -> None:
+    from controller import config
+
+    text = config.parse("{}").to_yaml()
+    with RunStore.create(tmp_path / "run", config=text, seed=1):
+        pass
+    about = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert about["config_hash"] == config.parse("{}").digest and len(about["config_hash"]) == 12
