@@ -599,13 +599,16 @@ class HealthService:
             yield health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
             return
         last = None
+        gone = threading.Event()
         with self._places.one(context):
-            while context.is_active():
+            # A client that has gone gives its place back at once.
+            if not context.add_callback(gone.set):
+                return
+            while not gone.is_set():
                 if (status := self._status()) != last:
                     yield status
                     last = status
-                if self._ended.wait(HEALTH_PERIOD_S):
-                    return
+                gone.wait(HEALTH_PERIOD_S)
 
     def close(self) -> None:
         self._ended.set()

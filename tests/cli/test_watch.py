@@ -173,7 +173,9 @@ def test_lines_go_on_after_a_restart_and_say_what_was_missed(as_json: bool) -> N
         while "reachable again" not in note and (line := notes.readline()):
             note += line
         controller.decide(8)
-        rest, err = watching.communicate(timeout=60)
+        # Not by communicate, which knows nothing of what the streams have read ahead.
+        rest, err = watching.stdout.read(), watching.stderr.read()
+        watching.wait()
     finally:
         limit.cancel()
         watching.kill()

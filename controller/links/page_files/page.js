@@ -207,7 +207,7 @@ class Policy {
   }
 
   reset() {
-    this.select.value = this.shown = this.current;
+    this.select.value = this.current;
     this.update();
   }
 
@@ -224,8 +224,9 @@ class Policy {
     fill(this.hop, slice.hops, () => ["", ...slice.hops].map((hop) => h("option", { value: hop }, hop || "all hops")));
     fill(this.select, slice.policies, () => slice.policies.map((name) => h("option", { value: name }, name)));
     this.select.disabled = this.hop.disabled = this.locked = locked;
-    if (this.current !== this.shown || !this.chosen) this.reset();
-    else this.update();
+    // What somebody is about to switch stays, whatever is played meanwhile.
+    if (this.chosen) this.update();
+    else this.reset();
   }
 }
 
