@@ -178,10 +178,17 @@ def test_the_policy_is_switched_and_shows_where_another_has_switched_it(bed: Tes
     )
     shown.choose(f"{POLICY} label + label select", "dl")
     shown.choose(f"{POLICY} select", "static")
+    with bed.operator() as client:
+        client.switch_policy("cell-1", "ar", "aimd")
+    until(
+        lambda: all(row[3].count("aimd: ") for row in shown.rows("Resources of slice ar")),
+        "what another has switched",
+    )
+    assert shown.run(f'return document.querySelector("{POLICY} select").value') == "static"
     shown.click(f"{POLICY} button")
     until(
         lambda: (
-            [c["method"] for c in bed.cell()["last"]["slices"]["ar"]["choices"]] == ["ucb1", "ucb1", "static"]
+            [c["method"] for c in bed.cell()["last"]["slices"]["ar"]["choices"]] == ["aimd", "aimd", "static"]
         ),
         "policy static at one hop",
     )
