@@ -257,8 +257,8 @@ class World(Testbed):
         out: dict[tuple[str, str], float] = {}
         for line in self.page(self.tls(roles.PROMETHEUS)).splitlines():
             if line.startswith("prbandit_") and "_total" in line:
-                name, _, rest = line.removeprefix("prbandit_").partition("{")
-                cell = rest.partition('cell="')[2].partition('"')[0]
+                name = line.removeprefix("prbandit_").partition(" ")[0].partition("{")[0]
+                cell = line.partition('cell="')[2].partition('"')[0]
                 out[name, cell] = out.get((name, cell), 0.0) + float(line.rpartition(" ")[2])
         return out
 
