@@ -626,7 +626,7 @@ class Daemon:
     def _summed(self, cell: ControlledCell) -> tuple[list[SliceStatus], Savings | None]:
         """The slices as they are played, and what was saved, over the control slots of this process."""
         with self._summing:
-            summed = self._summary.result()["cells"].get(cell.cell_id)
+            summed = self._summary.cell(cell.cell_id)
         slices = summed["slices"] if summed else {}
         status = [
             SliceStatus(

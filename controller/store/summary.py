@@ -400,6 +400,11 @@ class Summary:
         events: Counter[str] = sum(self._events.values(), Counter())
         return {**self.headline(), "events": dict(events), "cells": cells}
 
+    def cell(self, name: str) -> dict[str, Any] | None:
+        """One of the ``cells`` of :meth:`result`; None before it has a record."""
+        cell = self._cells.get(name)
+        return None if cell is None else self._cell(name, cell)
+
     def _cell(self, name: str, cell: _Cell) -> dict[str, Any]:
         return {
             "control_slots": cell.sums.slots,
