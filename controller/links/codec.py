@@ -90,6 +90,13 @@ class CellFacts:
         return nr.slots_per_frame(self.scs_khz)
 
 
+def checked_lease(lease_s: float) -> float:
+    """Seconds that a quota or a clock lock may hold without renewal; ValueError for what is none."""
+    if not 0.1 <= lease_s <= 3600:
+        raise ValueError(f"lease_s {lease_s} is outside 0.1..3600")
+    return lease_s
+
+
 def open_hello(msg: ran_pb2.Hello) -> CellFacts:
     """The cell that a Hello describes; the protocol version is the caller's to check.
 

@@ -159,11 +159,6 @@ class ClockHistory:
         return GpuReading(mhz)
 
 
-def _check_lease(lease_s: float) -> None:
-    if not 0.1 <= lease_s <= 3600:
-        raise ValueError(f"lease_s {lease_s} is outside 0.1..3600")
-
-
 class _Refused(Exception):
     """The agent answers but cannot be used; ``counter`` says where to count it."""
 
@@ -205,7 +200,7 @@ class EdgeLink:
     ) -> None:
         if not holder:
             raise ValueError("holder is empty")
-        _check_lease(lease_s)
+        codec.checked_lease(lease_s)
         if not 10 <= watch_period_ms <= 10_000:
             raise ValueError(f"watch_period_ms {watch_period_ms} is outside 10..10000")
         self.counters = counters or Counters()
@@ -248,7 +243,7 @@ class EdgeLink:
     def set_lease(self, lease_s: float) -> None:
         """Another lease for locks from now on, or the longest that the agent allows; one that is wanted is
         renewed with it at once. ValueError as for the class."""
-        _check_lease(lease_s)
+        codec.checked_lease(lease_s)
         with self._condition:
             self._wanted_lease_s = lease_s
             self._lease_s = self._history.lease_s = min(lease_s, self._longest_s)

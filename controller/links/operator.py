@@ -600,7 +600,7 @@ class HealthService:
             return
         last = None
         gone = threading.Event()
-        with self._places.one(context):
+        with self._places.place(context):
             # A client that has gone gives its place back at once.
             if not context.add_callback(gone.set):
                 return
@@ -623,7 +623,7 @@ class _Places:
         self._complain = complain
 
     @contextmanager
-    def one(self, context: grpc.ServicerContext) -> Iterator[None]:
+    def place(self, context: grpc.ServicerContext) -> Iterator[None]:
         if not self._free.acquire(blocking=False):
             self._complain("operator_crowded_total", f"{context.peer()}: {self._text}")
             _abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, self._text)
@@ -647,7 +647,7 @@ class _Reflection(reflection.ReflectionServicer):
                     _abort(context, grpc.StatusCode.INVALID_ARGUMENT, "the request does not parse")
                 yield request
 
-        with self._places.one(context):
+        with self._places.place(context):
             yield from super().ServerReflectionInfo(parsed(), context)
 
 

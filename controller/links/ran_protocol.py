@@ -192,7 +192,7 @@ class RanProtocol:
         self.counters = counters or Counters()
         self._complain = Complaints(self.counters, log)
         self._report_period_ms = report_period_ms
-        self._lease_s = _checked_lease(lease_s)
+        self._lease_s = codec.checked_lease(lease_s)
         self._lease_ms = round(lease_s * 1e3)
         self._silence_s = max(2.0, 10 * report_period_ms / 1e3)
         self._expected = None if expected_cells is None else frozenset(expected_cells)
@@ -240,7 +240,7 @@ class RanProtocol:
 
         ValueError as for the class.
         """
-        self._lease_s = _checked_lease(lease_s)
+        self._lease_s = codec.checked_lease(lease_s)
         self._lease_ms = round(lease_s * 1e3)
         for cell_id in self._cells:
             self.renew(cell_id, now)
@@ -729,12 +729,6 @@ class RanProtocol:
             bound.set_quota.bindings.add(ue_id=ue_id, slice=slice_)
         cell.bindings, cell.bound = dict(bindings), bound
         return bound
-
-
-def _checked_lease(lease_s: float) -> float:
-    if not 0.1 <= lease_s <= 3600:
-        raise ValueError(f"lease_s {lease_s} is outside 0.1..3600")
-    return lease_s
 
 
 def _id(cell: _Cell | None) -> str:
