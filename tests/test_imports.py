@@ -247,7 +247,7 @@ def test_the_controller_starts_without_the_extras() -> None:
     """Numba, matplotlib and cryptography are extras: nothing imports them when a module is loaded, but a
     service, whose package is loaded when it is asked for, what is in the extra of its name."""
     extras = {"numba", "matplotlib", "jinja2", "cryptography", "torch", "docker"}
-    extras |= {"pandas", "pyarrow", "scipy", "distributed", "highspy", "cornac", "dcor", "gymnasium"}
+    extras |= {"pandas", "pyarrow", "scipy", "distributed", "highspy", "cornac", "gymnasium"}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     own = {
         f"controller.allocators.{service}": {re.split(r"[^\w-]", package)[0] for package in packages}

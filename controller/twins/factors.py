@@ -6,13 +6,12 @@ estimated without bias; n times it, plus 1, is at most as large as a chi-squared
 freedom where there is no dependence (Shen, Panda and Vogelstein, The chi-square test of distance correlation,
 2022). Rows that follow each other in time are no independent samples: n is that of as many independent ones
 (Bartlett).
-
-`dcor` is loaded when it is needed: it comes with the extra of the service that needs it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import erfc, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,16 +42,33 @@ def dependence(x: FloatArray, y: FloatArray) -> tuple[float, float]:
 
     Rows with a NaN are left out; of a constant, and of fewer than :data:`LEAST_ROWS` rows, the p-value is 1.
     """
-    import dcor
-    from scipy.stats import chi2
-
     known = np.isfinite(x) & np.isfinite(y)
     x, y = np.asarray(x[known], np.float64), np.asarray(y[known], np.float64)
     if len(x) < LEAST_ROWS or np.ptp(x) == 0.0 or np.ptp(y) == 0.0:
         return 0.0, 1.0
-    squared = float(dcor.u_distance_correlation_sqr(x, y))
-    p = float(chi2.sf(max(independent_rows(x, y) * squared + 1.0, 0.0), 1))
-    return float(np.sqrt(max(squared, 0.0))), p
+    squared = _squared(x, y)
+    chi_squared = max(independent_rows(x, y) * squared + 1.0, 0.0)
+    return sqrt(max(squared, 0.0)), erfc(sqrt(0.5 * chi_squared))
+
+
+def _squared(x: FloatArray, y: FloatArray) -> float:
+    """Square of the distance correlation, estimated without bias, so that it may be below 0 (Szekely and
+    Rizzo, Partial distance correlation with methods for dissimilarities, 2014); 0 of a column whose centred
+    distances are all 0. Takes n^2 memory."""
+    a, b = _u_centred(x), _u_centred(y)
+    power = float(np.vdot(a, a)) * float(np.vdot(b, b))
+    return float(np.vdot(a, b)) / sqrt(power) if power > 0.0 else 0.0
+
+
+def _u_centred(column: FloatArray) -> FloatArray:
+    """U-centred distances, [n, n]: each row and column sums to 0, the diagonal is 0."""
+    n = len(column)
+    distances = np.abs(column[:, np.newaxis] - column)
+    of_row = distances.sum(axis=1)
+    centred = distances - of_row[:, np.newaxis] / (n - 2) - of_row / (n - 2)
+    centred += of_row.sum() / ((n - 1) * (n - 2))
+    np.fill_diagonal(centred, 0.0)
+    return centred
 
 
 def significant(

@@ -21,7 +21,6 @@ def run(effort: float) -> list[Row]:
     """Of what is compiled, the least of a few times each, against a straightforward version of the same, or
     what may be taken. SciPy's fit is ``curve_fit`` for each structure, with the same truncated mean."""
     try:
-        import dcor  # noqa: F401
         import numba  # noqa: F401
         import scipy  # noqa: F401
     except ImportError as error:

@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from controller.twins.factors import LEAST_ROWS, dependence, independent_rows, significant
 
-pytest.importorskip("dcor", reason="distance correlation comes with the extra video")
 ROWS = 60
 DRAWS = 500
 
@@ -83,3 +82,29 @@ def test_of_factors_that_matter_the_strongest_comes_first() -> None:
     weak, strong, none = rng.normal(size=(3, 300))
     found = significant(0.5 * weak + 2.0 * strong, {"none": none, "weak": weak, "strong": strong})
     assert list(found) == ["strong", "weak"]
+
+
+@pytest.mark.parametrize(
+    "seed, rows, rounded, squared",
+    [
+        (1, 8, False, -0.16592342978195818),
+        (3, 60, False, 0.25036213047231837),
+        (4, 240, True, 0.19113544727884613),
+    ],
+)
+def test_distance_correlation_is_that_of_another_implementation(
+    seed: int, rows: int, rounded: bool, squared: float
+) -> None:
+    """dcor 0.7, ``u_distance_correlation_sqr``."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=rows)
+    y = x**2 + rng.normal(size=rows) * 0.5
+    if rounded:
+        x, y = np.round(x), np.round(y)
+    strength, p = dependence(x, y)
+    assert strength == pytest.approx(max(squared, 0.0) ** 0.5, abs=1e-12)
+    # scipy.stats.chi2.sf
+    pytest.importorskip("scipy", reason="the chi-squared law to compare with")
+    from scipy.stats import chi2
+
+    assert p == pytest.approx(chi2.sf(max(independent_rows(x, y) * squared + 1.0, 0.0), 1), abs=1e-12)

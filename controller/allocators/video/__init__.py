@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 from controller.allocators.base import Column, Service
 from controller.allocators.video.allocator import VideoAllocator
 from controller.allocators.video.options import VideoOptions
 from controller.allocators.video.rows import PROFILE, RATING
-
-if find_spec("dcor") is None:
-    # Loaded by the first fit, beside the loop (it compiles for seconds): missing, it is to be said at once.
-    raise ModuleNotFoundError("No module named 'dcor'", name="dcor")
 
 SERVICE = Service(
     name="video",

@@ -9,7 +9,7 @@ import pytest
 from controller import allocators
 
 
-@pytest.mark.parametrize("package", ["dcor", "numba"])
+@pytest.mark.parametrize("package", ["scipy", "numba"])
 def test_a_missing_package_says_what_to_install(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in [m for m in sys.modules if m.startswith("controller.allocators.video")]:
         monkeypatch.delitem(sys.modules, module)

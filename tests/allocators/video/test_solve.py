@@ -9,7 +9,6 @@ import pytest
 
 pytest.importorskip("numba", reason="the extra video")
 pytest.importorskip("scipy", reason="the extra video")
-pytest.importorskip("dcor", reason="the extra video")
 
 from controller.allocators.video import frontier, orchestration
 from controller.allocators.video.instance import Instance

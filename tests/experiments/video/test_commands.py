@@ -11,7 +11,6 @@ from click.testing import CliRunner, Result
 
 pytest.importorskip("numba", reason="the extra video")
 pytest.importorskip("scipy", reason="the extra video")
-pytest.importorskip("dcor", reason="the extra video")
 
 from controller.cli import cli
 from controller.experiments.video.instances import generate

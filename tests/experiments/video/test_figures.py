@@ -14,7 +14,6 @@ from click.testing import CliRunner
 
 pytest.importorskip("numba", reason="the extra video")
 pytest.importorskip("scipy", reason="the extra video")
-pytest.importorskip("dcor", reason="the extra video")
 pytest.importorskip("matplotlib", reason="the extra video")
 pytest.importorskip("jinja2", reason="the extra video")
 

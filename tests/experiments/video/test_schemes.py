@@ -9,7 +9,6 @@ import pytest
 
 pytest.importorskip("numba", reason="the extra video")
 pytest.importorskip("scipy", reason="the extra video")
-pytest.importorskip("dcor", reason="the extra video")
 
 from controller.allocators.video.agent import GENERAL
 from controller.experiments.video.schemes import SCHEMES, Campus, begin, run

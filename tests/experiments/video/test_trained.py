@@ -10,7 +10,6 @@ import pytest
 
 pytest.importorskip("numba", reason="the extra video")
 pytest.importorskip("scipy", reason="the extra video")
-pytest.importorskip("dcor", reason="the extra video")
 
 from controller.allocators.video.bdqn import GROUP, KINDS, USER, BranchingNetwork
 from controller.experiments.video import trained

@@ -140,7 +140,6 @@ def train(
     learner = _Learner(training, torch)
     if checkpoint is not None and checkpoint.exists():
         learner.load(checkpoint)
-    # First, as what they are made with (dcor) sets the number of threads of the whole process.
     worlds = places(training.seed, training.sets, training.loads)
     held_out = places(training.seed, training.held_out, training.loads, held_out=True)
     with _reproducible(torch):
