@@ -86,6 +86,29 @@ def test_a_cache_that_is_damaged_is_as_none(tmp_path: Path) -> None:
     assert done.stderr.count("Numba has no cache here") == 1
 
 
+def test_the_code_of_another_signature_is_not_run(tmp_path: Path) -> None:
+    """As two processes leave it that compile for different arguments at once: both write ``.1.nbc``."""
+    (tmp_path / "module.py").write_text(
+        "import sys\n"
+        "import numpy as np\n"
+        "from wire.definitions.compiled import kept\n"
+        "@kept\n"
+        "def tripled(x):\n"
+        "    return x[0] * 3 + 1\n"
+        "values = {'float': 2.0, 'int': 2}\n"
+        "print(*(tripled(np.array([values[kind]])) for kind in sys.argv[1:]))\n"
+        "print(sum(tripled.stats.cache_hits.values()))\n"
+    )
+    caches = {kind: tmp_path / kind for kind in ("float", "int")}
+    for kind, cache in caches.items():
+        run(tmp_path, "module.py", kind, cache=cache)
+    (of_float,), (of_int,) = (list(cache.rglob("*.1.nbc")) for cache in caches.values())
+    of_float.write_bytes(of_int.read_bytes())
+    for hits in ("0", "2"):
+        done = run(tmp_path, "module.py", "float", "int", cache=caches["float"])
+        assert done.stdout.split() == ["7.0", "7", hits]
+
+
 def test_no_module_asks_numba_for_a_cache_by_itself() -> None:
     for room in ("agents", "controller"):
         for path in (ROOT / room).rglob("*.py"):

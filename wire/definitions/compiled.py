@@ -29,11 +29,25 @@ def kept(function: Callable[..., Any] | None = None, **options: Any) -> Any:
             raise
         _warn(str(error))
         return numba.njit(**options)(function)
-    cache = getattr(dispatcher, "_cache", None)
-    for name in ("load_overload", "save_overload"):
-        if hasattr(cache, name):
-            setattr(cache, name, _guarded(getattr(cache, name)))
+    cache: Any = getattr(dispatcher, "_cache", None)
+    if hasattr(cache, "load_overload"):
+        cache.load_overload = _guarded(_of_its_signature(cache.load_overload))
+        cache.save_overload = _guarded(cache.save_overload)
     return dispatcher
+
+
+def _of_its_signature(load: Callable[..., Any]) -> Callable[..., Any]:
+    """Two processes that compile one function for different arguments at the same time may leave the code of
+    one under the signature of the other. Numba 0.68 would run it: wrong numbers, or worse."""
+    from numba.core.sigutils import normalize_signature
+
+    def checked(signature: Any, context: Any) -> Any:
+        found = load(signature, context)
+        if found is None or tuple(found.signature.args) == tuple(normalize_signature(signature)[0]):
+            return found
+        return None
+
+    return checked
 
 
 def _guarded(step: Callable[..., Any]) -> Callable[..., Any]:
