@@ -38,6 +38,8 @@ MAX_CALL_TEXT = 500
 MAX_WAITING = 32
 """Commands of one cell that wait for its next control slot: each further one is checked against them all. A
 mode is not refused for them."""
+RECORD_WAIT_S = 1.0
+"""A command is answered once it is on record, so that a restart carries it out, or after so long."""
 
 
 class Commands:
@@ -149,8 +151,16 @@ class Commands:
         for cell in cells:
             if command.kind != "mode" or command not in cell.commands[-1:]:
                 cell.commands.append(command)
-            self._journal.event(cell.cell_id, kind, f"{text} {command.slice}".strip())
+            during = cell.loop.control_slot if cell.loop else 0
+            data = {"command": [command.kind, command.value, command.slice], "control_slot": during}
+            self._journal.event(cell.cell_id, kind, f"{text} {command.slice}".strip(), data)
         return cells
+
+    def _on_record(self, text: str) -> str:
+        """The answer of a command that was carried out; not on the control thread."""
+        if self._journal.written(RECORD_WAIT_S):
+            return text
+        return f"{text}; it is not on record yet: a restart before its control slot would not know of it"
 
     def set_mode(self, cell_id: str, mode: str) -> str:
         """Change the mode at once: the control slot in progress ends here."""
@@ -165,7 +175,7 @@ class Commands:
                 self._end_slot(cell.cell_id)
             return f"mode {mode}"
 
-        return self._in_loop(call)
+        return self._on_record(self._in_loop(call))
 
     def called(self, cell_id: str, text: str, refused: bool) -> None:
         """Record that an operator called, and what came of it."""
@@ -262,7 +272,7 @@ class Commands:
             self._command(cell_id, command, kind, text)
             return f"{what} {text} from the next control slot on"
 
-        return self._in_loop(call)
+        return self._on_record(self._in_loop(call))
 
     def reload(self) -> str:
         """Read the configuration file again; a bad one changes nothing.

@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from controller.cell import Acted, ControlledCell
 from controller.commands import Commands
 from controller.config import CellModel, Config
 from controller.core.decision import Decision, Settings
-from controller.core.observation import Flow
+from controller.core.observation import Command, Flow
 from controller.core.power import gpu_power_saving
 from controller.core.ue_rates import UeRates
 from controller.fits import FitPool
@@ -243,12 +243,13 @@ class Daemon:
         tls = Tls(Path(keys), "controller") if keys else None
         self._run_dir = run_dir
         self._store: AsyncRunStore | None = None
-        learned = dict(learned or {})
+        learned, waiting = dict(learned or {}), {}
         if run_dir:
             if lock is None:
                 with suppress(StoreError):  # a folder that refuses: the store says so, and tries again
                     lock = lock_folder(run_dir)
-            learned.update(_learned_in(run_dir))
+            of_record, waiting = _left_in(run_dir)
+            learned.update(of_record)
             self._store = AsyncRunStore(
                 run_dir,
                 config=config.to_yaml(),
@@ -271,7 +272,10 @@ class Daemon:
         self._models = ModelStore(run_dir / "models" if run_dir else None)
         self._fits = FitPool(self._models)
         self._handovers = Handovers(self.journal)
-        self._cells = {c.id: self._new_cell(c, tls, learned.get(c.id), prior) for c in config.cells}
+        self._cells = {
+            c.id: self._new_cell(c, tls, learned.get(c.id), waiting.get(c.id, ()), prior)
+            for c in config.cells
+        }
         self.commands = Commands(
             config,
             {name: live.cell for name, live in self._cells.items()},
@@ -330,6 +334,7 @@ class Daemon:
         cell: CellModel,
         tls: Tls | None,
         learned: Mapping[str, Any] | None,
+        waiting: Sequence[Command],
         prior: Mapping[str, Any] | None,
     ) -> _Live:
         edge = None
@@ -358,6 +363,7 @@ class Daemon:
             self.journal,
             face,
             learned=learned,
+            waiting=waiting,
             prior=prior,
             models=self._models.get,
             handovers=self._handovers,
@@ -702,12 +708,15 @@ def _settings_lease_s(config: Config) -> float:
     return max(config.lease_s, 2.0 * config.control.control_slot_s)
 
 
-def _learned_in(run_dir: Path) -> dict[str, Any]:
-    """What the cells of an earlier run in this folder had learned; StoreError where it cannot be read."""
+def _left_in(run_dir: Path) -> tuple[dict[str, Any], dict[str, Sequence[Command]]]:
+    """What the cells of an earlier run in this folder had learned, and what operators had asked of them that
+    was not done yet; StoreError where it cannot be read."""
     if not (run_dir / DATABASE_FILE).exists():
-        return {}
+        return {}, {}
     with RunStore.open(run_dir) as earlier:
-        learned = {cell: state for cell in earlier.cells() if (state := earlier.latest_state(cell))}
+        cells = earlier.cells()
+        learned = {cell: state for cell in cells if (state := earlier.latest_state(cell))}
+        waiting = {cell: earlier.waiting(cell) for cell in cells}
     if not learned:
         log.warning("run record %s holds no control slot: every cell learns from the beginning", run_dir)
-    return learned
+    return learned, waiting

@@ -56,6 +56,7 @@ class Event(StrEnum):
     HANDED_OVER = "handed_over"
     HAND_OVER_FAILED = "hand_over_failed"
     COMMAND_DROPPED = "command_dropped"
+    COMMAND_RESUMED = "command_resumed"
     SET_MODE = "set_mode"
     SET_POLICY = "set_policy"
     SET_BUDGETS = "set_budgets"
@@ -84,6 +85,7 @@ _COMMANDS = frozenset(
 _EXPECTED = _COMMANDS | {
     Event.CELL_JOINED,
     Event.CLOCK_FAULT_ENDED,
+    Event.COMMAND_RESUMED,
     Event.HANDED_OVER,
     Event.HOST_LEFT,
     Event.LEARNING_RESUMED,
@@ -106,7 +108,11 @@ class Store(Protocol):
         self, handle: int, observation: Observation, decision: Mapping[str, Any], state: Mapping[str, Any]
     ) -> None: ...
 
-    def record_event(self, time_ns: int, cell: str, kind: str, text: str = "") -> None: ...
+    def record_event(
+        self, time_ns: int, cell: str, kind: str, text: str = "", data: Mapping[str, Any] | None = None
+    ) -> None: ...
+
+    def flush(self, timeout_s: float) -> bool: ...
 
 
 def _fields(cell: str, kind: Event) -> dict[str, str]:
@@ -149,9 +155,9 @@ class Journal:
         self._written: dict[tuple[str, Event], _Written] = {}
         self._starts: dict[str, int] = {}
 
-    def event(self, cell: str, kind: Event, text: str) -> None:
-        """Something that happened: logged, counted and recorded; of a flood (:data:`BURST`) most is only
-        counted."""
+    def event(self, cell: str, kind: Event, text: str, data: Mapping[str, Any] | None = None) -> None:
+        """Something that happened: logged, counted and recorded, with ``data`` (plain JSON values); of a
+        flood (:data:`BURST`) most is only counted."""
         if kind not in _COMMANDS:
             thinned = self._may_write(cell, kind)
             if thinned is None:
@@ -167,7 +173,7 @@ class Journal:
         if self._happened:
             self._happened(cell, kind.value)
         if self._store:
-            self._store.record_event(self._time_ns(), cell, kind.value, text)
+            self._store.record_event(self._time_ns(), cell, kind.value, text, data)
 
     def repeated(self, cell: str, kind: Event, text: str, counter: str = "") -> None:
         """An event of a kind that may come often: each is counted in ``counter``, few are written."""
@@ -198,6 +204,11 @@ class Journal:
         if trace:
             log.exception("cell %s: %s", cell, kind.value, extra=_fields(cell, kind))
         self.event(cell, kind, text)
+
+    def written(self, timeout_s: float) -> bool:
+        """Whether all that was told until now is on file, after ``timeout_s`` at most; where nothing is
+        recorded nothing is missing."""
+        return self._store is None or self._store.flush(timeout_s)
 
     def count(self, name: str, cell: str, n: int = 1) -> None:
         """Count without an event."""

@@ -57,9 +57,12 @@ class Memory:
     def record_slot(self, handle: int, observation: Observation, decision: Any, state: Any) -> None:
         self.slots.append(decision)
 
-    def record_event(self, time_ns: int, cell: str, kind: str, text: str = "") -> None:
+    def record_event(self, time_ns: int, cell: str, kind: str, text: str = "", data: Any = None) -> None:
         self.events.append(kind)
         self.texts.append(text)
+
+    def flush(self, timeout_s: float) -> bool:
+        return True
 
 
 class Face:

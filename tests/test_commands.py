@@ -627,3 +627,44 @@ def test_a_key_that_is_gone_lets_nobody_in_although_the_file_asks_for_it(tmp_pat
     with pytest.raises(ValueError, match=r"cell-1\.pub"):
         operated.commands.reload()
     assert taken == [["cell-1"], [], ["cell-1"]]
+
+
+def reload(operated: Operated, text: str) -> None:
+    new = config.parse(text)
+    operated.cell.configure(new, operated.cell.loop_for(new))
+
+
+def test_a_command_waits_through_a_reload_while_the_gnb_is_away(operated: Operated) -> None:
+    operated.commands.switch_policy("", "ar", "aimd")
+    operated.cell.lost("silent")
+    reload(operated, CONFIG.replace("guard_ms: 0.0", "guard_ms: 1.0"))
+    assert "command_dropped" not in operated.memory.events
+    operated.cell.joined(2, CARRIER, T0)
+    operated.slot()
+    assert operated.options()["policy"] == "aimd"
+
+
+def test_a_reload_after_a_command_that_waits_counts_where_it_changes_the_same(operated: Operated) -> None:
+    operated.commands.set_budgets("", "ar", 71.0, 21.0, 61.0)
+    operated.commands.set_options("", "ar", "metric: p90")
+    operated.commands.set_mode("", "shadow")
+    text = CONFIG.replace("{id: ar,", "{id: ar, budgets: {ul_ms: 90.0},").replace(
+        "{rescue", "{mode: frozen, rescue"
+    )
+    reload(operated, text)
+    operated.slot()
+    assert (operated.options()["budgets"]["ul_ms"], operated.options()["metric"]) == (90.0, "p90")
+    assert operated.state()["mode"] == "frozen"
+    dropped = [
+        t
+        for e, t in zip(operated.memory.events, operated.memory.texts, strict=False)
+        if e == "command_dropped"
+    ]
+    assert len(dropped) == 2
+
+
+def test_a_command_that_is_not_on_record_says_so(operated: Operated, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert operated.commands.set_mode("", "frozen") == "mode frozen"
+    monkeypatch.setattr(operated.memory, "flush", lambda timeout_s: False)
+    for text in (operated.commands.set_mode("", "active"), operated.commands.switch_policy("", "ar", "aimd")):
+        assert "not on record yet: a restart before its control slot would not know of it" in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from agents.links.qos import QosPublisher
 from controller import config
 from controller.cli.ports import free_port
 from controller.core import collector
+from controller.core.spec import LoopSpec
 from controller.daemon import Daemon, _Live
 from controller.loop import ControlLoop
 from controller.store.lock import Locked
@@ -764,3 +766,34 @@ def test_a_report_that_comes_while_the_state_is_made_has_no_negative_age() -> No
     cell: Any = SimpleNamespace(session=1)
     live = _Live(cell, face=cell, edge=None, reports=1, reported=5.0)
     assert live.report_age(4.75) == 0.0 and live.report_age(5.25) == 0.25
+
+
+def test_what_an_operator_was_told_is_played_after_a_kill(
+    run: Callable[..., tuple[Daemon, Gnb]], tmp_path: Path
+) -> None:
+    daemon, gnb = run(tmp_path / "first", **{"control.control_slot_s": 60.0})
+    gnb.hello()
+    gnb.report()
+    until(lambda: gnb.pump() or slots(daemon) == 1, "the first decision")
+    assert daemon.commands.switch_policy("", "ar", "aimd") == "policy aimd from the next control slot on"
+    daemon.commands.set_budgets("", "", 71.0, 21.0, 61.0)
+    # What a kill leaves behind at this moment.
+    shutil.copytree(tmp_path / "first", tmp_path / "second", ignore=shutil.ignore_patterns("run.lock"))
+    second, gnb = run(tmp_path / "second")
+    gnb.hello()
+    goes_on(second, gnb)
+    options = second.state().cells[0].slices[0].options
+    assert options["policy"] == "aimd" and options["budgets"] == {
+        "ul_ms": 71.0,
+        "edge_ms": 21.0,
+        "dl_ms": 61.0,
+    }
+    assert second._store is not None and second._store.flush()
+    with RunStore.open(tmp_path / "second") as record:
+        assert [e.kind for e in record.events() if e.kind.startswith("command_")] == ["command_resumed"] * 2
+        assert record.waiting("cell-1") == []
+        *_, start = record.starts()
+        loop = ControlLoop(LoopSpec.from_dict(start.spec))
+        loop.load_state(start.state)
+        slots_ = list(record.slots(start.id))
+        assert [loop.step(s.observation).to_record() for s in slots_] == [s.decision for s in slots_]

@@ -178,9 +178,10 @@ class AsyncRunStore:
         self._put(_EventItem((time_ns, cell, kind, text, data or {})))
 
     def flush(self, timeout_s: float = 10.0) -> bool:
-        """Wait until all that was handed over is on file; False where it is not after ``timeout_s``."""
+        """Wait until all that was handed over before is on file; False where it is not in ``timeout_s``."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._queue and not self._busy, timeout_s)
+            last = self._queue[-1] if self._queue else None
+            return self._changed.wait_for(lambda: all(item is not last for item in self._queue), timeout_s)
 
     def close(self, timeout_s: float = 5.0) -> bool:
         """Write what waits and end the thread; False where something was lost. May be repeated."""
