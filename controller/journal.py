@@ -6,6 +6,7 @@ Whoever has something to tell says it here, once; where it goes is decided here 
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -130,7 +131,7 @@ class _Written:
 
 
 class Journal:
-    """Takes events, starts and control slots of any cell.
+    """Takes events, starts and control slots of any cell; events from any thread.
 
     ``store`` is the run record, None for none. ``decided`` is called with the cell and the record of each
     decision (live subscribers, metrics), ``happened`` with the cell and the kind of each event that is
@@ -151,6 +152,7 @@ class Journal:
         self._decided = decided
         self._happened = happened
         self._time_ns = time_ns
+        self._thinning = threading.Lock()
         self._repeated: dict[tuple[str, Event], int] = {}
         self._written: dict[tuple[str, Event], _Written] = {}
         self._starts: dict[str, int] = {}
@@ -180,23 +182,26 @@ class Journal:
         if counter:
             self.counters.inc(counter, cell)
         now = self._time_ns()
-        last = self._repeated.get((cell, kind))
-        if last is None or not 0 <= now - last < REPEAT_S * 1e9:
+        with self._thinning:
+            last = self._repeated.get((cell, kind))
+            if last is not None and 0 <= now - last < REPEAT_S * 1e9:
+                return
             self._repeated[cell, kind] = now
-            self.event(cell, kind, text)
+        self.event(cell, kind, text)
 
     def _may_write(self, cell: str, kind: Event) -> int | None:
         """How many events of the kind were not written since the last that was; None: this is not either."""
         now = self._time_ns()
-        w = self._written.setdefault((cell, kind), _Written(BURST, now))
-        w.left = min(BURST, w.left + max(0, now - w.time_ns) / (REPEAT_S * 1e9))
-        w.time_ns = now
-        if w.left < 1:
-            w.thinned += 1
-            return None
-        w.left -= 1
-        thinned, w.thinned = w.thinned, 0
-        return thinned
+        with self._thinning:  # servers' threads refuse calls while the control thread tells of its own
+            w = self._written.setdefault((cell, kind), _Written(BURST, now))
+            w.left = min(BURST, w.left + max(0, now - w.time_ns) / (REPEAT_S * 1e9))
+            w.time_ns = now
+            if w.left < 1:
+                w.thinned += 1
+                return None
+            w.left -= 1
+            thinned, w.thinned = w.thinned, 0
+            return thinned
 
     def failed(self, cell: str, kind: Event, text: str, counter: str, *, trace: bool = False) -> None:
         """An event of a failure in the controller itself, with the traceback of what is being handled."""
