@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -29,6 +29,8 @@ from controller.journal import Event, Journal
 from controller.links.operator import ControllerStatus
 from controller.store import checkpoint
 from wire.security import CurveServer, KeyFileError, curve_server
+
+T = TypeVar("T")
 
 CALL_TIMEOUT_S = 5.0
 FINISH_TIMEOUT_S = 4.0
@@ -84,13 +86,13 @@ class Commands:
         self._config_path = config_path
         self._overrides = dict(overrides or {})
         self._run_dir = run_dir
-        self._calls: queue.SimpleQueue[tuple[Callable[[], str], Future[str]]] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
         self._closed = False
         self._reading = threading.Lock()
 
-    def _in_loop(self, call: Callable[[], str]) -> str:
+    def _in_loop(self, call: Callable[[], T]) -> T:
         """Carry out ``call`` on the control thread; ValueError where that does not answer."""
-        future: Future[str] = Future()
+        future: Future[T] = Future()
         self._calls.put((call, future))
         if self._closed:
             self._refuse_waiting()
@@ -371,19 +373,16 @@ class Commands:
 
     def checkpoint(self) -> str:
         """Write what has been learned to ``checkpoint.json`` in the run folder."""
-
-        def call() -> str:
-            if not self._run_dir:
-                raise ValueError("there is no run folder to write a checkpoint to")
-            states = {c.cell_id: c.loop.to_state() for c in self._cells.values() if c.loop}
-            path = self._run_dir / "checkpoint.json"
-            try:
-                checkpoint.save(path, states)
-            except checkpoint.CheckpointError as error:
-                raise ValueError(f"checkpoint not written: {error}") from error
-            return f"checkpoint of {len(states)} cell(s) in {path}"
-
-        return self._in_loop(call)
+        if not self._run_dir:
+            raise ValueError("there is no run folder to write a checkpoint to")
+        path = self._run_dir / "checkpoint.json"
+        states = self._in_loop(lambda: {c.cell_id: c.loop.to_state() for c in self._cells.values() if c.loop})
+        # Not on the control thread: a disk that takes its time would hold up decisions and renewals.
+        try:
+            checkpoint.save(path, states)
+        except checkpoint.CheckpointError as error:
+            raise ValueError(f"checkpoint not written: {error}") from error
+        return f"checkpoint of {len(states)} cell(s) in {path}"
 
 
 def _with_lease(config: Config, lease_s: float | None) -> Config:

@@ -168,7 +168,6 @@ class _Live:
 
     cell: ControlledCell
     face: LiveFace
-    edge: EdgeLink | None
     reports: int = 0
     decided: float = 0.0
     next_step: float = 0.0
@@ -176,6 +175,11 @@ class _Live:
     reported: float | None = None
     leased_until: float | None = None
     rates: UeRates | None = None
+
+    @property
+    def edge(self) -> EdgeLink | None:
+        """The link to the agent of the GPU that serves the cell."""
+        return self.face.edge
 
     @property
     def heard(self) -> bool:
@@ -368,7 +372,7 @@ class Daemon:
             models=self._models.get,
             handovers=self._handovers,
         )
-        live = _Live(controlled, face, edge)
+        live = _Live(controlled, face)
         self.metrics.watch_cell(cell.id, lambda: self._status(live))
         return live
 
@@ -506,7 +510,7 @@ class Daemon:
         """Back to all PRBs everywhere, and a moment for the gNBs to say so."""
         connected = [name for name, live in self._cells.items() if live.cell.session]
         for name in connected:
-            self._cells[name].cell.face.release()
+            self._cells[name].face.release()
         end = time.monotonic() + _RELEASE_WAIT_S
         while any(map(self._ran.unacknowledged, connected)) and time.monotonic() < end:
             self._ran.poll(0.05)
@@ -540,7 +544,7 @@ class Daemon:
             case CellLost():
                 live.leased_until = live.rates = None
                 cell.lost(event.why)
-                cell.face.release()
+                live.face.release()
                 self.metrics.gone(event.cell_id)
             case _:
                 if isinstance(event, QuotaApplied):

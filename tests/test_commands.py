@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import yaml
@@ -21,6 +21,7 @@ from controller.core.observation import Command, GpuReading
 from controller.journal import Journal
 from controller.links.operator import ControllerStatus
 from controller.loop import ControlLoop
+from controller.store import checkpoint
 from tests import builders
 from tests.e2e.harness import until
 from tests.test_cell import CARRIER, NARROW, T0, Face, Memory, S, applied
@@ -37,10 +38,13 @@ cells:
 """
 
 
+T = TypeVar("T")
+
+
 class Direct(Commands):
     """Carried out on the thread that commands."""
 
-    def _in_loop(self, call: Callable[[], str]) -> str:
+    def _in_loop(self, call: Callable[[], T]) -> T:
         return call()
 
 
@@ -490,7 +494,7 @@ def test_commands_that_wait_are_bounded_and_a_mode_goes_before_them(operated: Op
 class Called:
     """Commands that a thread of their own calls, and this one answers."""
 
-    def __init__(self, operated: Operated) -> None:
+    def __init__(self, operated: Operated, run_dir: Path) -> None:
         self.commands = Commands(
             operated.config,
             {"cell-1": operated.cell},
@@ -502,6 +506,7 @@ class Called:
             shut_down=lambda: None,
             reloaded=lambda _: None,
             rekeyed=lambda _: (),
+            run_dir=run_dir,
         )
         self.pool = ThreadPoolExecutor(4)
 
@@ -511,8 +516,8 @@ class Called:
 
 
 @pytest.fixture
-def called(operated: Operated) -> Iterator[Called]:
-    called = Called(operated)
+def called(operated: Operated, tmp_path: Path) -> Iterator[Called]:
+    called = Called(operated, tmp_path)
     yield called
     called.pool.shutdown()
 
@@ -534,6 +539,29 @@ def test_calls_without_end_do_not_hold_up_the_control_slots(called: Called) -> N
     while commands._calls.qsize():
         commands.answer()
     assert all(turn.result(10) in ("done", "") for turn in turns)
+
+
+def test_a_disk_that_takes_its_time_holds_up_its_checkpoint_alone(
+    called: Called, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    go_on = threading.Event()
+    save = checkpoint.save
+
+    def slow(path: Path, states: Any) -> None:
+        go_on.wait(10)
+        save(path, states)
+
+    monkeypatch.setattr(checkpoint, "save", slow)
+    written = called.pool.submit(called.commands.checkpoint)
+    called.wait(1)
+    answered = called.pool.submit(called.commands.answer)
+    try:
+        answered.result(5)
+        assert not written.done()
+    finally:
+        go_on.set()
+    assert written.result(10) == f"checkpoint of 1 cell(s) in {tmp_path / 'checkpoint.json'}"
+    assert set(checkpoint.load(tmp_path / "checkpoint.json").states) == {"cell-1"}
 
 
 def test_a_call_that_was_begun_is_not_told_as_refused(

@@ -764,7 +764,7 @@ def test_a_second_daemon_does_not_write_into_the_run_of_the_first(
 
 def test_a_report_that_comes_while_the_state_is_made_has_no_negative_age() -> None:
     cell: Any = SimpleNamespace(session=1)
-    live = _Live(cell, face=cell, edge=None, reports=1, reported=5.0)
+    live = _Live(cell, face=cell, reports=1, reported=5.0)
     assert live.report_age(4.75) == 0.0 and live.report_age(5.25) == 0.25
 
 
