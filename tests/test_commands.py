@@ -135,7 +135,7 @@ def test_a_hop_gets_a_policy_of_its_own_and_the_others_go_on_learning(operated: 
 
 def test_a_lease_is_set_and_a_reload_keeps_it(operated: Operated) -> None:
     assert operated.commands.set_lease(7.0) == "lease 7 s"
-    for wrong in (0.0, -1.0, 1e9, float("nan")):
+    for wrong in (0.0, -1.0, 0.1, 1e9, float("nan")):
         with pytest.raises(ValueError, match="lease_s: Input should be"):
             operated.commands.set_lease(wrong)
     assert [e for e in operated.memory.events if e == "set_lease"] == ["set_lease"]

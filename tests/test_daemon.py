@@ -475,13 +475,13 @@ def test_a_lease_that_is_set_goes_out_at_once_and_a_reload_keeps_it(
     gnb.hello()
     goes_on(daemon, gnb)
     assert daemon.state().lease_s == 3.0
-    assert daemon.commands.set_lease(0.75) == "lease 0.75 s"
-    until(lambda: gnb.pump() or gnb.lease_ms == 750, "the lease at the gNB")
-    until(lambda: gnb.pump() or 0 < (daemon.state().cells[0].lease_left_s or 0) <= 0.75, "it counts here")
+    assert daemon.commands.set_lease(1.5) == "lease 1.5 s"
+    until(lambda: gnb.pump() or gnb.lease_ms == 1500, "the lease at the gNB")
+    until(lambda: gnb.pump() or 0 < (daemon.state().cells[0].lease_left_s or 0) <= 1.5, "it counts here")
     file = tmp_path / "c.yaml"
     file.write_text(CONFIG.replace("ues:", "budgets: {ul_ms: 90.0}\n        ues:"))
     daemon.commands.reload()
-    assert daemon.state().lease_s == 0.75
+    assert daemon.state().lease_s == 1.5
     goes_on(daemon, gnb)
 
 
