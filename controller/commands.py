@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import queue
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -40,6 +41,11 @@ MAX_CALL_TEXT = 500
 MAX_WAITING = 32
 """Commands of one cell that wait for its next control slot: each further one is checked against them all. A
 mode is not refused for them."""
+MAX_IN_A_ROW = 100
+"""Commands of one cell that are taken in a row, then one a control slot (a second where that is longer): each
+is recorded, some end a control slot or begin a part of the run, and what comes faster than it can be written
+costs the record of other control slots. Leases, reloads and checkpoints likewise. ``released`` is always
+taken where it changes something."""
 RECORD_WAIT_S = 1.0
 """A command is answered once it is on record, so that a restart carries it out, or after so long."""
 
@@ -89,6 +95,8 @@ class Commands:
         self._calls: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
         self._closed = False
         self._reading = threading.Lock()
+        self._every_s = min(1.0, config.control.control_slot_s)
+        self._turns: dict[str, tuple[float, float]] = {}
 
     def _in_loop(self, call: Callable[[], T]) -> T:
         """Carry out ``call`` on the control thread; ValueError where that does not answer."""
@@ -150,6 +158,11 @@ class Commands:
                     f"cell {cell.cell_id}: {MAX_WAITING} commands wait for its next control slot"
                 )
             cell.check(command)
+        released = command == Command("mode", Mode.RELEASED.value)
+        if not released or all(
+            command in c.commands[-1:] or (c.loop and c.loop.mode is Mode.RELEASED) for c in cells
+        ):
+            self._turn(cell_id)
         for cell in cells:
             if command.kind != "mode" or command not in cell.commands[-1:]:
                 cell.commands.append(command)
@@ -157,6 +170,15 @@ class Commands:
             data = {"command": [command.kind, command.value, command.slice], "control_slot": during}
             self._journal.event(cell.cell_id, kind, f"{text} {command.slice}".strip(), data)
         return cells
+
+    def _turn(self, what: str) -> None:
+        """Take one of the commands that may come; ValueError where there were too many."""
+        now = time.monotonic()
+        left, since = self._turns.get(what, (float(MAX_IN_A_ROW), now))
+        left = min(MAX_IN_A_ROW, left + (now - since) / self._every_s)
+        if left < 1:
+            raise ValueError(f"{MAX_IN_A_ROW} commands in a row: now one is taken every {self._every_s:g} s")
+        self._turns[what] = left - 1, now
 
     def _on_record(self, text: str) -> str:
         """The answer of a command that was carried out; not on the control thread."""
@@ -248,6 +270,7 @@ class Commands:
                 ran = RanLinkModel.model_validate({**self._config.links.ran.model_dump(), "lease_s": lease_s})
             except ValidationError as error:
                 raise ValueError(f"lease_s: {mistake(error.errors()[0])}") from error
+            self._turn("lease")
             self._take_config(_with_lease(self._config, ran.lease_s))
             self._journal.event("", Event.SET_LEASE, f"{lease_s:g} s")
             return f"lease {lease_s:g} s"
@@ -284,6 +307,11 @@ class Commands:
         set stays unless the configuration changes it. Cells, links but for their lease, security, store and
         the timing of control are read at start alone.
         """
+        self._turn("reload")
+        return self.read_again()
+
+    def read_again(self) -> str:
+        """As :meth:`reload`, however often."""
         # One after the other, else one that read an older file could have the last word.
         if not self._reading.acquire(timeout=CALL_TIMEOUT_S):
             raise ValueError(f"a reload before this one has not ended within {CALL_TIMEOUT_S:g} s")
@@ -376,7 +404,12 @@ class Commands:
         if not self._run_dir:
             raise ValueError("there is no run folder to write a checkpoint to")
         path = self._run_dir / "checkpoint.json"
-        states = self._in_loop(lambda: {c.cell_id: c.loop.to_state() for c in self._cells.values() if c.loop})
+
+        def call() -> dict[str, Any]:
+            self._turn("checkpoint")
+            return {c.cell_id: c.loop.to_state() for c in self._cells.values() if c.loop}
+
+        states = self._in_loop(call)
         # Not on the control thread: a disk that takes its time would hold up decisions and renewals.
         try:
             checkpoint.save(path, states)

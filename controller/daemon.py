@@ -457,7 +457,7 @@ class Daemon:
     def _reload_now(self) -> None:
         """Not on the control thread, which carries out its last part."""
         try:
-            text = self.commands.reload()
+            text = self.commands.read_again()
         except ValueError as error:
             self.commands.called("", f"SIGHUP: refused: {error}", True)
         except Exception:

@@ -6,7 +6,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import pytest
@@ -15,7 +17,7 @@ import yaml
 from controller import commands as commands_module
 from controller import config, reference
 from controller.cell import ControlledCell
-from controller.commands import MAX_WAITING, Commands
+from controller.commands import MAX_IN_A_ROW, MAX_WAITING, Commands
 from controller.core.decision import Decision
 from controller.core.observation import Command, GpuReading
 from controller.journal import Journal
@@ -489,6 +491,42 @@ def test_commands_that_wait_are_bounded_and_a_mode_goes_before_them(operated: Op
     operated.slot()
     assert operated.cell.loop is not None and operated.cell.loop.mode == "released"
     operated.commands.set_options("", "ar", "metric: p95")
+
+
+def test_commands_without_end_are_bounded_and_everything_can_be_released(
+    operated: Operated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(commands_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    commands, many = operated.commands, "commands in a row: now one is taken every 1 s"
+
+    def taken(call: Callable[[int], str]) -> int:
+        n = 0
+        for i in range(3 * MAX_IN_A_ROW):
+            with suppress(ValueError):
+                call(i)
+                n += 1
+        return n
+
+    def switch(i: int) -> str:
+        told = commands.set_mode("", ("frozen", "active")[i % 2])
+        operated.slot()
+        return told
+
+    assert taken(switch) == MAX_IN_A_ROW
+    assert taken(lambda i: commands.set_lease(3 + i % 2)) == MAX_IN_A_ROW
+    with pytest.raises(ValueError, match=many):
+        commands.set_lease(3.0)
+    with pytest.raises(ValueError, match=many):
+        commands.switch_policy("", "ar", "aimd")
+    operated.memory.events.clear()
+    assert taken(lambda _: commands.set_mode("", "released")) == 1
+    operated.slot()
+    assert operated.state()["mode"] == "released" and operated.memory.events == ["set_mode"]
+    assert taken(lambda _: commands.set_mode("", "released")) == 0
+    now[0] += 2.0
+    assert taken(lambda _: commands.set_mode("cell-1", "active")) == MAX_IN_A_ROW
+    assert taken(switch) == 2
 
 
 class Called:

@@ -457,7 +457,7 @@ def test_a_flood_of_signals_reads_the_configuration_one_time_after_the_other(
         go_on.wait(10)
         return "reloaded"
 
-    monkeypatch.setattr(daemon.commands, "reload", slow)
+    monkeypatch.setattr(daemon.commands, "read_again", slow)
     for _ in range(10):
         daemon.reload()
         time.sleep(0.1)
