@@ -152,8 +152,15 @@ class AsyncRunStore:
         return handle
 
     def configured(self, time_ns: int, config: str) -> None:
-        """From here on another configuration counts, as after a reload (YAML text)."""
+        """From here on another configuration counts, as after a reload (YAML text). One that still waits to
+        be written and under which no control loop began is none of the run's any more."""
         self._config = config
+        with self._changed:
+            # The item at the head is the writer's.
+            waiting = [i for i in range(1, len(self._queue)) if isinstance(self._queue[i], _ConfigItem)]
+            for i in reversed(waiting):
+                self._bytes -= self._queue[i].weight
+                del self._queue[i]
         self._put(_ConfigItem(time_ns, config))
 
     def record_slot(
