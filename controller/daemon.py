@@ -416,11 +416,12 @@ class Daemon:
 
     def _turn(self) -> None:
         """One turn: what the gNBs sent, what operators asked, what is due."""
-        self._watch_clock()
         self._turned = now = time.monotonic()
         due = [min(c.next_step, c.ask_use_at) for c in self._cells.values() if c.heard]
         wait = min(_IDLE_POLL_S, max(0.0, min(due, default=now + _IDLE_POLL_S) - now))
-        for event in self._ran.poll(wait):
+        events = self._ran.poll(wait)
+        self._watch_clock()  # what follows reads it, and nothing takes so long as what came before
+        for event in events:
             self._handle(event)
         self._take_qos()
         self.commands.answer()

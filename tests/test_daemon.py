@@ -710,6 +710,33 @@ def test_a_clock_set_back_by_an_hour_is_noticed_and_flows_go_on(
         publisher.close()
 
 
+@pytest.mark.parametrize("step_s", [-3600, 3600])
+def test_a_clock_that_is_set_just_before_a_control_slot_ends_makes_it_no_longer(
+    run: Callable[..., tuple[Daemon, Gnb]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, step_s: int
+) -> None:
+    daemon, gnb = run(tmp_path / "run")
+    gnb.hello()
+    goes_on(daemon, gnb)
+    real, poll, set_ = time.time_ns, daemon._ran.poll, threading.Event()
+
+    def sets_the_clock(timeout_s: float) -> list[Any]:
+        events = poll(timeout_s)
+        if not set_.is_set():
+            monkeypatch.setattr(time, "time_ns", lambda: real() + step_s * 10**9)
+            daemon._end_slot("cell-1")
+            set_.set()
+        return events
+
+    monkeypatch.setattr(daemon._ran, "poll", sets_the_clock)
+    until(lambda: gnb.pump() or set_.is_set(), "the step")
+    goes_on(daemon, gnb)
+    goes_on(daemon, gnb)
+    assert daemon._store is not None and daemon._store.flush()
+    with RunStore.open(tmp_path / "run") as record:
+        seen = [slot.observation for start in record.starts() for slot in record.slots(start.id)]
+    assert all(0 <= o.closed_ns - o.opened_ns < 600 * 10**9 for o in seen)
+
+
 def test_a_quota_by_hand_is_in_force_at_the_gnb_for_its_time(run: Callable[..., tuple[Daemon, Gnb]]) -> None:
     daemon, gnb = run(**{"control.control_slot_s": 60.0})
     with pytest.raises(ValueError, match="cell cell-1 is not under control: its gNB is not connected"):
