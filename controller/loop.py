@@ -93,8 +93,9 @@ class ControlLoop:
             try:
                 options = of.options.model_validate(s.options)
                 allocator = self._allocator(s.slice, of, options)
-            except ValueError as error:
-                raise ValueError(f"cell {spec.cell}, slice {s.slice}: {_text(error)}") from error
+            except Exception as error:  # of a plugin too: it must not end who makes the loop
+                text = _text(error) if isinstance(error, ValueError) else _failure(error)
+                raise ValueError(f"cell {spec.cell}, slice {s.slice}: {text}") from error
             configured = options.to_dict()
             self._slices[s.slice] = _Slice(
                 s.slice, of, options, allocator, configured, configured, self._new_rescue()
@@ -652,10 +653,12 @@ class ControlLoop:
                 if source is None:
                     anew[name] = f"no slice of its name, or only one of service {s.service.name}"
                     continue
+                saved = known[source]["allocator"]
                 try:
-                    s.allocator.take_over(known[source]["allocator"])
-                except ValueError as error:
-                    anew[name] = str(error)
+                    s.allocator.take_over(saved)
+                except Exception as error:
+                    anew[name] = str(error) if isinstance(error, ValueError) else _failure(error)
+                    s.allocator = self._allocator(s.name, s.service, s.options)
             return anew
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"loop state is damaged: {error!r}") from error
