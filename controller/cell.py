@@ -207,6 +207,18 @@ class ControlledCell:
         return [(s.id, s.service, s.options) for s in _model(self._config, self.cell_id).slices]
 
     @property
+    def control_slot(self) -> int:
+        """The control slot in progress, or the one from which the cell goes on when it is back."""
+        return self.loop.control_slot if self.loop else int((self._learned or {}).get("control_slot", 0))
+
+    def ask(self, command: Command) -> None:
+        """Carry a command out at the next control slot; :meth:`check` says whether that can be."""
+        if command.kind == "mode" and not self.controlled:  # which may be long: the last one counts
+            self.commands = [c for c in self.commands if c.kind != "mode"]
+        if command.kind != "mode" or command not in self.commands[-1:]:
+            self.commands.append(command)
+
+    @property
     def active_flows(self) -> int:
         """Flows of slices that have not stopped; any thread may ask."""
         return self._collector.active_flows
@@ -528,8 +540,11 @@ class ControlledCell:
     # ---- control slots ------------------------------------------------------------------------------------
 
     def check(self, command: Command) -> None:
-        """ValueError where an operator's command could not be carried out at the next control slot."""
+        """ValueError where an operator's command could not be carried out at the next control slot. A mode
+        may wait for the first one: of several cells one that is away keeps no other from being released."""
         if not isinstance(self.state, Controlled):
+            if command.kind == "mode" and command.value in list(Mode):
+                return
             why = self.not_controlled or "its gNB is not connected"
             raise ValueError(f"cell {self.cell_id} is not under control: {why}")
         if command.kind == "quota" and command.value is not None:

@@ -164,10 +164,11 @@ class Commands:
         ):
             self._turn(cell_id)
         for cell in cells:
-            if command.kind != "mode" or command not in cell.commands[-1:]:
-                cell.commands.append(command)
-            during = cell.loop.control_slot if cell.loop else 0
-            data = {"command": [command.kind, command.value, command.slice], "control_slot": during}
+            cell.ask(command)
+            data = {
+                "command": [command.kind, command.value, command.slice],
+                "control_slot": cell.control_slot,
+            }
             self._journal.event(cell.cell_id, kind, f"{text} {command.slice}".strip(), data)
         return cells
 
@@ -187,17 +188,22 @@ class Commands:
         return f"{text}; it is not on record yet: a restart before its control slot would not know of it"
 
     def set_mode(self, cell_id: str, mode: str) -> str:
-        """Change the mode at once: the control slot in progress ends here."""
+        """Change the mode at once: the control slot in progress ends here. A cell that is not under control
+        has it from its first control slot on."""
 
         def call() -> str:
             before = {c.cell_id: c.loop.mode for c in self._chosen(cell_id) if c.loop}
+            later = []
             for cell in self._command(cell_id, Command("mode", mode), Event.SET_MODE, mode):
+                if not cell.controlled:
+                    later.append(cell.cell_id)
+                    continue
                 if before[cell.cell_id] == mode:
                     continue
                 if Mode(mode) in (Mode.RELEASED, Mode.SHADOW):
                     cell.face.release()
                 self._end_slot(cell.cell_id)
-            return f"mode {mode}"
+            return f"mode {mode}" + (f"; of {', '.join(later)} once under control" if later else "")
 
         return self._on_record(self._in_loop(call))
 

@@ -252,7 +252,7 @@ class Daemon:
             if lock is None:
                 with suppress(StoreError):  # a folder that refuses: the store says so, and tries again
                     lock = lock_folder(run_dir)
-            of_record, waiting = _left_in(run_dir)
+            of_record, waiting = _left_in(run_dir, [c.id for c in config.cells])
             learned.update(of_record)
             self._store = AsyncRunStore(
                 run_dir,
@@ -713,13 +713,12 @@ def _settings_lease_s(config: Config) -> float:
     return max(config.lease_s, 2.0 * config.control.control_slot_s)
 
 
-def _left_in(run_dir: Path) -> tuple[dict[str, Any], dict[str, Sequence[Command]]]:
+def _left_in(run_dir: Path, cells: Sequence[str]) -> tuple[dict[str, Any], dict[str, Sequence[Command]]]:
     """What the cells of an earlier run in this folder had learned, and what operators had asked of them that
     was not done yet; StoreError where it cannot be read."""
     if not (run_dir / DATABASE_FILE).exists():
         return {}, {}
     with RunStore.open(run_dir) as earlier:
-        cells = earlier.cells()
         learned = {cell: state for cell in cells if (state := earlier.latest_state(cell))}
         waiting = {cell: earlier.waiting(cell) for cell in cells}
     if not learned:

@@ -55,12 +55,18 @@ class Gnb:
         self.uses: Callable[[int, int], int] = min  # of quota and carrier
         self._before: dict[str, tuple[int, int]] = {}
 
-    def hello(self, prb: int = 106, min_prb: int = 5) -> None:
+    def __enter__(self) -> Gnb:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def hello(self, prb: int = 106, min_prb: int = 5, cell_id: str = "cell-1") -> None:
         tdd = ran_pb2.TddPattern(period_slots=5, dl_slots=1, dl_symbols=4, ul_symbols=6, ul_slots=3)
         self.send(
             hello=ran_pb2.Hello(
                 protocol_version=PROTOCOL_VERSION,
-                cell_id="cell-1",
+                cell_id=cell_id,
                 prb=prb,
                 scs_khz=30,
                 tdd=tdd,
@@ -585,7 +591,29 @@ def test_repeating_a_mode_does_not_cut_the_control_slot_short(
 def test_a_command_before_the_gnb_has_joined_is_refused(run: Callable[..., tuple[Daemon, Gnb]]) -> None:
     daemon, _ = run()
     with pytest.raises(ValueError, match="not connected"):
-        daemon.commands.set_mode("cell-1", "released")
+        daemon.commands.switch_policy("cell-1", "ar", "aimd")
+    with pytest.raises(ValueError, match="not connected"):
+        daemon.commands.set_mode("cell-1", "nosuch")
+
+
+def test_all_cells_are_released_although_one_is_away_which_is_when_it_comes(
+    run: Callable[..., tuple[Daemon, Gnb]],
+) -> None:
+    two = [{"id": f"cell-{i}", "slices": [{"id": "ar", "ues": ["ue-1"]}]} for i in (1, 2)]
+    daemon, gnb = run(cells=two)
+    gnb.hello()
+    goes_on(daemon, gnb)
+    for mode in ("frozen", "active", "released"):
+        assert daemon.commands.set_mode("", mode) == f"mode {mode}; of cell-2 once under control"
+    until(lambda: gnb.pump() or not gnb.quotas, "the release")
+    cell = daemon._cells["cell-2"].cell
+    assert [c.value for c in cell.commands] == ["released"]
+    with Gnb(daemon._ran.address) as second:
+        second.hello(cell_id="cell-2")
+        until(
+            lambda: second.pump() or second.report() or daemon.state().cells[1].control_slots >= 2, "control"
+        )
+        assert not second.quotas and daemon.state().cells[1].mode == "released"
 
 
 def test_a_cell_that_never_joins_does_not_hold_up_another(run: Callable[..., tuple[Daemon, Gnb]]) -> None:
@@ -824,3 +852,16 @@ def test_what_an_operator_was_told_is_played_after_a_kill(
         loop.load_state(start.state)
         slots_ = list(record.slots(start.id))
         assert [loop.step(s.observation).to_record() for s in slots_] == [s.decision for s in slots_]
+
+
+def test_a_mode_that_waits_for_a_cell_outlives_a_kill(
+    run: Callable[..., tuple[Daemon, Gnb]], tmp_path: Path
+) -> None:
+    daemon, _ = run(tmp_path / "first")
+    daemon.commands.set_mode("", "frozen")
+    daemon.commands.set_mode("", "released")
+    shutil.copytree(tmp_path / "first", tmp_path / "second", ignore=shutil.ignore_patterns("run.lock"))
+    second, gnb = run(tmp_path / "second")
+    gnb.hello()
+    goes_on(second, gnb)
+    assert second.state().cells[0].mode == "released" and not gnb.quotas
