@@ -247,7 +247,8 @@ class Daemon:
         tls = Tls(Path(keys), "controller") if keys else None
         self._run_dir = run_dir
         self._store: AsyncRunStore | None = None
-        learned, waiting = dict(learned or {}), {}
+        learned = dict(learned or {})
+        waiting: dict[str, list[Command]] = {}
         if run_dir:
             if lock is None:
                 with suppress(StoreError):  # a folder that refuses: the store says so, and tries again
@@ -713,7 +714,7 @@ def _settings_lease_s(config: Config) -> float:
     return max(config.lease_s, 2.0 * config.control.control_slot_s)
 
 
-def _left_in(run_dir: Path, cells: Sequence[str]) -> tuple[dict[str, Any], dict[str, Sequence[Command]]]:
+def _left_in(run_dir: Path, cells: Sequence[str]) -> tuple[dict[str, Any], dict[str, list[Command]]]:
     """What the cells of an earlier run in this folder had learned, and what operators had asked of them that
     was not done yet; StoreError where it cannot be read."""
     if not (run_dir / DATABASE_FILE).exists():
