@@ -328,9 +328,9 @@ class Commands:
             except ValueError as error:
                 raise ValueError(f"{error}{keys}") from error
             self._reloaded("")
-        except ValueError as error:
+        except Exception as error:
             self._journal.count("config_refused_total", "")
-            self._reloaded(str(error))
+            self._reloaded(str(error) if isinstance(error, ValueError) else repr(error))
             raise
         finally:
             self._reading.release()

@@ -659,6 +659,19 @@ def test_of_two_reloads_the_later_one_has_the_last_word(
     assert operated.options()["metric"] == "p95"
 
 
+def test_a_reload_that_fails_for_whatever_reason_is_no_good_one(
+    operated: Operated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise RuntimeError("out of file descriptors")
+
+    operated.commands._config_path = tmp_path / "c.yaml"
+    monkeypatch.setattr(config, "load", fails)
+    with pytest.raises(RuntimeError):
+        operated.commands.reload()
+    assert operated.reloads == ["RuntimeError('out of file descriptors')"]
+
+
 def test_what_is_written_down_of_a_call_is_one_printable_line(operated: Operated) -> None:
     operated.commands.called(
         "nosuch", "SetOptions: refused:\n a\x1b[2J\r\u2028b: unknown key" + "x" * 9999, True
