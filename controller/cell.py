@@ -6,6 +6,7 @@ hands over what the gNB and the hosts said, closes the control slots, and puts t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -106,7 +107,8 @@ class ControlledCell:
     through everything else as the loop's state.
 
     ``handovers`` connects the cells of a controller: what another one knows of a flow that begins here is in
-    the next observation.
+    the next observation. ``waiting`` is what operators had asked for of the controller before this one: it
+    is done at the first control slot, but for quotas by hand, which are for the time at which they were set.
 
     UEs that are bound to no slice, and their flows, are background traffic: they have no quota, take what is
     left, and nobody judges them.
@@ -120,6 +122,7 @@ class ControlledCell:
         face: Face,
         *,
         learned: Mapping[str, Any] | None = None,
+        waiting: Sequence[Command] = (),
         prior: Mapping[str, Any] | None = None,
         models: Models = no_models,
         handovers: Handovers | None = None,
@@ -128,7 +131,8 @@ class ControlledCell:
         self.face = face
         self.journal = journal
         self.state: State = Away()
-        self.commands: list[Command] = []
+        self.commands = [c for c in waiting if c.kind != "quota"]
+        self._resumed = bool(self.commands)
         self.decision: Decision | None = None
         """The decision in force; None where none is known to be."""
         self.record: Mapping[str, Any] | None = None
@@ -203,6 +207,18 @@ class ControlledCell:
         return [(s.id, s.service, s.options) for s in _model(self._config, self.cell_id).slices]
 
     @property
+    def control_slot(self) -> int:
+        """The control slot in progress, or the one from which the cell goes on when it is back."""
+        return self.loop.control_slot if self.loop else int((self._learned or {}).get("control_slot", 0))
+
+    def ask(self, command: Command) -> None:
+        """Carry a command out at the next control slot; :meth:`check` says whether that can be."""
+        if command.kind == "mode" and not self.controlled:  # which may be long: the last one counts
+            self.commands = [c for c in self.commands if c.kind != "mode"]
+        if command.kind != "mode" or command not in self.commands[-1:]:
+            self.commands.append(command)
+
+    @property
     def active_flows(self) -> int:
         """Flows of slices that have not stopped; any thread may ask."""
         return self._collector.active_flows
@@ -262,7 +278,11 @@ class ControlledCell:
             self.journal.event(self.cell_id, Event.NOT_CONTROLLED, str(error))
             return
         assert new is not None  # has a carrier
-        self._install(new, learned)
+        self._drop_commands(learned if self._install(new, learned) else None)
+        for command in self.commands if self._resumed else ():
+            text = f"{command.kind} {json.dumps(command.value)} {command.slice}".strip()
+            self.journal.event(self.cell_id, Event.COMMAND_RESUMED, text)
+        self._resumed = False
 
     def lost(self, why: str) -> None:
         """The session is over."""
@@ -296,26 +316,32 @@ class ControlledCell:
         self._collector.set_slices([s.id for s in model.slices])
         if loop is not None:
             self._decision_over()
-            self._install(loop, learned)
-        self._drop_commands()
+            self._drop_commands(learned if self._install(loop, learned) else None)
         self._note_manual("the configuration was read again")
 
-    def _drop_commands(self) -> None:
-        """Commands that wait and cannot be carried out any more are dropped."""
+    def _drop_commands(self, before: Mapping[str, Any] | None) -> None:
+        """Commands that wait are dropped where they cannot be carried out any more, or the configuration has
+        changed, since the state ``before``, what they are about."""
+        loop = self.loop
+        assert loop is not None
         waiting, self.commands = self.commands, []
         for command in waiting:
             try:
-                self.check(command)
+                loop.check(command, self.commands)
+                if before and (what := loop.overtaken(command, before)):
+                    raise ValueError(f"{command.kind} {command.slice}: the configuration has changed {what}")
             except ValueError as error:
                 self.journal.event(self.cell_id, Event.COMMAND_DROPPED, str(error))
             else:
                 self.commands.append(command)
 
-    def _install(self, loop: ControlLoop, state: Mapping[str, Any] | None) -> None:
-        """Let ``loop`` control the cell, going on from ``state`` where that fits."""
+    def _install(self, loop: ControlLoop, state: Mapping[str, Any] | None) -> bool:
+        """Let ``loop`` control the cell, going on from ``state`` where that fits; tells whether it does."""
+        fits = False
         if state:
             try:
                 anew = loop.load_state(state)
+                fits = True
                 where = f"at control slot {loop.control_slot}, mode {loop.mode}"
                 self.journal.event(self.cell_id, Event.LEARNING_RESUMED, where)
                 if anew:
@@ -341,6 +367,7 @@ class ControlledCell:
         self._collector.bound = frozenset(self.bindings)
         self._resume = loop.to_state()
         self.journal.start(self.cell_id, loop.spec.to_dict(), self._resume)
+        return fits
 
     def _decision_over(self) -> None:
         """What is in force is not known any more."""
@@ -513,8 +540,11 @@ class ControlledCell:
     # ---- control slots ------------------------------------------------------------------------------------
 
     def check(self, command: Command) -> None:
-        """ValueError where an operator's command could not be carried out at the next control slot."""
+        """ValueError where an operator's command could not be carried out at the next control slot. A mode
+        may wait for the first one: of several cells one that is away keeps no other from being released."""
         if not isinstance(self.state, Controlled):
+            if command.kind == "mode" and command.value in list(Mode):
+                return
             why = self.not_controlled or "its gNB is not connected"
             raise ValueError(f"cell {self.cell_id} is not under control: {why}")
         if command.kind == "quota" and command.value is not None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import queue
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -30,6 +31,8 @@ from controller.links.operator import ControllerStatus
 from controller.store import checkpoint
 from wire.security import CurveServer, KeyFileError, curve_server
 
+T = TypeVar("T")
+
 CALL_TIMEOUT_S = 5.0
 FINISH_TIMEOUT_S = 4.0
 """Beyond that for a call that the control thread has begun."""
@@ -38,6 +41,13 @@ MAX_CALL_TEXT = 500
 MAX_WAITING = 32
 """Commands of one cell that wait for its next control slot: each further one is checked against them all. A
 mode is not refused for them."""
+MAX_IN_A_ROW = 100
+"""Commands of one cell that are taken in a row, then one a control slot (a second where that is longer): each
+is recorded, some end a control slot or begin a part of the run, and what comes faster than it can be written
+costs the record of other control slots. Leases, reloads and checkpoints likewise. ``released`` is always
+taken where it changes something."""
+RECORD_WAIT_S = 1.0
+"""A command is answered once it is on record, so that a restart carries it out, or after so long."""
 
 
 class Commands:
@@ -82,13 +92,15 @@ class Commands:
         self._config_path = config_path
         self._overrides = dict(overrides or {})
         self._run_dir = run_dir
-        self._calls: queue.SimpleQueue[tuple[Callable[[], str], Future[str]]] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
         self._closed = False
         self._reading = threading.Lock()
+        self._every_s = min(1.0, config.control.control_slot_s)
+        self._turns: dict[str, tuple[float, float]] = {}
 
-    def _in_loop(self, call: Callable[[], str]) -> str:
+    def _in_loop(self, call: Callable[[], T]) -> T:
         """Carry out ``call`` on the control thread; ValueError where that does not answer."""
-        future: Future[str] = Future()
+        future: Future[T] = Future()
         self._calls.put((call, future))
         if self._closed:
             self._refuse_waiting()
@@ -146,26 +158,54 @@ class Commands:
                     f"cell {cell.cell_id}: {MAX_WAITING} commands wait for its next control slot"
                 )
             cell.check(command)
+        released = command == Command("mode", Mode.RELEASED.value)
+        if not released or all(
+            command in c.commands[-1:] or (c.loop and c.loop.mode is Mode.RELEASED) for c in cells
+        ):
+            self._turn(cell_id)
         for cell in cells:
-            if command.kind != "mode" or command not in cell.commands[-1:]:
-                cell.commands.append(command)
-            self._journal.event(cell.cell_id, kind, f"{text} {command.slice}".strip())
+            cell.ask(command)
+            data = {
+                "command": [command.kind, command.value, command.slice],
+                "control_slot": cell.control_slot,
+            }
+            self._journal.event(cell.cell_id, kind, f"{text} {command.slice}".strip(), data)
         return cells
 
+    def _turn(self, what: str) -> None:
+        """Take one of the commands that may come; ValueError where there were too many."""
+        now = time.monotonic()
+        left, since = self._turns.get(what, (float(MAX_IN_A_ROW), now))
+        left = min(MAX_IN_A_ROW, left + (now - since) / self._every_s)
+        if left < 1:
+            raise ValueError(f"{MAX_IN_A_ROW} commands in a row: now one is taken every {self._every_s:g} s")
+        self._turns[what] = left - 1, now
+
+    def _on_record(self, text: str) -> str:
+        """The answer of a command that was carried out; not on the control thread."""
+        if self._journal.written(RECORD_WAIT_S):
+            return text
+        return f"{text}; it is not on record yet: a restart before its control slot would not know of it"
+
     def set_mode(self, cell_id: str, mode: str) -> str:
-        """Change the mode at once: the control slot in progress ends here."""
+        """Change the mode at once: the control slot in progress ends here. A cell that is not under control
+        has it from its first control slot on."""
 
         def call() -> str:
             before = {c.cell_id: c.loop.mode for c in self._chosen(cell_id) if c.loop}
+            later = []
             for cell in self._command(cell_id, Command("mode", mode), Event.SET_MODE, mode):
+                if not cell.controlled:
+                    later.append(cell.cell_id)
+                    continue
                 if before[cell.cell_id] == mode:
                     continue
                 if Mode(mode) in (Mode.RELEASED, Mode.SHADOW):
                     cell.face.release()
                 self._end_slot(cell.cell_id)
-            return f"mode {mode}"
+            return f"mode {mode}" + (f"; of {', '.join(later)} once under control" if later else "")
 
-        return self._in_loop(call)
+        return self._on_record(self._in_loop(call))
 
     def called(self, cell_id: str, text: str, refused: bool) -> None:
         """Record that an operator called, and what came of it."""
@@ -236,6 +276,7 @@ class Commands:
                 ran = RanLinkModel.model_validate({**self._config.links.ran.model_dump(), "lease_s": lease_s})
             except ValidationError as error:
                 raise ValueError(f"lease_s: {mistake(error.errors()[0])}") from error
+            self._turn("lease")
             self._take_config(_with_lease(self._config, ran.lease_s))
             self._journal.event("", Event.SET_LEASE, f"{lease_s:g} s")
             return f"lease {lease_s:g} s"
@@ -262,7 +303,7 @@ class Commands:
             self._command(cell_id, command, kind, text)
             return f"{what} {text} from the next control slot on"
 
-        return self._in_loop(call)
+        return self._on_record(self._in_loop(call))
 
     def reload(self) -> str:
         """Read the configuration file again; a bad one changes nothing.
@@ -272,6 +313,11 @@ class Commands:
         set stays unless the configuration changes it. Cells, links but for their lease, security, store and
         the timing of control are read at start alone.
         """
+        self._turn("reload")
+        return self.read_again()
+
+    def read_again(self) -> str:
+        """As :meth:`reload`, however often."""
         # One after the other, else one that read an older file could have the last word.
         if not self._reading.acquire(timeout=CALL_TIMEOUT_S):
             raise ValueError(f"a reload before this one has not ended within {CALL_TIMEOUT_S:g} s")
@@ -282,9 +328,9 @@ class Commands:
             except ValueError as error:
                 raise ValueError(f"{error}{keys}") from error
             self._reloaded("")
-        except ValueError as error:
+        except Exception as error:
             self._journal.count("config_refused_total", "")
-            self._reloaded(str(error))
+            self._reloaded(str(error) if isinstance(error, ValueError) else repr(error))
             raise
         finally:
             self._reading.release()
@@ -361,19 +407,21 @@ class Commands:
 
     def checkpoint(self) -> str:
         """Write what has been learned to ``checkpoint.json`` in the run folder."""
+        if not self._run_dir:
+            raise ValueError("there is no run folder to write a checkpoint to")
+        path = self._run_dir / "checkpoint.json"
 
-        def call() -> str:
-            if not self._run_dir:
-                raise ValueError("there is no run folder to write a checkpoint to")
-            states = {c.cell_id: c.loop.to_state() for c in self._cells.values() if c.loop}
-            path = self._run_dir / "checkpoint.json"
-            try:
-                checkpoint.save(path, states)
-            except checkpoint.CheckpointError as error:
-                raise ValueError(f"checkpoint not written: {error}") from error
-            return f"checkpoint of {len(states)} cell(s) in {path}"
+        def call() -> dict[str, Any]:
+            self._turn("checkpoint")
+            return {c.cell_id: c.loop.to_state() for c in self._cells.values() if c.loop}
 
-        return self._in_loop(call)
+        states = self._in_loop(call)
+        # Not on the control thread: a disk that takes its time would hold up decisions and renewals.
+        try:
+            checkpoint.save(path, states)
+        except checkpoint.CheckpointError as error:
+            raise ValueError(f"checkpoint not written: {error}") from error
+        return f"checkpoint of {len(states)} cell(s) in {path}"
 
 
 def _with_lease(config: Config, lease_s: float | None) -> Config:

@@ -273,8 +273,10 @@ class RanLinkModel(_Strict):
     """Where the controller listens for gNBs, tcp://HOST:PORT."""
     report_period_ms: Annotated[int, Field(ge=10, le=200)] = 50
     """How often a gNB is told to report."""
-    lease_s: Annotated[float, Field(ge=0.1, le=3600, allow_inf_nan=False)] | None = None
-    """How long quotas, clock locks and settings hold without renewal; null: max(3, 2 control slots)."""
+    lease_s: Annotated[float, Field(ge=1.5, le=3600, allow_inf_nan=False)] | None = None
+    """How long quotas, clock locks and settings hold without renewal; null: max(3, 2 control slots). They are
+    renewed every third of it, and a renewal of which nothing comes is sent again after 0.7 s at most: with
+    less than 1.5 s the first one that is lost would end them."""
 
 
 class EdgeLinkModel(_Strict):

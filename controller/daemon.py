@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from controller.cell import Acted, ControlledCell
 from controller.commands import Commands
 from controller.config import CellModel, Config
 from controller.core.decision import Decision, Settings
-from controller.core.observation import Flow
+from controller.core.observation import Command, Flow
 from controller.core.power import gpu_power_saving
 from controller.core.ue_rates import UeRates
 from controller.fits import FitPool
@@ -168,7 +168,6 @@ class _Live:
 
     cell: ControlledCell
     face: LiveFace
-    edge: EdgeLink | None
     reports: int = 0
     decided: float = 0.0
     next_step: float = 0.0
@@ -176,6 +175,11 @@ class _Live:
     reported: float | None = None
     leased_until: float | None = None
     rates: UeRates | None = None
+
+    @property
+    def edge(self) -> EdgeLink | None:
+        """The link to the agent of the GPU that serves the cell."""
+        return self.face.edge
 
     @property
     def heard(self) -> bool:
@@ -244,11 +248,13 @@ class Daemon:
         self._run_dir = run_dir
         self._store: AsyncRunStore | None = None
         learned = dict(learned or {})
+        waiting: dict[str, list[Command]] = {}
         if run_dir:
             if lock is None:
                 with suppress(StoreError):  # a folder that refuses: the store says so, and tries again
                     lock = lock_folder(run_dir)
-            learned.update(_learned_in(run_dir))
+            of_record, waiting = _left_in(run_dir, [c.id for c in config.cells])
+            learned.update(of_record)
             self._store = AsyncRunStore(
                 run_dir,
                 config=config.to_yaml(),
@@ -271,7 +277,10 @@ class Daemon:
         self._models = ModelStore(run_dir / "models" if run_dir else None)
         self._fits = FitPool(self._models)
         self._handovers = Handovers(self.journal)
-        self._cells = {c.id: self._new_cell(c, tls, learned.get(c.id), prior) for c in config.cells}
+        self._cells = {
+            c.id: self._new_cell(c, tls, learned.get(c.id), waiting.get(c.id, ()), prior)
+            for c in config.cells
+        }
         self.commands = Commands(
             config,
             {name: live.cell for name, live in self._cells.items()},
@@ -330,6 +339,7 @@ class Daemon:
         cell: CellModel,
         tls: Tls | None,
         learned: Mapping[str, Any] | None,
+        waiting: Sequence[Command],
         prior: Mapping[str, Any] | None,
     ) -> _Live:
         edge = None
@@ -358,11 +368,12 @@ class Daemon:
             self.journal,
             face,
             learned=learned,
+            waiting=waiting,
             prior=prior,
             models=self._models.get,
             handovers=self._handovers,
         )
-        live = _Live(controlled, face, edge)
+        live = _Live(controlled, face)
         self.metrics.watch_cell(cell.id, lambda: self._status(live))
         return live
 
@@ -406,11 +417,12 @@ class Daemon:
 
     def _turn(self) -> None:
         """One turn: what the gNBs sent, what operators asked, what is due."""
-        self._watch_clock()
         self._turned = now = time.monotonic()
         due = [min(c.next_step, c.ask_use_at) for c in self._cells.values() if c.heard]
         wait = min(_IDLE_POLL_S, max(0.0, min(due, default=now + _IDLE_POLL_S) - now))
-        for event in self._ran.poll(wait):
+        events = self._ran.poll(wait)
+        self._watch_clock()  # what follows reads it, and nothing takes so long as what came before
+        for event in events:
             self._handle(event)
         self._take_qos()
         self.commands.answer()
@@ -447,7 +459,7 @@ class Daemon:
     def _reload_now(self) -> None:
         """Not on the control thread, which carries out its last part."""
         try:
-            text = self.commands.reload()
+            text = self.commands.read_again()
         except ValueError as error:
             self.commands.called("", f"SIGHUP: refused: {error}", True)
         except Exception:
@@ -500,7 +512,7 @@ class Daemon:
         """Back to all PRBs everywhere, and a moment for the gNBs to say so."""
         connected = [name for name, live in self._cells.items() if live.cell.session]
         for name in connected:
-            self._cells[name].cell.face.release()
+            self._cells[name].face.release()
         end = time.monotonic() + _RELEASE_WAIT_S
         while any(map(self._ran.unacknowledged, connected)) and time.monotonic() < end:
             self._ran.poll(0.05)
@@ -534,7 +546,7 @@ class Daemon:
             case CellLost():
                 live.leased_until = live.rates = None
                 cell.lost(event.why)
-                cell.face.release()
+                live.face.release()
                 self.metrics.gone(event.cell_id)
             case _:
                 if isinstance(event, QuotaApplied):
@@ -702,12 +714,14 @@ def _settings_lease_s(config: Config) -> float:
     return max(config.lease_s, 2.0 * config.control.control_slot_s)
 
 
-def _learned_in(run_dir: Path) -> dict[str, Any]:
-    """What the cells of an earlier run in this folder had learned; StoreError where it cannot be read."""
+def _left_in(run_dir: Path, cells: Sequence[str]) -> tuple[dict[str, Any], dict[str, list[Command]]]:
+    """What the cells of an earlier run in this folder had learned, and what operators had asked of them that
+    was not done yet; StoreError where it cannot be read."""
     if not (run_dir / DATABASE_FILE).exists():
-        return {}
+        return {}, {}
     with RunStore.open(run_dir) as earlier:
-        learned = {cell: state for cell in earlier.cells() if (state := earlier.latest_state(cell))}
+        learned = {cell: state for cell in cells if (state := earlier.latest_state(cell))}
+        waiting = {cell: earlier.waiting(cell) for cell in cells}
     if not learned:
         log.warning("run record %s holds no control slot: every cell learns from the beginning", run_dir)
-    return learned
+    return learned, waiting

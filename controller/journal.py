@@ -6,6 +6,7 @@ Whoever has something to tell says it here, once; where it goes is decided here 
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -56,6 +57,7 @@ class Event(StrEnum):
     HANDED_OVER = "handed_over"
     HAND_OVER_FAILED = "hand_over_failed"
     COMMAND_DROPPED = "command_dropped"
+    COMMAND_RESUMED = "command_resumed"
     SET_MODE = "set_mode"
     SET_POLICY = "set_policy"
     SET_BUDGETS = "set_budgets"
@@ -84,6 +86,7 @@ _COMMANDS = frozenset(
 _EXPECTED = _COMMANDS | {
     Event.CELL_JOINED,
     Event.CLOCK_FAULT_ENDED,
+    Event.COMMAND_RESUMED,
     Event.HANDED_OVER,
     Event.HOST_LEFT,
     Event.LEARNING_RESUMED,
@@ -106,7 +109,11 @@ class Store(Protocol):
         self, handle: int, observation: Observation, decision: Mapping[str, Any], state: Mapping[str, Any]
     ) -> None: ...
 
-    def record_event(self, time_ns: int, cell: str, kind: str, text: str = "") -> None: ...
+    def record_event(
+        self, time_ns: int, cell: str, kind: str, text: str = "", data: Mapping[str, Any] | None = None
+    ) -> None: ...
+
+    def flush(self, timeout_s: float) -> bool: ...
 
 
 def _fields(cell: str, kind: Event) -> dict[str, str]:
@@ -124,7 +131,7 @@ class _Written:
 
 
 class Journal:
-    """Takes events, starts and control slots of any cell.
+    """Takes events, starts and control slots of any cell; events from any thread.
 
     ``store`` is the run record, None for none. ``decided`` is called with the cell and the record of each
     decision (live subscribers, metrics), ``happened`` with the cell and the kind of each event that is
@@ -145,13 +152,14 @@ class Journal:
         self._decided = decided
         self._happened = happened
         self._time_ns = time_ns
+        self._thinning = threading.Lock()
         self._repeated: dict[tuple[str, Event], int] = {}
         self._written: dict[tuple[str, Event], _Written] = {}
         self._starts: dict[str, int] = {}
 
-    def event(self, cell: str, kind: Event, text: str) -> None:
-        """Something that happened: logged, counted and recorded; of a flood (:data:`BURST`) most is only
-        counted."""
+    def event(self, cell: str, kind: Event, text: str, data: Mapping[str, Any] | None = None) -> None:
+        """Something that happened: logged, counted and recorded, with ``data`` (plain JSON values); of a
+        flood (:data:`BURST`) most is only counted."""
         if kind not in _COMMANDS:
             thinned = self._may_write(cell, kind)
             if thinned is None:
@@ -167,30 +175,33 @@ class Journal:
         if self._happened:
             self._happened(cell, kind.value)
         if self._store:
-            self._store.record_event(self._time_ns(), cell, kind.value, text)
+            self._store.record_event(self._time_ns(), cell, kind.value, text, data)
 
     def repeated(self, cell: str, kind: Event, text: str, counter: str = "") -> None:
         """An event of a kind that may come often: each is counted in ``counter``, few are written."""
         if counter:
             self.counters.inc(counter, cell)
         now = self._time_ns()
-        last = self._repeated.get((cell, kind))
-        if last is None or not 0 <= now - last < REPEAT_S * 1e9:
+        with self._thinning:
+            last = self._repeated.get((cell, kind))
+            if last is not None and 0 <= now - last < REPEAT_S * 1e9:
+                return
             self._repeated[cell, kind] = now
-            self.event(cell, kind, text)
+        self.event(cell, kind, text)
 
     def _may_write(self, cell: str, kind: Event) -> int | None:
         """How many events of the kind were not written since the last that was; None: this is not either."""
         now = self._time_ns()
-        w = self._written.setdefault((cell, kind), _Written(BURST, now))
-        w.left = min(BURST, w.left + max(0, now - w.time_ns) / (REPEAT_S * 1e9))
-        w.time_ns = now
-        if w.left < 1:
-            w.thinned += 1
-            return None
-        w.left -= 1
-        thinned, w.thinned = w.thinned, 0
-        return thinned
+        with self._thinning:  # servers' threads refuse calls while the control thread tells of its own
+            w = self._written.setdefault((cell, kind), _Written(BURST, now))
+            w.left = min(BURST, w.left + max(0, now - w.time_ns) / (REPEAT_S * 1e9))
+            w.time_ns = now
+            if w.left < 1:
+                w.thinned += 1
+                return None
+            w.left -= 1
+            thinned, w.thinned = w.thinned, 0
+            return thinned
 
     def failed(self, cell: str, kind: Event, text: str, counter: str, *, trace: bool = False) -> None:
         """An event of a failure in the controller itself, with the traceback of what is being handled."""
@@ -198,6 +209,11 @@ class Journal:
         if trace:
             log.exception("cell %s: %s", cell, kind.value, extra=_fields(cell, kind))
         self.event(cell, kind, text)
+
+    def written(self, timeout_s: float) -> bool:
+        """Whether all that was told until now is on file, after ``timeout_s`` at most; where nothing is
+        recorded nothing is missing."""
+        return self._store is None or self._store.flush(timeout_s)
 
     def count(self, name: str, cell: str, n: int = 1) -> None:
         """Count without an event."""

@@ -93,8 +93,9 @@ class ControlLoop:
             try:
                 options = of.options.model_validate(s.options)
                 allocator = self._allocator(s.slice, of, options)
-            except ValueError as error:
-                raise ValueError(f"cell {spec.cell}, slice {s.slice}: {_text(error)}") from error
+            except Exception as error:  # of a plugin too: it must not end who makes the loop
+                text = _text(error) if isinstance(error, ValueError) else _failure(error)
+                raise ValueError(f"cell {spec.cell}, slice {s.slice}: {text}") from error
             configured = options.to_dict()
             self._slices[s.slice] = _Slice(
                 s.slice, of, options, allocator, configured, configured, self._new_rescue()
@@ -480,6 +481,17 @@ class ControlLoop:
             except ValueError as error:
                 raise ValueError(f"cell {self.spec.cell}, slice {s.name}: {error}") from error
 
+    def overtaken(self, command: Command, state: Mapping[str, Any]) -> str:
+        """What of that which a command is to change the configuration has changed since ``state``; ""
+        nothing: as with what had been set before (:meth:`load_state`), the later one counts."""
+        if command.kind == "mode":
+            return "" if state["configured_mode"] == self.spec.mode.value else "mode"
+        changed: set[str] = set()
+        for s in self._addressed(command) if command.kind != "quota" else ():
+            if (saved := state["slices"].get(s.name)) is not None:
+                changed |= _reconfigured(s, saved) & _changes(s.options, command).keys()
+        return ", ".join(sorted(changed))
+
     def _check(self, s: _Slice, command: Command, before: Sequence[Command]) -> None:
         old = s.options
         for earlier in before:
@@ -641,10 +653,12 @@ class ControlLoop:
                 if source is None:
                     anew[name] = f"no slice of its name, or only one of service {s.service.name}"
                     continue
+                saved = known[source]["allocator"]
                 try:
-                    s.allocator.take_over(known[source]["allocator"])
-                except ValueError as error:
-                    anew[name] = str(error)
+                    s.allocator.take_over(saved)
+                except Exception as error:
+                    anew[name] = str(error) if isinstance(error, ValueError) else _failure(error)
+                    s.allocator = self._allocator(s.name, s.service, s.options)
             return anew
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"loop state is damaged: {error!r}") from error
@@ -768,13 +782,19 @@ def _changed(options: Options, changes: Mapping[str, Any]) -> Options:
 
 def _kept(s: _Slice, saved: Mapping[str, Any]) -> dict[str, Any]:
     """The configured options with what an operator had set and the configuration has not changed since."""
-    now, before, was_set = s.configured, saved["configured"], saved["set"]
+    now, was_set, changed = s.configured, saved["set"], _reconfigured(s, saved)
+    return {key: now[key] if key in changed else was_set.get(key, now[key]) for key in now}
+
+
+def _reconfigured(s: _Slice, saved: Mapping[str, Any]) -> set[str]:
+    """The options that the configuration has changed since a state was saved."""
+    now, before = s.configured, saved["configured"]
     # An option that there was not then has not been changed since.
     changed = {key for key in now if before.get(key, now[key]) != now[key]}
     for group in s.options.together:
         if changed & group:
             changed |= group
-    return {key: now[key] if key in changed else was_set.get(key, now[key]) for key in now}
+    return changed
 
 
 def _held(held: tuple[SliceDemand, Settings] | None) -> dict[str, Any] | None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from controller import config
+from controller.allocators.ar.allocator import ArAllocator
 from controller.cell import Acted, Away, Controlled, ControlledCell, Joined
 from controller.core.decision import Decision
 from controller.core.measure import Lever, Reason
@@ -57,9 +58,12 @@ class Memory:
     def record_slot(self, handle: int, observation: Observation, decision: Any, state: Any) -> None:
         self.slots.append(decision)
 
-    def record_event(self, time_ns: int, cell: str, kind: str, text: str = "") -> None:
+    def record_event(self, time_ns: int, cell: str, kind: str, text: str = "", data: Any = None) -> None:
         self.events.append(kind)
         self.texts.append(text)
+
+    def flush(self, timeout_s: float) -> bool:
+        return True
 
 
 class Face:
@@ -516,3 +520,23 @@ def test_the_ues_of_the_last_report_are_known_while_there_is_a_session(cell: Con
     assert cell.reported_ues == (("ue-1", "ar"),)
     cell.lost("silent")
     assert cell.reported_ues is None
+
+
+def test_an_allocator_that_cannot_be_made_leaves_its_cell_alone_and_ends_nobody(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(*_: Any) -> None:
+        raise IndexError("no such table")
+
+    cell = ControlledCell("cell-1", config.parse(CONFIG), Journal(store=memory, time_ns=lambda: T0), Face())
+    with monkeypatch.context() as patched:
+        patched.setattr(ArAllocator, "__init__", wrong)
+        cell.joined(1, CARRIER, T0)
+    assert not cell.controlled and "IndexError: no such table" in cell.not_controlled
+    learned = ControlledCell("cell-2", config.parse(CONFIG.replace("cell-1", "cell-2")), Journal(), Face())
+    learned.joined(1, CARRIER, T0)
+    monkeypatch.setattr(ArAllocator, "take_over", wrong)
+    prior = learned.learned
+    cell = ControlledCell("cell-1", config.parse(CONFIG), Journal(store=memory), Face(), prior=prior)
+    cell.joined(1, CARRIER, T0)
+    assert cell.controlled and "IndexError: no such table" in memory.texts[-1]

@@ -6,8 +6,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, TypeVar
 
 import pytest
 import yaml
@@ -15,12 +17,13 @@ import yaml
 from controller import commands as commands_module
 from controller import config, reference
 from controller.cell import ControlledCell
-from controller.commands import MAX_WAITING, Commands
+from controller.commands import MAX_IN_A_ROW, MAX_WAITING, Commands
 from controller.core.decision import Decision
 from controller.core.observation import Command, GpuReading
 from controller.journal import Journal
 from controller.links.operator import ControllerStatus
 from controller.loop import ControlLoop
+from controller.store import checkpoint
 from tests import builders
 from tests.e2e.harness import until
 from tests.test_cell import CARRIER, NARROW, T0, Face, Memory, S, applied
@@ -37,10 +40,13 @@ cells:
 """
 
 
+T = TypeVar("T")
+
+
 class Direct(Commands):
     """Carried out on the thread that commands."""
 
-    def _in_loop(self, call: Callable[[], str]) -> str:
+    def _in_loop(self, call: Callable[[], T]) -> T:
         return call()
 
 
@@ -131,7 +137,7 @@ def test_a_hop_gets_a_policy_of_its_own_and_the_others_go_on_learning(operated: 
 
 def test_a_lease_is_set_and_a_reload_keeps_it(operated: Operated) -> None:
     assert operated.commands.set_lease(7.0) == "lease 7 s"
-    for wrong in (0.0, -1.0, 1e9, float("nan")):
+    for wrong in (0.0, -1.0, 0.1, 1e9, float("nan")):
         with pytest.raises(ValueError, match="lease_s: Input should be"):
             operated.commands.set_lease(wrong)
     assert [e for e in operated.memory.events if e == "set_lease"] == ["set_lease"]
@@ -487,10 +493,46 @@ def test_commands_that_wait_are_bounded_and_a_mode_goes_before_them(operated: Op
     operated.commands.set_options("", "ar", "metric: p95")
 
 
+def test_commands_without_end_are_bounded_and_everything_can_be_released(
+    operated: Operated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(commands_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    commands, many = operated.commands, "commands in a row: now one is taken every 1 s"
+
+    def taken(call: Callable[[int], str]) -> int:
+        n = 0
+        for i in range(3 * MAX_IN_A_ROW):
+            with suppress(ValueError):
+                call(i)
+                n += 1
+        return n
+
+    def switch(i: int) -> str:
+        told = commands.set_mode("", ("frozen", "active")[i % 2])
+        operated.slot()
+        return told
+
+    assert taken(switch) == MAX_IN_A_ROW
+    assert taken(lambda i: commands.set_lease(3 + i % 2)) == MAX_IN_A_ROW
+    with pytest.raises(ValueError, match=many):
+        commands.set_lease(3.0)
+    with pytest.raises(ValueError, match=many):
+        commands.switch_policy("", "ar", "aimd")
+    operated.memory.events.clear()
+    assert taken(lambda _: commands.set_mode("", "released")) == 1
+    operated.slot()
+    assert operated.state()["mode"] == "released" and operated.memory.events == ["set_mode"]
+    assert taken(lambda _: commands.set_mode("", "released")) == 0
+    now[0] += 2.0
+    assert taken(lambda _: commands.set_mode("cell-1", "active")) == MAX_IN_A_ROW
+    assert taken(switch) == 2
+
+
 class Called:
     """Commands that a thread of their own calls, and this one answers."""
 
-    def __init__(self, operated: Operated) -> None:
+    def __init__(self, operated: Operated, run_dir: Path) -> None:
         self.commands = Commands(
             operated.config,
             {"cell-1": operated.cell},
@@ -502,6 +544,7 @@ class Called:
             shut_down=lambda: None,
             reloaded=lambda _: None,
             rekeyed=lambda _: (),
+            run_dir=run_dir,
         )
         self.pool = ThreadPoolExecutor(4)
 
@@ -511,8 +554,8 @@ class Called:
 
 
 @pytest.fixture
-def called(operated: Operated) -> Iterator[Called]:
-    called = Called(operated)
+def called(operated: Operated, tmp_path: Path) -> Iterator[Called]:
+    called = Called(operated, tmp_path)
     yield called
     called.pool.shutdown()
 
@@ -534,6 +577,29 @@ def test_calls_without_end_do_not_hold_up_the_control_slots(called: Called) -> N
     while commands._calls.qsize():
         commands.answer()
     assert all(turn.result(10) in ("done", "") for turn in turns)
+
+
+def test_a_disk_that_takes_its_time_holds_up_its_checkpoint_alone(
+    called: Called, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    go_on = threading.Event()
+    save = checkpoint.save
+
+    def slow(path: Path, states: Any) -> None:
+        go_on.wait(10)
+        save(path, states)
+
+    monkeypatch.setattr(checkpoint, "save", slow)
+    written = called.pool.submit(called.commands.checkpoint)
+    called.wait(1)
+    answered = called.pool.submit(called.commands.answer)
+    try:
+        answered.result(5)
+        assert not written.done()
+    finally:
+        go_on.set()
+    assert written.result(10) == f"checkpoint of 1 cell(s) in {tmp_path / 'checkpoint.json'}"
+    assert set(checkpoint.load(tmp_path / "checkpoint.json").states) == {"cell-1"}
 
 
 def test_a_call_that_was_begun_is_not_told_as_refused(
@@ -593,6 +659,19 @@ def test_of_two_reloads_the_later_one_has_the_last_word(
     assert operated.options()["metric"] == "p95"
 
 
+def test_a_reload_that_fails_for_whatever_reason_is_no_good_one(
+    operated: Operated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise RuntimeError("out of file descriptors")
+
+    operated.commands._config_path = tmp_path / "c.yaml"
+    monkeypatch.setattr(config, "load", fails)
+    with pytest.raises(RuntimeError):
+        operated.commands.reload()
+    assert operated.reloads == ["RuntimeError('out of file descriptors')"]
+
+
 def test_what_is_written_down_of_a_call_is_one_printable_line(operated: Operated) -> None:
     operated.commands.called(
         "nosuch", "SetOptions: refused:\n a\x1b[2J\r\u2028b: unknown key" + "x" * 9999, True
@@ -627,3 +706,44 @@ def test_a_key_that_is_gone_lets_nobody_in_although_the_file_asks_for_it(tmp_pat
     with pytest.raises(ValueError, match=r"cell-1\.pub"):
         operated.commands.reload()
     assert taken == [["cell-1"], [], ["cell-1"]]
+
+
+def reload(operated: Operated, text: str) -> None:
+    new = config.parse(text)
+    operated.cell.configure(new, operated.cell.loop_for(new))
+
+
+def test_a_command_waits_through_a_reload_while_the_gnb_is_away(operated: Operated) -> None:
+    operated.commands.switch_policy("", "ar", "aimd")
+    operated.cell.lost("silent")
+    reload(operated, CONFIG.replace("guard_ms: 0.0", "guard_ms: 1.0"))
+    assert "command_dropped" not in operated.memory.events
+    operated.cell.joined(2, CARRIER, T0)
+    operated.slot()
+    assert operated.options()["policy"] == "aimd"
+
+
+def test_a_reload_after_a_command_that_waits_counts_where_it_changes_the_same(operated: Operated) -> None:
+    operated.commands.set_budgets("", "ar", 71.0, 21.0, 61.0)
+    operated.commands.set_options("", "ar", "metric: p90")
+    operated.commands.set_mode("", "shadow")
+    text = CONFIG.replace("{id: ar,", "{id: ar, budgets: {ul_ms: 90.0},").replace(
+        "{rescue", "{mode: frozen, rescue"
+    )
+    reload(operated, text)
+    operated.slot()
+    assert (operated.options()["budgets"]["ul_ms"], operated.options()["metric"]) == (90.0, "p90")
+    assert operated.state()["mode"] == "frozen"
+    dropped = [
+        t
+        for e, t in zip(operated.memory.events, operated.memory.texts, strict=False)
+        if e == "command_dropped"
+    ]
+    assert len(dropped) == 2
+
+
+def test_a_command_that_is_not_on_record_says_so(operated: Operated, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert operated.commands.set_mode("", "frozen") == "mode frozen"
+    monkeypatch.setattr(operated.memory, "flush", lambda timeout_s: False)
+    for text in (operated.commands.set_mode("", "active"), operated.commands.switch_policy("", "ar", "aimd")):
+        assert "not on record yet: a restart before its control slot would not know of it" in text

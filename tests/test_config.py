@@ -8,6 +8,8 @@ from agents.emulator.spec import MAX_K2, SCHEDULERS, CellSpec, PathSpec
 from controller import config, policies, scenario
 from controller.config import Config, ConfigError
 from controller.core.spec import EventsSpec, LoopSpec
+from controller.links.edge import RETRY_S, EdgeLink
+from controller.links.ran_protocol import RESEND_S
 from controller.loop import ControlLoop
 from wire.definitions.nr import TDD_PATTERNS
 
@@ -307,3 +309,17 @@ def test_a_decoding_error_of_users_is_their_flows() -> None:
         config.parse(GOOD + users % ("vr", "0.6"))
     with pytest.raises(ValueError, match="openrtist has no decoding_error"):
         scenario.testbed_spec(config.parse(GOOD + users % ("openrtist", "0.1")), 0)
+
+
+def test_the_shortest_lease_outlives_a_renewal_that_is_lost() -> None:
+    least = 1.5
+    assert config.parse(f"links: {{ran: {{lease_s: {least}}}}}").lease_s == least
+    with pytest.raises(
+        ConfigError, match=rf"lease_s: Input should be greater than or equal to {least} \(is 1.4\)"
+    ):
+        config.parse("links: {ran: {lease_s: 1.4}}")
+    link = EdgeLink("127.0.0.1:1", holder="cell-1", lease_s=least)
+    try:
+        assert least / 3 + link._lock_deadline_s + RETRY_S < least > least / 3 + RESEND_S
+    finally:
+        link.close()

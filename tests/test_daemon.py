@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from agents.links.qos import QosPublisher
 from controller import config
 from controller.cli.ports import free_port
 from controller.core import collector
+from controller.core.spec import LoopSpec
 from controller.daemon import Daemon, _Live
 from controller.loop import ControlLoop
 from controller.store.lock import Locked
@@ -53,12 +55,18 @@ class Gnb:
         self.uses: Callable[[int, int], int] = min  # of quota and carrier
         self._before: dict[str, tuple[int, int]] = {}
 
-    def hello(self, prb: int = 106, min_prb: int = 5) -> None:
+    def __enter__(self) -> Gnb:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def hello(self, prb: int = 106, min_prb: int = 5, cell_id: str = "cell-1") -> None:
         tdd = ran_pb2.TddPattern(period_slots=5, dl_slots=1, dl_symbols=4, ul_symbols=6, ul_slots=3)
         self.send(
             hello=ran_pb2.Hello(
                 protocol_version=PROTOCOL_VERSION,
-                cell_id="cell-1",
+                cell_id=cell_id,
                 prb=prb,
                 scs_khz=30,
                 tdd=tdd,
@@ -455,7 +463,7 @@ def test_a_flood_of_signals_reads_the_configuration_one_time_after_the_other(
         go_on.wait(10)
         return "reloaded"
 
-    monkeypatch.setattr(daemon.commands, "reload", slow)
+    monkeypatch.setattr(daemon.commands, "read_again", slow)
     for _ in range(10):
         daemon.reload()
         time.sleep(0.1)
@@ -473,13 +481,13 @@ def test_a_lease_that_is_set_goes_out_at_once_and_a_reload_keeps_it(
     gnb.hello()
     goes_on(daemon, gnb)
     assert daemon.state().lease_s == 3.0
-    assert daemon.commands.set_lease(0.75) == "lease 0.75 s"
-    until(lambda: gnb.pump() or gnb.lease_ms == 750, "the lease at the gNB")
-    until(lambda: gnb.pump() or 0 < (daemon.state().cells[0].lease_left_s or 0) <= 0.75, "it counts here")
+    assert daemon.commands.set_lease(1.5) == "lease 1.5 s"
+    until(lambda: gnb.pump() or gnb.lease_ms == 1500, "the lease at the gNB")
+    until(lambda: gnb.pump() or 0 < (daemon.state().cells[0].lease_left_s or 0) <= 1.5, "it counts here")
     file = tmp_path / "c.yaml"
     file.write_text(CONFIG.replace("ues:", "budgets: {ul_ms: 90.0}\n        ues:"))
     daemon.commands.reload()
-    assert daemon.state().lease_s == 0.75
+    assert daemon.state().lease_s == 1.5
     goes_on(daemon, gnb)
 
 
@@ -583,7 +591,29 @@ def test_repeating_a_mode_does_not_cut_the_control_slot_short(
 def test_a_command_before_the_gnb_has_joined_is_refused(run: Callable[..., tuple[Daemon, Gnb]]) -> None:
     daemon, _ = run()
     with pytest.raises(ValueError, match="not connected"):
-        daemon.commands.set_mode("cell-1", "released")
+        daemon.commands.switch_policy("cell-1", "ar", "aimd")
+    with pytest.raises(ValueError, match="not connected"):
+        daemon.commands.set_mode("cell-1", "nosuch")
+
+
+def test_all_cells_are_released_although_one_is_away_which_is_when_it_comes(
+    run: Callable[..., tuple[Daemon, Gnb]],
+) -> None:
+    two = [{"id": f"cell-{i}", "slices": [{"id": "ar", "ues": ["ue-1"]}]} for i in (1, 2)]
+    daemon, gnb = run(cells=two)
+    gnb.hello()
+    goes_on(daemon, gnb)
+    for mode in ("frozen", "active", "released"):
+        assert daemon.commands.set_mode("", mode) == f"mode {mode}; of cell-2 once under control"
+    until(lambda: gnb.pump() or not gnb.quotas, "the release")
+    cell = daemon._cells["cell-2"].cell
+    assert [c.value for c in cell.commands] == ["released"]
+    with Gnb(daemon._ran.address) as second:
+        second.hello(cell_id="cell-2")
+        until(
+            lambda: second.pump() or second.report() or daemon.state().cells[1].control_slots >= 2, "control"
+        )
+        assert not second.quotas and daemon.state().cells[1].mode == "released"
 
 
 def test_a_cell_that_never_joins_does_not_hold_up_another(run: Callable[..., tuple[Daemon, Gnb]]) -> None:
@@ -708,6 +738,33 @@ def test_a_clock_set_back_by_an_hour_is_noticed_and_flows_go_on(
         publisher.close()
 
 
+@pytest.mark.parametrize("step_s", [-3600, 3600])
+def test_a_clock_that_is_set_just_before_a_control_slot_ends_makes_it_no_longer(
+    run: Callable[..., tuple[Daemon, Gnb]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, step_s: int
+) -> None:
+    daemon, gnb = run(tmp_path / "run")
+    gnb.hello()
+    goes_on(daemon, gnb)
+    real, poll, set_ = time.time_ns, daemon._ran.poll, threading.Event()
+
+    def sets_the_clock(timeout_s: float) -> list[Any]:
+        events = poll(timeout_s)
+        if not set_.is_set():
+            monkeypatch.setattr(time, "time_ns", lambda: real() + step_s * 10**9)
+            daemon._end_slot("cell-1")
+            set_.set()
+        return events
+
+    monkeypatch.setattr(daemon._ran, "poll", sets_the_clock)
+    until(lambda: gnb.pump() or set_.is_set(), "the step")
+    goes_on(daemon, gnb)
+    goes_on(daemon, gnb)
+    assert daemon._store is not None and daemon._store.flush()
+    with RunStore.open(tmp_path / "run") as record:
+        seen = [slot.observation for start in record.starts() for slot in record.slots(start.id)]
+    assert all(0 <= o.closed_ns - o.opened_ns < 600 * 10**9 for o in seen)
+
+
 def test_a_quota_by_hand_is_in_force_at_the_gnb_for_its_time(run: Callable[..., tuple[Daemon, Gnb]]) -> None:
     daemon, gnb = run(**{"control.control_slot_s": 60.0})
     with pytest.raises(ValueError, match="cell cell-1 is not under control: its gNB is not connected"):
@@ -762,5 +819,49 @@ def test_a_second_daemon_does_not_write_into_the_run_of_the_first(
 
 def test_a_report_that_comes_while_the_state_is_made_has_no_negative_age() -> None:
     cell: Any = SimpleNamespace(session=1)
-    live = _Live(cell, face=cell, edge=None, reports=1, reported=5.0)
+    live = _Live(cell, face=cell, reports=1, reported=5.0)
     assert live.report_age(4.75) == 0.0 and live.report_age(5.25) == 0.25
+
+
+def test_what_an_operator_was_told_is_played_after_a_kill(
+    run: Callable[..., tuple[Daemon, Gnb]], tmp_path: Path
+) -> None:
+    daemon, gnb = run(tmp_path / "first", **{"control.control_slot_s": 60.0})
+    gnb.hello()
+    gnb.report()
+    until(lambda: gnb.pump() or slots(daemon) == 1, "the first decision")
+    assert daemon.commands.switch_policy("", "ar", "aimd") == "policy aimd from the next control slot on"
+    daemon.commands.set_budgets("", "", 71.0, 21.0, 61.0)
+    # What a kill leaves behind at this moment.
+    shutil.copytree(tmp_path / "first", tmp_path / "second", ignore=shutil.ignore_patterns("run.lock"))
+    second, gnb = run(tmp_path / "second")
+    gnb.hello()
+    goes_on(second, gnb)
+    options = second.state().cells[0].slices[0].options
+    assert options["policy"] == "aimd" and options["budgets"] == {
+        "ul_ms": 71.0,
+        "edge_ms": 21.0,
+        "dl_ms": 61.0,
+    }
+    assert second._store is not None and second._store.flush()
+    with RunStore.open(tmp_path / "second") as record:
+        assert [e.kind for e in record.events() if e.kind.startswith("command_")] == ["command_resumed"] * 2
+        assert record.waiting("cell-1") == []
+        *_, start = record.starts()
+        loop = ControlLoop(LoopSpec.from_dict(start.spec))
+        loop.load_state(start.state)
+        slots_ = list(record.slots(start.id))
+        assert [loop.step(s.observation).to_record() for s in slots_] == [s.decision for s in slots_]
+
+
+def test_a_mode_that_waits_for_a_cell_outlives_a_kill(
+    run: Callable[..., tuple[Daemon, Gnb]], tmp_path: Path
+) -> None:
+    daemon, _ = run(tmp_path / "first")
+    daemon.commands.set_mode("", "frozen")
+    daemon.commands.set_mode("", "released")
+    shutil.copytree(tmp_path / "first", tmp_path / "second", ignore=shutil.ignore_patterns("run.lock"))
+    second, gnb = run(tmp_path / "second")
+    gnb.hello()
+    goes_on(second, gnb)
+    assert second.state().cells[0].mode == "released" and not gnb.quotas

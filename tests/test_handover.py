@@ -73,8 +73,11 @@ class Memory:
     def record_slot(self, handle: int, observation: Observation, decision: Any, state: Any) -> None:
         self.observations.append(observation)
 
-    def record_event(self, time_ns: int, cell: str, kind: str, text: str = "") -> None:
+    def record_event(self, time_ns: int, cell: str, kind: str, text: str = "", data: Any = None) -> None:
         self.events.append((cell, kind, text))
+
+    def flush(self, timeout_s: float) -> bool:
+        return True
 
     def of(self, kind: str) -> list[tuple[str, str]]:
         return [(cell, text) for cell, k, text in self.events if k == kind]

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
+from controller import journal as journal_module
 from controller.journal import BURST, REPEAT_S, Event, Journal
 from tests.test_cell import Memory
 
@@ -65,3 +69,27 @@ def test_a_clock_that_is_set_back_stops_no_event(clock: Clock, memory: Memory) -
         clock.ns += 1_000_000_000
         journal.event("cell-1", Event.HOST_LEFT, "ended")
     assert len(memory.events) == 6
+
+
+def test_threads_that_tell_at_once_write_no_more_and_count_all(
+    clock: Clock, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(journal_module._Written):
+        """Another thread has its turn between what is read and what is written."""
+
+        __slots__ = ()
+
+        def __getattribute__(self, name: str) -> Any:
+            value = super().__getattribute__(name)
+            time.sleep(0.0005)
+            return value
+
+    monkeypatch.setattr(journal_module, "_Written", Slow)
+    journal = Journal(store=memory, time_ns=clock)
+    with ThreadPoolExecutor(4) as pool:
+        told = [pool.submit(journal.event, "", Event.CALL_REFUSED, "no") for _ in range(2 * BURST)]
+    assert all(t.exception() is None for t in told)
+    assert len(memory.events) == BURST == journal.counters.get("events_thinned_total")
+    clock.ns += int(REPEAT_S * 1e9)
+    journal.event("", Event.CALL_REFUSED, "no")
+    assert memory.texts[-1] == f"no ({BURST} more of its kind were not written)"

@@ -169,6 +169,27 @@ def test_a_gpu_that_is_held_down_is_learned_about_at_what_there_is() -> None:
     assert {c.action for c in choices if c.why == "within what there was"} == {900}
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_hop_that_begins_anew_is_not_bound_by_what_there_was(restarted: bool) -> None:
+    loop = ControlLoop(loop_spec(slice_spec("ar")))
+    state = loop.to_state()
+    state["slices"]["ar"]["allocator"] |= {
+        "short": {"ul": 4, "edge": 4},
+        "ceiling": {"edge": [900, 9], "ul": [30, 9]},
+    }
+    static = {"edge": {"policy": "static", "policy_options": {"action": 1600}}}
+    if restarted:
+        loop = ControlLoop(loop_spec(slice_spec("ar", hop_policies=static)))
+    loop.load_state(state)
+    if not restarted:
+        loop.step(replace(observation(0), commands=(Command("options", {"hop_policies": static}),)))
+    else:
+        loop.step(observation(0))
+    now = loop.to_state()["slices"]["ar"]["allocator"]
+    assert now["short"] == {"ul": 4} and set(now["ceiling"]) == {"ul"}
+    assert hop_action(run(loop, 1)[0], Lever.EDGE) == 1600
+
+
 def test_an_arbiter_cut_is_not_learned_from() -> None:
     wide = {"ul_prb": (90,), "dl_prb": (10,)}
     loop = ControlLoop(loop_spec(slice_spec("ar", **wide), slice_spec("video", **wide)))

@@ -67,8 +67,8 @@ def read(folder: Path) -> frozenset[str]:
 class Revoked:
     """The list of one key folder as it is now; any thread may ask.
 
-    KeyFileError where it cannot be read at the start. Where it becomes unreadable later, what was last known
-    counts, and the log says so.
+    KeyFileError where it cannot be read at the start. Where it becomes unreadable later, or is gone, what was
+    last known counts, and the log says so: an empty list lets everybody in again.
     """
 
     def __init__(self, folder: Path | str, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -108,7 +108,10 @@ class Revoked:
             return
         self._stamp = stamp
         try:
-            self._known, self._broken = read(self._folder), ""
+            known = read(self._folder)
+            if self._known and not (self._folder / FILE).exists():
+                raise KeyFileError(f"key file {self._folder / FILE} is gone")
+            self._known, self._broken = known, ""
         except KeyFileError as error:
             if str(error) != self._broken:
                 self._broken = str(error)

@@ -504,7 +504,9 @@ class EdgeLink:
             self.counters.inc("edge_locks_total", self._holder)
             reached = self._history.lock(request.mhz, answer, time.monotonic())
             if self._want is not None and self._want[0] == request.mhz:
-                self._next_try = started + self._lease_s / 3
+                # Asked with another lease: that would be over before a third of a longer one is.
+                as_wanted = request.lease_ms == round(self._lease_s * 1e3)
+                self._next_try = started + self._lease_s / 3 if as_wanted else started
         if not reached:
             self._complain(
                 "edge_clock_not_reached_total",

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import yaml
@@ -41,12 +42,18 @@ class Part:
 
     def to_dict(self) -> dict[str, Any]:
         """What the part consists of, without the host."""
-        try:
-            config = yaml.safe_load(self.config)
-        except yaml.YAMLError:
-            config = self.config
+        config = _loaded(self.config)
         about = {k: self.about[k] for k in ("seed", "versions", "meta") if self.about.get(k) is not None}
         return {**about, **(config if isinstance(config, Mapping) else {"config": config})}
+
+
+@lru_cache(maxsize=16)
+def _loaded(config: str) -> Any:
+    """Of a run with many parts every one is told apart from the one before whenever another begins."""
+    try:
+        return yaml.safe_load(config)
+    except yaml.YAMLError:
+        return config
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

@@ -152,8 +152,15 @@ class AsyncRunStore:
         return handle
 
     def configured(self, time_ns: int, config: str) -> None:
-        """From here on another configuration counts, as after a reload (YAML text)."""
+        """From here on another configuration counts, as after a reload (YAML text). One that still waits to
+        be written and under which no control loop began is none of the run's any more."""
         self._config = config
+        with self._changed:
+            # The item at the head is the writer's.
+            waiting = [i for i in range(1, len(self._queue)) if isinstance(self._queue[i], _ConfigItem)]
+            for i in reversed(waiting):
+                self._bytes -= self._queue[i].weight
+                del self._queue[i]
         self._put(_ConfigItem(time_ns, config))
 
     def record_slot(
@@ -178,9 +185,10 @@ class AsyncRunStore:
         self._put(_EventItem((time_ns, cell, kind, text, data or {})))
 
     def flush(self, timeout_s: float = 10.0) -> bool:
-        """Wait until all that was handed over is on file; False where it is not after ``timeout_s``."""
+        """Wait until all that was handed over before is on file; False where it is not in ``timeout_s``."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._queue and not self._busy, timeout_s)
+            last = self._queue[-1] if self._queue else None
+            return self._changed.wait_for(lambda: all(item is not last for item in self._queue), timeout_s)
 
     def close(self, timeout_s: float = 5.0) -> bool:
         """Write what waits and end the thread; False where something was lost. May be repeated."""

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from controller.core.names import config_hash
-from controller.core.observation import Observation
+from controller.core.observation import Command, Observation
 from controller.store import record
 from controller.store.files import write_atomic
 from controller.store.lock import Lock, Locked
@@ -458,6 +458,10 @@ class RunStore:
                 "INSERT INTO events (time_ns, cell, kind, text, data) VALUES (?, ?, ?, ?, ?)", row
             )
 
+    def flush(self, timeout_s: float = 0.0) -> bool:
+        """As :meth:`controller.store.recorder.AsyncRunStore.flush`; here all is on file at once."""
+        return True
+
     def prune(self, now_ns: int) -> int:
         """Delete one batch of what retention no longer keeps; returns how many control slots went."""
         keep = self._retention
@@ -586,6 +590,25 @@ class RunStore:
         for (text,) in self._rows("SELECT state FROM state WHERE cell = ?", (cell,)):
             return self._decoded(f"state of cell {cell}", text, record.upgrade_state)
         return None
+
+    def waiting(self, cell: str) -> list[Command]:
+        """What operators had asked of a cell that no recorded control slot has carried out, in order. Events
+        say so in ``command``, and in ``control_slot`` during which it was."""
+        query = "SELECT control_slot, time_ns FROM state WHERE cell = ?"
+        slot, time_ns = next(self._rows(query, (cell,)), (-1, 0))
+        out = []
+        for id_, text in self._rows(
+            "SELECT id, data FROM events WHERE cell = ? AND time_ns >= ? AND kind LIKE 'set_%' ORDER BY id",
+            (cell, time_ns),
+        ):
+            data = self._decoded(f"event {id_}", text)
+            try:
+                # A loop may have counted its control slots anew, a clock may have been set back: not both.
+                if data["control_slot"] >= slot:
+                    out.append(Command(*data["command"]))
+            except (KeyError, TypeError):  # of a version that did not keep them
+                continue
+        return out
 
     def starts(self, cell: str | None = None) -> Iterator[Start]:
         """Control loops in the order in which they were made."""

@@ -320,6 +320,19 @@ def test_the_lease_is_renewed_until_the_decision_is_too_old(agent: Agent, connec
     until(lambda: link.reading(time.monotonic()).reason == "lock not confirmed")
 
 
+def test_a_lock_that_was_under_way_with_another_lease_is_renewed_at_once(
+    agent: Agent, connect: Connect
+) -> None:
+    link = connect(lease_s=6.0)
+    until(lambda: link.connected)
+    agent.hang.set()
+    link.lock(800, 600)
+    until(lambda: agent.locks)
+    link.set_lease(600.0)
+    agent.hang.clear()
+    until(lambda: [lock.lease_ms for lock in agent.locks] == [6000, 600_000])
+
+
 def test_the_latest_wish_wins_and_release_gives_the_clock_back(
     agent: Agent, connect: Connect, caplog: pytest.LogCaptureFixture
 ) -> None:

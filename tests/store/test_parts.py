@@ -144,3 +144,20 @@ def test_a_run_in_which_static_played_all_there_is_replays_as_it_was(tmp_path: P
             for slot in store.slots(began_at.id):
                 assert json.loads(json.dumps(again.step(slot.observation).to_record())) == slot.decision
                 assert slot.decision["quotas"] == {"ar": [106, 106]}
+
+
+def test_configurations_that_come_faster_than_they_are_written_cost_no_control_slot(tmp_path: Path) -> None:
+    blocked = tmp_path / "blocked"
+    blocked.write_text("a file where the folder should be")
+    store = AsyncRunStore(blocked / "run", config=FIRST, max_items=16, retry_s=0.2)
+    loop = ControlLoop(spec("mucb1"))
+    record(store, loop, range(4))
+    for i in range(100):
+        store.configured(builders.T0 + i, FIRST.replace("seed: 0", f"seed: {i}"))
+    record(store, loop, range(4, 8))
+    blocked.unlink()
+    assert store.flush() and store.close() and store.lost == 0
+    with RunStore.open(blocked / "run") as record_:
+        assert len(list(record_.decisions())) == 8
+        assert [yaml.safe_load(p.config)["control"]["seed"] for p in record_.parts()] == [0, 99]
+        assert [start.part for start in record_.starts()] == [1, 2]

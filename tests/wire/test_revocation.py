@@ -95,3 +95,21 @@ def test_a_list_that_would_hold_up_calls_is_not_read(folder: Path, monkeypatch: 
     monkeypatch.setattr(revocation, "read", lambda _: pytest.fail("read again"))
     now[0] += LOOK_S
     assert old in revoked
+
+
+def test_a_list_that_is_gone_lets_nobody_in_again(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    now = [0.0]
+    old = pem(folder, "operator")
+    keys.revoke(folder, "operator")
+    revoked = Revoked(folder, clock=lambda: now[0])
+    elsewhere = folder.rename(folder.with_name("not-mounted"))
+    for _ in range(3):
+        now[0] += LOOK_S
+        assert old in revoked
+    assert [r.getMessage() for r in caplog.records] == [
+        f"key file {folder / 'revoked'} is gone; what was revoked before stays so"
+    ]
+    elsewhere.rename(folder)
+    (folder / "revoked").write_text("")
+    now[0] += LOOK_S
+    assert old not in revoked

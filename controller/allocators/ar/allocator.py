@@ -98,6 +98,7 @@ class ArAllocator(Allocator):
         self._policies[hop] = {}
         self._played.pop(hop, None)
         self._ceiling.pop(hop, None)
+        self._short[hop] = 0
         self._backlogged.discard(hop)
         self._new(hop)
 
@@ -359,9 +360,10 @@ class ArAllocator(Allocator):
 
     def load_state(self, state: Mapping[str, Any], models: Callable[[str], bytes]) -> None:
         restored: dict[Lever, dict[int | None, Policy]] = {hop: {} for hop in HOPS}
+        goes_on = {hop for hop in HOPS if self._learned_under(hop, state.get("policies", {}))}
         for name, saved in state["hops"].items():
             hop = Lever(name)
-            if not self._learned_under(hop, state.get("policies", {})):
+            if hop not in goes_on:
                 continue
             for hop_state, policy_state in saved:
                 policy = policies.restore(policy_state)
@@ -376,8 +378,10 @@ class ArAllocator(Allocator):
             self._budgets = self._adaptive.budgets
         self._policies = restored
         self._demand = {Lever(h): float(d) for h, d in state["demand"].items()}
-        self._short = {hop: int(state["short"].get(hop.value, 0)) for hop in HOPS}
-        self._ceiling = {Lever(h): (int(c), int(left)) for h, (c, left) in state["ceiling"].items()}
+        short = {Lever(h): int(n) for h, n in state["short"].items()}
+        ceiling = {Lever(h): (int(c), int(left)) for h, (c, left) in state["ceiling"].items()}
+        self._short = {hop: short.get(hop, 0) if hop in goes_on else 0 for hop in HOPS}
+        self._ceiling = {hop: c for hop, c in ceiling.items() if hop in goes_on}
         self._played = {}
 
     def _learned_under(self, hop: Lever, of: Mapping[str, Any]) -> bool:
