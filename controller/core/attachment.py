@@ -10,10 +10,18 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
 
-from controller.core.observation import Flow, MacReport
+import numpy as np
+
+from controller.core.observation import Flow, Frames, MacReport
 
 MISSED = 10
 """A UE that is missing in one of so many reports, or in fewer of them, counts as reported."""
+CROSSED = 3
+"""So many frames, sent after one report and back before another, tell whether their UE carries them."""
+MARGIN_NS = 100_000_000
+"""Frames this close to a report may have been counted by the gNB before or after it."""
+MIN_FRAME_BYTES = 40
+"""Less than any frame and its answer have: the headers of IP and TCP."""
 
 
 def unreported(flows: Iterable[Flow], reports: Sequence[MacReport], slice_id: str) -> tuple[Flow, ...]:
@@ -42,6 +50,44 @@ def _missed(flow: Flow, members: Sequence[tuple[int, frozenset[str]]]) -> bool:
         if flow.start_ns <= time_ns and (not stop_ns or stop_ns > time_ns)
     ]
     return MISSED * seen.count(False) > len(seen)
+
+
+def idle(
+    flows: Sequence[Flow], frames: Frames, reports: Sequence[MacReport], slice_id: str
+) -> tuple[Flow, ...]:
+    """The flows of a slice whose frames came back while the bytes of their UE's logical channels stood still.
+
+    ``frames`` index ``flows``. Such frames do not cross the radio, or not by this UE: a client that reaches
+    the edge by another interface, the context of a UE that has come back by another name, a MAC state that is
+    no longer written. A UE whose counters are all zero is one whose gNB does not count.
+    """
+    if len(frames) < CROSSED or len(reports) < 2:
+        return ()
+    back = frames.ue_received
+    out = []
+    for ue_id in {f.ue_id for f in flows if f.slice == slice_id}:
+        counts = [(r.time_ns, c) for r in reports if (c := _counters(r, ue_id, slice_id)) is not None]
+        if len(counts) < 2 or not any(counts[-1][1]):
+            continue
+        (since, first), (until, last) = counts[0], counts[-1]
+        of_ue = [i for i, f in enumerate(flows) if f.ue_id == ue_id and f.slice == slice_id]
+        crossed = np.isin(frames.flow, of_ue) & (frames.ue_sent > since + MARGIN_NS) & (back > 0)
+        n = int(np.count_nonzero(crossed & (back < until - MARGIN_NS)))
+        carried = [after - before for before, after in zip(first[:2], last[:2], strict=True)]
+        if n >= CROSSED and min(carried) >= 0 and sum(carried) < n * MIN_FRAME_BYTES:
+            out += [flows[i] for i in of_ue]
+    return tuple(out)
+
+
+def _counters(report: MacReport, ue_id: str, slice_id: str) -> tuple[int, ...] | None:
+    """What a UE of a slice has carried: bytes up and down, and PRBs; None where that is not reported."""
+    if not report.ul.lc_bytes or ue_id not in report.ue_id:
+        return None
+    i = report.ue_id.index(ue_id)
+    if report.slice[i] != slice_id:
+        return None
+    columns = (report.ul.lc_bytes, report.dl.lc_bytes, report.ul.prb_slots, report.dl.prb_slots)
+    return tuple(column[i] for column in columns)
 
 
 @lru_cache(maxsize=256)
