@@ -86,6 +86,12 @@ class Table:
     cut: int = 0
     headers: int = 0
 
+    @property
+    def left_out(self) -> str:
+        """What of the file is not among ``rows``, in words that follow others; "" for nothing."""
+        cut = "; the last row is cut off and left out" if self.cut else ""
+        return cut + (f"; {self.headers} times the header once more" if self.headers else "")
+
     def find(self, names: Sequence[str]) -> int | None:
         """The column of the first of ``names`` that is there, however spelled; None for none of them.
 
