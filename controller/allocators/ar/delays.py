@@ -79,6 +79,7 @@ def judge(
     than the round-trip budget: then it is not judged. With no judged flow all are met. A hop's measure cannot
     be told where a flow has frames but no usable delay over the hop, because they are unsynchronised, lack a
     time that a later one follows, or show a negative delay, and no other flow is known to violate the budget.
+    A frame that was at the edge before it was sent or after it was back tells of neither uplink nor downlink.
     None can be told where flows were active but the guard leaves no window.
 
     Counts: ``late_frames`` were not back and counted at their age, ``unsynchronised_frames`` counted for the
@@ -125,6 +126,11 @@ def judge(
     known_arrived, known_left = arrived != 0, left != 0
     synchronised = frames.synchronised[chosen]
 
+    # One of the clocks of a frame that was at the edge before it was sent, or after it was back, is wrong: a
+    # hop that it makes too short it makes the other one too long.
+    disordered = (known_arrived & (arrived < sent)) | (known_left & (left < sent))
+    disordered |= back & ((known_arrived & (arrived > received)) | (known_left & (left > received)))
+
     delay = np.where(back, received - sent, age)
     usable = delay >= 0
     negative = int(len(usable) - np.count_nonzero(usable))
@@ -145,7 +151,7 @@ def judge(
         delay = np.where(known_end, end, closed) - start
         below = usable & (delay < 0)
         negative += int(np.count_nonzero(below))
-        usable &= ~below
+        usable &= ~below if hop is Lever.EDGE else ~(below | disordered)
         # A synchronised frame that is still before the hop tells nothing against it; any other does.
         passed = known_end if beyond is None else known_end | beyond
         unknown = ~usable & (passed | ~synchronised)
