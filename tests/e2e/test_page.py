@@ -15,6 +15,7 @@ import pytest
 from controller.core.clocks import KnownClock
 from controller.core.observation import DirectionColumns, MacReport
 from controller.links import page
+from controller.links.health import Heard
 from controller.links.operator import Broadcaster, CellStatus
 from controller.links.page import PageServer
 from tests.e2e.browser import Browser, chromium
@@ -296,7 +297,7 @@ def test_names_from_outside_are_text_and_nothing_else(
         active_flows=1,
         not_controlled=EVIL,
         clocks=[KnownClock(EVIL, EVIL, 1.0, 0.5, EVIL)],
-        hosts=[(EVIL, 9.0)],
+        hosts=[Heard(EVIL, 9.0)],
         report=MacReport(*(5, (EVIL,), (EVIL,), columns, columns, (15,), (20.5,)), snssai=(EVIL,)),
     )
     broadcaster.publish(last)
