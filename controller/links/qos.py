@@ -26,10 +26,12 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, NoReturn, TypeVar
 
 import grpc
+import numpy as np
 
 from controller.core.clocks import ClockBoard, ClockFault, KnownClock, Moment
 from controller.core.collector import MAX_AHEAD_NS, MAX_BEHIND_NS
@@ -621,6 +623,17 @@ class QosIngest:
                 stream.not_taken[message.flow_start.flow[:MAX_FLOW_NAME]] = why[:MAX_WHY]
             else:
                 stream.refusal = self._clock().mono_ns, why[:MAX_WHY]
+        if message is not None and message.WhichOneof("body") == "frames":
+            self._tell_blind(stream, message.frames.flow)
+
+    def _tell_blind(self, stream: _Stream, flow: str) -> None:
+        """Frames of a flow came and cannot be used: that there are none is no outage."""
+        with suppress(ValueError):
+            self._known(stream, flow, "FrameBatch")
+            now_ns = self._clock().real_ns
+            fault = ClockFault(f"{stream.hello.host}: frames of it are refused", now_ns)
+            none = np.empty((0, 5), np.int64)
+            self._sink(stream.hello.cell_id, FrameBatch(flow, none, False, now_ns, fault))
 
     def _started(self, stream: _Stream, flow: Flow) -> None:
         """A flow starts, maybe once more: what is set of it goes to the stream that it is on now. Holds the

@@ -487,6 +487,10 @@ def test_a_message_that_cannot_be_used_is_refused_by_place_and_the_stream_goes_o
     assert "ul_bps" not in bench.ingest.hosts("cell-1")[0].refused
     host.send(frames=frames(n=1025))
     assert "1025 frames" in host.refused()
+    # That there are none to judge is no outage.
+    blind = bench.item()[1]
+    assert isinstance(blind, FrameBatch) and len(blind) == 0
+    assert blind.fault is not None and "frames of it are refused" in blind.fault.reason
     host.send(frames=frames())
     assert isinstance(bench.item()[1], FrameBatch)
 

@@ -253,6 +253,14 @@ def test_a_hop_is_unknown_only_while_no_flow_violates_it() -> None:
     assert bits(judge([good(0, ul=90), blind], flows)) == [0, None, None, 1]
 
 
+def test_a_flow_whose_frames_are_all_refused_is_not_known_and_one_without_any_is_not_met() -> None:
+    flows = [flow("a"), flow("b")]
+    rows = [good(0)]
+    assert bits(judge(rows, flows)) == [0] * 4
+    refused = observe(rows, flows, clock_faults={"b": "h: frames of it are refused"})
+    assert bits(judged(refused)) == [None] * 4
+
+
 def test_negative_delays_are_counted_and_not_used() -> None:
     backwards = (0, 1000, 990, 1005, 1035)
     got = judge([backwards])
