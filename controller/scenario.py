@@ -300,14 +300,20 @@ def trace_uses(e: Emulation, seed: int) -> tuple[TraceUse, ...]:
 
     Of the n traces of a folder (:func:`wire.channel_traces.files`) UE k = 0, 1, ... takes number (seed + k)
     mod n. It begins after the part (:data:`GOLDEN` seed + k / UEs) mod 1 of the trace, so that no two seeds,
-    and no two UEs of a cell, meet the same channel at the same time. ValueError for a folder without traces;
-    ValueError, OSError as :func:`agents.emulator.channel.read_trace`.
+    and no two UEs of a cell, meet the same channel at the same time. ValueError, naming the key, for a folder
+    without traces and for what :func:`agents.emulator.channel.read_trace` cannot read.
     """
     if not e.channel_trace:
         return ()
-    files = channel_traces.files(Path(e.channel_trace))
-    chosen = [files[(seed + k) % len(files)] for k in range(e.ues)]
-    lengths = {file: len(read_trace(ChannelTrace(path=file), LinkSpec())) for file in set(chosen)}
+    try:
+        files = channel_traces.files(Path(e.channel_trace))
+        chosen = [files[(seed + k) % len(files)] for k in range(e.ues)]
+        lengths = {file: len(read_trace(ChannelTrace(path=file), LinkSpec())) for file in set(chosen)}
+    except OSError as error:
+        where = error.filename or e.channel_trace
+        raise ValueError(f"emulation.channel_trace: {where}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ValueError(f"emulation.channel_trace: {error}") from error
     return tuple(
         TraceUse(
             f"ue-{k + 1}",

@@ -198,6 +198,11 @@ EMULATED = [
     ("ues: [ue-9]", "", r": cell 'c': slice 'a' binds UE 'ue-9', which is not emulated: .* there is ue-1"),
     (
         "ues: [ue-1]",
+        "channel_trace: /nowhere/drive.csv",
+        r": emulation\.channel_trace: /nowhere/drive\.csv: No such file or directory$",
+    ),
+    (
+        "ues: [ue-1]",
         "users: [{application: tv, slice: a}]",
         r": emulation\.users: application 'tv' is none of: mar, ",
     ),

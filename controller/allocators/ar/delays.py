@@ -77,10 +77,11 @@ def judge(
     A measure is met where every judged flow's metric is within the budget, not met where one is known not to
     be. A flow active in that window without a frame to count is not within any, unless it was active for less
     than the round-trip budget: then it is not judged; where all frames that came of it were refused, it is
-    not known. With no judged flow all are met. A hop's measure cannot be told where a flow has frames but no usable delay over the hop, because they are unsynchronised, lack a
-    time that a later one follows, or show a negative delay, and no other flow is known to violate the budget.
-    A frame that was at the edge before it was sent or after it was back tells of neither uplink nor downlink.
-    None can be told where flows were active but the guard leaves no window.
+    not known. With no judged flow all are met. A hop's measure cannot be told where a flow has frames but no
+    usable delay over the hop, because they are unsynchronised, lack a time that a later one follows, or show
+    a negative delay, and no other flow is known to violate the budget. A frame that was at the edge before it
+    was sent or after it was back tells of neither uplink nor downlink. None can be told where flows were
+    active but the guard leaves no window.
 
     Counts: ``late_frames`` were not back and counted at their age, ``unsynchronised_frames`` counted for the
     round trip alone (by what was wrong, where it is known, in the outcome's faults), ``negative_delays`` were
