@@ -63,20 +63,34 @@ def idle(
     """
     if len(frames) < CROSSED or len(reports) < 2:
         return ()
-    back = frames.ue_received
     out = []
     for ue_id in {f.ue_id for f in flows if f.slice == slice_id}:
-        counts = [(r.time_ns, c) for r in reports if (c := _counters(r, ue_id, slice_id)) is not None]
-        if len(counts) < 2 or not any(counts[-1][1]):
+        first, last = (
+            _first_counters(reports, ue_id, slice_id),
+            _first_counters(reports[::-1], ue_id, slice_id),
+        )
+        if first is None or last is None or not any(last[1]):
             continue
-        (since, first), (until, last) = counts[0], counts[-1]
+        carried = [after - before for before, after in zip(first[1][:2], last[1][:2], strict=True)]
+        if min(carried) < 0 or sum(carried) >= len(frames) * MIN_FRAME_BYTES:
+            continue
         of_ue = [i for i, f in enumerate(flows) if f.ue_id == ue_id and f.slice == slice_id]
-        crossed = np.isin(frames.flow, of_ue) & (frames.ue_sent > since + MARGIN_NS) & (back > 0)
-        n = int(np.count_nonzero(crossed & (back < until - MARGIN_NS)))
-        carried = [after - before for before, after in zip(first[:2], last[:2], strict=True)]
-        if n >= CROSSED and min(carried) >= 0 and sum(carried) < n * MIN_FRAME_BYTES:
+        back = frames.ue_received
+        crossed = np.isin(frames.flow, of_ue) & (back > 0) & (back < last[0] - MARGIN_NS)
+        n = int(np.count_nonzero(crossed & (frames.ue_sent > first[0] + MARGIN_NS)))
+        if n >= CROSSED and sum(carried) < n * MIN_FRAME_BYTES:
             out += [flows[i] for i in of_ue]
     return tuple(out)
+
+
+def _first_counters(
+    reports: Iterable[MacReport], ue_id: str, slice_id: str
+) -> tuple[int, tuple[int, ...]] | None:
+    """The first of the reports that has the counters of a UE of a slice: its time, and what it says."""
+    for report in reports:
+        if (found := _counters(report, ue_id, slice_id)) is not None:
+            return report.time_ns, found
+    return None
 
 
 def _counters(report: MacReport, ue_id: str, slice_id: str) -> tuple[int, ...] | None:
