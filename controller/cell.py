@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from controller.allocators.base import Options, no_models
 from controller.config import CellModel, Config
-from controller.core import rescue
+from controller.core import attachment, rescue
 from controller.core.collector import SlotCollector
 from controller.core.decision import Decision, ManualQuota
 from controller.core.fits import Fit
@@ -693,6 +693,8 @@ class ControlledCell:
                 self.journal.repeated(self.cell_id, Event.NO_MAC_REPORT, text)
             return
         slices = dict(self.reported_ues or ())
+        of = observation.flows, observation.frames, observation.reports
+        idle = {f.flow for name in {f.slice for f in active} for f in attachment.idle(*of, name)}
         before, self._strayed = self._strayed, {}
         for flow in active:
             named = self._collector.named_ue(flow.flow)
@@ -700,6 +702,8 @@ class ControlledCell:
                 stray: tuple[Event, str | None] = Event.UE_FOLLOWED, flow.ue_id
             elif slices.get(named) != flow.slice:
                 stray = Event.UNKNOWN_UE, slices.get(named)
+            elif flow.flow in idle or (before.get(flow.flow) == _IDLE and not _has_frames(flow, observation)):
+                stray = _IDLE
             elif flow.flow in before:
                 text = f"flow {flow.flow}: UE {named!r} is in slice {flow.slice}"
                 self.journal.event(self.cell_id, Event.UE_FOUND, text)
@@ -709,7 +713,9 @@ class ControlledCell:
             self._strayed[flow.flow] = stray
             if before.get(flow.flow) != stray:
                 kind, where = stray
-                self.journal.event(self.cell_id, kind, _stray_text(flow, named, where, slices))
+                is_idle = kind is Event.UE_IDLE
+                text = _idle_text(flow) if is_idle else _stray_text(flow, named, where, slices)
+                self.journal.event(self.cell_id, kind, text)
 
     def _settings_in_force(self) -> dict[str, AppliedSettings]:
         """Of every flow that was to have settings, whether its application had put them in force by the time
@@ -800,6 +806,21 @@ def _stray_text(flow: Flow, named: str, where: str | None, slices: Mapping[str, 
     return (
         f"flow {flow.flow} of slice {flow.slice} names UE {named!r}, which {is_where}: its demand is not"
         f" known; UEs: {has[:MAX_UES_NAMED]}; --ue of the client names another, ues of the slice binds one"
+    )
+
+
+_IDLE: tuple[Event, str | None] = (Event.UE_IDLE, None)
+
+
+def _has_frames(flow: Flow, observation: Observation) -> bool:
+    return bool((observation.frames.flow == observation.flows.index(flow)).any())
+
+
+def _idle_text(flow: Flow) -> str:
+    return (
+        f"flow {flow.flow} of slice {flow.slice}: its frames come back, but UE {flow.ue_id!r} carries none of"
+        " them: its demand is not known. Does the client reach the edge through the UE (its route, its"
+        " interface)? Is it another UE's by now (--ue of the client)?"
     )
 
 

@@ -90,6 +90,7 @@ def misfits(cell: CellModel, limits: Limits) -> Iterator[Mistake]:
             text = f"max {most} is below {least}, the least of the slice's actions"
             yield Mistake(("slices", i, "share", "max"), text, (("slices", i, "actions"),))
     shares = [s.share for s in cell.slices]
+    yield from _crowded_out(cell, limits)
     for name, what, parts in (
         ("dedicated", "dedicated to slices", [s.dedicated for s in shares]),
         ("min", "promised to slices as their minimum", [max(s.dedicated, s.min) for s in shares]),
@@ -103,6 +104,20 @@ def misfits(cell: CellModel, limits: Limits) -> Iterator[Mistake]:
         slicing.make(cell.arbiter)
     except ValueError as error:
         yield Mistake(("arbiter",), str(error))
+
+
+def _crowded_out(cell: CellModel, limits: Limits) -> Iterator[Mistake]:
+    """Slices whose least does not fit beside what is dedicated to others."""
+    whole = sum(s.share.dedicated for s in cell.slices)
+    for i, s in enumerate(cell.slices):
+        left = limits.n_prb - (whole - s.share.dedicated)
+        least = max(limits.min_prb, s.options.min_action_prb)
+        if s.share.max and s.share.dedicated <= left < least:
+            text = (
+                f"{whole - s.share.dedicated} of {limits.n_prb} PRB are dedicated to other slices: what is"
+                f" left is below {least}, the least that this one can be given"
+            )
+            yield Mistake(("slices", i), text, (("slices", i, "actions"), ("slices", i, "share")))
 
 
 def _gpu_shares(config: Config) -> Iterator[Mistake]:

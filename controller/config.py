@@ -282,7 +282,7 @@ class RanLinkModel(_Strict):
 class EdgeLinkModel(_Strict):
     """The edge agent (gRPC)."""
 
-    address: str | None = "127.0.0.1:50061"
+    address: Annotated[str, Field(min_length=1)] | None = "127.0.0.1:50061"
     """Where the edge agent listens, HOST:PORT; null: there is none."""
     watch_period_ms: Annotated[int, Field(ge=10, le=10_000)] = 200
     """How often the edge agent tells the GPU's state."""
@@ -296,7 +296,7 @@ class QosModel(_Strict):
     UE's host that never tells of its clock is believed.
     """
 
-    address: str | None = "127.0.0.1:50062"
+    address: Annotated[str, Field(min_length=1)] | None = "127.0.0.1:50062"
     """Where the controller listens for flows, frames and clocks, HOST:PORT; null: there is none, and nothing
     is learned."""
     clock_bound_us: Positive = 1000.0
@@ -314,7 +314,7 @@ class QosModel(_Strict):
 class ServerModel(_Strict):
     """A server of the controller."""
 
-    address: str | None
+    address: Annotated[str, Field(min_length=1)] | None
     """Where the server listens, HOST:PORT; null: it is not started."""
 
 
@@ -718,7 +718,7 @@ def load(
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
-        raise ConfigError(f"{path}:{line}: cannot be read: {error}") from error
+        raise ConfigError(f"{path}:{line}: cannot be read: {error}; save it as UTF-8") from error
     return parse(text, str(path), overrides, here=here, carriers=carriers)
 
 

@@ -44,6 +44,7 @@ class Event(StrEnum):
     UNKNOWN_SLICE = "unknown_slice"
     UNKNOWN_UE = "unknown_ue"
     UE_FOLLOWED = "ue_followed"
+    UE_IDLE = "ue_idle"
     UE_FOUND = "ue_found"
     QOS_REFUSED = "qos_refused"
     SETTINGS_REFUSED = "settings_refused"

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from controller import slicing
 from controller.allocators import service
 from controller.allocators.base import Allocator, Options, Service, SliceView, mistake, no_models
-from controller.core.attachment import unreported
+from controller.core.attachment import idle, unreported
 from controller.core.decision import (
     MAX_MANUAL_S,
     STATE_VERSION,
@@ -708,7 +708,9 @@ def _not_reported(slice_id: str, obs: Observation) -> Reason | None:
         return None
     if not obs.reports:
         return Reason.NO_MAC_REPORT
-    return Reason.UE_NOT_REPORTED if unreported(flows, obs.reports, slice_id) else None
+    if unreported(flows, obs.reports, slice_id):
+        return Reason.UE_NOT_REPORTED
+    return Reason.UE_IDLE if idle(obs.flows, obs.frames, obs.reports, slice_id) else None
 
 
 def _unseen(view: SliceView, outcome: Outcome) -> Reason | None:

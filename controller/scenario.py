@@ -72,9 +72,9 @@ def testbed_spec(config: Config, seed: int, cell_id: str = "") -> TestbedSpec:
     point, in the cell that serves the UE then. All other UEs and users stay, one of each in every cell, as
     without mobility: nobody knows what OpenRTiST would lose on the way.
 
-    ValueError where the configuration has no emulation, where users cannot be, and for mobility where nobody
-    can change cell, or a slice of who can has other UEs in another cell; OSError, ValueError for a trace that
-    cannot be used.
+    ValueError where the configuration has no emulation, where users cannot be, where a slice binds a UE that
+    is not emulated, and for mobility where nobody can change cell, or a slice of who can has other UEs in
+    another cell; OSError, ValueError for a trace that cannot be used.
     """
     e = config.emulation
     if e is None:
@@ -82,6 +82,7 @@ def testbed_spec(config: Config, seed: int, cell_id: str = "") -> TestbedSpec:
     cell = next((c for c in config.cells if c.id == (cell_id or config.cells[0].id)), None)
     if cell is None:
         raise ValueError(f"unknown cell {cell_id!r}; cells: {', '.join(c.id for c in config.cells)}")
+    _check_bound(cell, e)
     scenario_seed, seed = seed, cell_seed(config, cell.id, seed)
     channels: list[ChannelProcess | ChannelTrace | ChannelSeries] = (
         [ChannelTrace(path=use.trace, start_s=use.start_s) for use in trace_uses(e, seed)]
@@ -108,6 +109,28 @@ def testbed_spec(config: Config, seed: int, cell_id: str = "") -> TestbedSpec:
         applications=tuple(applications),
     )
     return _stressed(spec, e)
+
+
+def _check_bound(cell: CellModel, e: Emulation) -> None:
+    there = {f"ue-{number}" for number in range(1, e.ues + 1)}
+    for s in cell.slices:
+        for ue_id in s.ues:
+            if ue_id not in there:
+                raise ValueError(
+                    f"cell {cell.id!r}: slice {s.id!r} binds UE {ue_id!r}, which is not emulated: with"
+                    f" emulation.ues {e.ues} there {'is ue-1' if e.ues == 1 else f'are ue-1 to ue-{e.ues}'}"
+                )
+
+
+def check_applications(spec: TestbedSpec) -> None:
+    """ValueError for users of an application that there is not, or that does not take their options."""
+    from agents.emulator.applications import load
+
+    for application in spec.applications:
+        try:
+            load(application.application)(application.users, 1)
+        except ValueError as error:
+            raise ValueError(f"emulation.users: {error}") from error
 
 
 def _moving(
@@ -277,14 +300,20 @@ def trace_uses(e: Emulation, seed: int) -> tuple[TraceUse, ...]:
 
     Of the n traces of a folder (:func:`wire.channel_traces.files`) UE k = 0, 1, ... takes number (seed + k)
     mod n. It begins after the part (:data:`GOLDEN` seed + k / UEs) mod 1 of the trace, so that no two seeds,
-    and no two UEs of a cell, meet the same channel at the same time. ValueError for a folder without traces;
-    ValueError, OSError as :func:`agents.emulator.channel.read_trace`.
+    and no two UEs of a cell, meet the same channel at the same time. ValueError, naming the key, for a folder
+    without traces and for what :func:`agents.emulator.channel.read_trace` cannot read.
     """
     if not e.channel_trace:
         return ()
-    files = channel_traces.files(Path(e.channel_trace))
-    chosen = [files[(seed + k) % len(files)] for k in range(e.ues)]
-    lengths = {file: len(read_trace(ChannelTrace(path=file), LinkSpec())) for file in set(chosen)}
+    try:
+        files = channel_traces.files(Path(e.channel_trace))
+        chosen = [files[(seed + k) % len(files)] for k in range(e.ues)]
+        lengths = {file: len(read_trace(ChannelTrace(path=file), LinkSpec())) for file in set(chosen)}
+    except OSError as error:
+        where = error.filename or e.channel_trace
+        raise ValueError(f"emulation.channel_trace: {where}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ValueError(f"emulation.channel_trace: {error}") from error
     return tuple(
         TraceUse(
             f"ue-{k + 1}",

@@ -451,6 +451,26 @@ def test_a_ue_that_comes_back_by_another_name_keeps_its_demand_and_is_followed(
     assert kinds == ["unknown_ue", "ue_followed", "ue_found"]
 
 
+def test_a_flow_that_does_not_cross_its_ue_is_named_once_and_again_when_it_does(
+    busy: ControlledCell, memory: Memory, caplog: pytest.LogCaptureFixture
+) -> None:
+    for slot, carried in enumerate((0, 0, 10**6, 10**6), 2):
+        for at_ms in (100, 900):
+            message = of_ue("ue-1")
+            for direction in (message.ues[0].ul, message.ues[0].dl):
+                direction.lc_bytes, direction.prb_slots = 9 + at_ms * carried, 9
+            busy.report(message, T0 + (slot - 1) * S + at_ms * MS)
+        sent = T0 + (slot - 1) * S + np.arange(300, 600, 33, dtype=np.int64) * MS
+        number = np.arange(len(sent), dtype=np.int64) + 100 * slot
+        times = [number, sent, *(sent + k * MS for k in (20, 25, 40))]
+        busy.take(codec.FrameBatch("f", np.stack(times, axis=1), True, 0), 0.0)
+        why = radio(close(busy, slot)[1])[0]
+        # The first with traffic was decided from a demand that nobody had measured.
+        assert (why is Reason.UE_IDLE) == (slot < 5)
+    assert events_of(memory, "ue_idle", "ue_found", "unknown_ue") == ["ue_idle", "ue_found"]
+    assert any("UE 'ue-1' carries none of them" in r.getMessage() for r in caplog.records)
+
+
 def test_a_ue_of_no_slice_is_not_taken_for_the_flow_s_and_is_named(
     busy: ControlledCell, memory: Memory, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -159,6 +159,22 @@ BAD = [
             r":20: links\.ran\.address: .*is not tcp://HOST:PORT",
         ],
     ),
+    (
+        SLICES.replace("- id: a", "- id: a\n        share: {dedicated: 97}"),
+        [r":11: cells\.0\.slices\.1: 97 of 106 PRB are dedicated to other slices: .* below 10, the least"],
+    ),
+    (
+        "cells:\n  - id: c\n    slices:\n      - {id: 1, ues: [001010000000001]}\n",
+        [
+            r":4: .*\.id: Input should be a valid string: write it in quotes \(YAML reads 1\)",
+            r":4: .*\.ues\.0: .* valid string: write it in quotes \(YAML reads 69793218561\)",
+        ],
+    ),
+    (
+        "cells: c\nlinks: {qos: null}\n",
+        [r":1: cells: .* valid list", r":2: links\.qos: .* a mapping of keys"],
+    ),
+    ("links: {qos: {address: ''}}\n", [r":1: links\.qos\.address: .* at least 1 character \(is ''\)"]),
     (  # what depends on a value that is wrong is no mistake
         SLICES.replace("prb: 106", "prb: 300").replace("ul_prb: [10, 90]", "ul_prb: [10, 200]"),
         [r":14: emulation\.prb: .*less than or equal to 273"],
@@ -178,10 +194,48 @@ def test_all_who_take_a_configuration_tell_all_its_mistakes_in_the_same_words(
         assert re.match(pattern, line), (pattern, line)
 
 
+EMULATED = [
+    ("ues: [ue-9]", "", r": cell 'c': slice 'a' binds UE 'ue-9', which is not emulated: .* there is ue-1"),
+    (
+        "ues: [ue-1]",
+        "channel_trace: /nowhere/drive.csv",
+        r": emulation\.channel_trace: /nowhere/drive\.csv: No such file or directory$",
+    ),
+    (
+        "ues: [ue-1]",
+        "users: [{application: tv, slice: a}]",
+        r": emulation\.users: application 'tv' is none of: mar, ",
+    ),
+    (
+        "ues: [ue-1]",
+        "users: [{application: video, slice: a, colour: red}]",
+        r": emulation\.users: flow 'video-1': video has no option colour; it has ",
+    ),
+]
+
+
+@pytest.mark.parametrize(("ues", "users", "told"), EMULATED)
+def test_an_emulation_that_cannot_be_is_told_of_before_it_runs(
+    ues: str, users: str, told: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "c.yaml"
+    text = SLICES.replace("- id: a", f"- id: a\n        {ues}") + (f"  {users}\n" if users else "")
+    file.write_text(text)
+    said = refused("check-config", str(file))
+    assert re.match(told, said.removeprefix(str(file)))
+    for command in (
+        ("gnb-mock", "--qos", "", "--edge", ""),
+        ("up", "--duration", "1", "--config"),
+        ("experiment", "scenario"),
+    ):
+        assert refused(*command, str(file)) == said, command
+
+
 def test_what_is_no_text_or_no_file_is_named(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_bytes(b"control: {}\ncells: \xff\xfe\n")
-    assert everywhere(file)[0].startswith(":2: cannot be read: 'utf-8' codec")
+    (said,) = everywhere(file)
+    assert said.startswith(":2: cannot be read: 'utf-8' codec") and said.endswith("; save it as UTF-8")
     assert everywhere(tmp_path) == [": a folder, not a file"]
     assert "neither a file nor a shipped scenario, did you mean 'mucb1-1'?;" in refused(
         "check-config", "mucb-1"

@@ -16,6 +16,7 @@ from controller.core.measure import Lever, Outcome, Reason
 from controller.core.observation import (
     ClockReport,
     Command,
+    DirectionColumns,
     Enforcement,
     Frames,
     GpuReading,
@@ -493,6 +494,26 @@ def test_what_was_said_of_the_wrong_ue_teaches_the_radio_hops_nothing_and_the_de
         ("ul", "edge", "dl"), before
     )
     assert loop.step(observation(9)).slices[0].outcome.unattributed == {}
+
+
+def test_frames_that_do_not_cross_the_radio_teach_the_radio_hops_nothing() -> None:
+    loop = ControlLoop(loop_spec())
+    demands = []
+    for slot, carried in enumerate((1_000_000, 1_000_000, 1_000_000, 0, 0)):
+        seen = observation(slot)
+        reports = tuple(
+            replace(r, **{d: _counting(getattr(r, d), 9 + n * carried) for d in ("ul", "dl")})
+            for n, r in enumerate(seen.reports)
+        )
+        decision = loop.step(replace(seen, reports=reports))
+        radio = decision.slices[0].outcome.unattributed.get(Lever.UL)
+        assert radio == (Reason.NO_DECISION if slot == 0 else None if carried else Reason.UE_IDLE)
+        demands.append({c.lever: c.demand for c in decision.slices[0].demand.choices})
+    assert demands[-1] == demands[2]
+
+
+def _counting(of: DirectionColumns, carried: int) -> DirectionColumns:
+    return replace(of, bler=(0.0,), lc_bytes=(carried,), prb_slots=(9,))
 
 
 def test_a_policy_that_looks_at_delays_takes_a_demand_that_is_not_known_for_none_that_is_small() -> None:

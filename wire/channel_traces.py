@@ -20,11 +20,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wire.tables import MISSING, Table, folder, read
+from wire.tables import MISSING, Table, folder, number, read
 
 TIME = (
     *("t_s", "t_ms", "time_s", "time_ms", "timestamp", "timestamp_s", "timestamp_ms", "datetime", "time"),
-    *("epoch", "epoch_s", "epoch_ms", "unix_time", "elapsed_s", "elapsed_ms", "seconds", "milliseconds", "t"),
+    *(
+        "t_us",
+        "time_us",
+        "timestamp_us",
+        "t_ns",
+        "time_ns",
+        "timestamp_ns",
+        "epoch",
+        "epoch_s",
+        "epoch_ms",
+        "unix_time",
+        "elapsed_s",
+        "elapsed_ms",
+        "seconds",
+        "milliseconds",
+        "t",
+    ),
 )
 MODE = (
     *("network_mode", "network_type", "network_tech", "rat", "radio_access_technology", "technology"),
@@ -38,9 +54,18 @@ MAX_GAP_S = 60.0
 """Of a longer time between two rows nothing is known: it is cut out."""
 MAX_BACK_S = 5.0
 """Rows that are out of order by at most this are put in order; more is another recording."""
+MIN_SPAN_S = 1.0
+"""Rows that lie closer together, all of them, are no channel: their times are rounded or in another unit."""
+SNR_DB = (-40.0, 60.0)
+"""What an SNR may be: a little beyond what a UE reports (TS 38.133 Table 10.1.16.1)."""
 _MAX_STEP_S = 5.0
 """A column that does not name its unit has seconds where its rows are at most this apart."""
 
+_DENIED = frozenset(
+    ("NO", "NOT", "NON", "NONE", "OFF", "LOST", "PRE", "RESTRICTED", "AVAILABLE", "UNAVAILABLE", "EVOLUTION")
+)
+"""Beside a name of 5G: there is none in use. Android's NR state is NONE, RESTRICTED, NOT_RESTRICTED or
+CONNECTED."""
 _OF_5G = re.compile(r"5G(?!E$)\w*|NR\w*|NSA|SA|LTEA?(NR|5G)\w*")
 _NOT_5G = re.compile(
     r"LTE\w*|5GE|4G\w*|3G\w*|2G\w*|HS\w*|UMTS|W?CDMA\w*|TDSCDMA|EVDO\w*|EHRPD|1XRTT|EDGE|GPRS|GSM|E?UTRA\w*"
@@ -112,7 +137,8 @@ def files(path: Path) -> list[Path]:
 def is_5g(mode: str) -> bool | None:
     """Whether a network's mode is 5G, stand-alone or not, by what loggers call it; None for an unknown name.
 
-    LTE with NR beside it (EN-DC) is 5G. AT&T's ``5GE`` is LTE.
+    LTE with NR beside it (EN-DC) is 5G, where that is not only available. AT&T's ``5GE``, 5G Evolution, is
+    LTE.
     """
     whole = re.sub(r"[^A-Z0-9]", "", mode.upper())
     if re.fullmatch(r"(NG)?ENDC|NEDC|NRDC", whole):
@@ -120,8 +146,8 @@ def is_5g(mode: str) -> bool | None:
     words = re.findall(r"[A-Z0-9]+", re.sub(r"NON[^A-Z0-9]*(SA|STAND[^A-Z0-9]*ALONE)", "NSA", mode.upper()))
     if whole == "5GE":
         return False
-    if any(w in ("NO", "NOT", "NON") for w in words):
-        return False
+    if _DENIED.intersection(words):
+        return False if any(p.fullmatch(w) for p in (_OF_5G, _NOT_5G) for w in words) else None
     if any(_OF_5G.fullmatch(w) for w in words):
         return True
     return False if any(_NOT_5G.fullmatch(w) for w in (*words, whole)) else None
@@ -169,7 +195,7 @@ def read_snr_db(path: Path) -> tuple[NDArray[np.float64], Account]:
     _some_5g(table, mode, modes)
     snr: list[float] = []
     for at, why in enumerate(modes):
-        value = table.number(at, column) if why is None else None
+        value = _snr_db(table, at, column) if why is None else None
         if value is not None:
             snr.append(value)
         else:
@@ -228,19 +254,36 @@ def _cqi(table: Table, at: int, column: int) -> float:
     return np.nan if cqi is None else cqi
 
 
+def _snr_db(table: Table, at: int, column: int) -> float | None:
+    snr_db = table.number(at, column)
+    if snr_db is not None and not SNR_DB[0] <= snr_db <= SNR_DB[1]:
+        name, (least, most) = table.columns[column], SNR_DB
+        raise ValueError(
+            f"{table.where(at)}: {name} {snr_db:g} is outside {least:g}..{most:g} dB: write dB, and nothing"
+            " where there is no value"
+        )
+    return snr_db
+
+
 # -- time --------------------------------------------------------------------------------------------
 
 _CLOCK = r"(?P<h>\d{1,2})[:.\-](?P<m>\d{2})(?:[:.\-](?P<s>\d{2}(?:[.,:]\d+)?))?\s*(?P<half>[AaPp][Mm])?"
-_ZONE = r"\s*(?P<zone>Z|UTC|GMT|[+-]\d{2}:?\d{2})?"
+_ZONE = r"\s*(?P<zone>Z|UTC|GMT|[+-]\d{2}(:?\d{2})?)?"
 _STAMPS = (
     re.compile(rf"(?P<y>\d{{4}})[-./_](?P<a>\d{{1,2}})[-./_](?P<b>\d{{1,2}})[ T_,-]+{_CLOCK}{_ZONE}"),
     re.compile(rf"(?P<a>\d{{1,2}})[-./](?P<b>\d{{1,2}})[-./](?P<y>\d{{4}})[ T_,-]+{_CLOCK}{_ZONE}"),
+    re.compile(
+        r"(?P<y>(19|20)\d{2})(?P<a>[01]\d)(?P<b>[0-3]\d)[T_]?(?P<h>[0-2]\d)(?P<m>[0-5]\d)"
+        rf"(?P<s>[0-6]\d(\.\d+)?)(?P<half>)?{_ZONE}"
+    ),
     re.compile(_CLOCK),
 )
 _UNITS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0}
 _SINCE_1970 = {"ns": 1e17, "us": 1e14, "ms": 1e11, "s": 1e8}
 """The least number that is a time since 1970 in a unit."""
 _DAY_S = 86400.0
+_SPREADSHEET_DAYS = (36526.0, 73050.0)
+"""Years 2000 to 2099, in days since the end of 1899."""
 
 
 def _times(table: Table, column: int, account: Account) -> tuple[list[int], list[float]]:
@@ -262,8 +305,8 @@ def _times(table: Table, column: int, account: Account) -> tuple[list[int], list
     if any(at.fullmatch(texts[kept[0]]) for at in _STAMPS):
         times = _stamps(table, column, kept, texts)
     else:
-        numbers = [table.number(at, column) for at in kept]
-        times = _seconds(table, column, [n for n in numbers if n is not None])
+        numbers = [_time_number(table, at, column) for at in kept]
+        times = _seconds(table, column, numbers)
     steps = np.diff(times)
     if len(steps) and (steps <= 0).all() and (steps < 0).any():
         account.notes.append("the newest row is the first: turned round")
@@ -279,6 +322,13 @@ def _times(table: Table, column: int, account: Account) -> tuple[list[int], list
     order = sorted(range(len(times)), key=times.__getitem__)
     if moved := sum(a != b for a, b in enumerate(order)):
         account.notes.append(f"{moved} rows out of order were put in order")
+    span = times[order[-1]] - times[order[0]]
+    if len(times) > 1 and span < MIN_SPAN_S:
+        raise ValueError(
+            f"{table.path}: {name} {texts[kept[0]]!r} to {texts[kept[-1]]!r}: all {len(times)} rows lie"
+            f" within {span:g} s. Times that a spreadsheet rounded are lost; else name the column by its"
+            " unit, t_s or t_ms"
+        )
     return [kept[k] for k in order], [times[k] for k in order]
 
 
@@ -288,7 +338,18 @@ def _time_text(table: Table, at: int, column: int, date: int | None) -> str:
         raise ValueError(f"{table.where(at)}: {table.columns[column]} is not there")
     if text.lower() in MISSING:
         return ""
-    return f"{table.rows[at][date]} {text}" if date is not None and _STAMPS[2].fullmatch(text) else text
+    return f"{table.rows[at][date]} {text}" if date is not None and _STAMPS[-1].fullmatch(text) else text
+
+
+def _time_number(table: Table, at: int, column: int) -> float:
+    text = table.rows[at][column] or ""
+    try:
+        return number(text, table.separator)
+    except ValueError as error:
+        raise ValueError(
+            f"{table.where(at)}: {table.columns[column]} {error}, nor a time such as"
+            " 2019-12-16 13:40:04+01:00"
+        ) from None
 
 
 def _seconds(table: Table, column: int, numbers: list[float]) -> list[float]:
@@ -301,6 +362,11 @@ def _seconds(table: Table, column: int, numbers: list[float]) -> list[float]:
         of = said[1] if said[1] in _UNITS else "ms" if said[1].startswith("m") else "s"
     steps = np.abs(np.diff(numbers))
     step = float(median(steps[steps > 0])) if (steps > 0).any() else 0.0
+    if not of and _SPREADSHEET_DAYS[0] < first < _SPREADSHEET_DAYS[1] and 0 < step < MAX_GAP_S / _DAY_S:
+        raise ValueError(
+            f"{table.path}: {name} {numbers[0]:.10g} looks like the days of a spreadsheet: write"
+            " 2019-12-16 13:40:04, or seconds in a column t_s"
+        )
     longest = MAX_GAP_S if of else _MAX_STEP_S
     if step * _UNITS[of or "s"] > longest:
         raise ValueError(
@@ -326,7 +392,7 @@ def _stamps(table: Table, column: int, kept: list[int], texts: list[str]) -> lis
             f"{table.path}: {table.columns[column]} has whole minutes, such as {texts[kept[0]]!r}, and"
             " several rows in one: their seconds cannot be told"
         )
-    if form is _STAMPS[2]:
+    if form is _STAMPS[-1]:
         return _over_midnight([_clock_s(m) for m in matches])
     readings = [("a", "b")]
     if form is _STAMPS[1]:
@@ -370,7 +436,7 @@ def _since_1970(table: Table, at: int, match: re.Match[str], month_day: tuple[st
     zone: tzinfo = UTC
     if (match["zone"] or "")[:1] in ("+", "-"):
         sign, digits = match["zone"][0], match["zone"][1:].replace(":", "")
-        offset = timedelta(hours=int(digits[:2]), minutes=int(digits[2:]))
+        offset = timedelta(hours=int(digits[:2]), minutes=int(digits[2:] or 0))
         zone = timezone(offset if sign == "+" else -offset)
     try:
         return datetime(int(match["y"]), month, day, tzinfo=zone).timestamp() + _clock_s(match)

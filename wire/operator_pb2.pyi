@@ -139,12 +139,14 @@ class Savings(_message.Message):
     def __init__(self, control_s: _Optional[float] = ..., gpu: _Optional[float] = ..., bs: _Optional[float] = ..., ue: _Optional[float] = ...) -> None: ...
 
 class HostState(_message.Message):
-    __slots__ = ("host", "age_s")
+    __slots__ = ("host", "age_s", "refused")
     HOST_FIELD_NUMBER: _ClassVar[int]
     AGE_S_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
     host: str
     age_s: float
-    def __init__(self, host: _Optional[str] = ..., age_s: _Optional[float] = ...) -> None: ...
+    refused: str
+    def __init__(self, host: _Optional[str] = ..., age_s: _Optional[float] = ..., refused: _Optional[str] = ...) -> None: ...
 
 class CellState(_message.Message):
     __slots__ = ("cell_id", "connected", "session", "control_slots", "prb", "mode", "last", "reports", "edge_connected", "sm_mhz", "active_flows", "clocks", "manual", "report_age_s", "lease_left_s", "not_controlled", "qos", "hosts", "edge_configured", "gpu_age_s", "ues", "ues_total", "slices", "savings", "gpu_power_w", "gpu_max_mhz")

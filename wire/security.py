@@ -506,6 +506,8 @@ def key_faults(
     """
     folder = Path(folder)
     if not folder.is_dir():
+        if str(folder).startswith("~"):
+            return [f"there is no folder {folder}: ~ is the shell's, write {folder.expanduser()}"]
         return [f"there is no folder {folder} (`prbandit keys {folder}` writes one)"]
     reads: list[Callable[[], object]] = []
     private: list[Path] = []

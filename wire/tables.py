@@ -15,7 +15,7 @@ import io
 import lzma
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
@@ -24,8 +24,32 @@ from zlib import error as ZlibError
 SUFFIXES = re.compile(r"(?i)(?!\.).*\.(csv|tsv)(\.(gz|bz2|xz|zip))?")
 """Names of the tables in a folder; a hidden file is none."""
 
-MISSING = frozenset(("", "-", "--", "nan", "na", "n/a", "#n/a", "null", "none", "?", "unknown", "2147483647"))
-"""What stands for no value, in lower case. The number is Android's of a measurement that it does not have."""
+MISSING = frozenset(
+    (
+        *(
+            "",
+            "-",
+            "--",
+            "\u2013",
+            "\u2014",
+            ".",
+            "..",
+            "?",
+            "nan",
+            "-nan",
+            "na",
+            "<na>",
+            "n/a",
+            "n.a.",
+            "#n/a",
+        ),
+        *("#na", "#nv", "#value!", "#div/0!", "#ref!", "#num!", "#name?", "1.#qnan", "-1.#qnan", "1.#ind"),
+        *("-1.#ind", "nan(ind)", "-nan(ind)", "null", "(null)", "\\n", "nil", "none", "unknown", "missing"),
+        *("unavailable", "not available", "undefined", "2147483647"),
+    )
+)
+"""What stands for no value, in lower case: of spreadsheets, data bases, C, Python and R. The number is
+Android's of a measurement that it does not have."""
 
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -40,8 +64,9 @@ _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
 
 
 def plain(name: str) -> str:
-    """A column's name without what people write differently: ``Network Mode`` is ``networkmode``."""
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+    """A column's name without what people write differently: ``Network Mode`` is ``networkmode``; a micro is
+    a ``u``."""
+    return re.sub(r"[^a-z0-9]", "", re.sub("[\u00b5\u03bc]", "u", name.lower()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +85,12 @@ class Table:
     lines: tuple[int, ...]
     cut: int = 0
     headers: int = 0
+
+    @property
+    def left_out(self) -> str:
+        """What of the file is not among ``rows``, in words that follow others; "" for nothing."""
+        cut = "; the last row is cut off and left out" if self.cut else ""
+        return cut + (f"; {self.headers} times the header once more" if self.headers else "")
 
     def find(self, names: Sequence[str]) -> int | None:
         """The column of the first of ``names`` that is there, however spelled; None for none of them.
@@ -138,6 +169,10 @@ class _NoTable(ValueError):
     pass
 
 
+_SPREADSHEET = "a spreadsheet, not a table of text: save it as CSV"
+_OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+
+
 def _unpacked(data: bytes) -> bytes:
     packed: dict[bytes, Callable[[bytes], bytes]] = {
         b"\x1f\x8b": gzip.decompress,
@@ -151,14 +186,16 @@ def _unpacked(data: bytes) -> bytes:
                 return unpack(data)
             except OSError as error:  # of bz2, without the name of a file
                 raise _NoTable(str(error)) from error
+    if data.startswith(_OLE):
+        raise _NoTable(_SPREADSHEET)
     return data
 
 
 def _from_zip(data: bytes) -> bytes:
     with ZipFile(io.BytesIO(data)) as archive:
         names = [n for n in archive.namelist() if not n.endswith("/") and not n.startswith("__MACOSX/")]
-        if "[Content_Types].xml" in names:
-            raise _NoTable("a spreadsheet, not a table of text: save it as CSV")
+        if "[Content_Types].xml" in names or names[:1] == ["mimetype"]:
+            raise _NoTable(_SPREADSHEET)
         if len(names) != 1:
             raise _NoTable(f"an archive of {len(names)} files, not of one: {', '.join(names[:5])}")
         try:
@@ -205,8 +242,7 @@ def _table(path: Path, text: str) -> Table:
     rows: list[tuple[str | None, ...]] = []
     places: list[int] = []
     headers = 0
-    reader = csv.reader(lines, delimiter=separator, skipinitialspace=True)
-    for fields in reader:
+    for place, fields in _records(path, lines, separator, before, len(columns)):
         row: list[str | None] = [*_stripped(fields)]
         if not any(row):
             continue
@@ -215,7 +251,6 @@ def _table(path: Path, text: str) -> Table:
             continue
         while len(row) > len(columns) and not row[-1]:
             row.pop()
-        place = before + reader.line_num
         if len(row) > len(columns):
             remedy = "; decimal commas go with semicolons, or in quotes" if separator == "," else ""
             raise ValueError(f"{path}: row {place} has {len(row)} fields, the header {len(columns)}{remedy}")
@@ -232,6 +267,22 @@ def _table(path: Path, text: str) -> Table:
         rows.pop()
         cut = places.pop()
     return Table(path, separator, tuple(columns), tuple(rows), tuple(places), cut, headers)
+
+
+def _records(
+    path: Path, lines: Iterator[str], separator: str, before: int, columns: int
+) -> Iterator[tuple[int, list[str]]]:
+    """Place and fields of each row. A quote that is not closed makes one field of the rows after it."""
+    reader = csv.reader(lines, delimiter=separator, skipinitialspace=True)
+    begun = before + 1
+    for fields in reader:
+        within = (line for field in fields for line in field.splitlines()[1:])
+        if columns > 1 and any(line.count(separator) >= columns - 1 for line in within):
+            raise ValueError(
+                f"{path}: row {begun} has a quote that is not closed: whole rows are in its text"
+            )
+        yield before + reader.line_num, fields
+        begun = before + reader.line_num + 1
 
 
 def _separator(header: str) -> str:

@@ -107,12 +107,23 @@ class Misfits(ValueError):
         self.found = tuple(found)
 
 
+_IN_YAML = {
+    "tuple_type": "Input should be a valid list",
+    "list_type": "Input should be a valid list",
+    "model_type": "Input should be a mapping of keys to values",
+    "dict_type": "Input should be a mapping of keys to values",
+}
+"""What is said of types that YAML calls otherwise."""
+
+
 def mistake(error: Any) -> str:
     """What is wrong, from one entry of a ValidationError's ``errors``; a short value with it."""
     if error["type"] == "extra_forbidden":
         return "unknown key"
-    message = str(error["msg"]).removeprefix("Value error, ")
+    message = _IN_YAML.get(error["type"]) or str(error["msg"]).removeprefix("Value error, ")
     value = error.get("input")
+    if error["type"] == "string_type" and isinstance(value, (int, float)):
+        return f"Input should be a valid string: write it in quotes (YAML reads {value!r})"
     return f"{message} (is {value!r})" if isinstance(value, (str, int, float, bool)) else message
 
 

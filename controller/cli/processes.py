@@ -97,12 +97,14 @@ def emulated(name: str, config: Config, seed: int, cell: str = "") -> TestbedSpe
     """The emulated testbed of a cell of the configuration in ``name``; ConfigError, naming the file, where it
     cannot be made."""
     from controller.config import ConfigError, find
-    from controller.scenario import testbed_spec
+    from controller.scenario import check_applications, testbed_spec
 
     try:
-        return testbed_spec(config, seed, cell)
+        spec = testbed_spec(config, seed, cell)
+        check_applications(spec)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{find(name)}: {error}") from error
+    return spec
 
 
 @click.command("controller")

@@ -97,7 +97,7 @@ def up(
     controller decides on the frames' own times.
     """
     from controller import misses
-    from controller.cli.processes import load_config
+    from controller.cli.processes import emulated, load_config
     from controller.cli.user_plane import summary_text
     from controller.scenario import all_trace_uses, rows_lines
     from controller.store import figures
@@ -139,6 +139,8 @@ def up(
         raise ValueError(f"{config_file}: no emulation section, so there is no testbed to bring up")
     seed = (config.control.seed or 1) if seed is None else seed
     config = config.with_seed(seed)
+    for cell in config.cells:
+        emulated(config_file, config, seed, cell.id)
     channel = [use.to_dict() for use in all_trace_uses(config, seed)]
     children.interrupt_on_signals()
     run_dir = run_dir or Path(config.store.runs) / time.strftime("up-%Y%m%d-%H%M%S")

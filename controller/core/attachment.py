@@ -10,10 +10,18 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
 
-from controller.core.observation import Flow, MacReport
+import numpy as np
+
+from controller.core.observation import Flow, Frames, MacReport
 
 MISSED = 10
 """A UE that is missing in one of so many reports, or in fewer of them, counts as reported."""
+CROSSED = 3
+"""So many frames, sent after one report and back before another, tell whether their UE carries them."""
+MARGIN_NS = 100_000_000
+"""Frames this close to a report may have been counted by the gNB before or after it."""
+MIN_FRAME_BYTES = 40
+"""Less than any frame and its answer have: the headers of IP and TCP."""
 
 
 def unreported(flows: Iterable[Flow], reports: Sequence[MacReport], slice_id: str) -> tuple[Flow, ...]:
@@ -42,6 +50,58 @@ def _missed(flow: Flow, members: Sequence[tuple[int, frozenset[str]]]) -> bool:
         if flow.start_ns <= time_ns and (not stop_ns or stop_ns > time_ns)
     ]
     return MISSED * seen.count(False) > len(seen)
+
+
+def idle(
+    flows: Sequence[Flow], frames: Frames, reports: Sequence[MacReport], slice_id: str
+) -> tuple[Flow, ...]:
+    """The flows of a slice whose frames came back while the bytes of their UE's logical channels stood still.
+
+    ``frames`` index ``flows``. Such frames do not cross the radio, or not by this UE: a client that reaches
+    the edge by another interface, the context of a UE that has come back by another name, a MAC state that is
+    no longer written. A UE whose counters are all zero is one whose gNB does not count.
+    """
+    if len(frames) < CROSSED or len(reports) < 2:
+        return ()
+    out = []
+    for ue_id in {f.ue_id for f in flows if f.slice == slice_id}:
+        first, last = (
+            _first_counters(reports, ue_id, slice_id),
+            _first_counters(reports[::-1], ue_id, slice_id),
+        )
+        if first is None or last is None or not any(last[1]):
+            continue
+        carried = [after - before for before, after in zip(first[1][:2], last[1][:2], strict=True)]
+        if min(carried) < 0 or sum(carried) >= len(frames) * MIN_FRAME_BYTES:
+            continue
+        of_ue = [i for i, f in enumerate(flows) if f.ue_id == ue_id and f.slice == slice_id]
+        back = frames.ue_received
+        crossed = np.isin(frames.flow, of_ue) & (back > 0) & (back < last[0] - MARGIN_NS)
+        n = int(np.count_nonzero(crossed & (frames.ue_sent > first[0] + MARGIN_NS)))
+        if n >= CROSSED and sum(carried) < n * MIN_FRAME_BYTES:
+            out += [flows[i] for i in of_ue]
+    return tuple(out)
+
+
+def _first_counters(
+    reports: Iterable[MacReport], ue_id: str, slice_id: str
+) -> tuple[int, tuple[int, ...]] | None:
+    """The first of the reports that has the counters of a UE of a slice: its time, and what it says."""
+    for report in reports:
+        if (found := _counters(report, ue_id, slice_id)) is not None:
+            return report.time_ns, found
+    return None
+
+
+def _counters(report: MacReport, ue_id: str, slice_id: str) -> tuple[int, ...] | None:
+    """What a UE of a slice has carried: bytes up and down, and PRBs; None where that is not reported."""
+    if not report.ul.lc_bytes or ue_id not in report.ue_id:
+        return None
+    i = report.ue_id.index(ue_id)
+    if report.slice[i] != slice_id:
+        return None
+    columns = (report.ul.lc_bytes, report.dl.lc_bytes, report.ul.prb_slots, report.dl.prb_slots)
+    return tuple(column[i] for column in columns)
 
 
 @lru_cache(maxsize=256)

@@ -319,7 +319,7 @@ class SlotCollector:
             samples=self._take_samples(index, {f.flow: f.slice for f in flows}, closed_ns),
             settings=dict(settings or {}),
             fits=tuple(fits),
-            clock_faults={f: why for f, why in self._faults.items() if f in seen},
+            clock_faults={f: why for f, why in self._faults.items() if f in index},
             ended=ended,
             arrivals=dict(arrivals or {}),
         )

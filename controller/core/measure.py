@@ -51,6 +51,7 @@ class Reason(StrEnum):
     PROMISE_NOT_KNOWN = "promise not known"
     NO_MAC_REPORT = "no MAC report"
     UE_NOT_REPORTED = "UE of a flow not reported in its slice"
+    UE_IDLE = "UE of a flow carries none of its frames"
     UNKNOWN_TRAFFIC = "traffic of no known flow"
 
     @property

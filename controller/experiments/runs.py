@@ -18,7 +18,14 @@ from controller import sim
 from controller.allocators.ar.delays import HOPS, MEASURES
 from controller.config import Config, ConfigError, Emulation
 from controller.loop import ControlLoop
-from controller.scenario import SCS_KHZ, TraceUse, control_slots, testbed_spec, trace_uses
+from controller.scenario import (
+    SCS_KHZ,
+    TraceUse,
+    check_applications,
+    control_slots,
+    testbed_spec,
+    trace_uses,
+)
 from controller.store.summary import Allocation, ClosedSlot, Summary
 from wire.definitions import plugins
 
@@ -132,6 +139,7 @@ def check(path: Path, config: Config, seed: int, duration_s: float | None = None
         control_slots(config, duration_s)
         for cell in config.cells:
             spec = testbed_spec(config, seed, cell.id)
+            check_applications(spec)
             ControlLoop(config.loop_spec(cell.id, spec.cell.n_prb, SCS_KHZ, spec.cell.tdd))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: {error}") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from controller.core import rescue
 from controller.core.measure import Reason
@@ -13,6 +13,15 @@ REPORTS_STALE_S = 2.0
 """A gNB reports every 10 to 200 ms."""
 HOST_STALE_S = 5.0
 """A host with flows is heard every second."""
+
+
+class Heard(NamedTuple):
+    """A host whose QoS stream is open: how many seconds ago it was heard, and why what it reports is not used
+    ("": it is)."""
+
+    host: str
+    age_s: float
+    refused: str = ""
 
 
 def verdict(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,6 +63,8 @@ def of_cell(cell: Mapping[str, Any]) -> Iterator[str]:
     for host in cell["hosts"]:
         if host["age_s"] > HOST_STALE_S:
             yield f"the QoS stream of {host['host']} is silent for {host['age_s']:.0f} s"
+        if host["refused"]:
+            yield f"not taken of host {host['host']}: {host['refused']}"
     for clock in cell["clocks"]:
         if clock["fault"]:
             yield f"clock: {clock['fault']}"

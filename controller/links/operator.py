@@ -24,6 +24,7 @@ from controller.core.names import one_line
 from controller.core.observation import DirectionColumns, MacReport
 from controller.core.ue_rates import Rate, UeRate
 from controller.links.counters import Complaints, Counters, guard_counters, guard_refusals
+from controller.links.health import Heard
 from wire import PROTOCOL_VERSION, operator_pb2, operator_pb2_grpc, security
 from wire.roles import CONTROLLER, OBSERVER, OPERATOR
 from wire.serving import Guard, caller
@@ -86,7 +87,7 @@ class CellStatus:
 
     ``manual``: slice, the quotas that an operator set for it, seconds that are left. ``qos``: slice ->
     control slots of the last hour with known QoS, and those that kept the promise. ``hosts``: those whose QoS
-    streams are open, and how many seconds ago each was heard. ``report`` is the session's last, ``rates``
+    streams are open. ``report`` is the session's last, ``rates``
     those of its UEs by UE id.
     """
 
@@ -107,7 +108,7 @@ class CellStatus:
     lease_left_s: float | None = None
     not_controlled: str = ""
     qos: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    hosts: Sequence[tuple[str, float]] = ()
+    hosts: Sequence[Heard] = ()
     edge_configured: bool = False
     gpu_age_s: float | None = None
     report: MacReport | None = None
@@ -374,7 +375,7 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
                         operator_pb2.SliceQos(slice=name, judged=judged, met=met)
                         for name, (judged, met) in c.qos.items()
                     ],
-                    hosts=[operator_pb2.HostState(host=host, age_s=age_s) for host, age_s in c.hosts],
+                    hosts=[operator_pb2.HostState(**heard._asdict()) for heard in c.hosts],
                     edge_configured=c.edge_configured,
                     gpu_age_s=c.gpu_age_s,
                     ues=() if c.report is None else _ues(c.report, c.rates),

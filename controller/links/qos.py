@@ -26,10 +26,12 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, NoReturn, TypeVar
 
 import grpc
+import numpy as np
 
 from controller.core.clocks import ClockBoard, ClockFault, KnownClock, Moment
 from controller.core.collector import MAX_AHEAD_NS, MAX_BEHIND_NS
@@ -37,6 +39,7 @@ from controller.core.observation import Flow
 from controller.links import codec
 from controller.links.codec import BadMessage, ClockReport, FlowEnd, FrameBatch, SampleBatch, SettingsApplied
 from controller.links.counters import Complaints, Counters, guard_counters, guard_refusals
+from controller.links.health import Heard
 from wire import PROTOCOL_VERSION, qos_pb2
 from wire.definitions.bounds import (
     MAX_CELL_FLOWS,
@@ -53,6 +56,12 @@ log = logging.getLogger(__name__)
 
 MAX_SEQUENCES = 1024
 """SetSettings of a stream whose answers are known; later answers to older ones are refused."""
+MAX_NOT_TAKEN = 8
+"""Flows of a stream that could not start, of which it is known why."""
+MAX_WHY = 240
+"""Characters of why."""
+REFUSED_NS = 10_000_000_000
+"""So long a refused message is told of."""
 MAX_RECENT = 4096
 """Samples messages of a flow that are remembered, to know one that comes twice."""
 
@@ -231,6 +240,16 @@ class _Stream:
     """Flow -> settings that are for this stream."""
     sent: OrderedDict[int, tuple[str, ...]] = field(default_factory=OrderedDict)
     """Sequence -> flows, of the SetSettings that went out."""
+    not_taken: dict[str, str] = field(default_factory=dict)
+    """Flow -> why it could not start."""
+    refusal: tuple[int, str] = (0, "")
+    """When one of its other messages was refused last, monotonic ns, and why."""
+
+    def refused(self, now_ns: int) -> str:
+        """Why what it reports is not used; "" where it is."""
+        at_ns, why = self.refusal
+        recent = why if now_ns - at_ns < REFUSED_NS else ""
+        return next(iter(self.not_taken.values()), recent)
 
     @property
     def ended(self) -> bool:
@@ -554,12 +573,14 @@ class QosIngest:
                 if self._check_flow is not None:
                     self._check_flow(cell_id, flow, service)
                 with self._lock:
+                    stream.not_taken.pop(flow.flow, None)
                     self._claim(stream, flow.flow)
                     self._sink(cell_id, FlowBegin(hello.host, flow, stream.number, service))
                     self._started(stream, flow)
                     self._board(cell_id).flow_started(flow.flow, hello.host, stream.number)
             elif body == "flow_stop":
                 end = codec.open_flow_stop(message.flow_stop)
+                stream.not_taken.pop(end.flow, None)
                 now = self._clock()
                 if end.time_ns > now.real_ns or self._clock_fault(hello, now):
                     end = replace(end, time_ns=now.real_ns)
@@ -590,8 +611,29 @@ class QosIngest:
                 raise BadMessage("a second QosHello")
         except ValueError as error:
             self._complain(counter, f"message of host {hello.host!r} refused: {error}", cell_id)
+            self._not_taken(stream, message, str(error))
             return str(error)
         return ""
+
+    def _not_taken(self, stream: _Stream, message: qos_pb2.QosMessage | None, why: str) -> None:
+        """A message of a stream was refused."""
+        starts = message is not None and message.WhichOneof("body") == "flow_start"
+        with self._lock:
+            if message is not None and starts and len(stream.not_taken) < MAX_NOT_TAKEN:
+                stream.not_taken[message.flow_start.flow[:MAX_FLOW_NAME]] = why[:MAX_WHY]
+            else:
+                stream.refusal = self._clock().mono_ns, why[:MAX_WHY]
+        if message is not None and message.WhichOneof("body") == "frames":
+            self._tell_blind(stream, message.frames.flow)
+
+    def _tell_blind(self, stream: _Stream, flow: str) -> None:
+        """Frames of a flow came and cannot be used: that there are none is no outage."""
+        with suppress(ValueError):
+            self._known(stream, flow, "FrameBatch")
+            now_ns = self._clock().real_ns
+            fault = ClockFault(f"{stream.hello.host}: frames of it are refused", now_ns)
+            none = np.empty((0, 5), np.int64)
+            self._sink(stream.hello.cell_id, FrameBatch(flow, none, False, now_ns, fault))
 
     def _started(self, stream: _Stream, flow: Flow) -> None:
         """A flow starts, maybe once more: what is set of it goes to the stream that it is on now. Holds the
@@ -805,12 +847,12 @@ class QosIngest:
         with self._lock:
             return self._board(cell_id).known(self._clock())
 
-    def hosts(self, cell_id: str) -> tuple[tuple[str, float], ...]:
-        """The hosts whose streams are open, and how many seconds ago each was heard; any thread may ask."""
+    def hosts(self, cell_id: str) -> tuple[Heard, ...]:
+        """The hosts whose streams are open; any thread may ask."""
         now_ns = self._clock().mono_ns
         with self._lock:
             streams = [s for s in self._open.values() if s.hello.cell_id == cell_id]
-        return tuple((s.hello.host, (now_ns - s.heard_ns) / 1e9) for s in streams)
+            return tuple(Heard(s.hello.host, (now_ns - s.heard_ns) / 1e9, s.refused(now_ns)) for s in streams)
 
     def _board(self, cell_id: str) -> ClockBoard:
         """The clocks of a cell. Holds the lock."""

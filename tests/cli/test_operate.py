@@ -17,6 +17,7 @@ from controller.cli.watch import decision_line
 from controller.core.clocks import KnownClock
 from controller.core.decision import ManualQuota
 from controller.core.observation import Command, DirectionColumns, MacReport
+from controller.links.health import Heard
 from controller.links.operator import CellStatus
 from controller.loop import ControlLoop
 from tests import builders
@@ -147,7 +148,7 @@ def cell_of(record: dict[str, Any], **changes: Any) -> CellStatus:
         report_age_s=0.1,
         lease_left_s=2.5,
         qos={"ar": (700, 690)},
-        hosts=[("ue", 0.5)],
+        hosts=[Heard("ue", 0.5)],
         edge_configured=True,
         gpu_age_s=0.2,
     )
@@ -232,7 +233,11 @@ def test_a_quota_by_hand_is_in_the_status_and_is_not_degraded(served: Served) ->
         ({"report_age_s": None}, "no MAC report"),
         ({"edge_connected": False}, "the edge agent is not connected"),
         ({"hosts": []}, "no QoS stream: nobody tells of its 1 flows"),
-        ({"hosts": [("ue", 9.0)]}, "the QoS stream of ue is silent for 9 s"),
+        (
+            {"hosts": [Heard("ue", 0.5, "FlowStart of flow 'f': ul_bps nan is not a rate in bit/s")]},
+            "not taken of host ue: FlowStart of flow 'f': ul_bps nan",
+        ),
+        ({"hosts": [Heard("ue", 9.0)]}, "the QoS stream of ue is silent for 9 s"),
         ({"clocks": [KnownClock("ue", "", 0.0, None, "ue: no news of its clock")]}, "clock: ue: no news"),
         ({"last": None}, "no decision yet"),
         ({"lease_left_s": 0.0}, "its quotas are not in force at the gNB: their lease has lapsed"),

@@ -21,6 +21,7 @@ from controller.cli.view import Watched
 from controller.core.names import printable
 from controller.core.observation import DirectionColumns, MacReport
 from controller.links.follower import Decided, Lost
+from controller.links.health import Heard
 from controller.links.operator import CellStatus, OperatorClient
 from tests.cli.test_explain import decided, of_service
 from tests.cli.test_operate import cell_of
@@ -132,7 +133,7 @@ EVIL = "ue\x1b[2J\x07[red]x[/red]\u202e\n{}"
 
 def test_names_from_outside_are_shown_and_not_obeyed() -> None:
     last = list(decided(3))[-1]
-    cell = replace(cell_of(last), report=ues(2, EVIL), hosts=[(EVIL.format("host"), 0.1)])
+    cell = replace(cell_of(last), report=ues(2, EVIL), hosts=[Heard(EVIL.format("host"), 0.1)])
     for said in (shown(watched(cell), 300), shown(watched(cell), 40)):
         assert not set("\x1b\x07\u202e") & set(said)
         assert "[red]x[/red]" in said, "no markup of ours either"

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from controller.core.attachment import Follower, unreported
+from controller.core.attachment import Follower, idle, unreported
 from controller.core.observation import DirectionColumns, Flow, MacReport
+from tests import builders
 
 T0 = 1_800_000_000_000_000_000
 
@@ -37,6 +38,45 @@ def test_one_report_of_many_without_the_ue_is_no_matter() -> None:
     seen, gone = report(a="ar"), report()
     assert unreported([flow("a")], [seen] * 9 + [gone], "ar") == ()
     assert unreported([flow("a")], [seen] * 8 + [gone] * 2, "ar") == (flow("a"),)
+
+
+MS = 1_000_000
+
+
+def counted(ms: int, ul: int, dl: int, prb: int = 9, slice_: str = "ar") -> MacReport:
+    """UE a, with the bytes that it has carried."""
+    up, down = (DirectionColumns((18,), (1,), (1,), (0,), (0.0,), (carried,), (prb,)) for carried in (ul, dl))
+    return MacReport(T0 + ms * MS, ("a",), (slice_,), up, down)
+
+
+@pytest.mark.parametrize(
+    ("last", "is_idle"),
+    [
+        (counted(1000, 7000, 7000), True),
+        (counted(1000, 7200, 7200), True),
+        (counted(1000, 900_000, 900_000), False),
+        (counted(1000, 10, 900_000), False),  # another one of its name, which began to count anew
+        (counted(200, 7000, 7000), False),  # too short a time
+    ],
+)
+def test_frames_that_come_back_while_the_bytes_of_their_ue_stand_still_do_not_cross_it(
+    last: MacReport, is_idle: bool
+) -> None:
+    frames = builders.frames(T0, T0 + 1000 * MS, (20.0, 9.0, 15.0))
+    flows = (flow("a"),)
+    assert idle(flows, frames, [counted(0, 7000, 7000), last], "ar") == (flows if is_idle else ())
+
+
+def test_what_is_not_counted_or_does_not_come_back_says_nothing() -> None:
+    still = [counted(0, 7000, 7000), counted(1000, 7000, 7000)]
+    frames = builders.frames(T0, T0 + 1000 * MS, (20.0, 9.0, 15.0))
+    flows = (flow("a"),)
+    assert idle(flows, frames, [counted(0, 0, 0, prb=0), counted(1000, 0, 0, prb=0)], "ar") == ()
+    assert idle(flows, frames, [counted(0, 0, 0), counted(1000, 0, 0)], "ar") == flows
+    assert idle(flows, frames, [replace(r, slice=("vr",)) for r in still], "ar") == ()
+    assert idle(flows, frames, [report(), report(T0 + 1000 * MS)], "ar") == ()
+    assert idle(flows, replace(frames, ue_received=frames.ue_received * 0), still, "ar") == ()
+    assert idle((flow("b"), flow("a")), frames, still, "ar") == ()
 
 
 def follow(flows: list[Flow], *slots: MacReport, **more: list[str]) -> dict[str, str]:

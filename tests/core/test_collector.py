@@ -232,6 +232,9 @@ def test_frames_heard_since_a_clock_was_last_known_to_be_good_are_taken_back() -
     assert (got.frames.ue_received - got.frames.ue_sent == 9 * MS).all()
     # The next slot begins without that fault.
     assert close(c, T0 + S, T0 + 2 * S, 2).clock_faults == {}
+    c.frames("f", np.empty((0, 5), np.int64), False, T0 + 2 * S + 1, ClockFault("refused", T0 + 2 * S))
+    got = close(c, T0 + 2 * S, T0 + 3 * S, 3)
+    assert got.clock_faults == {"f": "refused"} and not len(got.frames)
 
 
 def test_a_frame_in_flight_while_its_clock_is_found_to_be_wrong_keeps_one_clock() -> None:

@@ -26,6 +26,7 @@ from controller.core.observation import DirectionColumns, MacReport
 from controller.core.ue_rates import Rate, UeRate
 from controller.links import operator
 from controller.links.counters import Counters
+from controller.links.health import Heard
 from controller.links.operator import (
     Broadcaster,
     CellStatus,
@@ -166,7 +167,7 @@ def test_the_state_arrives_whole(served: Served, client: OperatorClient) -> None
         lease_left_s=2.5,
         not_controlled="why",
         qos={"ar": (700, 690)},
-        hosts=[("edge", 0.5)],
+        hosts=[Heard("edge", 0.5)],
         edge_configured=True,
         gpu_age_s=0.125,
         report=MacReport(
@@ -216,7 +217,7 @@ def test_the_state_arrives_whole(served: Served, client: OperatorClient) -> None
         "lease_left_s": 2.5,
         "not_controlled": "why",
         "qos": [{"slice": "ar", "judged": 700, "met": 690}],
-        "hosts": [{"host": "edge", "age_s": 0.5}],
+        "hosts": [{"host": "edge", "age_s": 0.5, "refused": ""}],
         "edge_configured": True,
         "gpu_age_s": 0.125,
         "slices": [

@@ -473,6 +473,8 @@ def test_a_message_that_cannot_be_used_is_refused_by_place_and_the_stream_goes_o
     host.hello()
     assert "second QosHello" in host.refused()
     assert bench.count("qos_refused_total", "cell-1") == 4
+    # What could not start is told of until it does, other messages for some seconds.
+    assert "ul_bps nan" in bench.ingest.hosts("cell-1")[0].refused
     host.out.put(b"\xff\xff\xff")
     assert "not a QosMessage" in host.refused()
     host.out.put(b"")
@@ -482,8 +484,13 @@ def test_a_message_that_cannot_be_used_is_refused_by_place_and_the_stream_goes_o
     assert bench.count("qos_malformed_total", "cell-1") == 3
     host.send(flow_start=flow_start())
     assert isinstance(bench.item()[1], FlowBegin)
+    assert "ul_bps" not in bench.ingest.hosts("cell-1")[0].refused
     host.send(frames=frames(n=1025))
     assert "1025 frames" in host.refused()
+    # That there are none to judge is no outage.
+    blind = bench.item()[1]
+    assert isinstance(blind, FrameBatch) and len(blind) == 0
+    assert blind.fault is not None and "frames of it are refused" in blind.fault.reason
     host.send(frames=frames())
     assert isinstance(bench.item()[1], FrameBatch)
 

@@ -57,6 +57,10 @@ STAMPS = {
     "day first": [f"16.12.2019 13:40:0{k}" for k in range(5)],
     "month first": [f"12/16/2019 1:40:0{k} PM" for k in range(5)],
     "day or month, on one day": [f"1/2/2020 13:40:0{k}" for k in range(5)],
+    "ISO with the hours of a zone alone": [f"2019-12-16T13:40:0{k}+01" for k in range(5)],
+    "ISO, basic": [f"20191216T13400{k}Z" for k in range(5)],
+    "digits alone, over an hour": [f"2019121613595{8 + k}" for k in range(2)]
+    + [f"2019121614000{k}" for k in range(3)],
     "s since 1970": [f"{1576503604 + k}" for k in range(5)],
     "ms since 1970": [f"{1576503604250 + 1000 * k}" for k in range(5)],
     "ns since 1970": [f"{1576503604250000000 + 10**9 * k}" for k in range(5)],
@@ -118,7 +122,16 @@ OF_5G = (
 )
 NOT_5G = (
     *("LTE", "LTE-A", "LTE_CA", "4G", "HSPA+", "UMTS", "EDGE", "5GE", "5G E"),
-    *("No 5G", "No Service", "WIFI"),
+    *(
+        "No 5G",
+        "No Service",
+        "WIFI",
+        "5G Evolution",
+        "LTE (NR_NONE)",
+        "LTE (NR_RESTRICTED)",
+        "LTE_NR_AVAILABLE",
+    ),
+    *("LTE (5G available)", "5G_OFF", "5G lost", "pre-5G"),
 )
 
 
@@ -136,11 +149,17 @@ def test_a_clock_of_two_parts_is_refused(tmp_path: Path) -> None:
 def test_what_is_not_5g_and_what_is_not_known() -> None:
     for name in NOT_5G:
         assert is_5g(name) is False, name
-    for name in ("20", "foo", "6G"):
+    for name in ("20", "foo", "6G", "restricted"):
         assert is_5g(name) is None, name
 
 
-@pytest.mark.parametrize("missing", ["-", "", "NaN", "n/a", "null", "2147483647"])
+MISSING = (
+    *("-", "", "NaN", "n/a", "null", "2147483647", "<NA>", "n.a.", "#NV", "(null)", r"\N", "nil", "-nan"),
+    *("1.#QNAN", "NaN(ind)", "#DIV/0!", "\u2013", "Unavailable", "not available", "."),
+)
+
+
+@pytest.mark.parametrize("missing", MISSING)
 def test_a_missing_cqi_is_no_mistake(missing: str, tmp_path: Path) -> None:
     trace = read_trace(write(tmp_path, HEADER + f"0,5G,-1,1,5,0,0,0\n1,5G,-1,{missing},{missing},0,0,0\n"))
     assert np.isnan(trace.cqi).tolist() == [False, True] and trace.account.used == 2
@@ -185,6 +204,19 @@ def test_order_and_the_end_of_a_file(tmp_path: Path) -> None:
         ("time,rat,cqi\n1/2/2020 10:00:00,NR,4\n2/2/2020 10:00:00,NR,4\n", "which is the day"),
         ("time,rat,cqi\n2020-13-02 10:00:00,NR,4\n", "row 2: '2020-13-02 10:00:00' is not a time"),
         ("time,rat,cqi\n2020-01-02 10:00:00,NR,4\n17,NR,4\n", "row 3: time '17' is not a time like"),
+        ("t_s,rat,cqi\n" + "5,NR,4\n" * 9, "t_s '5' to '5': all 9 rows lie within 0 s"),
+        ("time,rat,cqi\n" + "1.57650E+12,NR,4\n" * 9, "Times that a spreadsheet rounded are lost"),
+        ("t_ms;rat;cqi\n" + "".join(f"{k}.000;NR;4\n" for k in range(9)), "all 9 rows lie within 0.008 s"),
+        (
+            "time,rat,cqi\n" + "".join(f"{43815 + k / 86400:.8f},NR,4\n" for k in range(99)),
+            "time 43815 looks like the days of a spreadsheet",
+        ),
+        (
+            "t_s,rat,cqi\n2019-12-16 13:40:04 CET,NR,4\n",
+            "row 2: t_s '2019-12-16 13:40:04 CET' is not a number, nor",
+        ),
+        (PLAIN.replace("\n1,5G", '\n1,"5G'), "row 3 has a quote that is not closed"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "a spreadsheet, not a table of text"),
         (gzip.compress(PLAIN.encode() * 9)[:-12], ""),
         (b"PK\x03\x04 and no archive", "zip"),
         (zipped(a_csv=PLAIN, b_csv=PLAIN), "an archive of 2 files, not of one: a.csv, b.csv"),
@@ -196,6 +228,14 @@ def test_what_cannot_be_told_is_refused_by_name(content: str | bytes, says: str,
     with pytest.raises(ValueError) as error:
         read_trace(write(tmp_path, content))
     assert says in str(error.value) and "a.csv" in str(error.value)
+
+
+@pytest.mark.parametrize("snr_db", ["105", "-9999", "1000"])
+def test_an_snr_that_no_ue_has_is_refused(snr_db: str, tmp_path: Path) -> None:
+    path = write(tmp_path, PLAIN.replace("\n1,5G,-95,10.5", f"\n1,5G,-95,{snr_db}"))
+    with pytest.raises(ValueError, match=rf"row 3: snr_db {snr_db} is outside -40\.\.60 dB"):
+        read_snr_db(path)
+    assert read_trace(path).account.used == 5
 
 
 def test_the_traces_of_a_folder(tmp_path: Path) -> None:

@@ -181,6 +181,8 @@ def test_all_faults_of_a_key_folder_are_told_at_once(folder: Path, tmp_path: Pat
     assert "cell-1.key can be read by everybody" in mode
     (missing,) = key_faults(tmp_path / "nowhere", "controller", cells=["cell-1"])
     assert missing.startswith("there is no folder") and missing.endswith("writes one)")
+    (home,) = key_faults("~/nowhere", "controller")
+    assert home == f"there is no folder ~/nowhere: ~ is the shell's, write {Path('~/nowhere').expanduser()}"
 
 
 def test_grpc_beyond_loopback_without_tls_is_refused_on_both_sides() -> None:

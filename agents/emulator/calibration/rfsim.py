@@ -77,6 +77,7 @@ class _Table:
     path: Path
     separator: str
     rows: list[dict[str, str]]
+    left_out: str = ""
 
     def where(self, row: dict[str, str]) -> str:
         return f"{self.path}: row {row[_LINE]}"
@@ -162,7 +163,9 @@ def _read(data: Path, name: str, columns: Iterable[str]) -> _Table | None:
     found = [f for f in tables.folder(data) if f.name.lower().split(".")[0] == name] if data.is_dir() else []
     if not found:
         return None
-    table = tables.read(found[-1])
+    if len(found) > 1:
+        raise ValueError(f"{data}: {', '.join(f.name for f in found)}: which is it? Leave one")
+    table = tables.read(found[0])
     places = {c: table.find([c]) for c in (*columns, *_OPTIONAL)}
     missing = [c for c in columns if places[c] is None]
     if missing:
@@ -179,7 +182,7 @@ def _read(data: Path, name: str, columns: Iterable[str]) -> _Table | None:
                 raise ValueError(f"{table.where(at)}: {column} is not there")
             row[column] = "" if text.lower() in tables.MISSING else text
         rows.append(row)
-    return _Table(table.path, table.separator, rows)
+    return _Table(table.path, table.separator, rows, table.left_out)
 
 
 class _Snr:
@@ -280,7 +283,7 @@ def at_mcs(cell: _Cell, direction: str, mcs: float) -> _Saturated:
 
 
 def _tell_read(out: Calibration, table: _Table, used: int) -> None:
-    out.read.append(f"{table.path.name}: {used} of {len(table.rows)} rows used")
+    out.read.append(f"{table.path.name}: {used} of {len(table.rows)} rows used{table.left_out}")
 
 
 def _capacity(out: Calibration, table: _Table) -> None:

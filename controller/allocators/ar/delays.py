@@ -76,10 +76,12 @@ def judge(
 
     A measure is met where every judged flow's metric is within the budget, not met where one is known not to
     be. A flow active in that window without a frame to count is not within any, unless it was active for less
-    than the round-trip budget: then it is not judged. With no judged flow all are met. A hop's measure cannot
-    be told where a flow has frames but no usable delay over the hop, because they are unsynchronised, lack a
-    time that a later one follows, or show a negative delay, and no other flow is known to violate the budget.
-    None can be told where flows were active but the guard leaves no window.
+    than the round-trip budget: then it is not judged; where all frames that came of it were refused, it is
+    not known. With no judged flow all are met. A hop's measure cannot be told where a flow has frames but no
+    usable delay over the hop, because they are unsynchronised, lack a time that a later one follows, or show
+    a negative delay, and no other flow is known to violate the budget. A frame that was at the edge before it
+    was sent or after it was back tells of neither uplink nor downlink. None can be told where flows were
+    active but the guard leaves no window.
 
     Counts: ``late_frames`` were not back and counted at their age, ``unsynchronised_frames`` counted for the
     round trip alone (by what was wrong, where it is known, in the outcome's faults), ``negative_delays`` were
@@ -106,6 +108,8 @@ def judge(
     if n == 0 and len(frames) == 0:
         return _idle(budgets, reasons)
     flow = np.array(number, np.intp)[frames.flow] if len(frames) else np.empty(0, np.intp)
+    came = np.bincount(flow[flow >= 0], minlength=n)
+    blind = {i for i, name in enumerate(names) if name in view.clock_faults and not came[i]}
     sent = frames.ue_sent
     back = frames.ue_received != 0
     age = closed - sent
@@ -125,10 +129,16 @@ def judge(
     known_arrived, known_left = arrived != 0, left != 0
     synchronised = frames.synchronised[chosen]
 
+    # One of the clocks of a frame that was at the edge before it was sent, or after it was back, is wrong: a
+    # hop that it makes too short it makes the other one too long.
+    disordered = (known_arrived & (arrived < sent)) | (known_left & (left < sent))
+    disordered |= back & ((known_arrived & (arrived > received)) | (known_left & (left > received)))
+
     delay = np.where(back, received - sent, age)
     usable = delay >= 0
     negative = int(len(usable) - np.count_nonzero(usable))
-    measures = [_judge(ROUND_TRIP, delay, usable, ~usable, flow, judged, n, budgets.round_trip_ms, metric)]
+    of = _Judged(flow, judged, n, blind)
+    measures = [_judge(ROUND_TRIP, delay, usable, ~usable, of, budgets.round_trip_ms, metric)]
 
     # A hop's start and end times, whether they are known, and whether a time after the hop is known.
     legs = (
@@ -145,11 +155,11 @@ def judge(
         delay = np.where(known_end, end, closed) - start
         below = usable & (delay < 0)
         negative += int(np.count_nonzero(below))
-        usable &= ~below
+        usable &= ~below if hop is Lever.EDGE else ~(below | disordered)
         # A synchronised frame that is still before the hop tells nothing against it; any other does.
         passed = known_end if beyond is None else known_end | beyond
         unknown = ~usable & (passed | ~synchronised)
-        measures.append(_judge(hop.value, delay, usable, unknown, flow, judged, n, budgets.of(hop), metric))
+        measures.append(_judge(hop.value, delay, usable, unknown, of, budgets.of(hop), metric))
     return Outcome(
         met=measures[0].met,
         busy=True,
@@ -192,22 +202,32 @@ def _reasons(faults: Mapping[str, str], names: list[str], flow: NDArray[np.intp]
     return out
 
 
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """``flow``: of each frame, 0 to ``n_flows`` - 1. ``judged``: those that are; of ``blind`` ones frames
+    came that could not be used."""
+
+    flow: NDArray[np.intp]
+    judged: list[int]
+    n_flows: int
+    blind: set[int]
+
+
 def _judge(
     name: str,
     delay: NDArray[np.int64],
     usable: NDArray[np.bool_],
     unknown: NDArray[np.bool_],
-    flow: NDArray[np.intp],
-    judged: list[int],
-    n_flows: int,
+    of: _Judged,
     budget_ms: float,
     metric: Metric,
 ) -> Measure:
     """Hold each judged flow's metric of its usable delays (ns) against a budget."""
+    flow, judged = of.flow, of.judged
     delay, its_flow = delay[usable], flow[usable]
-    counts = np.bincount(its_flow, minlength=n_flows)
+    counts = np.bincount(its_flow, minlength=of.n_flows)
     if metric.percentile is None:
-        sums = np.bincount(its_flow, weights=delay, minlength=n_flows)
+        sums = np.bincount(its_flow, weights=delay, minlength=of.n_flows)
         values = (sums / (np.maximum(counts, 1) * _MS)).tolist()
     else:
         values = _percentiles(delay, its_flow, counts, metric.percentile)
@@ -220,7 +240,7 @@ def _judge(
             violated = violated or values[i] > budget_ms
         else:
             out.append(None)
-            if (unknown & (flow == i)).any():
+            if i in of.blind or (unknown & (flow == i)).any():
                 missing = True
             else:
                 violated = True

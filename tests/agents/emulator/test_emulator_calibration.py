@@ -126,6 +126,13 @@ def test_measurements_are_read_however_they_are_written(tmp_path, form):
     (tmp_path / "slots.csv").write_bytes(content)
     found = rfsim.calibrate(tmp_path)
     assert found.read == ["slots.csv: 1 of 1 rows used"]
+    (tmp_path / "slots.csv").write_text(f"{text}{text}DSUUU,1")
+    assert rfsim.calibrate(tmp_path).read == [
+        "slots.csv: 2 of 2 rows used; the last row is cut off and left out; 1 times the header once more"
+    ]
+    (tmp_path / "slots.csv.gz").write_bytes(gzip.compress(text.encode()))
+    with pytest.raises(ValueError, match=r"slots\.csv, slots\.csv\.gz: which is it\? Leave one"):
+        rfsim.calibrate(tmp_path)
     assert (
         found.rows[0].group == "place of the new grants in the radio frame, UL, DSUUU, K2 1, noise -60.5 dB"
     )

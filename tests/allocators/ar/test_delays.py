@@ -253,16 +253,31 @@ def test_a_hop_is_unknown_only_while_no_flow_violates_it() -> None:
     assert bits(judge([good(0, ul=90), blind], flows)) == [0, None, None, 1]
 
 
+def test_a_flow_whose_frames_are_all_refused_is_not_known_and_one_without_any_is_not_met() -> None:
+    flows = [flow("a"), flow("b")]
+    rows = [good(0)]
+    assert bits(judge(rows, flows)) == [0] * 4
+    refused = observe(rows, flows, clock_faults={"b": "h: frames of it are refused"})
+    assert bits(judged(refused)) == [None] * 4
+
+
 def test_negative_delays_are_counted_and_not_used() -> None:
     backwards = (0, 1000, 990, 1005, 1035)
     got = judge([backwards])
     assert got.counts["negative_delays"] == 1
-    assert bits(got) == [None, 1, 1, 1]
-    assert got.measure("ul").samples == 0
+    assert bits(got) == [None, 1, None, 1]
+    assert got.measure("ul").samples == got.measure("dl").samples == 0
     with_good = judge([good(), backwards])
     assert with_good.measure("ul").values == (40.0,)
     assert with_good.measure("edge").samples == 2
     assert with_good.counts["negative_delays"] == 1
+
+
+@pytest.mark.parametrize("off_ms", [3_600_000, 200, -3_600_000, -200])
+def test_a_clock_of_the_edge_that_is_off_is_held_against_no_radio_hop(off_ms: int) -> None:
+    off = (0, 1000, 1020 + off_ms, 1030 + off_ms, 1060)
+    assert bits(judge([off])) == [None, 1, None, 1]
+    assert bits(judge([off, good()])) == [1, 1, 1, 1]
 
 
 def test_a_negative_round_trip_is_counted_and_not_used() -> None:
@@ -326,13 +341,16 @@ def test_against_a_frame_by_frame_reading_of_the_rules() -> None:
             for k, leg in enumerate((*HOPS, "round")):
                 delays, unknown = legs[leg]["ab"[index]]
                 start, end = (sent, back) if leg == "round" else (times[k], times[k + 1])
+                at_edge = [t for t in times[1:3] if t is not None]
+                off = any(t < sent or (back is not None and t > back) for t in at_edge)
                 if leg != "round" and not synchronised:
                     unknown.append(1)
                 elif start is not None and end is not None:
-                    (delays if end >= start else unknown).append(end - start)
+                    usable = end >= start and not (off and leg in ("ul", "dl"))
+                    (delays if usable else unknown).append(end - start)
                     negative += end < start
                 elif leg == "round" or last == k:
-                    if start < SLOT_MS:
+                    if start < SLOT_MS and not (off and leg in ("ul", "dl")):
                         delays.append(SLOT_MS - start)
                 elif last > k:
                     unknown.append(1)
