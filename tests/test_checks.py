@@ -204,7 +204,7 @@ EMULATED = [
     (
         "ues: [ue-1]",
         "users: [{application: tv, slice: a}]",
-        r": emulation\.users: application 'tv' is none of: mar, ",
+        r": emulation\.users: application 'tv' is none of: .*mar, ",
     ),
     (
         "ues: [ue-1]",
