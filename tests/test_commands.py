@@ -564,13 +564,13 @@ def test_calls_without_end_do_not_hold_up_the_control_slots(called: Called) -> N
     commands = called.commands
     turns: list[Future[str]] = []
 
-    def again() -> str:  # while it is carried out the next one comes
+    def call() -> str:  # while it is carried out the next one comes
         waiting = commands._calls.qsize()
-        turns.append(called.pool.submit(commands._in_loop, again if len(turns) < 20 else str))
+        turns.append(called.pool.submit(commands._in_loop, call if len(turns) < 20 else str))
         called.wait(waiting + 1)
         return "done"
 
-    first = called.pool.submit(commands._in_loop, again)
+    first = called.pool.submit(commands._in_loop, call)
     called.wait(1)
     commands.answer()
     assert first.result(10) == "done" and len(turns) == 1
