@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from controller import slicing
 from controller.allocators import service
 from controller.allocators.base import Allocator, Options, Service, SliceView, mistake, no_models
-from controller.core.attachment import idle, unreported
+from controller.core.attachment import unmeasured
 from controller.core.decision import (
     MAX_MANUAL_S,
     STATE_VERSION,
@@ -388,7 +388,7 @@ class ControlLoop:
         if commanded or s.drains or before.manual is not None:
             return dict.fromkeys(levers, Reason.SET_BY_HAND)
         reasons: dict[Lever, Reason] = {}
-        not_seen = _not_reported(s.name, obs)
+        not_seen = unmeasured(obs.flows, obs.frames, obs.reports, s.name)
         enforcement = obs.enforcement.get(s.name)
         for lever, asked, granted in (
             (Lever.UL, before.demand.ul.prb, before.grant.ul_prb),
@@ -698,19 +698,6 @@ def _with(demand: SliceDemand, floors: Mapping[Lever, tuple[int, str]]) -> Slice
 def _raised(want: Want, prb: int) -> Want:
     gain = (*want.gain, *(min(0.0, want.gain[-1]),) * (prb - want.prb)) if want.gain else ()
     return Want(prb, want.floor, gain)
-
-
-def _not_reported(slice_id: str, obs: Observation) -> Reason | None:
-    """Why the MAC reports say nothing of the demand of a slice's flows; None where they do, or there are no
-    flows."""
-    flows = [flow for flow in obs.flows if flow.slice == slice_id]
-    if not flows:
-        return None
-    if not obs.reports:
-        return Reason.NO_MAC_REPORT
-    if unreported(flows, obs.reports, slice_id):
-        return Reason.UE_NOT_REPORTED
-    return Reason.UE_IDLE if idle(obs.flows, obs.frames, obs.reports, slice_id) else None
 
 
 def _unseen(view: SliceView, outcome: Outcome) -> Reason | None:

@@ -12,6 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from controller.core.measure import Reason
 from controller.core.observation import Flow, Frames, MacReport
 
 MISSED = 10
@@ -22,6 +23,21 @@ MARGIN_NS = 100_000_000
 """Frames this close to a report may have been counted by the gNB before or after it."""
 MIN_FRAME_BYTES = 40
 """Less than any frame and its answer have: the headers of IP and TCP."""
+
+
+def unmeasured(
+    flows: Sequence[Flow], frames: Frames, reports: Sequence[MacReport], slice_id: str
+) -> Reason | None:
+    """Why the MAC reports say nothing of the demand of a slice's flows; None where they do, or there are no
+    flows of it. ``frames`` index ``flows``."""
+    own = [flow for flow in flows if flow.slice == slice_id]
+    if not own:
+        return None
+    if not reports:
+        return Reason.NO_MAC_REPORT
+    if unreported(own, reports, slice_id):
+        return Reason.UE_NOT_REPORTED
+    return Reason.UE_IDLE if idle(flows, frames, reports, slice_id) else None
 
 
 def unreported(flows: Iterable[Flow], reports: Sequence[MacReport], slice_id: str) -> tuple[Flow, ...]:

@@ -13,7 +13,7 @@ from controller.allocators.ar.delays import HOPS, Metric, judge
 from controller.allocators.ar.options import ArOptions
 from controller.allocators.base import Allocator, Options, SliceView
 from controller.core import hops
-from controller.core.attachment import idle, unreported
+from controller.core.attachment import unmeasured
 from controller.core.decision import Choice, SliceDemand, Want
 from controller.core.measure import Lever, Measure, Outcome, Reason
 from controller.core.observation import MacReport
@@ -286,13 +286,7 @@ class ArAllocator(Allocator):
     def _measure(self, view: SliceView) -> None:
         """Demand of both radio hops; without a report the last one stays, and where reports do not have a
         flow's UE, or it carries nothing, it is that of the others, and no less than it was."""
-        self._unmeasured = None
-        if view.users and not view.reports:
-            self._unmeasured = Reason.NO_MAC_REPORT
-        elif unreported(view.users, view.reports, view.slice):
-            self._unmeasured = Reason.UE_NOT_REPORTED
-        elif idle(view.users, view.frames, view.reports, view.slice):
-            self._unmeasured = Reason.UE_IDLE
+        self._unmeasured = unmeasured(view.users, view.frames, view.reports, view.slice)
         for hop in (Lever.UL, Lever.DL):
             demand = hops.demand_prb(
                 view.reports,
